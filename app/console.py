@@ -1,0 +1,49 @@
+"""What people see while work goes on: messages and progress bars on stderr, results on stdout.
+
+Colour and moving bars appear only on a terminal; elsewhere a bar prints nothing and messages are
+plain lines, so logs stay readable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+_console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(message: str) -> None:
+    """Print one message for people on stderr, exactly as given (no markup, no wrapping)."""
+    _console.print(message, markup=False)
+
+
+@contextmanager
+def progress_bar(*columns: TextColumn | BarColumn) -> Iterator[Progress]:
+    """Show a bar with counts, the time left and extra ``columns`` while the block runs.
+
+    Args:
+        columns: put after the bar, for example ``TextColumn("{task.fields[loss]}")``.
+
+    Yields:
+        A ``rich.progress.Progress``: ``task = bar.add_task("Reading photos", total=n)``, then
+        ``bar.advance(task)``.
+    """
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        *columns,
+        TimeRemainingColumn(),
+        console=_console,
+        disable=not _console.is_terminal,
+    ) as bar:
+        yield bar

@@ -1,0 +1,58 @@
+"""Everything that can go wrong for a user, as one small tree.
+
+    AppError                 exit 1
+    ├── UsageError           exit 2   an argument, a folder or a setting is wrong
+    ├── DataError            exit 2   the photos do not make a training set
+    ├── BundleError          exit 2   there is no usable classifier to predict with
+    ├── ImageError           exit 1   one file cannot be used as a photo
+    ├── FetchError           exit 1   photos could not be downloaded or unpacked
+    ├── WeightsError         exit 1   the ImageNet weights are missing or wrong
+    └── ExportError          exit 1   the exported model disagrees with the trained one
+
+A message is one line: what was expected, what was received, how to mend it. The command line
+prints it without a traceback; a program catches ``AppError``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class AppError(Exception):
+    """The root: an expected failure whose message is meant for the user."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(AppError):
+    """Raised when an argument, a path or a setting cannot be what was meant."""
+
+    exit_code = 2
+
+
+class DataError(AppError):
+    """Raised when a folder does not hold photos of at least two classes, enough of each."""
+
+    exit_code = 2
+
+
+class BundleError(AppError):
+    """Raised when a bundle is missing, incomplete, damaged or of an unknown format version."""
+
+    exit_code = 2
+
+
+class ImageError(AppError):
+    """Raised when one file cannot be decoded into a photo; the others are not concerned."""
+
+
+class FetchError(AppError):
+    """Raised when a download or an archive is refused; nothing half-done is left behind."""
+
+
+class WeightsError(AppError):
+    """Raised when no road leads to the official weights, or a file differs from them."""
+
+
+class ExportError(AppError):
+    """Raised by the parity gate: a bundle that disagrees with its model is not written."""
