@@ -6,6 +6,9 @@ plain lines, so logs stay readable.
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -47,3 +50,25 @@ def progress_bar(*columns: TextColumn | BarColumn) -> Iterator[Progress]:
         disable=not _console.is_terminal,
     ) as bar:
         yield bar
+
+
+@contextmanager
+def quiet_native_stderr() -> Iterator[None]:
+    """Hold back what native libraries write to stderr; show it only if the block fails.
+
+    TensorFlow's C++ code remarks on missing GPUs before any setting of its own can stop it.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)

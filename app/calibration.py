@@ -1,0 +1,39 @@
+"""From confident to honest: one temperature, fitted on validation, divides the logits."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from sklearn.metrics import log_loss
+
+from app.evaluation import probabilities_of
+
+# A validation set without a mistake would ask for temperature 0, that is for blind certainty.
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.25, 20.0
+
+
+def fit_temperature(logits: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]]) -> float:
+    """Return the temperature that gives the lowest log-loss on validation.
+
+    Dividing by it changes no answer, only how sure it is: above 1 less sure, below 1 surer.
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2.
+
+    Args:
+        logits: ``(n, classes)`` at temperature 1.
+        targets: ``(n,)``, the number of each photo's class.
+
+    Returns:
+        A temperature between 0.25 and 20.
+    """
+    classes = np.arange(logits.shape[1])
+
+    def loss(log_temperature: float) -> float:
+        probabilities = probabilities_of(logits / math.exp(log_temperature))
+        return float(log_loss(targets, probabilities, labels=classes))
+
+    bounds = (math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE))
+    return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)

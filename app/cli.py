@@ -1,0 +1,35 @@
+"""What every command of the project has in common: one line for an error, and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from app.errors import AppError
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> int:
+    """Call ``main(argv)`` and turn expected failures into one line on stderr.
+
+    Args:
+        main: takes the arguments without the program's name, returns an exit code.
+        argv: the arguments; ``sys.argv[1:]`` when not given.
+
+    Returns:
+        The exit code: ``main``'s own, an ``AppError``'s, or 130 after Ctrl-C.
+    """
+    try:
+        return main(sys.argv[1:] if argv is None else argv)
+    except AppError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; a second complaint at interpreter exit is avoided too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

@@ -1,0 +1,156 @@
+"""Every number that changes a result, in one place; a stage of training is data, not code."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from app.errors import UsageError
+
+Precision = Literal["auto", "float32", "bfloat16"]
+CacheMode = Literal["auto", "disk", "off"]
+Backbone = Literal["vgg16", "vgg19"]
+
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 1024  # five poolings halve 32 to 1; 1024 is 640 GFLOP a photo
+
+
+def setting(default: Any, sentence: str) -> Any:
+    """Declare a field whose sentence serves as its documentation and as its ``--help`` text."""
+    return dataclasses.field(default=default, metadata={"help": sentence})
+
+
+def help_of(config: type[Any], name: str) -> str:
+    """Return the sentence that stands under a field of a configuration class."""
+    return next(str(f.metadata["help"]) for f in dataclasses.fields(config) if f.name == name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of training: which layers are open, from which activations it starts, how long."""
+
+    name: str = setting("head", "what the stage is called in tables and on the command line")
+    opens: tuple[str, ...] = setting((), "blocks of the backbone that are trained beside the head")
+    cut: str = setting("pooled", "the cached activations that the stage trains on")
+    epochs: int = setting(30, "at most this many epochs, one view of every photo in each")
+    patience: int = setting(5, "stop after this many epochs without a better validation log-loss")
+    learning_rate: float = setting(1e-3, "the highest rate, reached after the warm-up")
+    warmup: float = setting(0.1, "the share of all steps in which the rate rises from 0")
+    weight_decay: float = setting(1e-2, "AdamW's decoupled weight decay")
+    batch_size: int = setting(64, "photos a step")
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage(name="head"),
+        Stage(
+            name="block5",
+            opens=("block5",),
+            cut="block4_pool",
+            epochs=6,
+            patience=2,
+            learning_rate=3e-5,
+            batch_size=32,
+        ),
+        Stage(
+            name="block4",
+            opens=("block4", "block5"),
+            cut="block3_pool",
+            epochs=4,
+            patience=2,
+            learning_rate=1e-5,
+            batch_size=32,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """All that a run depends on; written to the run's ``config.json``."""
+
+    data: Path = setting(
+        Path("cats_dogs"),
+        "a folder of photos: class folders, train/ validation/ test/ with class folders in each, "
+        "cat.0.jpg dog.0.jpg in one folder, or a .zip of any of these; it is only read",
+    )
+    runs: Path = setting(Path("runs"), "the folder that holds the runs")
+    run: str | None = setting(None, "the run's name (default: the date and time)")
+    stages: tuple[str, ...] = setting(
+        ("head", "block5"),
+        f"which stages to train, in order, separated by commas: {', '.join(STAGES)}",
+    )
+    views: int = setting(
+        2, "views of each training photo: the photo itself and seeded random crops of it"
+    )
+    image_size: int = setting(
+        256, "height and width in pixels that photos are resized to; time grows with its square"
+    )
+    epochs: int | None = setting(None, "at most this many epochs a stage (default: the stage's)")
+    seed: int = setting(0, "the seed of split, views, initial weights and the order of photos")
+    weights: str | None = setting(
+        None,
+        "a Keras .h5 file of the backbone without top, or 'none' for random weights "
+        "(default: the Keras cache, the official download, the package index)",
+    )
+    backbone: Backbone = setting("vgg16", "the pretrained network")
+    precision: Precision = setting(
+        "auto",
+        "arithmetic of the backbone: auto takes bfloat16 where the processor has instructions "
+        "for it; what is exported is float32 always",
+    )
+    cache: CacheMode = setting(
+        "auto",
+        "disk: frozen activations are computed once and kept; off: fresh views go through the "
+        "whole network every epoch; auto: disk where the free disk allows it",
+    )
+    head_dropout: float = setting(0.5, "share of the features hidden from the head at each step")
+    report: bool = setting(True, "write report.html at the end")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant, before any work is done."""
+        unknown = [name for name in self.stages if name not in STAGES]
+        if unknown or not self.stages:
+            raise UsageError(
+                f"expected stages out of {', '.join(STAGES)}; received "
+                f"{', '.join(self.stages) or 'none'}; write for example --stages head,block5"
+            )
+        if list(self.stages) != [name for name in STAGES if name in self.stages]:
+            raise UsageError(
+                f"expected stages from the top downwards ({', '.join(STAGES)}), each once; "
+                f"received {', '.join(self.stages)}"
+            )
+        if self.stages[0] != "head":
+            raise UsageError(
+                "expected head as the first stage: an untrained head spoils an open backbone; "
+                f"received {', '.join(self.stages)}"
+            )
+        _in_range("--views", self.views, 1, 1000)
+        _in_range("--image-size", self.image_size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE)
+        _in_range("--seed", self.seed, 0, 2**32 - 1)
+        if self.epochs is not None:
+            _in_range("--epochs", self.epochs, 1, 100_000)
+        if self.run is not None and (Path(self.run).name != self.run or self.run.startswith(".")):
+            raise UsageError(
+                f"expected --run to be a plain folder name; received {self.run!r}; "
+                "where runs lie is set by --runs"
+            )
+
+    def stage_plan(self) -> tuple[Stage, ...]:
+        """Return the chosen stages, with ``epochs`` applied to each."""
+        plan = (STAGES[name] for name in self.stages)
+        return tuple(dataclasses.replace(s, epochs=self.epochs) if self.epochs else s for s in plan)
+
+    def smoke(self) -> TrainConfig:
+        """Return the same run in its smallest form: every step is walked, nothing is learned well.
+
+        For trying out the road on a new folder or machine in seconds.
+        """
+        return dataclasses.replace(self, image_size=64, views=1, epochs=1)
+
+
+def _in_range(flag: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise UsageError(f"expected {flag} between {low} and {high}; received {value}")

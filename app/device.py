@@ -1,0 +1,44 @@
+"""What this machine computes on: processor or GPU, and whether bfloat16 is worth its rounding."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import keras
+
+from app.config import Precision
+from app.console import quiet_native_stderr
+
+# Instructions that multiply bfloat16; without them it is emulated and gains nothing (measured on
+# Zen 3: 295 against 305 ms a photo, docs/experiments.md).
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+def device_name() -> str:
+    """Return where Keras puts tensors, and on a processor its model, such as ``cpu (AMD EPYC)``."""
+    with quiet_native_stderr():
+        placed = str(keras.ops.zeros(1).device).lower()  # every backend's tensors know their device
+    if any(word in placed for word in ("gpu", "cuda", "mps")):
+        return f"gpu ({placed})"
+    return f"cpu ({_cpu_info('model name') or platform.processor() or platform.machine()})"
+
+
+def resolve_precision(precision: Precision) -> str:
+    """Turn ``auto`` into ``bfloat16`` where the device has instructions for it."""
+    if precision != "auto":
+        return precision
+    has_bfloat16 = device_name().startswith("gpu") or bool(
+        _BFLOAT16_FLAGS & set((_cpu_info("flags") or _cpu_info("Features")).split())
+    )
+    return "bfloat16" if has_bfloat16 else "float32"
+
+
+def _cpu_info(field: str) -> str:
+    """Return a field of Linux's /proc/cpuinfo; empty on other systems."""
+    path = Path("/proc/cpuinfo")
+    for line in path.read_text().splitlines() if path.exists() else ():
+        name, _, value = line.partition(":")
+        if name.strip() == field:
+            return value.strip()
+    return ""

@@ -1,0 +1,149 @@
+"""The trained network → a bundle, written only if what it says is what the network said."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from app.bundle import FORMAT_VERSION, KERAS_FILE, ONNX_FILE, Bundle, file_sha256
+from app.console import progress_bar
+from app.errors import ExportError
+from app.evaluation import probabilities_of
+from app.inference import Classifier
+from app.onnx_graph import to_onnx
+from app.views import View, load_batches
+
+GATE_PHOTOS = 200
+GATE_TOLERANCE = 1e-3  # of a probability, between model.onnx and classifier.keras
+# Between the training's road (float16 activations from the cache) and the bundle's (float32
+# throughout). Seen on real photos: see docs/experiments.md.
+TRAINING_TOLERANCE = 0.05
+LIBRARIES = ("keras", "numpy", "onnx", "onnxruntime", "pillow", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What the gate saw: photos compared, and the largest differences of a probability."""
+
+    photos: int
+    onnx_against_keras: float
+    onnx_against_training: float
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python, of the libraries that matter and of Keras's backend."""
+    backend = keras.backend.backend()
+    names = {name: version(name) for name in (*LIBRARIES, backend)}
+    return {"python": platform.python_version(), **names}
+
+
+def export_bundle(
+    model: keras.Model,
+    folder: Path,
+    *,
+    classes: Sequence[str],
+    image_size: int,
+    temperature: float,
+    photos: Sequence[View],
+    trained: NDArray[np.floating[Any]],
+) -> Parity:
+    """Write ``folder`` (model.onnx, classifier.keras, bundle.json), whole or not at all.
+
+    Args:
+        model: the float32 classifier, its logits already divided by ``temperature``.
+        folder: the bundle; must not exist.
+        classes: names in the order of the logits.
+        image_size: of the model's input, in pixels.
+        temperature: to be written down.
+        photos: view 0 of validation photos for the gate; up to 200 are compared.
+        trained: the probabilities ``(n, classes)`` that training arrived at for them.
+
+    Returns:
+        What the parity gate saw.
+
+    Raises:
+        ExportError: when the files disagree with each other or with ``trained``.
+    """
+    # Evenly spaced: photos are sorted by class, the first 200 could all be of one.
+    chosen = np.unique(np.linspace(0, len(photos) - 1, GATE_PHOTOS).astype(int))
+    photos, trained = [photos[number] for number in chosen], trained[chosen]
+    with _appears_whole(folder) as temporary:
+        metadata = {"classes": json.dumps(list(classes)), "temperature": repr(temperature)}
+        model.save(temporary / KERAS_FILE)
+        onnx.save(to_onnx(model, metadata), temporary / ONNX_FILE)
+        Bundle(
+            format_version=FORMAT_VERSION,
+            classes=tuple(classes),
+            image_size=image_size,
+            temperature=temperature,
+            thresholds={},
+            sha256={name: file_sha256(temporary / name) for name in (ONNX_FILE, KERAS_FILE)},
+            versions=library_versions(),
+        ).write(temporary)
+        return check_parity(temporary, photos, trained)
+
+
+def check_parity(
+    folder: Path, photos: Sequence[View], trained: NDArray[np.floating[Any]]
+) -> Parity:
+    """Compare the bundle's two models, as they lie on disk, with each other and with ``trained``.
+
+    Raises:
+        ExportError: when a label differs between the two models, or a probability by more than
+            1e-3, or one differs from ``trained`` by more than 0.05.
+    """
+    classifier = Classifier(folder)
+    saved = keras.saving.load_model(folder / KERAS_FILE, compile=False)
+    onnx_parts, keras_parts = [], []
+    with progress_bar() as bar:
+        task = bar.add_task("Comparing the exported models", total=len(photos))
+        for images in load_batches(photos, classifier.bundle.image_size):
+            onnx_parts.append(classifier.probabilities(images))
+            keras_parts.append(probabilities_of(saved.predict_on_batch(images)))
+            bar.advance(task, len(images))
+    by_onnx, by_keras = np.concatenate(onnx_parts), np.concatenate(keras_parts)
+    parity = Parity(
+        photos=len(photos),
+        onnx_against_keras=float(np.abs(by_onnx - by_keras).max()),
+        onnx_against_training=float(np.abs(by_onnx - trained).max()),
+    )
+    changed = int((by_onnx.argmax(axis=1) != by_keras.argmax(axis=1)).sum())
+    # Written so that a NaN fails as well.
+    if changed or not parity.onnx_against_keras <= GATE_TOLERANCE:
+        raise ExportError(
+            f"expected {ONNX_FILE} and {KERAS_FILE} to agree on {parity.photos} photos within "
+            f"{GATE_TOLERANCE}; received {changed} other labels and a difference of "
+            f"{parity.onnx_against_keras:.2g}; no bundle was written, please report this"
+        )
+    if not parity.onnx_against_training <= TRAINING_TOLERANCE:
+        raise ExportError(
+            f"expected {ONNX_FILE} to say what training said within {TRAINING_TOLERANCE}; received "
+            f"a difference of {parity.onnx_against_training:.2g}; no bundle was written; try "
+            "--precision float32, or --cache off if the cache is to blame"
+        )
+    return parity
+
+
+@contextmanager
+def _appears_whole(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``folder`` that takes its name when the block succeeds."""
+    temporary = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,200 @@
+"""Disk → labelled files: which layout a folder has, and each file's class and split."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from app.archive import unpack_zip
+from app.errors import DataError, UsageError
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+    "testing": "test",
+}
+LAYOUTS = (
+    "class folders (DIR/cat/*.jpg, DIR/dog/*.jpg), the same inside train/, validation/ and test/, "
+    "or class names before a number (DIR/cat.0.jpg, DIR/dog.0.jpg)"
+)
+# cat.0.jpg as Kaggle names them; cat_0, cat-0, cat 0, cat (0) and cat0 as people do.
+_CLASS_BEFORE_NUMBER = re.compile(r"(?P<label>[^\W\d_]+)[._ -]*\(?\d+\)?\.\w+")
+_NOT_DATA = {"__MACOSX"}  # what macOS adds to archives
+
+
+@dataclass(frozen=True)
+class LabelledFile:
+    """One file below the data folder, with what its place says about it.
+
+    Attributes:
+        path: where it lies.
+        name: its path relative to the data folder, with forward slashes.
+        label: its class.
+        split: where the user has put it; None when the project decides.
+    """
+
+    path: Path
+    name: str
+    label: str
+    split: Split | None
+
+
+@contextmanager
+def data_folder(data: Path) -> Iterator[Path]:
+    """Yield the folder behind ``--data``; a ``.zip`` is unpacked to a temporary folder meanwhile.
+
+    Raises:
+        UsageError: when ``data`` is neither a folder nor a ``.zip`` file.
+        FetchError: when the archive is damaged or hostile.
+    """
+    if data.is_dir():
+        yield data
+    elif data.is_file() and data.suffix.lower() == ".zip":
+        with tempfile.TemporaryDirectory(prefix="photos-") as folder:
+            yield unpack_zip(data, Path(folder) / data.stem)
+    else:
+        found = "a file" if data.exists() else "nothing there"
+        raise UsageError(
+            f"expected --data to be a folder of photos or a .zip of one; received {data} "
+            f"({found}); `python -m app.fetch drawn {data}` makes a sample to try with"
+        )
+
+
+def find_files(root: Path) -> list[LabelledFile]:
+    """List every file below ``root`` with its class and, where given, its split.
+
+    Understands class folders, ``train/`` ``validation/`` ``test/`` with class folders in each,
+    Kaggle's flat ``cat.0.jpg`` ``dog.0.jpg``, and any of these below a folder that holds nothing
+    else (``PetImages/Cat``). Files are sorted by name; nothing is opened.
+
+    Raises:
+        DataError: when no layout fits, or the splits have different classes.
+    """
+    top = _descend(root)
+    splits = _split_folders(top)
+    if len(splits) > 1 and "train" in splits:
+        files = [
+            file
+            for split, folder in splits.items()
+            for file in _labelled(folder, root=root, split=split)
+        ]
+        _check_same_classes(files)
+        return files
+    if "train" in splits:  # beside it lie at most unlabelled files, as in Kaggle's test1/
+        top = splits["train"]
+    files = _labelled(top, root=root, split=None)
+    if not files:
+        raise DataError(f"expected {LAYOUTS}; received {root}, which holds none of these")
+    return files
+
+
+def _descend(folder: Path) -> Path:
+    """Go through folders that hold nothing but one folder of folders, or of ``cat.0.jpg`` files."""
+    while True:
+        children = _folders(folder)
+        if len(children) != 1 or _files(folder):
+            return folder
+        child = children[0]
+        if not _folders(child) and not _flat(child, root=child, split=None):
+            return folder
+        folder = child
+
+
+def _split_folders(folder: Path) -> dict[Split, Path]:
+    found: dict[Split, Path] = {}
+    for child in _folders(folder):
+        split = SPLIT_NAMES.get(child.name.lower())
+        if split is None or not _labelled(child, root=child, split=split):
+            continue
+        if split in found:
+            raise DataError(
+                f"expected one folder for {split}; received {found[split].name}/ and "
+                f"{child.name}/; rename or move one of them"
+            )
+        found[split] = child
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def _labelled(folder: Path, *, root: Path, split: Split | None) -> list[LabelledFile]:
+    classes = _folders(folder)
+    if not classes:
+        return _flat(folder, root=root, split=split)
+    return [
+        LabelledFile(path, _name(path, root), child.name, split)
+        for child in classes
+        for path in _files_below(child)
+    ]
+
+
+def _flat(folder: Path, *, root: Path, split: Split | None) -> list[LabelledFile]:
+    matches = ((path, _CLASS_BEFORE_NUMBER.fullmatch(path.name)) for path in _files(folder))
+    return [
+        LabelledFile(path, _name(path, root), match["label"].lower(), split)
+        for path, match in matches
+        if match
+    ]
+
+
+def _check_same_classes(files: list[LabelledFile]) -> None:
+    classes = {
+        split: {file.label for file in files if file.split == split}
+        for split in SPLITS
+        if any(file.split == split for file in files)
+    }
+    for split, labels in classes.items():
+        if labels != classes["train"]:
+            raise DataError(
+                f"expected the classes of train ({', '.join(sorted(classes['train']))}) in every "
+                f"split; received {', '.join(sorted(labels))} in {split}; rename or move folders"
+            )
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(
+        child
+        for child in _children(folder)
+        if child.is_dir() and not child.name.startswith(".") and child.name not in _NOT_DATA
+    )
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(
+        child
+        for child in _children(folder)
+        if not child.is_dir() and not child.name.startswith(".")
+    )
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise DataError(
+            f"expected a folder that can be read; received {folder} ({error.strerror}); "
+            "check its permissions"
+        ) from error
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return sorted(
+        Path(parent) / name
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if not name.startswith(".")
+    )
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()

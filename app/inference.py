@@ -1,0 +1,120 @@
+"""A bundle and photos → answers. Imports NumPy, Pillow and ONNX Runtime, never Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from app.bundle import ONNX_FILE, Bundle
+from app.errors import BundleError, ImageError
+from app.images import Pixels, load_image
+
+BATCH = 8  # photos at once: 8 at 256 pixels need some 250 MB, and more are not faster
+
+
+Loaded = tuple[Path, Pixels | ImageError]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of one file.
+
+    Attributes:
+        path: as it was given.
+        label: the likeliest class; None when the file could not be read.
+        probabilities: by class, in the bundle's order, adding up to 1; None likewise.
+        error: why there is no answer; None when there is one.
+    """
+
+    path: Path
+    label: str | None
+    probabilities: dict[str, float] | None
+    error: str | None
+
+
+class Classifier:
+    """A trained classifier, ready to answer.
+
+    Example:
+        >>> classifier = Classifier(Path("runs/first/bundle"))  # doctest: +SKIP
+        >>> for answer in classifier.answers([Path("cat.jpg")]):  # doctest: +SKIP
+        ...     print(answer.label)
+        cat
+
+    Args:
+        folder: a run's ``bundle/``.
+
+    Raises:
+        BundleError: when the bundle is missing, incomplete or was changed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.bundle = Bundle.read(folder)
+        path = self.bundle.check_file(folder, ONNX_FILE)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors only: they come as exceptions as well
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's exceptions have no common class but this
+            raise BundleError(
+                f"expected a model that ONNX Runtime can run; received {path} ({error}); "
+                "update onnxruntime, or train again"
+            ) from error
+
+    def probabilities(self, images: Pixels) -> NDArray[np.float32]:
+        """Answer for arrays.
+
+        Args:
+            images: uint8 ``(n, image_size, image_size, 3)``, RGB, as ``app.images.load_image``
+                makes them.
+
+        Returns:
+            float32 ``(n, classes)``, each row adding up to 1.
+        """
+        result: NDArray[np.float32] = self._session.run(["probabilities"], {"image": images})[0]
+        return result
+
+    def answers(self, paths: Iterable[Path]) -> Iterator[Answer]:
+        """Answer for files, in their order, a batch at a time; decoding goes on meanwhile.
+
+        A file that cannot be read gets an answer with ``error``; it does not stop the others.
+        """
+        remaining = iter(paths)
+        with ThreadPoolExecutor(1) as ahead:
+            batch = ahead.submit(self._load_batch, list(islice(remaining, BATCH)))
+            while loaded := batch.result():
+                batch = ahead.submit(self._load_batch, list(islice(remaining, BATCH)))
+                yield from self._answer_batch(loaded)
+
+    def _answer_batch(self, loaded: Sequence[Loaded]) -> Iterator[Answer]:
+        images = [image for _, image in loaded if not isinstance(image, ImageError)]
+        rows: Iterator[NDArray[np.float32]] = (
+            iter(self.probabilities(np.stack(images))) if images else iter(())
+        )
+        for path, image in loaded:
+            if isinstance(image, ImageError):
+                yield Answer(path, None, None, str(image))
+            else:
+                row = next(rows)
+                by_class = {
+                    name: float(p) for name, p in zip(self.bundle.classes, row, strict=True)
+                }
+                yield Answer(path, self.bundle.classes[int(row.argmax())], by_class, None)
+
+    def _load_batch(self, paths: Sequence[Path]) -> list[Loaded]:
+        return [(path, self._load(path)) for path in paths]
+
+    def _load(self, path: Path) -> Pixels | ImageError:
+        try:
+            return load_image(path, self.bundle.image_size)
+        except ImageError as error:
+            return error

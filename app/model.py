@@ -1,0 +1,125 @@
+"""The classifier: preprocessing, a VGG backbone that can be cut at a block, and a linear head.
+
+    image (RGB 0–255) → preprocessing → block1 … block5 → average ‖ maximum → standardise
+                      → dropout → dense → ÷ temperature
+
+One functional model of standard layers. ``prefix`` and ``suffix`` are the same layers cut in two,
+so what is trained in a piece is trained in the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from app.config import Backbone, Stage
+from app.vgg import convolution_blocks
+
+# ImageNet's mean colour (blue, green, red), as subtracted when VGG was trained
+# (keras.applications.imagenet_utils, mode "caffe").
+MEAN_BGR = (103.939, 116.779, 123.68)
+HEAD = "dense"
+LAST = "channels_last"  # whatever the user's ~/.keras/keras.json says
+
+# A cut and the layer whose output is cached for it.
+CUTS = {"pooled": "features", "block4_pool": "block4_pool", "block3_pool": "block3_pool"}
+
+
+def build_classifier(
+    num_classes: int,
+    *,
+    image_size: int,
+    backbone: Backbone = "vgg16",
+    head_dropout: float = 0.5,
+    precision: str = "float32",
+    temperature: float = 1.0,
+) -> keras.Model:
+    """Build the whole network, with random weights in the backbone and zeros in the head.
+
+    The head is linear (one dense layer on standardised features), so that each place's share in
+    an answer can be told exactly, and it starts from zeros: softmax regression is convex, and the
+    same start under every backend makes runs comparable.
+
+    Args:
+        num_classes: width of the answer, 2 or more.
+        image_size: height and width of the input in pixels.
+        backbone: ``vgg16`` or ``vgg19``.
+        head_dropout: share of the features hidden at each training step.
+        precision: ``float32`` or ``bfloat16``, of the backbone's arithmetic; its variables and the
+            head are float32 in both cases.
+        temperature: the logits are divided by it (see ``app.calibration``).
+
+    Returns:
+        A model from ``(batch, image_size, image_size, 3)`` RGB 0–255 (any dtype) to float32
+        calibrated logits ``(batch, num_classes)``.
+    """
+    policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision]
+    layers = keras.layers
+    image = keras.Input((image_size, image_size, 3), dtype="float32", name="image")
+    x = layers.Conv2D(
+        3, 1, data_format=LAST, trainable=False, name="preprocessing", dtype="float32"
+    )(image)
+    x = convolution_blocks(x, backbone, dtype=policy)
+    average = layers.GlobalAveragePooling2D(LAST, name="average", dtype="float32")(x)
+    maximum = layers.GlobalMaxPooling2D(LAST, name="maximum", dtype="float32")(x)
+    x = layers.Concatenate(name="features", dtype="float32")([average, maximum])
+    # Fixed once from the training features; the layer's standard inference mode is what is meant.
+    x = layers.BatchNormalization(
+        center=False, scale=False, epsilon=1e-5, trainable=False, name="standardise"
+    )(x)
+    x = layers.Dropout(head_dropout, name="dropout", dtype="float32")(x)
+    x = layers.Dense(num_classes, kernel_initializer="zeros", name=HEAD, dtype="float32")(x)
+    x = layers.Rescaling(1.0 / temperature, name="temperature", dtype="float32")(x)
+    model = keras.Model(image, x, name=f"{backbone}_classifier")
+    _set_preprocessing(model)
+    return model
+
+
+def prefix(model: keras.Model, cuts: Sequence[str]) -> keras.Model:
+    """Return the frozen lower part: images → the activations at each of ``cuts``, as a list."""
+    return keras.Model(model.input, [model.get_layer(CUTS[cut]).output for cut in cuts])
+
+
+def suffix(model: keras.Model, cut: str) -> keras.Model:
+    """Return the upper part: activations at ``cut`` → logits. Shares its weights with ``model``."""
+    return keras.Model(model.get_layer(CUTS[cut]).output, model.output)
+
+
+def open_layers(model: keras.Model, stage: Stage) -> int:
+    """Make exactly the head and the blocks of ``stage`` trainable; return how many numbers that is.
+
+    A model compiled before must be compiled again.
+    """
+    for layer in model.layers:
+        opened = layer.name.split("_")[0] in stage.opens
+        layer.trainable = opened or layer.name == HEAD
+    return int(sum(np.prod(variable.shape) for variable in model.trainable_variables))
+
+
+def set_standardisation(model: keras.Model, features: NDArray[np.floating[Any]]) -> None:
+    """Fix the head's standardisation to the mean and variance of the training features.
+
+    Args:
+        model: from ``build_classifier``.
+        features: ``(views, 1024)``, the activations at the cut ``pooled``.
+    """
+    model.get_layer("standardise").set_weights([features.mean(axis=0), features.var(axis=0)])
+
+
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Copy all weights between two classifiers that differ in precision or temperature only."""
+    target.set_weights(source.get_weights())
+
+
+def _set_preprocessing(model: keras.Model) -> None:
+    """RGB → BGR without ImageNet's mean, written as a 1×1 convolution: a standard layer.
+
+    Exact: each output is one input times 1, plus zeros, minus the mean. Folding it into
+    block1_conv1 would not be, since that layer pads the picture with zeros *after* the mean.
+    """
+    reverse = np.eye(3, dtype="float32")[::-1].reshape(1, 1, 3, 3)
+    model.get_layer("preprocessing").set_weights([reverse, -np.array(MEAN_BGR, "float32")])

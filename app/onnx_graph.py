@@ -1,0 +1,174 @@
+"""A classifier's Keras layers → an ONNX graph, written node by node.
+
+Keras's own export needs TensorFlow and tf2onnx; some forty nodes are written here from the weights,
+the same under every backend (docs/decisions/0001-onnx-by-hand.md). Only layers that
+``app.model`` uses are known; another one is an error, never a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from app.errors import ExportError
+
+OPSET = 17  # understood by every ONNX Runtime since 1.12 (2022)
+IR_VERSION = 8  # that belongs to it
+
+
+class _Graph:
+    """Nodes and initializers on the way."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+
+    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+        return output
+
+    def constant(self, name: str, values: NDArray[Any]) -> str:
+        array = np.ascontiguousarray(values, np.float32)
+        self.initializers.append(numpy_helper.from_array(array, name))
+        return name
+
+
+def to_onnx(model: keras.Model, metadata: dict[str, str]) -> onnx.ModelProto:
+    """Write a classifier from ``app.model.build_classifier`` as an ONNX model.
+
+    Input ``image``: uint8 ``(batch, height, width, 3)``, RGB. Outputs: ``logits`` and
+    ``probabilities``, float32 ``(batch, classes)``.
+
+    Args:
+        model: a float32 classifier; every layer has one place in one chain or joins others.
+        metadata: stored in the file, such as the class names.
+
+    Raises:
+        ExportError: for a layer that this writer does not know.
+    """
+    graph = _Graph()
+    _, height, width, channels = model.input.shape
+    graph.node("Cast", ["image"], "image_float", to=TensorProto.FLOAT)
+    # Keras computes channels last, ONNX channels first.
+    names = {id(model.input): graph.node("Transpose", ["image_float"], "x", perm=[0, 3, 1, 2])}
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.InputLayer):
+            continue
+        write = _WRITERS.get(type(layer))
+        if write is None:
+            raise ExportError(
+                f"expected layers out of {', '.join(sorted(k.__name__ for k in _WRITERS))}; "
+                f"received {type(layer).__name__} ({layer.name}); add a writer to app/onnx_graph.py"
+            )
+        inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+        names[id(layer.output)] = write(graph, layer, [names[id(tensor)] for tensor in inputs])
+    logits = graph.node("Identity", [names[id(model.output)]], "logits")
+    graph.node("Softmax", [logits], "probabilities", axis=1)
+    num_classes = model.output.shape[-1]
+    image = helper.make_tensor_value_info(
+        "image", TensorProto.UINT8, ["batch", height, width, channels]
+    )
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", num_classes])
+        for name in ("logits", "probabilities")
+    ]
+    proto = helper.make_model(
+        helper.make_graph(graph.nodes, model.name, [image], outputs, graph.initializers),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="cats-vs-dogs",
+    )
+    helper.set_model_props(proto, metadata)
+    onnx.checker.check_model(proto)
+    return proto
+
+
+def _convolution(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+    kernel, bias = layer.get_weights()
+    # H, W, in, out → out, in, H, W
+    weights = graph.constant(f"{layer.name}/kernel", kernel.transpose(3, 2, 0, 1))
+    biases = graph.constant(f"{layer.name}/bias", bias)
+    margin = [(size - 1) // 2 for size in layer.kernel_size]  # "same", for odd kernels and stride 1
+    output = graph.node("Conv", [*inputs, weights, biases], layer.name, pads=margin * 2)
+    return _activation(graph, layer, output)
+
+
+def _activation(graph: _Graph, layer: keras.Layer, name: str) -> str:
+    if layer.activation is keras.activations.linear:
+        return name
+    if layer.activation is keras.activations.relu:
+        return graph.node("Relu", [name], f"{name}/relu")
+    raise ExportError(
+        f"expected the activation linear or relu; received {layer.activation.__name__} in "
+        f"{layer.name}; add it to app/onnx_graph.py"
+    )
+
+
+def _pooling(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+    return graph.node(
+        "MaxPool",
+        inputs,
+        layer.name,
+        kernel_shape=list(layer.pool_size),
+        strides=list(layer.strides),
+    )
+
+
+def _global(kind: str) -> Callable[[_Graph, keras.Layer, list[str]], str]:
+    def write(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+        pooled = graph.node(kind, inputs, f"{layer.name}/map")
+        return graph.node("Flatten", [pooled], layer.name, axis=1)
+
+    return write
+
+
+def _concatenate(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+    return graph.node("Concat", inputs, layer.name, axis=1)
+
+
+def _standardise(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+    if layer.center or layer.scale:
+        raise ExportError(f"expected {layer.name} without scale and centre; received one with")
+    mean, variance = layer.get_weights()
+    centred = graph.node(
+        "Sub", [*inputs, graph.constant(f"{layer.name}/mean", mean)], f"{layer.name}/centred"
+    )
+    spread = graph.constant(f"{layer.name}/spread", np.sqrt(variance + layer.epsilon))
+    return graph.node("Div", [centred, spread], layer.name)
+
+
+def _dropout(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+    return inputs[0]  # does nothing outside training
+
+
+def _dense(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+    kernel, bias = layer.get_weights()
+    weights = graph.constant(f"{layer.name}/kernel", kernel)
+    biases = graph.constant(f"{layer.name}/bias", bias)
+    return _activation(graph, layer, graph.node("Gemm", [*inputs, weights, biases], layer.name))
+
+
+def _rescaling(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+    scale = graph.constant(f"{layer.name}/scale", np.asarray(layer.scale))
+    offset = graph.constant(f"{layer.name}/offset", np.asarray(layer.offset))
+    scaled = graph.node("Mul", [*inputs, scale], f"{layer.name}/scaled")
+    return graph.node("Add", [scaled, offset], layer.name)
+
+
+_WRITERS: dict[type, Callable[[_Graph, keras.Layer, list[str]], str]] = {
+    keras.layers.Conv2D: _convolution,
+    keras.layers.MaxPooling2D: _pooling,
+    keras.layers.GlobalAveragePooling2D: _global("GlobalAveragePool"),
+    keras.layers.GlobalMaxPooling2D: _global("GlobalMaxPool"),
+    keras.layers.Concatenate: _concatenate,
+    keras.layers.BatchNormalization: _standardise,
+    keras.layers.Dropout: _dropout,
+    keras.layers.Dense: _dense,
+    keras.layers.Rescaling: _rescaling,
+}

@@ -1,0 +1,74 @@
+"""The whole story on one screen: photos → audit → features → stages → calibration → bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+
+from app.atomic import write_json
+from app.audit import audit
+from app.clock import Clock
+from app.config import TrainConfig
+from app.console import quiet_native_stderr, say
+from app.files import SPLITS, data_folder, find_files
+from app.manifest import ManifestRow, write_manifest
+from app.runs import Run, begin_run
+from app.splits import assign_splits
+
+SKIPPED_SHOWN = 10  # the manifest lists them all
+
+
+def run(config: TrainConfig) -> Run:
+    """Train on the photos of ``config.data`` and return the finished run.
+
+    Photos are judged before Keras is imported, so a wrong folder is answered at once.
+
+    Raises:
+        AppError: with one line for the user, see ``app.errors``.
+    """
+    clock = Clock()
+    with data_folder(config.data) as root:
+        with clock.phase("audit"):
+            rows = assign_splits(audit(find_files(root)), seed=config.seed)
+            tell_what_was_found(rows)
+        this_run = begin_run(config.runs, config.run)
+        write_json(config_values(config), this_run.config)
+        write_manifest(rows, this_run.manifest)
+
+        say("Starting Keras")
+        # TensorFlow warns of every retrace; each part of the network is traced once by design.
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
+        with quiet_native_stderr():
+            from app.learning import learn  # brings Keras, which takes seconds to import
+
+        metrics = learn(config, rows, root, this_run, clock)
+    write_json(metrics, this_run.metrics)
+    if config.report:
+        from app.report import write_report
+
+        write_report(this_run)
+    return this_run
+
+
+def config_values(config: TrainConfig) -> dict[str, object]:
+    """Return the settings as JSON knows them, the stages written out in full."""
+    values = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in dataclasses.asdict(config).items()
+    }
+    return {**values, "stages": [dataclasses.asdict(stage) for stage in config.stage_plan()]}
+
+
+def tell_what_was_found(rows: list[ManifestRow]) -> None:
+    """Say how many photos each split has, where splits came from, and what is skipped and why."""
+    used = [row for row in rows if row.verdict == "used"]
+    for split in SPLITS:
+        labels = [row.label for row in used if row.split == split]
+        counts = ", ".join(f"{label} {labels.count(label)}" for label in sorted(set(labels)))
+        say(f"{split}: {len(labels)} photos ({counts})")
+    skipped = [row for row in rows if row.verdict == "skipped"]
+    for row in skipped[:SKIPPED_SHOWN]:
+        say(f"skipped {row.name!r}: {row.reason}")
+    if len(skipped) > SKIPPED_SHOWN:
+        say(f"... and {len(skipped) - SKIPPED_SHOWN} more; manifest.csv lists every file")

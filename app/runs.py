@@ -1,0 +1,124 @@
+"""A run is a folder: what lies in it, how one begins, and which one is the newest complete one."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from app.atomic import open_whole
+from app.bundle import DESCRIPTION_FILE
+from app.errors import BundleError, UsageError
+
+
+@dataclass(frozen=True)
+class Run:
+    """The paths of a run's files; ``metrics.json`` is written last and marks it as complete."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved settings."""
+        return self.folder / "config.json"
+
+    @property
+    def manifest(self) -> Path:
+        """Every file of the data folder with its verdict (``app.manifest``)."""
+        return self.folder / "manifest.csv"
+
+    @property
+    def history(self) -> Path:
+        """A row an epoch (``app.training.HistoryRow``)."""
+        return self.folder / "history.csv"
+
+    @property
+    def predictions(self) -> Path:
+        """A row for each validation and test photo: truth, answer and probabilities."""
+        return self.folder / "predictions.csv"
+
+    @property
+    def metrics(self) -> Path:
+        """Every number about the run."""
+        return self.folder / "metrics.json"
+
+    @property
+    def bundle(self) -> Path:
+        """The exported classifier."""
+        return self.folder / "bundle"
+
+    @property
+    def report(self) -> Path:
+        """What a person reads."""
+        return self.folder / "report.html"
+
+    def is_complete(self) -> bool:
+        """Say whether training came to its end."""
+        return self.metrics.is_file() and (self.bundle / DESCRIPTION_FILE).is_file()
+
+    def read_metrics(self) -> dict[str, Any]:
+        """Return the contents of ``metrics.json``."""
+        metrics: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
+        return metrics
+
+
+def begin_run(runs: Path, name: str | None) -> Run:
+    """Make the folder of a new run.
+
+    Args:
+        runs: the folder of all runs; made if missing.
+        name: of the run; the date and time (UTC) when None.
+
+    Raises:
+        UsageError: when a run of that name exists, or the folder cannot be written.
+    """
+    name = name or datetime.now(UTC).strftime("%Y-%m-%d_%H%M%S")
+    folder = runs / name
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise UsageError(
+            f"expected a new run; received {folder}, which exists; give another name with --run"
+        ) from None
+    except OSError as error:
+        raise UsageError(
+            f"expected a place to write; received {folder} ({error.strerror}); "
+            "choose another with --runs"
+        ) from error
+    return Run(folder)
+
+
+def newest_complete_run(runs: Path) -> Run:
+    """Return the run under ``runs`` that finished last.
+
+    Raises:
+        BundleError: when no run there is complete.
+    """
+    found = [Run(folder) for folder in runs.iterdir() if folder.is_dir()] if runs.is_dir() else []
+    complete = [run for run in found if run.is_complete()]
+    if not complete:
+        unfinished = f", only {len(found)} unfinished" if found else ""
+        raise BundleError(
+            f"expected a finished run under {runs}; received none{unfinished}; "
+            "train one with `python train.py --data DIR`, or name a bundle with --bundle"
+        )
+    return max(complete, key=lambda run: (_finished(run), run.folder.name))
+
+
+def write_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], path: Path) -> None:
+    """Write a CSV file, whole or not at all."""
+    with open_whole(path) as file:
+        writer = csv.DictWriter(file, list(columns))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _finished(run: Run) -> str:
+    try:
+        return str(run.read_metrics().get("finished", ""))
+    except ValueError:
+        return ""

@@ -1,0 +1,155 @@
+"""Where a stage's input comes from: the cache of frozen activations, or fresh views every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from app.config import Stage, TrainConfig
+from app.console import say
+from app.device import resolve_precision
+from app.features import FeatureSpec, FeatureStore, compute_features, fits_on_disk, row_bytes
+from app.files import Split
+from app.model import prefix, suffix
+from app.photos import Photo
+from app.training import Float32s, ViewBatches
+from app.views import View, load_batches, load_views
+
+FEATURES_FOLDER = ".features"  # in the folder of the runs, which share it
+Photos = Mapping[Split, Sequence[Photo]]
+
+
+class Source(Protocol):
+    """What training asks of either source."""
+
+    @property
+    def name(self) -> Literal["disk", "off"]:
+        """What ``--cache`` would be to get this source."""
+
+    def part(self, stage: Stage) -> keras.Model:
+        """Return the part of the network that the stage's batches go into, up to the logits."""
+
+    def batches(self, stage: Stage, split: Split, *, shuffle: bool = False) -> ViewBatches:
+        """Return a split's batches for a stage; shuffled ones walk through the views."""
+
+    def training_features(self) -> Float32s:
+        """Return the pooled features ``(views, 1024)`` that the head is standardised by."""
+
+
+def open_source(config: TrainConfig, model: keras.Model, digest: str, photos: Photos) -> Source:
+    """Choose the source that ``config.cache`` asks for and make it ready.
+
+    ``auto`` takes the cache where it fits into half of the free disk, and says what it took.
+
+    Args:
+        config: of the run.
+        model: the classifier, its backbone's weights set.
+        digest: of these weights, part of the cache's key.
+        photos: of all splits.
+    """
+    cuts = list(dict.fromkeys(["pooled", *(stage.cut for stage in config.stage_plan())]))
+    lower = prefix(model, cuts)
+    wanted = [
+        View(photo, number, config.seed)
+        for split in photos
+        for photo in photos[split]
+        for number in range(config.views if split == "train" else 1)
+    ]
+    folder = config.runs / FEATURES_FOLDER
+    fits, why = fits_on_disk(folder, row_bytes(lower), len(wanted))
+    if config.cache == "off" or (config.cache == "auto" and not fits):
+        if config.cache == "auto":
+            say(f"cache off: fresh views every epoch, because the cache would not fit ({why})")
+        return FreshSource(config, model, photos)
+    say(f"cache on disk: {config.views} view(s) of each training photo ({why})")
+    stores = {
+        cut: FeatureStore(
+            folder,
+            FeatureSpec(
+                cut=cut,
+                backbone=config.backbone,
+                weights=digest,
+                image_size=config.image_size,
+                precision=resolve_precision(config.precision),
+            ),
+        )
+        for cut in cuts
+    }
+    compute_features(lower, [stores[cut] for cut in cuts], wanted, config.image_size)
+    return CachedSource(config, model, photos, stores)
+
+
+@dataclass(frozen=True)
+class CachedSource:
+    """Activations computed once; an epoch reads one of ``config.views`` views of each photo."""
+
+    config: TrainConfig
+    model: keras.Model
+    photos: Photos
+    stores: Mapping[str, FeatureStore]
+    name: Literal["disk", "off"] = "disk"
+
+    def part(self, stage: Stage) -> keras.Model:
+        """Return the network above the stage's cut."""
+        return suffix(self.model, stage.cut)
+
+    def batches(self, stage: Stage, split: Split, *, shuffle: bool = False) -> ViewBatches:
+        """Return batches of cached activations."""
+        return ViewBatches(
+            self.photos[split],
+            self.stores[stage.cut].gather,
+            views=self.config.views,
+            batch_size=stage.batch_size,
+            seed=self.config.seed,
+            shuffle=shuffle,
+        )
+
+    def training_features(self) -> Float32s:
+        """Return the features of every cached view of the training photos."""
+        numbers = range(self.config.views)
+        return self.stores["pooled"].gather(
+            [View(p, n, self.config.seed) for p in self.photos["train"] for n in numbers]
+        )
+
+
+@dataclass(frozen=True)
+class FreshSource:
+    """The classical way: every epoch draws new views, which go through the whole network."""
+
+    config: TrainConfig
+    model: keras.Model
+    photos: Photos
+    name: Literal["disk", "off"] = "off"
+
+    def part(self, stage: Stage) -> keras.Model:
+        """Return the whole network."""
+        return self.model
+
+    def batches(self, stage: Stage, split: Split, *, shuffle: bool = False) -> ViewBatches:
+        """Return batches of pixels."""
+        return ViewBatches(
+            self.photos[split],
+            self._pixels,
+            views=None,
+            batch_size=stage.batch_size,
+            seed=self.config.seed,
+            shuffle=shuffle,
+        )
+
+    def training_features(self) -> Float32s:
+        """Return the features of the training photos themselves, in one pass."""
+        lower = prefix(self.model, ["pooled"])
+        views = [View(photo, 0, self.config.seed) for photo in self.photos["train"]]
+        parts = [
+            lower.predict_on_batch(batch)[0]
+            for batch in load_batches(views, self.config.image_size)
+        ]
+        return np.concatenate(parts)
+
+    def _pixels(self, views: Sequence[View]) -> NDArray[Any]:
+        return load_views(views, self.config.image_size).astype(np.float32)

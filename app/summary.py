@@ -1,0 +1,39 @@
+"""The table that a run ends with, for people, on stdout."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from app.runs import Run
+
+
+def print_summary(run: Run) -> None:
+    """Print the stages, the test accuracy with its interval, and where everything lies."""
+    metrics = run.read_metrics()
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("stage", "trainable", "epochs", "seconds", "val. accuracy", "val. log-loss"):
+        table.add_column(title, justify="left" if title == "stage" else "right")
+    for stage in metrics["stages"]:
+        table.add_row(
+            stage["name"],
+            f"{stage['trainable_parameters']:,}",
+            str(stage["epochs"]),
+            f"{stage['seconds']:.0f}",
+            f"{stage['validation']['accuracy']:.4f}",
+            f"{stage['validation']['log_loss']:.4f}",
+        )
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    test = metrics["test"]
+    low, high = test["accuracy_interval_95"]
+    console.print(
+        f"\nTest accuracy {test['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}), "
+        f"log-loss {test['log_loss']:.4f}, on {test['n']} photos that had no part in training.",
+        markup=False,
+    )
+    console.print(
+        f"Everything lies in {run.folder} (photos read and trained in "
+        f"{metrics['seconds']['total']:.0f} s). Now: python predict.py PHOTO",
+        markup=False,
+    )

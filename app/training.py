@@ -1,0 +1,241 @@
+"""One stage after the other: fit the open layers, keep the weights that validated best."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import Progress, TaskID, TextColumn
+
+from app.config import Stage
+from app.console import progress_bar, say
+from app.evaluation import Scores, probabilities_of, score
+from app.photos import Photo
+from app.views import View
+
+Float32s = NDArray[np.float32]
+Int32s = NDArray[np.int32]
+# Views → what the trained part of the network takes: cached activations, or pixels.
+Fetch = Callable[[Sequence[View]], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class HistoryRow:
+    """One epoch; losses are log-losses (natural logarithm), the rate is the epoch's last."""
+
+    stage: str
+    epoch: int
+    loss: float
+    accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage did: trained numbers, epochs run, the epoch kept (0: as before), and scores."""
+
+    name: str
+    trainable_parameters: int
+    epochs: int
+    kept_epoch: int
+    seconds: float
+    validation: Scores
+    history: tuple[HistoryRow, ...]
+
+
+class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
+    """Batches of one view of each photo an epoch, another view in the next.
+
+    Args:
+        photos: whose views are wanted.
+        fetch: turns views into the model's input.
+        views: how many different views there are; None for a fresh one in every epoch.
+        batch_size: photos a batch.
+        seed: of the views and of the order.
+        shuffle: another order in every epoch; False keeps the photos' order and view 0.
+    """
+
+    def __init__(
+        self,
+        photos: Sequence[Photo],
+        fetch: Fetch,
+        *,
+        views: int | None,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+    ) -> None:
+        super().__init__()
+        self.photos, self.fetch, self.views = photos, fetch, views
+        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
+        self.epoch = 0
+        self._new_order()
+
+    def __len__(self) -> int:
+        return -(-len(self.photos) // self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[Any], Int32s]:
+        numbers = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        wanted = [View(self.photos[n], self._view_of(n), self.seed) for n in numbers]
+        targets = np.array([self.photos[n].target for n in numbers], np.int32)
+        return self.fetch(wanted), targets
+
+    def on_epoch_end(self) -> None:
+        """Go on to the next view of each photo, in a new order."""
+        self.epoch += 1
+        self._new_order()
+
+    def _new_order(self) -> None:
+        self.order = np.arange(len(self.photos))
+        if self.shuffle:
+            np.random.default_rng([self.seed, self.epoch]).shuffle(self.order)
+
+    def _view_of(self, number: int) -> int:
+        if not self.shuffle:
+            return 0
+        if self.views is None:
+            return self.epoch
+        # Neighbours start at different views, so that every epoch sees all kinds.
+        return (self.epoch + number) % self.views
+
+
+def train_stage(
+    model: keras.Model,
+    stage: Stage,
+    train: ViewBatches,
+    validation: ViewBatches,
+) -> StageResult:
+    """Train ``model`` as ``stage`` says; afterwards it holds the weights that validated best.
+
+    The weights as they were before count too: a stage that never improves the validation log-loss
+    changes nothing.
+
+    Args:
+        model: the network from the stage's cut to the logits, its open layers already trainable.
+        stage: rates, epochs and patience.
+        train: batches of the training photos.
+        validation: batches of the validation photos, unshuffled.
+
+    Returns:
+        The stage's scores and its history.
+    """
+    started = time.monotonic()
+    before = model.get_weights()
+    first = _scores_of(model, validation)
+    model.compile(
+        optimizer=_optimiser(stage, steps=len(train) * stage.epochs),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
+    stopping = keras.callbacks.EarlyStopping(
+        "val_loss", patience=stage.patience, restore_best_weights=True, verbose=0
+    )
+    keras.utils.set_random_seed(train.seed)  # dropout
+    with progress_bar(TextColumn("{task.fields[scores]}")) as bar:
+        log = _Log(stage, bar, steps=len(train))
+        model.fit(
+            train,
+            validation_data=validation,
+            epochs=stage.epochs,
+            shuffle=False,  # ViewBatches has its own order
+            verbose=0,
+            callbacks=[log, stopping],
+        )
+    kept = 1 + int(np.argmin([row.validation_loss for row in log.rows]))
+    if log.rows[kept - 1].validation_loss >= first.log_loss:
+        kept = 0
+        model.set_weights(before)
+    trained = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+    return StageResult(
+        name=stage.name,
+        trainable_parameters=trained,
+        epochs=len(log.rows),
+        kept_epoch=kept,
+        seconds=time.monotonic() - started,
+        validation=_scores_of(model, validation),
+        history=tuple(log.rows),
+    )
+
+
+def logits_of(model: keras.Model, batches: ViewBatches) -> Float32s:
+    """Return the logits ``(n, classes)`` for the photos of ``batches``, in their order."""
+    parts = [model.predict_on_batch(batches[number][0]) for number in range(len(batches))]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def targets_of(photos: Sequence[Photo]) -> Int32s:
+    """Return the class numbers ``(n,)`` of photos."""
+    return np.array([photo.target for photo in photos], np.int32)
+
+
+def _scores_of(model: keras.Model, batches: ViewBatches) -> Scores:
+    return score(targets_of(batches.photos), probabilities_of(logits_of(model, batches)))
+
+
+def _optimiser(stage: Stage, steps: int) -> keras.optimizers.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019) under a linear warm-up and a cosine to zero."""
+    warmup = max(1, round(stage.warmup * steps))
+    optimiser = keras.optimizers.AdamW(
+        keras.optimizers.schedules.CosineDecay(
+            0.0,
+            decay_steps=max(1, steps - warmup),
+            warmup_target=stage.learning_rate,
+            warmup_steps=warmup,
+        ),
+        weight_decay=stage.weight_decay,
+    )
+    optimiser.exclude_from_weight_decay(var_names=["bias"])
+    return optimiser
+
+
+class _Log(keras.callbacks.Callback):  # type: ignore[misc]
+    """Keep the history, move the bar, and say a line an epoch."""
+
+    def __init__(self, stage: Stage, bar: Progress, steps: int) -> None:
+        super().__init__()
+        self.stage, self.bar, self.steps = stage, bar, steps
+        self.rows: list[HistoryRow] = []
+        self._task: TaskID = bar.add_task(
+            f"Stage {stage.name}", total=stage.epochs * steps, scores=""
+        )
+        self._started = time.monotonic()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._started = time.monotonic()
+        self.bar.update(
+            self._task,
+            description=f"Stage {self.stage.name}, epoch {epoch + 1}/{self.stage.epochs}",
+        )
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        loss = f"loss {(logs or {})['loss']:.3f}"
+        if self.rows:
+            loss += f", validation accuracy {self.rows[-1].validation_accuracy:.4f}"
+        self.bar.update(self._task, advance=1, scores=loss)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        values = logs or {}
+        row = HistoryRow(
+            stage=self.stage.name,
+            epoch=epoch + 1,
+            loss=float(values["loss"]),
+            accuracy=float(values["accuracy"]),
+            validation_loss=float(values["val_loss"]),
+            validation_accuracy=float(values["val_accuracy"]),
+            learning_rate=float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
+            seconds=time.monotonic() - self._started,
+        )
+        self.rows.append(row)
+        say(
+            f"{row.stage} epoch {row.epoch}: loss {row.loss:.4f}, validation log-loss "
+            f"{row.validation_loss:.4f}, accuracy {row.validation_accuracy:.4f} "
+            f"({row.seconds:.1f} s)"
+        )

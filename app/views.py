@@ -1,0 +1,100 @@
+"""A photo → its seeded views: view 0 is the photo itself, the others are random crops of it.
+
+Pillow, not ``keras.layers``, makes the views: random layers draw other numbers under each backend,
+and they see the photo only after it was made small. Here a crop is taken from the full picture,
+and the numbers come from NumPy, whose streams are the same everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from app.images import Pixels, read_image, resize
+from app.photos import Photo
+
+MIN_AREA = 0.5  # share of the photo that a crop keeps at least: the animal stays in it
+MAX_STRETCH = 4 / 3  # a crop's aspect differs from the photo's by this factor at most
+LIGHT = 0.2  # brightness, contrast and colour change by this share at most
+BATCH = 16  # views that go through the network at once; more is no faster on two cores
+VERSION = 1  # part of the cache's key: raise it when a view's pixels change
+
+
+@dataclass(frozen=True)
+class View:
+    """One view of one photo: ``number`` 0 is the photo itself, whatever the seed."""
+
+    photo: Photo
+    number: int
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """What the view's pixels depend on: the photo's content, the number and the seed."""
+        return f"{self.photo.content}/{self.number}/{self.seed if self.number else 0}"
+
+    def pixels(self, size: int) -> Pixels:
+        """Decode the photo and draw the view: uint8 ``(size, size, 3)``."""
+        image = read_image(self.photo.path)
+        return make_view(image, size, content=self.photo.content, view=self.number, seed=self.seed)
+
+
+def make_view(photo: Pixels, size: int, *, content: str, view: int, seed: int) -> Pixels:
+    """Return one view of a photo; the same arguments give the same pixels wherever it is computed.
+
+    Args:
+        photo: uint8 ``(height, width, 3)``.
+        size: height and width of the view in pixels.
+        content: SHA-256 of the photo's file, in hexadecimal; gives each photo its own stream.
+        view: 0 for the photo itself, as prediction sees it; 1, 2, ... for random views.
+        seed: the run's seed.
+
+    Returns:
+        uint8 ``(size, size, 3)``.
+    """
+    if view == 0:
+        return resize(photo, size)
+    generator = np.random.default_rng([seed, view, int(content[:16], 16)])
+    image = Image.fromarray(photo).resize(
+        (size, size), Image.Resampling.BILINEAR, box=_random_box(photo.shape, generator)
+    )
+    if generator.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        image = enhance(image).enhance(generator.uniform(1 - LIGHT, 1 + LIGHT))
+    return np.asarray(image)
+
+
+def load_views(wanted: Sequence[View], size: int) -> Pixels:
+    """Return the pixels of some views: uint8 ``(n, size, size, 3)``."""
+    return np.stack([view.pixels(size) for view in wanted])
+
+
+def load_batches(wanted: Sequence[View], size: int, batch: int = BATCH) -> Iterator[Pixels]:
+    """Yield uint8 batches ``(≤ batch, size, size, 3)``, decoded in threads one batch ahead."""
+    with ThreadPoolExecutor() as pool:
+        groups = [wanted[i : i + batch] for i in range(0, len(wanted), batch)]
+        waiting = [pool.submit(load_views, group, size) for group in groups[:2]]
+        for number in range(len(groups)):
+            if number + 2 < len(groups):
+                waiting.append(pool.submit(load_views, groups[number + 2], size))
+            yield waiting.pop(0).result()
+
+
+def _random_box(
+    shape: tuple[int, ...], generator: np.random.Generator
+) -> tuple[float, float, float, float]:
+    """Draw a crop (left, top, right, bottom), uniform in area, stretch and place."""
+    height, width = shape[:2]
+    area = generator.uniform(MIN_AREA, 1.0)
+    stretch = math.exp(generator.uniform(-1, 1) * math.log(MAX_STRETCH) / 2)
+    crop_width = width * min(1.0, math.sqrt(area) * stretch)
+    crop_height = height * min(1.0, math.sqrt(area) / stretch)
+    left = generator.uniform(0, width - crop_width)
+    top = generator.uniform(0, height - crop_height)
+    return left, top, left + crop_width, top + crop_height

@@ -1,0 +1,158 @@
+"""Ask a trained classifier about photos: ``python predict.py photo.jpg``."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import glob
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.cli import run
+from app.errors import UsageError
+
+if TYPE_CHECKING:
+    from app.inference import Answer
+
+EPILOG = """\
+examples:
+  python predict.py photo.jpg                    the newest run in runs/ answers
+  python predict.py holiday/ --json              a folder and all below it, one JSON object a line
+  find . -name '*.jpg' | python predict.py - --csv > answers.csv
+  python predict.py --run first 'pets/*.jpg'     a run by its name
+
+exit code: 0 all were answered, 1 some were not, 2 wrong usage or no trained classifier
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse ``argv``, answer for every file, return the exit code."""
+    arguments = parser().parse_args(argv)
+    paths = list(expand(arguments.paths))
+    if not paths:
+        raise UsageError(f"expected photos; received none in {', '.join(arguments.paths)}")
+    from app.inference import Classifier  # brings NumPy and ONNX Runtime: not for --help
+
+    classifier = Classifier(bundle_folder(arguments))
+    classes = classifier.bundle.classes
+    all_answered = True
+    write = Output(arguments.format, classes)
+    for answer in classifier.answers(paths):
+        write(answer)
+        all_answered &= answer.error is None
+    return 0 if all_answered else 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    result = argparse.ArgumentParser(
+        description="Say what photos show, and how likely that is.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="photos, folders (read with all below them), patterns in quotes, or - for a list of "
+        "paths on standard input, one a line",
+    )
+    where = result.add_mutually_exclusive_group()
+    where.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle folder")
+    where.add_argument("--run", metavar="NAME", help="a run's name (default: the newest complete)")
+    result.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: %(default)s"
+    )
+    form = result.add_mutually_exclusive_group()
+    for name, text in (("json", "one JSON object a line"), ("csv", "comma-separated values")):
+        form.add_argument(
+            f"--{name}", dest="format", action="store_const", const=name, default="table", help=text
+        )
+    return result
+
+
+def bundle_folder(arguments: argparse.Namespace) -> Path:
+    """Return the bundle that the arguments name."""
+    if arguments.bundle is not None:
+        return Path(arguments.bundle)
+    from app.runs import Run, newest_complete_run
+
+    if arguments.run is not None:
+        return Run(arguments.runs / arguments.run).bundle
+    return newest_complete_run(arguments.runs).bundle
+
+
+def expand(given: Sequence[str]) -> Iterator[Path]:
+    """Yield the files that the arguments mean, in their order.
+
+    A folder gives every file below it except hidden ones, sorted by name; a pattern that is no file
+    itself gives its matches; anything else is passed on, so that its answer says what is wrong.
+    """
+    for name in given:
+        if name == "-":
+            lines = sys.stdin.buffer.read().decode("utf-8", "surrogateescape").splitlines()
+            yield from (path for line in lines if line for path in expand_one(line))
+        else:
+            yield from expand_one(name)
+
+
+def expand_one(name: str) -> Iterator[Path]:
+    """Yield the files that one argument means."""
+    path = Path(name)
+    if path.is_dir():
+        yield from sorted(
+            file
+            for file in path.rglob("*")
+            if not file.is_dir()
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        )
+    elif not path.exists() and glob.has_magic(name):
+        matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  Path.glob knows no "/..."
+        yield from (found for match in matches for found in expand_one(match))
+    else:
+        yield path
+
+
+class Output:
+    """Writes answers to stdout as they come: a table for people, JSON lines or CSV."""
+
+    def __init__(self, form: str, classes: Sequence[str]) -> None:
+        self.classes = classes
+        self.write = {"json": self._json, "csv": self._csv, "table": self._table}[form]
+        # Names that are not UTF-8, and the consoles that are not, must not end in a traceback.
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        self.csv = csv.writer(sys.stdout, lineterminator="\n")
+        if form == "csv":
+            self.csv.writerow(["path", "label", *(f"p_{name}" for name in classes), "error"])
+
+    def __call__(self, answer: Answer) -> None:
+        """Write one answer."""
+        self.write(answer)
+
+    def _json(self, answer: Answer) -> None:
+        print(json.dumps({**asdict(answer), "path": str(answer.path)}))
+
+    def _csv(self, answer: Answer) -> None:
+        values = answer.probabilities or {}
+        cells = [f"{values[name]:.6g}" if values else "" for name in self.classes]
+        self.csv.writerow([str(answer.path), answer.label or "", *cells, answer.error or ""])
+
+    def _table(self, answer: Answer) -> None:
+        name = printable(str(answer.path))
+        if answer.label is None or answer.probabilities is None:
+            print(f"{name}\tno answer\t{answer.error}")
+        else:
+            print(f"{name}\t{answer.label}\t{answer.probabilities[answer.label]:.1%}")
+
+
+def printable(text: str) -> str:
+    """Show a name on one line: what does not print, such as a newline, becomes an escape."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
