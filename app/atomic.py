@@ -1,13 +1,17 @@
-"""Files that appear whole or not at all: written beside their place, then renamed."""
+"""Files and folders that appear whole or not at all: written beside their place, then renamed."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
+
+from app.errors import FetchError
 
 
 @contextmanager
@@ -36,6 +40,47 @@ def open_whole(path: Path) -> Iterator[TextIO]:
     ):
         yield file
         file.flush()
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Give an empty folder that becomes ``target`` when the block ends well, else disappears.
+
+    Use it wherever many files are written that make sense only together.
+
+    Args:
+        target: the folder to make. It must not exist, or be empty: nothing is merged.
+
+    Yields:
+        A folder on the same disk, beside ``target``, to write into.
+
+    Raises:
+        FetchError: ``target`` is a file or holds something already, or the disk cannot be
+            written. The message is one line.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise FetchError(
+            f"Expected a new or empty folder, got {target}, which holds something already."
+            " Name another folder or move it away."
+        )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # One level deeper than mkdtemp's folder, which only its owner could read.
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            folder = temporary / "folder"
+            folder.mkdir()
+            yield folder
+            if target.exists():
+                target.rmdir()  # Windows does not rename onto an empty folder
+            folder.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise FetchError(
+            f"Cannot write the folder {target}: {error.strerror or error}."
+            " Nothing was left behind; free some space or choose another folder."
+        ) from error
 
 
 def write_json(value: Any, path: Path) -> None:

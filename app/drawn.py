@@ -17,7 +17,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from app.archive import whole_folder
+from app.atomic import whole_folder
 from app.console import progress_bar
 from app.errors import UsageError
 

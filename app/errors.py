@@ -5,7 +5,7 @@
     ├── DataError            exit 2   the photos do not make a training set
     ├── BundleError          exit 2   there is no usable classifier to predict with
     ├── ImageError           exit 1   one file cannot be used as a photo
-    ├── FetchError           exit 1   photos could not be downloaded or unpacked
+    ├── FetchError           exit 1   files could not be downloaded, unpacked or written
     ├── WeightsError         exit 1   the ImageNet weights are missing or wrong
     └── ExportError          exit 1   the exported model disagrees with the trained one
 
@@ -47,7 +47,7 @@ class ImageError(AppError):
 
 
 class FetchError(AppError):
-    """Raised when a download or an archive is refused; nothing half-done is left behind."""
+    """Raised when a download, an archive or a folder to write fails; nothing half-done stays."""
 
 
 class WeightsError(AppError):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from app.atomic import whole_folder
 from app.bundle import FORMAT_VERSION, KERAS_FILE, ONNX_FILE, Bundle, file_sha256
 from app.console import progress_bar
 from app.errors import ExportError
@@ -79,7 +78,7 @@ def export_bundle(
     # Evenly spaced: photos are sorted by class, the first 200 could all be of one.
     chosen = np.unique(np.linspace(0, len(photos) - 1, GATE_PHOTOS).astype(int))
     photos, trained = [photos[number] for number in chosen], trained[chosen]
-    with _appears_whole(folder) as temporary:
+    with whole_folder(folder) as temporary:
         metadata = {"classes": json.dumps(list(classes)), "temperature": repr(temperature)}
         model.save(temporary / KERAS_FILE)
         onnx.save(to_onnx(model, metadata), temporary / ONNX_FILE)
@@ -134,16 +133,3 @@ def check_parity(
             "--precision float32, or --cache off if the cache is to blame"
         )
     return parity
-
-
-@contextmanager
-def _appears_whole(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``folder`` that takes its name when the block succeeds."""
-    temporary = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.archive import unpack_zip, whole_folder
+from app.archive import unpack_zip
+from app.atomic import whole_folder
 from app.cli import run
 from app.console import say
 from app.download import download

@@ -13,6 +13,7 @@ from typing import Literal
 
 from app.archive import unpack_zip
 from app.errors import DataError, UsageError
+from app.images import SUFFIXES
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -101,10 +102,13 @@ def find_files(root: Path) -> list[LabelledFile]:
 
 
 def _descend(folder: Path) -> Path:
-    """Go through folders that hold nothing but one folder of folders, or of ``cat.0.jpg`` files."""
+    """Go through folders that hold no photo and one folder, of folders or of ``cat.0.jpg`` files.
+
+    A readme or a licence beside that folder, as in Microsoft's archive, does not matter.
+    """
     while True:
         children = _folders(folder)
-        if len(children) != 1 or _files(folder):
+        if len(children) != 1 or any(_is_photo_name(path) for path in _files(folder)):
             return folder
         child = children[0]
         if not _folders(child) and not _flat(child, root=child, split=None):
@@ -194,6 +198,11 @@ def _files_below(folder: Path) -> list[Path]:
         for name in names
         if not name.startswith(".")
     )
+
+
+def _is_photo_name(path: Path) -> bool:
+    """Say whether a file's name promises a photo."""
+    return path.suffix.lower() in SUFFIXES
 
 
 def _name(path: Path, root: Path) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from app import archive as module
-from app.archive import unpack_zip, whole_folder
+from app.archive import unpack_zip
+from app.atomic import whole_folder
 from app.errors import FetchError
 
 PHOTO = bytes(range(256)) * 20

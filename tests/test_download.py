@@ -30,7 +30,7 @@ class Behaviour:
         body: what it serves under every path.
         breaks: after how many bytes each of the first answers is cut off.
         ranges: whether it honours Range.
-        statuses: what the first answers are instead of the file.
+        statuses: what the first answers are instead of the file; 0 hangs up without one.
         announce: whether it sends Content-Length.
         shift: how far a 206 begins from where it was asked to begin.
         seen: the Range header of each request, None where there was none.
@@ -57,7 +57,8 @@ class _Handler(BaseHTTPRequestHandler):
         asked = self.headers["Range"]
         how.seen.append(asked)
         if how.statuses:
-            self.send_error(how.statuses.pop(0))
+            if status := how.statuses.pop(0):
+                self.send_error(status)
             return
         start = 0
         found = re.fullmatch(r"bytes=(\d+)-", asked or "")
@@ -219,10 +220,10 @@ def test_a_range_that_begins_elsewhere_is_not_appended(target: Path) -> None:
 
 
 def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(target: Path) -> None:
-    how = Behaviour(statuses=[503, 429])
+    how = Behaviour(statuses=[503, 0, 429])
     with serving(how) as url:
         download(url, target, sha256=DIGEST)
-    assert len(how.seen) == 3
+    assert len(how.seen) == 4
     target.unlink()
     how = Behaviour(statuses=[404, 404])
     with serving(how) as url, pytest.raises(FetchError, match="answered 404 Not Found"):

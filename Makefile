@@ -1,0 +1,54 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Each line is a plain command that
+# the README shows too.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+# auto: the small real set where the network allows it, else the drawn sample. Or: small, drawn.
+PHOTOS ?= auto
+# Small pictures, so that the demo takes minutes; without this, training is better and longer.
+DEMO_FLAGS ?= --image-size 128
+
+.PHONY: demo test lint lock clean help
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+demo: $(VENV)/users ## photos, weights, training, two predictions
+	@sh tools/demo.sh $(PY) $(PHOTOS) $(DEMO_FLAGS)
+
+test: lint ## style, types, and the default tests
+	$(PY) -m pytest
+
+lint: $(VENV)/developers ## style and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+lock: $(VENV)/developers ## resolve requirements*.in into requirements*.txt
+	for name in requirements requirements-dev requirements-gpu; do \
+		$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+			--no-emit-index-url --custom-compile-command "make lock" --upgrade \
+			$$name.in -o $$name.txt || exit 1; \
+	done
+
+clean: ## remove the virtual environment and the tools' caches; runs and photos stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/made:
+	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+		if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
+			2>/dev/null; then \
+			$$python -m venv $(VENV) && touch $@ && exit 0; exit 1; \
+		fi; \
+	done; \
+	echo "expected Python 3.11, 3.12 or 3.13, which TensorFlow supports; received" \
+		"$$(python3 --version 2>&1); name one: make PYTHON=/path/to/python3.12 TARGET" >&2; \
+	exit 2
+
+$(VENV)/users: requirements.txt | $(VENV)/made
+	$(PY) -m pip install --quiet -r requirements.txt
+	@touch $@
+
+$(VENV)/developers: requirements-dev.txt | $(VENV)/made
+	$(PY) -m pip install --quiet -r requirements-dev.txt
+	@touch $@

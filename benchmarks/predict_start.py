@@ -1,0 +1,81 @@
+"""How long one photo takes from a cold start: predict.py against Keras, measured side by side.
+
+    python benchmarks/predict_start.py --run NAME photo.jpg
+
+Both are whole processes, started in turn; the median of each is compared, and the two answers must
+be the same. The bar: predict.py takes at most a quarter of the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from app.cli import run
+from app.errors import AppError
+from app.runs import Run, newest_complete_run
+
+ROOT = Path(__file__).resolve().parent.parent
+BAR = 0.25
+# What a person would write who has only Keras: load the model, load the photo, predict.
+WITH_KERAS = """
+import json, sys
+from pathlib import Path
+import keras
+from app.images import load_image
+bundle, photo = Path(sys.argv[1]), Path(sys.argv[2])
+model = keras.models.load_model(bundle / "classifier.keras")
+about = json.loads((bundle / "bundle.json").read_text())
+image = load_image(photo, about["image_size"])
+logits = model.predict(image[None], verbose=0)
+row = keras.ops.convert_to_numpy(keras.ops.softmax(logits))[0]
+print(json.dumps({"probabilities": dict(zip(about["classes"], map(float, row)))}))
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure, print one line, return 0 when the bar is met."""
+    parser = argparse.ArgumentParser(description="Cold start of predict.py against Keras.")
+    parser.add_argument("photo", type=Path)
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--run", help="default: the newest complete run")
+    parser.add_argument("--repeat", type=int, default=5)
+    arguments = parser.parse_args(argv)
+    chosen = (
+        Run(arguments.runs / arguments.run)
+        if arguments.run
+        else newest_complete_run(arguments.runs)
+    )
+    bundle, photo = str(chosen.bundle.resolve()), str(arguments.photo.resolve())
+    commands = {
+        "predict.py": [sys.executable, "predict.py", "--json", "--bundle", bundle, photo],
+        "keras": [sys.executable, "-c", WITH_KERAS, bundle, photo],
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    answers: dict[str, dict[str, float]] = {}
+    for _ in range(arguments.repeat):
+        for name, command in commands.items():
+            started = time.perf_counter()
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+            seconds[name].append(time.perf_counter() - started)
+            answers[name] = json.loads(done.stdout)["probabilities"]
+    difference = max(abs(answers["keras"][label] - p) for label, p in answers["predict.py"].items())
+    if difference > 1e-3:
+        raise AppError(f"expected the same answer from both; received a difference of {difference}")
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    ratio = medians["predict.py"] / medians["keras"]
+    print(
+        f"predict.py {medians['predict.py']:.2f} s, keras {medians['keras']:.2f} s, "
+        f"ratio {ratio:.3f} (bar {BAR}), answers differ by {difference:.1e}"
+    )
+    return 0 if ratio <= BAR else 1
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
