@@ -69,6 +69,49 @@ def score(targets: Ints, probabilities: Floats) -> Scores:
     )
 
 
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """The answers whose confidence lies from ``low`` to below ``high``; never an empty bin.
+
+    Attributes:
+        low: lower edge; confidence is the probability of the answer given.
+        high: upper edge; the last bin, which ends at 1, includes it.
+        count: number of answers.
+        confidence: their mean.
+        right: how many of them are right.
+    """
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    right: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return self.right / self.count
+
+
+def reliability_bins(
+    targets: Ints, probabilities: Floats, *, bins: int = ECE_BINS
+) -> list[ReliabilityBin]:
+    """Sort answers into equal bins of confidence; bins without an answer are left out."""
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == targets
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    return [
+        ReliabilityBin(
+            low=b / bins,
+            high=(b + 1) / bins,
+            count=int((place == b).sum()),
+            confidence=float(confidence[place == b].mean()),
+            right=int(right[place == b].sum()),
+        )
+        for b in np.unique(place).tolist()
+    ]
+
+
 def expected_calibration_error(
     targets: Ints, probabilities: Floats, *, bins: int = ECE_BINS
 ) -> float:
@@ -77,14 +120,8 @@ def expected_calibration_error(
     0 is perfect. The estimate is biased upwards, the more so the fewer photos there are.
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3.
     """
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == targets
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [
-        abs(right[place == b].mean() - confidence[place == b].mean()) * (place == b).mean()
-        for b in np.unique(place)
-    ]
-    return float(sum(gaps))
+    found = reliability_bins(targets, probabilities, bins=bins)
+    return sum(b.count * abs(b.accuracy - b.confidence) for b in found) / len(targets)
 
 
 def _roc_auc(targets: Ints, probabilities: Floats) -> float | None:

@@ -81,7 +81,7 @@ def export_bundle(
     with whole_folder(folder) as temporary:
         metadata = {"classes": json.dumps(list(classes)), "temperature": repr(temperature)}
         model.save(temporary / KERAS_FILE)
-        onnx.save(to_onnx(model, metadata), temporary / ONNX_FILE)
+        onnx.save(to_onnx(model, ["logits"], metadata), temporary / ONNX_FILE)
         Bundle(
             format_version=FORMAT_VERSION,
             classes=tuple(classes),

@@ -11,20 +11,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from app.atomic import whole, write_json
 from app.console import progress_bar, say
+from app.frozen import Frozen
 from app.views import VERSION as VIEWS_VERSION
 from app.views import View, load_batches
 
@@ -103,15 +102,15 @@ class FeatureStore:
 
 
 def compute_features(
-    model: keras.Model, stores: Sequence[FeatureStore], wanted: Sequence[View], image_size: int
+    frozen: Frozen, stores: Sequence[FeatureStore], wanted: Sequence[View], image_size: int
 ) -> None:
     """Fill the stores with what they lack of ``wanted``, in one pass through the network.
 
     Args:
-        model: a prefix with one output for each store, from ``app.model.prefix``.
-        stores: in the order of the model's outputs.
+        frozen: gives one array for each store, in their order (``app.frozen.frozen_prefix``).
+        stores: one for each cut.
         wanted: views; those that every store has are not computed again.
-        image_size: of the model's input, in pixels.
+        image_size: height and width of a view in pixels.
     """
     lacking = [view for view in wanted if any(view not in store for store in stores)]
     with progress_bar() as bar:
@@ -120,22 +119,17 @@ def compute_features(
         for start in range(0, len(lacking), BLOCK_ROWS):
             block = lacking[start : start + BLOCK_ROWS]
             parts = []
-            for batch in load_batches(block, image_size):
-                parts.append(model.predict_on_batch(batch))
-                bar.advance(task, len(batch))
+            for images in load_batches(block, image_size):
+                parts.append(frozen(images))
+                bar.advance(task, len(images))
             for store, rows in zip(stores, zip(*parts, strict=True), strict=True):
                 store.append([view.key for view in block], np.concatenate(rows))
 
 
-def fits_on_disk(folder: Path, row_bytes: Iterable[int], rows: int) -> tuple[bool, str]:
+def fits_on_disk(folder: Path, row_bytes: int, rows: int) -> tuple[bool, str]:
     """Say whether a cache of ``rows`` rows fits into half of the free disk, and in words why."""
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(existing).free
-    needed = rows * sum(row_bytes)
+    needed = rows * row_bytes
     sentence = f"{needed / 1e9:.1f} GB for {rows} views, {free / 1e9:.0f} GB of disk free"
     return needed <= free / 2, sentence
-
-
-def row_bytes(model: keras.Model) -> list[int]:
-    """Return the size of one float16 row of each of a prefix's outputs, in bytes."""
-    return [2 * math.prod(output.shape[1:]) for output in model.outputs]

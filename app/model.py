@@ -9,6 +9,7 @@ so what is trained in a piece is trained in the whole.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,6 +88,12 @@ def prefix(model: keras.Model, cuts: Sequence[str]) -> keras.Model:
 def suffix(model: keras.Model, cut: str) -> keras.Model:
     """Return the upper part: activations at ``cut`` → logits. Shares its weights with ``model``."""
     return keras.Model(model.get_layer(CUTS[cut]).output, model.output)
+
+
+def row_bytes(model: keras.Model, cuts: Sequence[str]) -> int:
+    """Return what one view takes in the cache, at 2 bytes (float16) a number."""
+    shapes = (model.get_layer(CUTS[cut]).output.shape[1:] for cut in cuts)
+    return sum(2 * math.prod(shape) for shape in shapes)
 
 
 def open_layers(model: keras.Model, stage: Stage) -> int:

@@ -7,7 +7,7 @@ the same under every backend (docs/decisions/0001-onnx-by-hand.md). Only layers 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -30,63 +30,88 @@ class _Graph:
         self.initializers: list[onnx.TensorProto] = []
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """Add a node and return the name of its output."""
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
 
     def constant(self, name: str, values: NDArray[Any]) -> str:
+        """Add a float32 constant and return its name."""
         array = np.ascontiguousarray(values, np.float32)
         self.initializers.append(numpy_helper.from_array(array, name))
         return name
 
 
-def to_onnx(model: keras.Model, metadata: dict[str, str]) -> onnx.ModelProto:
-    """Write a classifier from ``app.model.build_classifier`` as an ONNX model.
+# (graph, layer, names of its inputs) → name of its output
+_Writer = Callable[[_Graph, keras.Layer, list[str]], str]
 
-    Input ``image``: uint8 ``(batch, height, width, 3)``, RGB. Outputs: ``logits`` and
-    ``probabilities``, float32 ``(batch, classes)``.
+
+def to_onnx(
+    model: keras.Model, names: Sequence[str], metadata: Mapping[str, str] | None = None
+) -> onnx.ModelProto:
+    """Write a classifier from ``app.model``, or its prefix, as an ONNX model.
+
+    Input ``image``: uint8 ``(batch, height, width, 3)``, RGB. Outputs: float32, channels last. An
+    output named ``logits`` is followed by ``probabilities``, its softmax.
 
     Args:
-        model: a float32 classifier; every layer has one place in one chain or joins others.
+        model: float32, of layers that this file knows.
+        names: of the model's outputs, in their order.
         metadata: stored in the file, such as the class names.
 
     Raises:
         ExportError: for a layer that this writer does not know.
     """
     graph = _Graph()
-    _, height, width, channels = model.input.shape
     graph.node("Cast", ["image"], "image_float", to=TensorProto.FLOAT)
     # Keras computes channels last, ONNX channels first.
-    names = {id(model.input): graph.node("Transpose", ["image_float"], "x", perm=[0, 3, 1, 2])}
+    places = {id(model.input): graph.node("Transpose", ["image_float"], "x", perm=[0, 3, 1, 2])}
     for layer in model.layers:
-        if isinstance(layer, keras.layers.InputLayer):
-            continue
-        write = _WRITERS.get(type(layer))
-        if write is None:
-            raise ExportError(
-                f"expected layers out of {', '.join(sorted(k.__name__ for k in _WRITERS))}; "
-                f"received {type(layer).__name__} ({layer.name}); add a writer to app/onnx_graph.py"
-            )
-        inputs = layer.input if isinstance(layer.input, list) else [layer.input]
-        names[id(layer.output)] = write(graph, layer, [names[id(tensor)] for tensor in inputs])
-    logits = graph.node("Identity", [names[id(model.output)]], "logits")
-    graph.node("Softmax", [logits], "probabilities", axis=1)
-    num_classes = model.output.shape[-1]
-    image = helper.make_tensor_value_info(
-        "image", TensorProto.UINT8, ["batch", height, width, channels]
-    )
-    outputs = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", num_classes])
-        for name in ("logits", "probabilities")
-    ]
+        if not isinstance(layer, keras.layers.InputLayer):
+            inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+            write = _writer_of(layer)
+            places[id(layer.output)] = write(graph, layer, [places[id(x)] for x in inputs])
+    outputs = []
+    for name, tensor in zip(names, model.outputs, strict=True):
+        outputs.append(_output(graph, name, places[id(tensor)], tensor.shape))
+        if name == "logits":
+            graph.node("Softmax", ["logits"], "probabilities", axis=1)
+            outputs.append(_value("probabilities", tensor.shape))
+    image = _value("image", model.input.shape, TensorProto.UINT8)
     proto = helper.make_model(
         helper.make_graph(graph.nodes, model.name, [image], outputs, graph.initializers),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="cats-vs-dogs",
     )
-    helper.set_model_props(proto, metadata)
+    helper.set_model_props(proto, dict(metadata or {}))
     onnx.checker.check_model(proto)
     return proto
+
+
+def _writer_of(layer: keras.Layer) -> _Writer:
+    write = _WRITERS.get(type(layer))
+    if write is None:
+        raise ExportError(
+            f"expected layers out of {', '.join(sorted(k.__name__ for k in _WRITERS))}; "
+            f"received {type(layer).__name__} ({layer.name}); add a writer to app/onnx_graph.py"
+        )
+    return write
+
+
+def _value(
+    name: str, shape: Sequence[int | None], kind: int = TensorProto.FLOAT
+) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, ["batch", *shape[1:]])
+
+
+def _output(
+    graph: _Graph, name: str, place: str, shape: Sequence[int | None]
+) -> onnx.ValueInfoProto:
+    if len(shape) == 4:
+        graph.node("Transpose", [place], name, perm=[0, 2, 3, 1])
+    else:
+        graph.node("Identity", [place], name)
+    return _value(name, shape)
 
 
 def _convolution(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
@@ -120,7 +145,7 @@ def _pooling(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
     )
 
 
-def _global(kind: str) -> Callable[[_Graph, keras.Layer, list[str]], str]:
+def _global(kind: str) -> _Writer:
     def write(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
         pooled = graph.node(kind, inputs, f"{layer.name}/map")
         return graph.node("Flatten", [pooled], layer.name, axis=1)
@@ -161,7 +186,7 @@ def _rescaling(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
     return graph.node("Add", [scaled, offset], layer.name)
 
 
-_WRITERS: dict[type, Callable[[_Graph, keras.Layer, list[str]], str]] = {
+_WRITERS: dict[type, _Writer] = {
     keras.layers.Conv2D: _convolution,
     keras.layers.MaxPooling2D: _pooling,
     keras.layers.GlobalAveragePooling2D: _global("GlobalAveragePool"),

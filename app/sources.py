@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from app.config import Stage, TrainConfig
 from app.console import say
 from app.device import resolve_precision
-from app.features import FeatureSpec, FeatureStore, compute_features, fits_on_disk, row_bytes
+from app.features import FeatureSpec, FeatureStore, compute_features, fits_on_disk
 from app.files import Split
-from app.model import prefix, suffix
+from app.frozen import frozen_prefix
+from app.model import row_bytes, suffix
 from app.photos import Photo
 from app.training import Float32s, ViewBatches
 from app.views import View, load_batches, load_views
@@ -53,7 +54,7 @@ def open_source(config: TrainConfig, model: keras.Model, digest: str, photos: Ph
         photos: of all splits.
     """
     cuts = list(dict.fromkeys(["pooled", *(stage.cut for stage in config.stage_plan())]))
-    lower = prefix(model, cuts)
+    precision = resolve_precision(config.precision)
     wanted = [
         View(photo, number, config.seed)
         for split in photos
@@ -61,7 +62,7 @@ def open_source(config: TrainConfig, model: keras.Model, digest: str, photos: Ph
         for number in range(config.views if split == "train" else 1)
     ]
     folder = config.runs / FEATURES_FOLDER
-    fits, why = fits_on_disk(folder, row_bytes(lower), len(wanted))
+    fits, why = fits_on_disk(folder, row_bytes(model, cuts), len(wanted))
     if config.cache == "off" or (config.cache == "auto" and not fits):
         if config.cache == "auto":
             say(f"cache off: fresh views every epoch, because the cache would not fit ({why})")
@@ -75,12 +76,13 @@ def open_source(config: TrainConfig, model: keras.Model, digest: str, photos: Ph
                 backbone=config.backbone,
                 weights=digest,
                 image_size=config.image_size,
-                precision=resolve_precision(config.precision),
+                precision=precision,
             ),
         )
         for cut in cuts
     }
-    compute_features(lower, [stores[cut] for cut in cuts], wanted, config.image_size)
+    frozen = frozen_prefix(model, cuts, precision)
+    compute_features(frozen, [stores[cut] for cut in cuts], wanted, config.image_size)
     return CachedSource(config, model, photos, stores)
 
 
@@ -143,12 +145,9 @@ class FreshSource:
 
     def training_features(self) -> Float32s:
         """Return the features of the training photos themselves, in one pass."""
-        lower = prefix(self.model, ["pooled"])
+        frozen = frozen_prefix(self.model, ["pooled"], resolve_precision(self.config.precision))
         views = [View(photo, 0, self.config.seed) for photo in self.photos["train"]]
-        parts = [
-            lower.predict_on_batch(batch)[0]
-            for batch in load_batches(views, self.config.image_size)
-        ]
+        parts = [frozen(images)[0] for images in load_batches(views, self.config.image_size)]
         return np.concatenate(parts)
 
     def _pixels(self, views: Sequence[View]) -> NDArray[Any]:

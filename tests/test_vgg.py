@@ -75,6 +75,10 @@ def test_the_papers_tables(configuration: str, millions: int, layers: int) -> No
 @pytest.mark.parametrize(
     ("arguments", "count"),
     [
+        ({"configuration": "vgg11", "top": "dense"}, 132_863_336),
+        ({"configuration": "vgg13", "top": "dense"}, 133_047_848),
+        # D, less eight ninths of the third kernels of blocks 3, 4 and 5
+        ({"configuration": "C", "top": "dense"}, 138_357_544 - 8 * (256**2 + 2 * 512**2)),
         ({"configuration": "vgg16"}, 14_714_688),
         ({"configuration": "vgg19"}, 20_024_384),
         ({"configuration": "vgg16", "top": "dense"}, 138_357_544),
@@ -194,6 +198,12 @@ def test_local_response_normalisation_is_the_formula() -> None:
         expected[..., c] = x[..., c] / (2 + 1e-4 * (window**2).sum(-1)) ** 0.75
     actual = LocalResponseNormalisation()(x)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(actual), expected, rtol=1e-5)
+
+
+def test_local_response_normalisation_keeps_its_constants() -> None:
+    layer = LocalResponseNormalisation(radius=1, bias=1.5, alpha=0.1, beta=0.5)
+    copy = LocalResponseNormalisation.from_config(layer.get_config())
+    assert (copy.radius, copy.bias, copy.alpha, copy.beta) == (1, 1.5, 0.1, 0.5)
 
 
 def test_local_response_normalisation_in_float16_does_not_overflow() -> None:

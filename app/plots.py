@@ -1,0 +1,258 @@
+"""One function a figure: plain data in, a ``Figure`` out; nothing is read, shown or written.
+
+Colours are Okabe and Ito's (2008), which the colour-blind can tell apart; whatever differs in
+colour differs in brightness and in marker or dash too, so that a grey print is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from app.display import duration
+from app.evaluation import ECE_BINS, reliability_bins
+
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.integer[Any]]
+
+DARK, LIGHT, GREY = "#0072B2", "#E69F00", "#595959"
+WIDTH = 5.6  # inches: at 11 points the words are still legible on a phone 360 pixels wide
+CURVES_SHOWN = 6  # more are not told apart by eye
+ZOOM = 0.1  # the corner of the ROC square that is enlarged
+
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so figures are the same everywhere
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "lines.linewidth": 2.0,
+    "lines.markersize": 5.5,
+    "figure.facecolor": "white",
+}
+
+
+class Epoch(Protocol):
+    """What a row of the history must have to be drawn; losses are log-losses."""
+
+    @property
+    def stage(self) -> str:
+        """The name of its stage."""
+
+    @property
+    def loss(self) -> float:
+        """On the training photos."""
+
+    @property
+    def validation_loss(self) -> float:
+        """On the validation photos."""
+
+    @property
+    def validation_accuracy(self) -> float:
+        """A share, 0 to 1."""
+
+
+@mpl.rc_context(STYLE)
+def learning_curves(history: Sequence[Epoch]) -> Figure:
+    """Draw log-loss (above) and validation accuracy (below) over the epochs of all stages.
+
+    Lines are broken between stages, because a stage starts from the best epoch of the one before.
+    """
+    figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
+    above, below = figure.subplots(2, sharex=True)
+    firsts = [i for i, row in enumerate(history) if i == 0 or row.stage != history[i - 1].stage]
+    for first, end in zip(firsts, [*firsts[1:], len(history)], strict=True):
+        epochs, rows = range(first + 1, end + 1), history[first:end]
+        training = [row.loss for row in rows]
+        validation = [row.validation_loss for row in rows]
+        above.plot(epochs, training, "s--", color=LIGHT, label="training", clip_on=False)
+        above.plot(epochs, validation, "o-", color=DARK, label="validation", clip_on=False)
+        accuracy = [row.validation_accuracy for row in rows]
+        below.plot(epochs, accuracy, "o-", color=DARK, label="validation", clip_on=False)
+        for axes in (above, below) if first else ():
+            axes.axvline(first + 0.5, color=GREY, linestyle=":", linewidth=1)
+        # Every other name is put higher, so that names of short stages do not run together.
+        line = firsts.index(first) % 2 if len(history) > 4 * len(firsts) else 0
+        above.annotate(
+            rows[0].stage,
+            (first + 0.5 if first else 0.5, 1.0 + 0.09 * line),
+            xycoords=("data", "axes fraction"),
+            xytext=(4, 5),
+            textcoords="offset points",
+            color=GREY,
+        )
+    above.set(ylabel="Log-loss", ylim=(0, None))
+    below.set(xlabel="Epoch", ylabel="Validation accuracy", xlim=(0.5, len(history) + 0.5))
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    below.yaxis.set_major_formatter(PercentFormatter(1))
+    last = history[-1]
+    ends = {"training": last.loss, "validation": last.validation_loss}
+    for name, place in _apart(ends, 0.09 * above.get_ylim()[1]).items():
+        _label_right(above, place, name)
+    _label_right(below, last.validation_accuracy, f"{last.validation_accuracy:.1%}")
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
+    """Draw ``matrix[i][j]``, photos of class i answered with class j; shade is the row's share."""
+    counts = np.asarray(matrix)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = min(2.6 + 0.9 * len(classes), 9.0)
+    figure = Figure(figsize=(max(side, WIDTH), side), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    size = {"fontsize": 13} if len(classes) <= 4 else {"fontsize": 9}
+    for (i, j), count in np.ndenumerate(counts):
+        text = f"{count}\n{shares[i, j]:.1%}" if len(classes) <= 8 else f"{count}"
+        colour = "white" if shares[i, j] > 0.5 else "black"
+        axes.text(j, i, text, ha="center", va="center", color=colour, **size)  # type: ignore[arg-type]
+    ticks = range(len(classes))
+    turned = 90 if max(map(len, classes)) * len(classes) > 40 else 0
+    axes.set_xticks(ticks, classes, rotation=turned)
+    axes.set_yticks(ticks, classes)
+    axes.set(xlabel="Answer", ylabel="Truth")
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def reliability(targets: Ints, probabilities: Floats) -> Figure:
+    """Draw how often answers of a confidence are right (above) and how many there are (below).
+
+    Bars through the points are Wilson's 95 % intervals: with few photos they are long.
+    """
+    bins = reliability_bins(targets, probabilities)
+    figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
+    above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1.3))
+    confidence = np.array([b.confidence for b in bins])
+    accuracy = np.array([b.accuracy for b in bins])
+    intervals = [binomtest(b.right, b.count).proportion_ci(0.95, "wilson") for b in bins]
+    # Clipped at 0: an interval may end a rounding error inside its point.
+    down = np.maximum(accuracy - [interval.low for interval in intervals], 0)
+    up = np.maximum([interval.high for interval in intervals] - accuracy, 0)
+    above.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2)
+    above.errorbar(
+        confidence, accuracy, (down, up), fmt="o", color=DARK, elinewidth=1.2, clip_on=False
+    )
+    # Nobody answers with less confidence than an even share of all classes.
+    left = int(ECE_BINS / probabilities.shape[1]) / ECE_BINS
+    above.set(xlim=(left, 1), ylim=(0, 1.02), ylabel="Share of right answers")
+    middle = 0.5 * (left + 1)
+    above.annotate(
+        "perfect",
+        (middle, middle),
+        xytext=(8, -14),
+        textcoords="offset points",
+        color=GREY,
+    )
+    bars = below.bar(
+        [b.low for b in bins],
+        [b.count for b in bins],
+        width=1 / ECE_BINS,
+        align="edge",
+        color=DARK,
+        edgecolor="white",
+    )
+    below.bar_label(bars, fontsize=9)
+    below.margins(y=0.25)
+    below.set(xlabel="Confidence in the answer", ylabel="Photos")
+    below.grid(visible=False, axis="x")
+    for axes in (above, below):
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    above.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def roc(targets: Ints, probabilities: Floats, classes: Sequence[str]) -> Figure:
+    """Draw the ROC curve, with its upper left corner enlarged.
+
+    Two classes have one curve, for the second class; more have a curve for each class against the
+    rest, of which the worst few are drawn. Classes without a photo, or alone, have no curve.
+    """
+    figure = Figure(figsize=(WIDTH, 5.0), layout="constrained")
+    axes = figure.subplots()
+    corner = axes.inset_axes((0.42, 0.2, 0.53, 0.53))
+    numbers = [1] if len(classes) == 2 else range(len(classes))
+    drawable = [k for k in numbers if 0 < (targets == k).sum() < len(targets)]
+    areas = {k: float(roc_auc_score(targets == k, probabilities[:, k])) for k in drawable}
+    worst = sorted(areas, key=lambda k: areas[k])[:CURVES_SHOWN]
+    dashes = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3)))
+    for number, dash in zip(worst, dashes, strict=False):
+        found, hit, _ = roc_curve(targets == number, probabilities[:, number])
+        label = f"{classes[number]}: area {areas[number]:.4f}"
+        colour = DARK if len(classes) == 2 else mpl.colormaps["cividis"](number / len(classes))
+        for place in (axes, corner):
+            place.plot(found, hit, linestyle=dash, color=colour, label=label, clip_on=False)
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2)
+    corner.set(xlim=(0, ZOOM), ylim=(1 - ZOOM, 1))
+    corner.set_title("the corner, enlarged", fontsize=9, color=GREY)
+    corner.tick_params(labelsize=9)
+    for line in corner.lines:
+        line.set_clip_on(True)
+    for place in (axes, corner):
+        for axis in (place.xaxis, place.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, decimals=0))
+            axis.set_major_locator(MaxNLocator(5))
+    axes.set(xlim=(0, 1), ylim=(0, 1.01))
+    if len(classes) == 2:
+        axes.set(xlabel=f"{classes[0]} answered as {classes[1]}", ylabel=f"{classes[1]} found")
+    else:
+        axes.set(xlabel="Others answered as the class", ylabel="Of the class found")
+    if worst:
+        axes.legend(loc="lower right", frameon=False, fontsize=9, borderaxespad=0.1)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def time_by_phase(seconds: Mapping[str, float]) -> Figure:
+    """Draw a bar a phase, the first on top; ``total`` is turned into what the phases left over."""
+    phases = {name: value for name, value in seconds.items() if name != "total"}
+    total = seconds.get("total", sum(phases.values()))
+    phases["other"] = max(total - sum(phases.values()), 0.0)
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.42 * len(phases)), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh(list(phases), list(phases.values()), color=DARK, height=0.65)
+    texts = [f"{duration(value)} ({value / total:.0%})" for value in phases.values()]
+    axes.bar_label(bars, texts, padding=4)
+    axes.invert_yaxis()
+    axes.margins(x=0.32)  # room for the words behind the longest bar
+    axes.set(xlabel="Seconds")
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def _label_right(axes: Axes, height: float, text: str) -> None:
+    axes.annotate(
+        text,
+        (1.0, height),
+        xycoords=("axes fraction", "data"),
+        xytext=(5, 0),
+        textcoords="offset points",
+        va="center",
+        annotation_clip=False,
+    )
+
+
+def _apart(places: Mapping[str, float], gap: float) -> dict[str, float]:
+    """Move two heights apart until their labels do not touch; higher stays higher."""
+    (low, a), (high, b) = sorted(places.items(), key=lambda item: item[1])
+    lack = max(gap - (b - a), 0.0) / 2
+    return {low: a - lack, high: b + lack}
