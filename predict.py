@@ -113,6 +113,8 @@ def expand_one(name: str) -> Iterator[Path]:
     elif not path.exists() and glob.has_magic(name):
         matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  Path.glob knows no "/..."
         yield from (found for match in matches for found in expand_one(match))
+        if not matches:
+            yield path
     else:
         yield path
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -93,6 +92,12 @@ def find_files(root: Path) -> list[LabelledFile]:
         ]
         _check_same_classes(files)
         return files
+    if len(splits) > 1:  # else validation and test would pass for classes
+        names = " and ".join(f"{folder.name}/" for folder in splits.values())
+        raise DataError(
+            f"expected a folder train/ beside {names}; received {top} without one; "
+            "rename the folder with the training photos to train"
+        )
     if "train" in splits:  # beside it lie at most unlabelled files, as in Kaggle's test1/
         top = splits["train"]
     files = _labelled(top, root=root, split=None)
@@ -147,7 +152,7 @@ def _flat(folder: Path, *, root: Path, split: Split | None) -> list[LabelledFile
     return [
         LabelledFile(path, _name(path, root), match["label"].lower(), split)
         for path, match in matches
-        if match
+        if match and _is_photo_name(path)
     ]
 
 
@@ -192,12 +197,11 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    return sorted(
-        Path(parent) / name
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if not name.startswith(".")
-    )
+    found = _files(folder)
+    for child in _folders(folder):
+        if not child.is_symlink():  # it could lead back here, and go round for ever
+            found += _files_below(child)
+    return sorted(found)
 
 
 def _is_photo_name(path: Path) -> bool:

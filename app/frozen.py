@@ -34,9 +34,14 @@ def frozen_prefix(model: keras.Model, cuts: Sequence[str], precision: str) -> Fr
     """
     lower = prefix(model, cuts)
     if precision != "float32" or device_name().startswith("gpu"):
-        return lower.predict_on_batch
+        # With one output Keras gives the array itself.
+        return lambda images: list(keras.tree.flatten(lower.predict_on_batch(images)))
     names = [f"at_{cut}" for cut in cuts]
     session = onnxruntime.InferenceSession(
         to_onnx(lower, names).SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    return lambda images: session.run(names, {"image": images})
+
+    def run(images: Pixels) -> list[NDArray[Any]]:
+        return list(session.run(names, {"image": images}))
+
+    return run

@@ -36,6 +36,7 @@ SUFFIXES = {
     ".heif": "HEIF",
 }
 MAX_PIXELS = 64_000_000  # 192 MB as RGB; a rotated copy beside it stays under 512 MiB
+MAX_BYTES = 8 * MAX_PIXELS  # 16-bit RGBA, not packed; a film among the photos fills no memory
 
 # Size is checked here, before decoding, with a message of ours instead of a warning on stderr.
 Image.MAX_IMAGE_PIXELS = None
@@ -58,22 +59,21 @@ def read_image(source: Path | bytes) -> Pixels:
     Raises:
         ImageError: with the reason, when there is no whole photo in ``source``.
     """
-    data = read_bytes(source) if isinstance(source, Path) else source
-    if not data:
-        raise ImageError("the file is empty (0 bytes)")
-    return decode(data)[0]
+    return decode(read_bytes(source) if isinstance(source, Path) else source)[0]
 
 
 def read_bytes(path: Path) -> bytes:
     """Read a file's bytes.
 
     Raises:
-        ImageError: when it is missing, unreadable, or no regular file.
+        ImageError: when it is missing, unreadable, no regular file, or too large for a photo.
     """
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):  # reading a pipe or a device could wait for ever
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device could wait for ever
             raise ImageError("not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise ImageError(f"{status.st_size:,} bytes, larger than any photo that is read")
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         reason = getattr(error, "strerror", None) or str(error)
@@ -86,6 +86,8 @@ def decode(data: bytes) -> tuple[Pixels, str]:
     Raises:
         ImageError: as ``read_image``.
     """
+    if not data:
+        raise ImageError("the file is empty (0 bytes)")
     if data[4:8] == b"ftyp":
         _register_heif()
     try:

@@ -81,7 +81,7 @@ def build_classifier(
 
 
 def prefix(model: keras.Model, cuts: Sequence[str]) -> keras.Model:
-    """Return the frozen lower part: images → the activations at each of ``cuts``, as a list."""
+    """Return the frozen lower part: images → the activations at each of ``cuts``."""
     return keras.Model(model.input, [model.get_layer(CUTS[cut]).output for cut in cuts])
 
 

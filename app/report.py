@@ -64,10 +64,11 @@ def write_notebook(run: Run, path: Path) -> Path:
     Raises:
         AppError: when the run is not finished, or the report's notebook fails on it.
     """
-    notebook = execute(run)
-    text = json.dumps(cleaned(notebook, run), indent=1, sort_keys=True, ensure_ascii=False)
+    import nbformat  # here, because --help should not wait for it
+
+    text = nbformat.writes(cleaned(execute(run), run), version=nbformat.NO_CONVERT)
     with open_whole(path) as file:
-        file.write(text + "\n")
+        file.write(text.rstrip("\n") + "\n")
     return path
 
 
@@ -112,6 +113,7 @@ def execute(run: Run) -> Any:
         }
         try:
             client.execute(
+                cleanup_kc=True,  # else a manager that was given is left running
                 cwd=str(PROJECT),
                 env=environment,
                 stdout=subprocess.DEVNULL,
@@ -136,7 +138,7 @@ def render(notebook: Any, *, title: str) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # "basic" is the template without any page around it; the others fetch scripts.
-        exporter = HTMLExporter(
+        exporter = HTMLExporter(  # type: ignore[no-untyped-call]
             template_name="basic",
             exclude_input=True,
             exclude_input_prompt=True,

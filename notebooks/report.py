@@ -48,6 +48,7 @@ test, given = metrics["test"], results.predictions["test"]
 # %%
 low, high = test["accuracy_interval_95"]
 right = sum(test["confusion"][k][k] for k in range(len(classes)))
+some = 1000 if test["n"] >= 1000 else 100  # as fine as the test is
 Verdict(
     number=percent(test["accuracy"]),
     detail=(
@@ -56,9 +57,9 @@ Verdict(
     ),
     sentence=(
         f"It was asked about {test['n']:,} photos that it had never seen and named {right:,} of "
-        f"them rightly. In 100 new photos like these, expect about "
-        f"{100 * (1 - test['accuracy']):.0f} mistakes; the number of photos tested leaves room for "
-        f"anything from {100 * (1 - high):.0f} to {100 * (1 - low):.0f}."
+        f"them correctly. Of {some:,} new photos like these, expect it to get about "
+        f"{some * (1 - test['accuracy']):.0f} wrong; the test leaves room for anything from "
+        f"{some * (1 - high):.0f} to {some * (1 - low):.0f}."
     ),
 )
 
@@ -78,11 +79,13 @@ Table(
     ],
 )
 
-# %% [markdown]
-# Choices were made on the validation photos, so their numbers flatter; the test photos were scored
-# once, at the end. *Log-loss* punishes confident mistakes: 0 is perfect, and guessing evenly
-# between two classes costs 0.69. *Calibration error* is the gap between how sure the answers are
-# and how often they are right.
+# %%
+Words(
+    "Choices were made on the validation photos, so their numbers flatter; the test photos were "
+    "scored once, at the end. Log-loss punishes confident mistakes: 0 is perfect, and guessing "
+    f"evenly between {len(classes)} classes costs {np.log(len(classes)):.2f}. Calibration error is "
+    "the gap between how sure the answers are and how often they are right."
+)
 
 # %% [markdown]
 # ## The photos
@@ -110,8 +113,8 @@ Words(
 skipped = results.skipped()
 display(
     Words(
-        f"{len(skipped):,} of {len(results.manifest):,} files were not used"
-        + (f"; the first {SHOWN} are:" if len(skipped) > SHOWN else ":" if skipped else ".")
+        f"Not used: {len(skipped):,} of {len(results.manifest):,} files"
+        + (f". The first {SHOWN} are:" if len(skipped) > SHOWN else ":" if skipped else ".")
     )
 )
 if skipped:
@@ -168,7 +171,7 @@ wrong = confusion * (1 - np.eye(len(classes), dtype=int))
 truth, answer = np.unravel_index(wrong.argmax(), wrong.shape)
 commonest = (
     f"the most frequent mistake is {classes[truth]} taken for {classes[answer]}, "
-    f"{wrong.max()} of {confusion[truth].sum()} photos."
+    f"{wrong.max():,} of {confusion[truth].sum():,} photos."
     if wrong.any()
     else "there is no mistake."
 )
@@ -193,6 +196,9 @@ display(
     ),
 )
 
+# %% [markdown]
+# ## How far its confidence can be trusted
+
 # %%
 display(
     Words(
@@ -216,9 +222,9 @@ mistakes = results.mistakes("test")
 if mistakes:
     display(
         Words(
-            f"{len(mistakes):,} of {test['n']:,} answers are wrong, the surest of them first"
+            f"Wrong answers: {len(mistakes):,} of {test['n']:,}, the surest first"
             + (f"; {SHOWN} are shown." if len(mistakes) > SHOWN else ".")
-            + " A sure mistake is often a photo with a wrong label, or with both in it."
+            + " Each is worth a look: its label may be wrong, or it may show more than one class."
         ),
         Table(
             ["file", "truth", "answer", "confidence"],
@@ -237,8 +243,8 @@ phases = {name: value for name, value in seconds.items() if name != "total"}
 longest = max(phases, key=phases.__getitem__)
 display(
     Words(
-        f"The whole run took {duration(seconds['total'])} on {metrics['device']}; most of it went "
-        f"into {longest}."
+        f"The whole run took {duration(seconds['total'])} on {metrics['device']}; its "
+        f"longest part was {longest}."
     ),
     Picture(
         plots.time_by_phase(seconds),

@@ -1,0 +1,39 @@
+"""Small pictures and folders of them for the tests, and the real ones beside the checkout."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (48, 32)) -> Image.Image:
+    """Return a smooth picture without symmetry: it survives JPEG, and turning it shows."""
+    colours = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    return Image.fromarray(colours).resize(size, Image.Resampling.BICUBIC)
+
+
+def make_photo(path: Path, seed: int = 0, size: tuple[int, int] = (48, 32)) -> Path:
+    """Save a picture in the format of its suffix; another seed gives another picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture(seed, size).save(path)
+    return path
+
+
+def class_folders(root: Path, counts: dict[str, int]) -> Path:
+    """Fill folders such as ``cat`` or ``train/cat`` with so many JPEGs, no two of them alike."""
+    for folder, count in counts.items():
+        for number in range(count):
+            make_photo(root / folder / f"{number}.jpg", zlib.crc32(f"{folder}/{number}".encode()))
+    return root
+
+
+def shared_folder() -> Path:
+    """Return the folder of real photos and weights beside the checkout, or skip the test."""
+    folder = Path(__file__).parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}: the photos belong to others and are not in the repository")
+    return folder

@@ -1,0 +1,93 @@
+"""The design's rules about who imports whom, and what is imported at all."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+APP = sorted((ROOT / "app").glob("*.py"))
+SOURCES = [*APP, ROOT / "train.py", ROOT / "predict.py", *sorted((ROOT / "benchmarks").glob("*.py"))]
+# Package names that differ from what is imported.
+PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn", "pillow_heif": "pillow-heif"}
+
+
+def imports(path: Path) -> set[str]:
+    """All modules that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_keras_stays_neutral(path):
+    """Contract 8."""
+    tops = {name.split(".")[0] for name in imports(path)}
+    assert not tops & {"tensorflow", "torch", "jax", "tf2onnx"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_everything_imported_is_a_listed_requirement(path):
+    listed = set(re.findall(r"^([a-z0-9-]+)", (ROOT / "requirements.in").read_text(), re.MULTILINE))
+    tops = {name.split(".")[0] for name in imports(path)} - {"app", "__future__"}
+    foreign = {PACKAGES.get(top, top) for top in tops if top not in sys.stdlib_module_names}
+    assert foreign <= listed
+
+
+def test_data_flows_one_way():
+    """No file of app imports, even indirectly, a file that imports it."""
+    graph = {
+        path.stem: {name.split(".")[1] for name in imports(path) if name.startswith("app.")}
+        for path in APP
+    }
+    for stem in graph:
+        reached, todo = set(), list(graph[stem])
+        while todo:
+            name = todo.pop()
+            if name in graph and name not in reached:
+                reached.add(name)
+                todo += graph[name]
+        assert stem not in reached, f"app/{stem}.py is part of an import cycle"
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("app.evaluation", "keras"),
+        ("app.images", "keras"),
+        ("app.inference", "keras"),
+        ("app.pipeline", "keras"),
+        ("app.inference", "scipy"),
+        ("predict", "numpy"),
+        ("train", "numpy"),
+    ],
+)
+def test_nothing_heavy_comes_along(module, absent):
+    """Contract 9."""
+    code = f"import sys, {module}; print([m for m in sys.modules if m.split('.')[0] == {absent!r}])"
+    assert run_python("-c", code).stdout.strip() == "[]"
+
+
+def test_no_registry_host_and_no_machine_path_is_named():
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    words = ["index-" + "url http", "pypi." + "org", "files.python" + "hosted", "/wo" + "rk/main"]
+    for name in tracked:
+        path = ROOT / name
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        assert not [word for word in words if word in text], name

@@ -1,0 +1,194 @@
+import json
+import shutil
+
+import keras
+import numpy as np
+import onnxruntime
+import pytest
+from PIL import Image
+
+from app.bundle import Bundle, file_sha256
+from app.errors import BundleError, ExportError
+from app.evaluation import probabilities_of
+from app.export import check_parity, export_bundle
+from app.frozen import frozen_prefix
+from app.inference import Classifier
+from app.model import CUTS, build_classifier, prefix
+from app.onnx_graph import to_onnx
+from app.photos import Photo
+from app.views import View, load_views
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    model = build_classifier(3, image_size=SIZE, temperature=1.7)
+    generator = np.random.default_rng(0)
+    # Random features of a random network are tiny; a spread like a trained network's is wanted.
+    model.get_layer("standardise").set_weights(
+        [generator.normal(size=1024), generator.uniform(0.5, 2, 1024)]
+    )
+    model.get_layer("dense").set_weights(
+        [generator.normal(size=(1024, 3)) / 10, generator.normal(size=3)]
+    )
+    return model
+
+
+@pytest.fixture(scope="module")
+def views(tmp_path_factory) -> list[View]:
+    folder = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(1)
+    result = []
+    for number in range(9):
+        path = folder / f"{number}.png"
+        Image.fromarray(generator.integers(0, 256, (40, 50, 3), np.uint8)).save(path)
+        result.append(View(Photo(path, path.name, f"{number:064x}", 0), 0, seed=0))
+    return result
+
+
+@pytest.fixture(scope="module")
+def trained(model, views) -> np.ndarray:
+    return probabilities_of(model.predict(load_views(views, SIZE), verbose=0))
+
+
+@pytest.fixture(scope="module")
+def bundle(model, views, trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "bundle"
+    parity = export_bundle(
+        model,
+        folder,
+        classes=["bee", "cat", "dog"],
+        image_size=SIZE,
+        temperature=1.7,
+        photos=views,
+        trained=trained,
+    )
+    assert parity.photos == len(views)
+    return folder
+
+
+def test_the_bundle_describes_itself(bundle):
+    assert sorted(path.name for path in bundle.iterdir()) == [
+        "bundle.json",
+        "classifier.keras",
+        "model.onnx",
+    ]
+    about = Bundle.read(bundle)
+    assert about.classes == ("bee", "cat", "dog")
+    assert (about.image_size, about.temperature) == (SIZE, 1.7)
+    assert {"python", "keras", "onnxruntime"} <= set(about.versions)
+    session = onnxruntime.InferenceSession(bundle / "model.onnx")
+    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == list(about.classes)
+
+
+def test_array_batch_keras_and_onnx_agree(bundle, views, trained):
+    classifier = Classifier(bundle)
+    images = load_views(views, SIZE)
+    batch = classifier.probabilities(images)
+    alone = np.concatenate([classifier.probabilities(image[None]) for image in images])
+    saved = keras.models.load_model(bundle / "classifier.keras")
+    np.testing.assert_allclose(alone, batch, atol=1e-5)
+    np.testing.assert_allclose(batch, trained, atol=1e-5)
+    np.testing.assert_allclose(
+        probabilities_of(saved.predict(images, verbose=0)), batch, atol=1e-5
+    )
+    files = [a.probabilities for a in classifier.answers(v.photo.path for v in views)]
+    np.testing.assert_allclose([list(p.values()) for p in files], batch, atol=1e-5)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_the_frozen_prefix_agrees_with_keras(model, views, cut):
+    images = load_views(views, SIZE)
+    by_keras = prefix(model, [cut]).predict(images, verbose=0)
+    (by_onnx,) = frozen_prefix(model, [cut], "float32")(images)
+    np.testing.assert_allclose(by_onnx, by_keras, rtol=1e-3, atol=1e-4)
+    (rounded,) = frozen_prefix(model, [cut], "bfloat16")(images)  # Keras's road, same model
+    np.testing.assert_allclose(rounded, by_keras, rtol=1e-3, atol=1e-4)
+
+
+def test_several_cuts_come_from_one_pass(model, views):
+    outputs = frozen_prefix(model, ["pooled", "block4_pool"], "float32")(load_views(views, SIZE))
+    assert [output.shape for output in outputs] == [(9, 1024), (9, 2, 2, 512)]
+
+
+def test_a_disagreeing_bundle_is_not_written(model, views, trained, tmp_path, monkeypatch):
+    """Contract 6: break the ONNX writer by a little, and nothing appears."""
+    import app.export
+
+    def forgetful(model, names, metadata=None):
+        other = keras.models.clone_model(model)
+        other.set_weights([w + 0.01 for w in model.get_weights()])
+        return to_onnx(other, names, metadata)
+
+    monkeypatch.setattr(app.export, "to_onnx", forgetful)
+    with pytest.raises(ExportError, match=r"agree .* no bundle was written"):
+        export_bundle(
+            model,
+            tmp_path / "bundle",
+            classes=["bee", "cat", "dog"],
+            image_size=SIZE,
+            temperature=1.7,
+            photos=views,
+            trained=trained,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_that_differs_from_training_is_refused(bundle, views, trained):
+    with pytest.raises(ExportError, match="say what training said"):
+        check_parity(bundle, views, np.roll(trained, 1, axis=1))
+    with pytest.raises(ExportError, match="say what training said"):
+        check_parity(bundle, views, trained * np.nan)
+
+
+def test_an_unknown_layer_is_an_error_not_a_guess():
+    image = keras.Input((8, 8, 3))
+    with pytest.raises(ExportError, match="received LeakyReLU"):
+        to_onnx(keras.Model(image, keras.layers.LeakyReLU()(image)), ["logits"])
+    with pytest.raises(ExportError, match="received gelu"):
+        to_onnx(keras.Model(image, keras.layers.Conv2D(2, 1, activation="gelu")(image)), ["x"])
+
+
+@pytest.fixture
+def own_bundle(bundle, tmp_path):
+    """A copy to spoil, without the Keras file, which prediction does not read."""
+    for name in ("model.onnx", "bundle.json"):
+        shutil.copy(bundle / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "bundle.json"])
+def test_a_missing_file_is_one_clear_error(own_bundle, name):
+    (own_bundle / name).unlink()
+    with pytest.raises(BundleError, match=name):
+        Classifier(own_bundle)
+
+
+def test_a_changed_model_is_refused(own_bundle):
+    path = own_bundle / "model.onnx"
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BundleError, match="SHA-256"):
+        Classifier(own_bundle)
+
+
+def test_a_model_that_does_not_run_is_one_clear_error(own_bundle):
+    (own_bundle / "model.onnx").write_bytes(b"no model")
+    about = json.loads((own_bundle / "bundle.json").read_text())
+    about["sha256"]["model.onnx"] = file_sha256(own_bundle / "model.onnx")
+    (own_bundle / "bundle.json").write_text(json.dumps(about))
+    with pytest.raises(BundleError, match="ONNX Runtime can run"):
+        Classifier(own_bundle)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"format_version": 1}', '{"format_version": 99}', "\0", '{"classes": 3}'],
+)
+def test_a_damaged_description_is_one_clear_error(tmp_path, text):
+    (tmp_path / "bundle.json").write_text(text)
+    with pytest.raises(BundleError, match="expected a"):
+        Bundle.read(tmp_path)

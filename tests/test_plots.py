@@ -1,0 +1,168 @@
+"""Figures: what is drawn is what was given, and it is labelled."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from app import plots
+from app.display import duration
+from app.evaluation import expected_calibration_error, reliability_bins
+from app.results import Epoch
+
+
+def epochs(*stages: tuple[str, int]) -> list[Epoch]:
+    rng = np.random.default_rng(0)
+    return [
+        Epoch(stage, number, *rng.uniform(0.05, 0.95, 4).tolist(), 1e-3, 2.0)
+        for stage, count in stages
+        for number in range(1, count + 1)
+    ]
+
+
+def answers(
+    n: int, classes: int, *, seed: int = 0
+) -> tuple[
+    np.ndarray[tuple[int], np.dtype[np.int64]], np.ndarray[tuple[int, int], np.dtype[np.float64]]
+]:
+    rng = np.random.default_rng(seed)
+    targets = np.arange(n) % classes
+    logits = rng.normal(size=(n, classes)) + 2 * np.eye(classes)[targets]
+    scores = np.exp(logits)
+    return targets, scores / scores.sum(axis=1, keepdims=True)
+
+
+def words(figure: Figure) -> list[str]:
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def test_learning_curves_draw_every_epoch_and_break_between_stages() -> None:
+    history = epochs(("head", 4), ("block5", 2))
+    figure = plots.learning_curves(history)
+    above, below = figure.axes
+    for axes, label, field in (
+        (above, "training", "loss"),
+        (above, "validation", "validation_loss"),
+        (below, "validation", "validation_accuracy"),
+    ):
+        lines = [line for line in axes.lines if line.get_label() == label]
+        assert [len(line.get_xdata()) for line in lines] == [4, 2]
+        drawn = np.concatenate([line.get_ydata() for line in lines])
+        assert drawn.tolist() == [getattr(row, field) for row in history]
+        assert np.concatenate([line.get_xdata() for line in lines]).tolist() == [1, 2, 3, 4, 5, 6]
+    assert above.get_ylabel() == "Log-loss"
+    assert (below.get_xlabel(), below.get_ylabel()) == ("Epoch", "Validation accuracy")
+    assert {"head", "block5", "training", "validation"} <= set(words(figure))
+
+
+def test_labels_of_lines_that_end_together_do_not_touch() -> None:
+    history = [Epoch("head", 1, 0.3, 0.9, 0.3, 0.9, 1e-3, 1.0)]
+    figure = plots.learning_curves(history)
+    figure.draw_without_rendering()
+    ends = [t for t in figure.axes[0].texts if t.get_text() in ("training", "validation")]
+    assert not ends[0].get_window_extent().overlaps(ends[1].get_window_extent())
+
+
+def test_names_of_short_stages_do_not_touch() -> None:
+    figure = plots.learning_curves(epochs(("head", 30), ("block5", 1), ("block4", 1)))
+    figure.draw_without_rendering()
+    names = [t for t in figure.axes[0].texts if t.get_text() in ("head", "block5", "block4")]
+    boxes = [name.get_window_extent() for name in names]
+    assert not any(a.overlaps(b) for a, b in pairwise(boxes))
+
+
+def test_confusion_shows_counts_and_shares_of_rows() -> None:
+    figure = plots.confusion([[1980, 20], [5, 15]], ["cat", "dog"])
+    (axes,) = figure.axes
+    assert words(figure) == ["1,980\n99.0 %", "20\n1.0 %", "5\n25.0 %", "15\n75.0 %"]
+    assert np.asarray(axes.images[0].get_array()).tolist() == [[0.99, 0.01], [0.25, 0.75]]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Answer", "Truth")
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["cat", "dog"]
+
+
+def test_confusion_of_a_class_without_photos_has_no_shares() -> None:
+    assert words(plots.confusion([[3, 1], [0, 0]], ["cat", "dog"]))[2:] == ["0\n0.0 %", "0\n0.0 %"]
+
+
+def test_reliability_draws_the_bins_of_the_calibration_error() -> None:
+    targets, probabilities = answers(500, 2)
+    bins = reliability_bins(targets, probabilities)
+    above, below = plots.reliability(targets, probabilities).axes
+    points = above.containers[0].lines[0]
+    assert points.get_xdata().tolist() == [b.confidence for b in bins]
+    assert points.get_ydata().tolist() == [b.accuracy for b in bins]
+    assert [bar.get_height() for bar in below.patches] == [b.count for b in bins]
+    assert sum(b.count for b in bins) == 500
+    assert (below.get_xlabel(), below.get_ylabel()) == ("Confidence in the answer", "Photos")
+    assert above.get_ylabel() == "Share of right answers"
+
+
+def test_bins_of_reliability_by_hand() -> None:
+    targets = np.array([0, 0, 1, 1])
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.0, 1.0]])
+    bins = reliability_bins(targets, probabilities, bins=2)
+    assert [(b.low, b.high, b.count, b.right) for b in bins] == [(0.5, 1.0, 4, 3)]
+    assert bins[0].confidence == pytest.approx(0.85)
+    assert expected_calibration_error(targets, probabilities, bins=2) == pytest.approx(0.1)
+    finer = reliability_bins(targets, probabilities, bins=4)
+    assert [(b.low, b.count, b.right) for b in finer] == [(0.5, 1, 0), (0.75, 3, 3)]
+    by_hand = 0.25 * 0.7 + 0.75 * (1 - 2.7 / 3)
+    assert expected_calibration_error(targets, probabilities, bins=4) == pytest.approx(by_hand)
+
+
+def test_roc_of_two_classes_by_hand() -> None:
+    targets = np.array([0, 0, 1, 1])
+    second = np.array([0.1, 0.6, 0.4, 0.8])  # one of four pairs is in the wrong order
+    figure = plots.roc(targets, np.stack([1 - second, second], axis=1), ["cat", "dog"])
+    (axes,) = figure.axes  # no enlarged corner for so poor a curve
+    curve = axes.lines[0]
+    assert curve.get_xdata().tolist() == [0, 0, 0.5, 0.5, 1]
+    assert curve.get_ydata().tolist() == [0, 0.5, 0.5, 1, 1]
+    assert words(figure) == ["area 0.7500"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("cat answered as dog", "dog found")
+
+
+def test_roc_of_a_good_classifier_enlarges_the_corner() -> None:
+    targets, probabilities = np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]])
+    (axes,) = plots.roc(targets, probabilities, ["cat", "dog"]).axes
+    (corner,) = axes.child_axes
+    assert corner.get_xlim() == (0, 0.1)
+    assert corner.get_ylim() == (0.9, 1)
+
+
+def test_roc_of_many_classes_draws_the_worst_and_names_them() -> None:
+    targets, probabilities = answers(400, 8)
+    names = [f"kind {k}" for k in range(8)]
+    figure = plots.roc(targets, probabilities, names)
+    (legend,) = figure.legends
+    shown = [text.get_text() for text in legend.get_texts()]
+    assert len(shown) == plots.CURVES_SHOWN
+    areas = [float(text.split()[-1]) for text in shown]
+    assert areas == sorted(areas)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_roc_without_photos_of_other_classes_has_no_curve(classes: int) -> None:
+    _, probabilities = answers(6, classes)
+    figure = plots.roc(np.zeros(6, np.int64), probabilities, ["a", "b", "c"][:classes])
+    assert len(figure.axes[0].lines) == 1  # the diagonal
+
+
+def test_time_by_phase_adds_what_the_phases_left_over() -> None:
+    figure = plots.time_by_phase({"audit": 5.0, "training": 90.0, "total": 100.0})
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == [5, 90, 5]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["audit", "training", "other"]
+    assert words(figure) == ["5.0 s (5 %)", "1 min 30 s (90 %)", "5.0 s (5 %)"]
+    assert axes.get_xlabel() == "Seconds"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.7, "1 min 0 s"), (3661, "1 h 1 min")],
+)
+def test_times_are_written_for_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
