@@ -132,7 +132,13 @@ class TrainConfig:
         _in_range("--seed", self.seed, 0, 2**32 - 1)
         if self.epochs is not None:
             _in_range("--epochs", self.epochs, 1, 100_000)
-        if self.run is not None and (Path(self.run).name != self.run or self.run.startswith(".")):
+        if not 0 <= self.head_dropout < 1:
+            raise UsageError(
+                f"expected --head-dropout from 0 to below 1; received {self.head_dropout}"
+            )
+        if self.run is not None and (
+            not self.run or Path(self.run).name != self.run or self.run.startswith(".")
+        ):
             raise UsageError(
                 f"expected --run to be a plain folder name; received {self.run!r}; "
                 "where runs lie is set by --runs"

@@ -88,9 +88,9 @@ def decode(data: bytes) -> tuple[Pixels, str]:
     """
     if not data:
         raise ImageError("the file is empty (0 bytes)")
-    if data[4:8] == b"ftyp":
-        _register_heif()
     try:
+        if data[4:8] == b"ftyp":
+            _register_heif()
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:

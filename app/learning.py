@@ -21,12 +21,13 @@ from app.device import device_name, resolve_precision
 from app.evaluation import probabilities_of, score
 from app.export import Parity, export_bundle, library_versions
 from app.files import SPLITS, Split
+from app.history import write_history
 from app.manifest import ManifestRow
 from app.model import build_classifier, copy_weights, open_layers, set_standardisation
 from app.photos import Photo, class_names, photos_of
 from app.runs import Run, write_rows
 from app.sources import Source, open_source
-from app.training import HistoryRow, StageResult, logits_of, targets_of, train_stage
+from app.training import StageResult, logits_of, targets_of, train_stage
 from app.views import View
 from app.weights import RANDOM_WEIGHTS_WARNING, load_weights, set_weights, tensor_digest
 
@@ -53,7 +54,7 @@ def learn(
         set_standardisation(model, source.training_features())
     with clock.phase("training"):
         results = train_stages(config, model, source)
-        write_history(results, run.history)
+        write_history((row for result in results for row in result.history), run.history)
         answers = calibrated_answers(config, source)
     with clock.phase("export"):
         parity = export(config, model, classes, photos["validation"], answers, run.bundle)
@@ -166,12 +167,6 @@ def stage_values(result: StageResult) -> dict[str, Any]:
     values = dataclasses.asdict(result)
     del values["history"]
     return values
-
-
-def write_history(results: Sequence[StageResult], path: Path) -> None:
-    """Write a row an epoch, all stages below each other."""
-    rows = (dataclasses.asdict(row) for result in results for row in result.history)
-    write_rows(rows, [field.name for field in dataclasses.fields(HistoryRow)], path)
 
 
 def write_predictions(answers: Answers, photos: Photos, classes: Sequence[str], path: Path) -> None:

@@ -11,10 +11,11 @@ from app.audit import audit
 from app.clock import Clock
 from app.config import TrainConfig
 from app.console import quiet_native_stderr, say
-from app.files import SPLITS, data_folder, find_files
+from app.errors import AppError
+from app.files import SPLITS, Split, data_folder, find_files
 from app.manifest import ManifestRow, write_manifest
-from app.runs import Run, begin_run
-from app.splits import assign_splits
+from app.runs import Run, begin_run, refuse_existing
+from app.splits import SHARES, assign_splits
 
 SKIPPED_SHOWN = 10  # the manifest lists them all
 
@@ -28,9 +29,12 @@ def run(config: TrainConfig) -> Run:
         AppError: with one line for the user, see ``app.errors``.
     """
     clock = Clock()
+    refuse_existing(config.runs, config.run)
     with data_folder(config.data) as root:
         with clock.phase("audit"):
-            rows = assign_splits(audit(find_files(root)), seed=config.seed)
+            files = find_files(root)
+            tell_splits({file.split for file in files})
+            rows = assign_splits(audit(files), seed=config.seed)
             tell_what_was_found(rows)
         this_run = begin_run(config.runs, config.run)
         write_json(config_values(config), this_run.config)
@@ -47,7 +51,10 @@ def run(config: TrainConfig) -> Run:
     if config.report:
         from app.report import write_report
 
-        write_report(this_run)
+        try:
+            write_report(this_run)
+        except AppError as error:  # the run itself is whole; a page can be made later
+            say(str(error))
     return this_run
 
 
@@ -60,8 +67,18 @@ def config_values(config: TrainConfig) -> dict[str, object]:
     return {**values, "stages": [dataclasses.asdict(stage) for stage in config.stage_plan()]}
 
 
+def tell_splits(given: set[Split | None]) -> None:
+    """Say which splits the user's folders give and which are made."""
+    shares = ", ".join(f"{share:.0%} {split}" for split, share in SHARES.items())
+    missing = [split for split in SPLITS if split not in given]
+    if len(missing) == len(SPLITS):
+        say(f"no splits given: photos are divided by their content into {shares}")
+    elif missing:
+        say(f"no {missing[0]} folder given: {SHARES[missing[0]]:.0%} of train become {missing[0]}")
+
+
 def tell_what_was_found(rows: list[ManifestRow]) -> None:
-    """Say how many photos each split has, where splits came from, and what is skipped and why."""
+    """Say how many photos each split has, and what is skipped and why."""
     used = [row for row in rows if row.verdict == "used"]
     for split in SPLITS:
         labels = [row.label for row in used if row.split == split]

@@ -7,7 +7,7 @@ colour differs in brightness and in marker or dash too, so that a grey print is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -20,6 +20,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from app.display import duration, percent
 from app.evaluation import ECE_BINS, reliability_bins
+from app.history import HistoryRow
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
@@ -48,28 +49,8 @@ STYLE: dict[Any, Any] = {
 }
 
 
-class Epoch(Protocol):
-    """What a row of the history must have to be drawn; losses are log-losses."""
-
-    @property
-    def stage(self) -> str:
-        """The name of its stage."""
-
-    @property
-    def loss(self) -> float:
-        """On the training photos."""
-
-    @property
-    def validation_loss(self) -> float:
-        """On the validation photos."""
-
-    @property
-    def validation_accuracy(self) -> float:
-        """A share, 0 to 1."""
-
-
 @mpl.rc_context(STYLE)
-def learning_curves(history: Sequence[Epoch]) -> Figure:
+def learning_curves(history: Sequence[HistoryRow]) -> Figure:
     """Draw log-loss (above) and validation accuracy (below) over the epochs of all stages.
 
     Lines are broken between stages, because a stage starts from the best epoch of the one before.

@@ -66,7 +66,8 @@ def write_notebook(run: Run, path: Path) -> Path:
     """
     import nbformat  # here, because --help should not wait for it
 
-    text = nbformat.writes(cleaned(execute(run), run), version=nbformat.NO_CONVERT)
+    node = nbformat.from_dict(cleaned(execute(run), run))  # type: ignore[no-untyped-call]
+    text: str = nbformat.writes(node)  # type: ignore[no-untyped-call]
     with open_whole(path) as file:
         file.write(text.rstrip("\n") + "\n")
     return path

@@ -16,35 +16,11 @@ from numpy.typing import NDArray
 
 from app.config import TrainConfig
 from app.errors import BundleError, UsageError
+from app.history import HistoryRow, read_history
 from app.manifest import ManifestRow, read_manifest
 from app.runs import Run, newest_complete_run
 
 RUN_VARIABLE = "CATS_DOGS_RUN"
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """A row of ``history.csv``, as ``app.training.HistoryRow``, which cannot be had without Keras.
-
-    Attributes:
-        stage: the name of its stage.
-        epoch: its number in the stage, from 1.
-        loss: log-loss on the training photos.
-        accuracy: on the training photos.
-        validation_loss: log-loss on the validation photos.
-        validation_accuracy: on the validation photos.
-        learning_rate: the last of the epoch.
-        seconds: that it took.
-    """
-
-    stage: str
-    epoch: int
-    loss: float
-    accuracy: float
-    validation_loss: float
-    validation_accuracy: float
-    learning_rate: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -89,7 +65,7 @@ class Results:
     config: dict[str, Any]
     metrics: dict[str, Any]
     manifest: list[ManifestRow]
-    history: list[Epoch]
+    history: list[HistoryRow]
     predictions: dict[str, Predictions]
 
     @property
@@ -175,7 +151,7 @@ def read_results(run: Run) -> Results:
             config=json.loads(run.config.read_text(encoding="utf-8")),
             metrics=metrics,
             manifest=read_manifest(run.manifest),
-            history=_read_history(run.history),
+            history=read_history(run.history),
             predictions={
                 split: _read_predictions(run.predictions, split, metrics["classes"])
                 for split in ("validation", "test")
@@ -213,17 +189,6 @@ def check_complete(run: Run) -> None:
 def _read_rows(path: Path) -> list[dict[str, Any]]:
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         return list(csv.DictReader(file))
-
-
-def _read_history(path: Path) -> list[Epoch]:
-    return [
-        Epoch(
-            stage=row["stage"],
-            epoch=int(row["epoch"]),
-            **{name.name: float(row[name.name]) for name in fields(Epoch)[2:]},
-        )
-        for row in _read_rows(path)
-    ]
 
 
 def _read_predictions(path: Path, split: str, classes: Sequence[str]) -> Predictions:

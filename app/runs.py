@@ -79,17 +79,23 @@ def begin_run(runs: Path, name: str | None) -> Run:
     name = name or datetime.now(UTC).strftime("%Y-%m-%d_%H%M%S")
     folder = runs / name
     try:
+        refuse_existing(runs, name)
         folder.mkdir(parents=True)
-    except FileExistsError:
-        raise UsageError(
-            f"expected a new run; received {folder}, which exists; give another name with --run"
-        ) from None
     except OSError as error:
         raise UsageError(
             f"expected a place to write; received {folder} ({error.strerror}); "
             "choose another with --runs"
         ) from error
     return Run(folder)
+
+
+def refuse_existing(runs: Path, name: str | None) -> None:
+    """Raise ``UsageError`` when there is a run of that name already."""
+    if name is not None and (runs / name).exists():
+        raise UsageError(
+            f"expected a new run; received {runs / name}, which exists; "
+            "give another name with --run"
+        )
 
 
 def newest_complete_run(runs: Path) -> Run:

@@ -15,6 +15,7 @@ from rich.progress import Progress, TaskID, TextColumn
 from app.config import Stage
 from app.console import progress_bar, say
 from app.evaluation import Scores, probabilities_of, score
+from app.history import HistoryRow
 from app.photos import Photo
 from app.views import View
 
@@ -22,20 +23,6 @@ Float32s = NDArray[np.float32]
 Int32s = NDArray[np.int32]
 # Views → what the trained part of the network takes: cached activations, or pixels.
 Fetch = Callable[[Sequence[View]], NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class HistoryRow:
-    """One epoch; losses are log-losses (natural logarithm), the rate is the epoch's last."""
-
-    stage: str
-    epoch: int
-    loss: float
-    accuracy: float
-    validation_loss: float
-    validation_accuracy: float
-    learning_rate: float
-    seconds: float
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 APP = sorted((ROOT / "app").glob("*.py"))
-SOURCES = [*APP, ROOT / "train.py", ROOT / "predict.py", *sorted((ROOT / "benchmarks").glob("*.py"))]
+SOURCES = [
+    *APP,
+    ROOT / "train.py",
+    ROOT / "predict.py",
+    *sorted((ROOT / "benchmarks").glob("*.py")),
+]
 # Package names that differ from what is imported.
 PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn", "pillow_heif": "pillow-heif"}
 

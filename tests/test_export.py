@@ -91,9 +91,7 @@ def test_array_batch_keras_and_onnx_agree(bundle, views, trained):
     saved = keras.models.load_model(bundle / "classifier.keras")
     np.testing.assert_allclose(alone, batch, atol=1e-5)
     np.testing.assert_allclose(batch, trained, atol=1e-5)
-    np.testing.assert_allclose(
-        probabilities_of(saved.predict(images, verbose=0)), batch, atol=1e-5
-    )
+    np.testing.assert_allclose(probabilities_of(saved.predict(images, verbose=0)), batch, atol=1e-5)
     files = [a.probabilities for a in classifier.answers(v.photo.path for v in views)]
     np.testing.assert_allclose([list(p.values()) for p in files], batch, atol=1e-5)
 

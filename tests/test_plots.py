@@ -7,28 +7,25 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from app import plots
 from app.display import duration
 from app.evaluation import expected_calibration_error, reliability_bins
-from app.results import Epoch
+from app.history import HistoryRow
 
 
-def epochs(*stages: tuple[str, int]) -> list[Epoch]:
+def epochs(*stages: tuple[str, int]) -> list[HistoryRow]:
     rng = np.random.default_rng(0)
     return [
-        Epoch(stage, number, *rng.uniform(0.05, 0.95, 4).tolist(), 1e-3, 2.0)
+        HistoryRow(stage, number, *rng.uniform(0.05, 0.95, 4).tolist(), 1e-3, 2.0)
         for stage, count in stages
         for number in range(1, count + 1)
     ]
 
 
-def answers(
-    n: int, classes: int, *, seed: int = 0
-) -> tuple[
-    np.ndarray[tuple[int], np.dtype[np.int64]], np.ndarray[tuple[int, int], np.dtype[np.float64]]
-]:
-    rng = np.random.default_rng(seed)
+def answers(n: int, classes: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    rng = np.random.default_rng(0)
     targets = np.arange(n) % classes
     logits = rng.normal(size=(n, classes)) + 2 * np.eye(classes)[targets]
     scores = np.exp(logits)
@@ -59,7 +56,7 @@ def test_learning_curves_draw_every_epoch_and_break_between_stages() -> None:
 
 
 def test_labels_of_lines_that_end_together_do_not_touch() -> None:
-    history = [Epoch("head", 1, 0.3, 0.9, 0.3, 0.9, 1e-3, 1.0)]
+    history = [HistoryRow("head", 1, 0.3, 0.9, 0.3, 0.9, 1e-3, 1.0)]
     figure = plots.learning_curves(history)
     figure.draw_without_rendering()
     ends = [t for t in figure.axes[0].texts if t.get_text() in ("training", "validation")]

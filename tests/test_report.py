@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import dataclasses
 import html
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
 
@@ -194,8 +196,7 @@ def test_the_page_is_written_whole_or_not_at_all(
 def test_the_notebook_keeps_no_trace_of_the_machine(
     run: Run, notebook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "execute", lambda _: notebook)
-    nbformat = pytest.importorskip("nbformat")
+    monkeypatch.setattr(report, "execute", lambda _: copy.deepcopy(notebook))
     path = write_notebook(run, tmp_path / "report.ipynb")
     text = path.read_text(encoding="utf-8")
     again = write_notebook(run, tmp_path / "again.ipynb")

@@ -211,7 +211,7 @@ def open_bytes(data: bytes) -> object:
 
 
 def test_odd_names_are_answered_without_a_traceback(photos, trained, tmp_path):
-    names = ["new\nline.jpg", 'quo"te\'s.jpg', "-dash.jpg", "猫.jpg", "a" * 236 + ".jpg", "[x].jpg"]
+    names = ["new\nline.jpg", "quo\"te's.jpg", "-dash.jpg", "猫.jpg", "a" * 236 + ".jpg", "[x].jpg"]
     for name in names:
         shutil.copy(photos / "cat" / "cat.0.jpg", tmp_path / name)
     raw = os.fsencode(tmp_path) + b"/not-utf8-\xff.jpg"

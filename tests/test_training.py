@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 
 import keras
@@ -117,6 +118,6 @@ def test_the_same_seed_gives_the_same_weights():
 
 def test_stages_open_ever_more_at_ever_lower_rates():
     stages = list(STAGES.values())
-    for upper, lower in zip(stages, stages[1:], strict=False):
+    for upper, lower in itertools.pairwise(stages):
         assert set(upper.opens) < set(lower.opens)
         assert upper.learning_rate > lower.learning_rate

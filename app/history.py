@@ -1,0 +1,53 @@
+"""The history of training: a row an epoch, as ``history.csv`` holds it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from app.runs import write_rows
+
+
+@dataclass(frozen=True)
+class HistoryRow:
+    """One epoch.
+
+    Attributes:
+        stage: the name of its stage.
+        epoch: its number in the stage, from 1.
+        loss: log-loss (natural logarithm) on the training photos, under dropout.
+        accuracy: on the training photos, likewise.
+        validation_loss: log-loss on the validation photos, before calibration.
+        validation_accuracy: on the validation photos.
+        learning_rate: the last of the epoch.
+        seconds: that it took.
+    """
+
+    stage: str
+    epoch: int
+    loss: float
+    accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    learning_rate: float
+    seconds: float
+
+
+def write_history(rows: Iterable[HistoryRow], path: Path) -> None:
+    """Write the rows as CSV, whole or not at all."""
+    write_rows(map(asdict, rows), [field.name for field in fields(HistoryRow)], path)
+
+
+def read_history(path: Path) -> list[HistoryRow]:
+    """Read what ``write_history`` wrote."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            HistoryRow(
+                stage=row["stage"],
+                epoch=int(row["epoch"]),
+                **{field.name: float(row[field.name]) for field in fields(HistoryRow)[2:]},
+            )
+            for row in csv.DictReader(file)
+        ]

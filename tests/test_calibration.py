@@ -1,0 +1,67 @@
+"""One temperature: found again where it is known, and never changing an answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature
+from app.evaluation import probabilities_of, score
+
+
+def drawn(temperature: float, classes: int, n: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+    """Return logits that are ``temperature`` times too sure, and targets drawn from the truth."""
+    generator = np.random.default_rng(0)
+    honest = generator.normal(size=(n, classes)) * 2
+    edges = probabilities_of(honest).cumsum(axis=1)
+    targets = (generator.uniform(size=(n, 1)) > edges).sum(axis=1).clip(max=classes - 1)
+    return honest * temperature, targets
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5, 10.0])
+def test_a_known_temperature_is_found_again(temperature: float, classes: int) -> None:
+    logits, targets = drawn(temperature, classes)
+    assert fit_temperature(logits, targets) == pytest.approx(temperature, rel=0.05)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.5])
+def test_log_loss_and_calibration_error_fall(temperature: float) -> None:
+    logits, targets = drawn(temperature, classes=3)
+    fitted = fit_temperature(logits, targets)
+    before = score(targets, probabilities_of(logits))
+    after = score(targets, probabilities_of(logits / fitted))
+    assert after.log_loss < before.log_loss
+    assert after.ece < before.ece
+    assert after.confusion == before.confusion
+
+
+@settings(max_examples=15, deadline=None, database=None)
+@given(seed=st.integers(0, 2**32 - 1), classes=st.integers(2, 4), scale=st.floats(0.01, 100))
+def test_no_answer_is_changed_and_the_bounds_hold(seed: int, classes: int, scale: float) -> None:
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(size=(30, classes)).astype(np.float32) * np.float32(scale)
+    fitted = fit_temperature(logits, generator.integers(0, classes, 30))
+    assert MIN_TEMPERATURE <= fitted <= MAX_TEMPERATURE
+    answers = probabilities_of(logits / fitted).argmax(axis=1)
+    np.testing.assert_array_equal(answers, logits.argmax(axis=1))
+
+
+def test_no_mistake_does_not_end_in_blind_certainty() -> None:
+    targets = np.arange(40) % 2
+    logits = np.where(np.eye(2, dtype=bool)[targets], 3.0, -3.0)
+    assert fit_temperature(logits, targets) == pytest.approx(MIN_TEMPERATURE, rel=0.01)
+
+
+def test_only_mistakes_end_in_the_least_certainty() -> None:
+    targets = np.arange(40) % 2
+    logits = np.where(np.eye(2, dtype=bool)[targets], -3.0, 3.0)
+    assert fit_temperature(logits, targets) == pytest.approx(MAX_TEMPERATURE, rel=0.01)
+
+
+def test_a_class_without_a_photo() -> None:
+    logits, targets = drawn(2.0, classes=3, n=500)
+    seen = targets != 2
+    assert MIN_TEMPERATURE < fit_temperature(logits[seen], targets[seen]) < MAX_TEMPERATURE
