@@ -6,17 +6,17 @@ import argparse
 import csv
 import glob
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from app.answer import Answer, unanswered
+from app.bundle import Bundle
 from app.cli import run
 from app.errors import UsageError
-
-if TYPE_CHECKING:
-    from app.inference import Answer
+from app.runs import Run, newest_complete_run
 
 EPILOG = """\
 examples:
@@ -35,16 +35,23 @@ def main(argv: Sequence[str]) -> int:
     paths = list(expand(arguments.paths))
     if not paths:
         raise UsageError(f"expected photos; received none in {', '.join(arguments.paths)}")
-    from app.inference import Classifier  # brings NumPy and ONNX Runtime: not for --help
-
-    classifier = Classifier(bundle_folder(arguments))
-    classes = classifier.bundle.classes
+    folder = bundle_folder(arguments)
+    write = Output(arguments.format, Bundle.read(folder).classes, paths)
     all_answered = True
-    write = Output(arguments.format, classes)
-    for answer in classifier.answers(paths):
+    for answer in answers(paths, folder):
         write(answer)
         all_answered &= answer.error is None
     return 0 if all_answered else 1
+
+
+def answers(paths: Sequence[Path], folder: Path) -> Iterator[Answer]:
+    """Yield an answer for each path, in their order."""
+    if not any(map(exists, paths)):
+        yield from map(unanswered, paths)  # mistyped: said at once, nothing is loaded
+        return
+    from app.inference import Classifier  # brings NumPy and ONNX Runtime: not for --help
+
+    yield from Classifier(folder).answers(paths)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -79,8 +86,6 @@ def bundle_folder(arguments: argparse.Namespace) -> Path:
     """Return the bundle that the arguments name."""
     if arguments.bundle is not None:
         return Path(arguments.bundle)
-    from app.runs import Run, newest_complete_run
-
     if arguments.run is not None:
         return Run(arguments.runs / arguments.run).bundle
     return newest_complete_run(arguments.runs).bundle
@@ -94,23 +99,31 @@ def expand(given: Sequence[str]) -> Iterator[Path]:
     """
     for name in given:
         if name == "-":
-            lines = sys.stdin.buffer.read().decode("utf-8", "surrogateescape").splitlines()
-            yield from (path for line in lines if line for path in expand_one(line))
+            # Bytes, as the file system has them; split at newlines only, since names may hold
+            # whatever else ends a line in Unicode.
+            for line in sys.stdin.buffer.read().split(b"\n"):
+                if line.strip():
+                    yield from expand_one(os.fsdecode(line.removesuffix(b"\r")))
         else:
             yield from expand_one(name)
+
+
+def exists(path: Path) -> bool:
+    """Say whether there is anything; ``Path.exists`` raises for a name of 300 characters."""
+    return os.path.exists(path)  # noqa: PTH110
 
 
 def expand_one(name: str) -> Iterator[Path]:
     """Yield the files that one argument means."""
     path = Path(name)
-    if path.is_dir():
+    if os.path.isdir(name):  # noqa: PTH112  as for exists
         yield from sorted(
             file
             for file in path.rglob("*")
             if not file.is_dir()
             and not any(part.startswith(".") for part in file.relative_to(path).parts)
         )
-    elif not path.exists() and glob.has_magic(name):
+    elif not exists(path) and glob.has_magic(name):
         matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  Path.glob knows no "/..."
         yield from (found for match in matches for found in expand_one(match))
         if not matches:
@@ -119,11 +132,17 @@ def expand_one(name: str) -> Iterator[Path]:
         yield path
 
 
+NO_ANSWER = "-"
+WIDEST = 60  # a longer name moves its own row only
+
+
 class Output:
     """Writes answers to stdout as they come: a table for people, JSON lines or CSV."""
 
-    def __init__(self, form: str, classes: Sequence[str]) -> None:
+    def __init__(self, form: str, classes: Sequence[str], paths: Sequence[Path]) -> None:
         self.classes = classes
+        self.width = min(WIDEST, max(len(printable(str(path))) for path in paths))
+        self.label_width = max(len(name) for name in (*classes, NO_ANSWER))
         self.write = {"json": self._json, "csv": self._csv, "table": self._table}[form]
         # Names that are not UTF-8, and the consoles that are not, must not end in a traceback.
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -144,11 +163,12 @@ class Output:
         self.csv.writerow([str(answer.path), answer.label or "", *cells, answer.error or ""])
 
     def _table(self, answer: Answer) -> None:
-        name = printable(str(answer.path))
+        name = printable(str(answer.path)).ljust(self.width)
+        label = (answer.label or NO_ANSWER).ljust(self.label_width)
         if answer.label is None or answer.probabilities is None:
-            print(f"{name}\tno answer\t{answer.error}")
+            print(f"{name}  {label}  {answer.error}")
         else:
-            print(f"{name}\t{answer.label}\t{answer.probabilities[answer.label]:.1%}")
+            print(f"{name}  {label}  {answer.probabilities[answer.label]:6.1%}")
 
 
 def printable(text: str) -> str:

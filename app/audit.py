@@ -13,8 +13,9 @@ from pathlib import Path
 from app.console import progress_bar
 from app.errors import DataError, ImageError
 from app.files import LabelledFile
-from app.images import SUFFIXES, decode, read_bytes
+from app.images import SUFFIXES, decode
 from app.manifest import ManifestRow
+from app.reading import read_bytes
 
 MIN_PHOTOS = 10  # of each class: with fewer, validation and test would hold none
 # Of several copies the one stays that keeps the test set as the user made it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import stat
 import warnings
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from app.errors import ImageError
+from app.reading import read_bytes
 
 Pixels = NDArray[np.uint8]
 
@@ -36,7 +36,6 @@ SUFFIXES = {
     ".heif": "HEIF",
 }
 MAX_PIXELS = 64_000_000  # 192 MB as RGB; a rotated copy beside it stays under 512 MiB
-MAX_BYTES = 8 * MAX_PIXELS  # 16-bit RGBA, not packed; a film among the photos fills no memory
 
 # Size is checked here, before decoding, with a message of ours instead of a warning on stderr.
 Image.MAX_IMAGE_PIXELS = None
@@ -60,24 +59,6 @@ def read_image(source: Path | bytes) -> Pixels:
         ImageError: with the reason, when there is no whole photo in ``source``.
     """
     return decode(read_bytes(source) if isinstance(source, Path) else source)[0]
-
-
-def read_bytes(path: Path) -> bytes:
-    """Read a file's bytes.
-
-    Raises:
-        ImageError: when it is missing, unreadable, no regular file, or too large for a photo.
-    """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device could wait for ever
-            raise ImageError("not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise ImageError(f"{status.st_size:,} bytes, larger than any photo that is read")
-        return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ImageError(f"cannot be read: {reason}") from error
 
 
 def decode(data: bytes) -> tuple[Pixels, str]:

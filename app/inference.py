@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from app.answer import Answer
 from app.bundle import ONNX_FILE, Bundle
 from app.errors import BundleError, ImageError
 from app.images import Pixels, load_image
@@ -20,23 +20,6 @@ BATCH = 8  # photos at once: 8 at 256 pixels need some 250 MB, and more are not 
 
 
 Loaded = tuple[Path, Pixels | ImageError]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What is said of one file.
-
-    Attributes:
-        path: as it was given.
-        label: the likeliest class; None when the file could not be read.
-        probabilities: by class, in the bundle's order, adding up to 1; None likewise.
-        error: why there is no answer; None when there is one.
-    """
-
-    path: Path
-    label: str | None
-    probabilities: dict[str, float] | None
-    error: str | None
 
 
 class Classifier:

@@ -49,7 +49,11 @@ def test_keras_stays_neutral(path):
 def test_everything_imported_is_a_listed_requirement(path):
     listed = set(re.findall(r"^([a-z0-9-]+)", (ROOT / "requirements.in").read_text(), re.MULTILINE))
     tops = {name.split(".")[0] for name in imports(path)} - {"app", "__future__"}
-    foreign = {PACKAGES.get(top, top.replace("_", "-")) for top in tops if top not in sys.stdlib_module_names}
+    foreign = {
+        PACKAGES.get(top, top.replace("_", "-"))
+        for top in tops
+        if top not in sys.stdlib_module_names
+    }
     assert foreign <= listed
 
 

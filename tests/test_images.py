@@ -23,7 +23,6 @@ from photos import make_photo, picture, shared_folder
 from PIL import Image, features
 from PIL.Image import Transpose
 
-from app import images
 from app.errors import ImageError
 from app.images import FORMATS, MAX_PIXELS, SUFFIXES, decode, load_image, read_image, resize
 
@@ -381,9 +380,9 @@ def test_a_file_too_large_for_any_photo_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make_photo(tmp_path / "film.jpg")
-    monkeypatch.setattr(images, "MAX_BYTES", path.stat().st_size)
+    monkeypatch.setattr(reading, "MAX_BYTES", path.stat().st_size)
     read_image(path)
-    monkeypatch.setattr(images, "MAX_BYTES", path.stat().st_size - 1)
+    monkeypatch.setattr(reading, "MAX_BYTES", path.stat().st_size - 1)
     with pytest.raises(ImageError, match="larger than any photo"):
         read_image(path)
 
