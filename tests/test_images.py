@@ -23,6 +23,7 @@ from photos import make_photo, picture, shared_folder
 from PIL import Image, features
 from PIL.Image import Transpose
 
+from app import reading
 from app.errors import ImageError
 from app.images import FORMATS, MAX_PIXELS, SUFFIXES, decode, load_image, read_image, resize
 
