@@ -16,6 +16,7 @@ from app.answer import Answer, unanswered
 from app.bundle import Bundle
 from app.cli import run
 from app.errors import UsageError
+from app.paths import exists, is_folder
 from app.runs import Run, newest_complete_run
 
 EPILOG = """\
@@ -44,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     return 0 if all_answered else 1
 
 
-def answers(paths: Sequence[Path], folder: Path) -> Iterator[Answer]:
+def answers(paths: Sequence[str], folder: Path) -> Iterator[Answer]:
     """Yield an answer for each path, in their order."""
     if not any(map(exists, paths)):
         yield from map(unanswered, paths)  # mistyped: said at once, nothing is loaded
@@ -91,8 +92,8 @@ def bundle_folder(arguments: argparse.Namespace) -> Path:
     return newest_complete_run(arguments.runs).bundle
 
 
-def expand(given: Sequence[str]) -> Iterator[Path]:
-    """Yield the files that the arguments mean, in their order.
+def expand(given: Sequence[str]) -> Iterator[str]:
+    """Yield the files that the arguments mean, in their order, as they were written.
 
     A folder gives every file below it except hidden ones, sorted by name; a pattern that is no file
     itself gives its matches; anything else is passed on, so that its answer says what is wrong.
@@ -108,28 +109,27 @@ def expand(given: Sequence[str]) -> Iterator[Path]:
             yield from expand_one(name)
 
 
-def exists(path: Path) -> bool:
-    """Say whether there is anything; ``Path.exists`` raises for a name of 300 characters."""
-    return os.path.exists(path)  # noqa: PTH110
-
-
-def expand_one(name: str) -> Iterator[Path]:
+def expand_one(name: str) -> Iterator[str]:
     """Yield the files that one argument means."""
-    path = Path(name)
-    if os.path.isdir(name):  # noqa: PTH112  as for exists
-        yield from sorted(
-            file
-            for file in path.rglob("*")
-            if not file.is_dir()
-            and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        )
-    elif not exists(path) and glob.has_magic(name):
+    if not exists(name) and glob.has_magic(name):
         matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  Path.glob knows no "/..."
-        yield from (found for match in matches for found in expand_one(match))
-        if not matches:
-            yield path
+        for match in matches or [name]:
+            yield from below(match)
     else:
-        yield path
+        yield from below(name)
+
+
+def below(name: str) -> Iterator[str]:
+    """Yield a file itself; of a folder, the files below it and folders that cannot be listed."""
+    if not is_folder(name):
+        yield name
+        return
+    closed: list[str] = []
+    found: list[str] = []
+    for folder, folders, files in os.walk(name, onerror=lambda e: closed.append(str(e.filename))):
+        folders[:] = [f for f in folders if not f.startswith(".")]
+        found += [os.path.join(folder, f) for f in files if not f.startswith(".")]  # noqa: PTH118
+    yield from sorted(found + closed)
 
 
 NO_ANSWER = "-"
@@ -139,31 +139,33 @@ WIDEST = 60  # a longer name moves its own row only
 class Output:
     """Writes answers to stdout as they come: a table for people, JSON lines or CSV."""
 
-    def __init__(self, form: str, classes: Sequence[str], paths: Sequence[Path]) -> None:
+    def __init__(self, form: str, classes: Sequence[str], paths: Sequence[str]) -> None:
         self.classes = classes
-        self.width = min(WIDEST, max(len(printable(str(path))) for path in paths))
+        self.width = min(WIDEST, max(len(printable(path)) for path in paths))
         self.label_width = max(len(name) for name in (*classes, NO_ANSWER))
         self.write = {"json": self._json, "csv": self._csv, "table": self._table}[form]
         # Names that are not UTF-8, and the consoles that are not, must not end in a traceback.
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         self.csv = csv.writer(sys.stdout, lineterminator="\n")
-        if form == "csv":
-            self.csv.writerow(["path", "label", *(f"p_{name}" for name in classes), "error"])
+        self.headed = form != "csv"
 
     def __call__(self, answer: Answer) -> None:
-        """Write one answer."""
+        """Write one answer, the first one of a CSV below the header."""
+        if not self.headed:
+            self.csv.writerow(["path", "label", *(f"p_{name}" for name in self.classes), "error"])
+            self.headed = True
         self.write(answer)
 
     def _json(self, answer: Answer) -> None:
-        print(json.dumps({**asdict(answer), "path": str(answer.path)}))
+        print(json.dumps(asdict(answer)))
 
     def _csv(self, answer: Answer) -> None:
         values = answer.probabilities or {}
         cells = [f"{values[name]:.6g}" if values else "" for name in self.classes]
-        self.csv.writerow([str(answer.path), answer.label or "", *cells, answer.error or ""])
+        self.csv.writerow([answer.path, answer.label or "", *cells, answer.error or ""])
 
     def _table(self, answer: Answer) -> None:
-        name = printable(str(answer.path)).ljust(self.width)
+        name = printable(answer.path).ljust(self.width)
         label = (answer.label or NO_ANSWER).ljust(self.label_width)
         if answer.label is None or answer.probabilities is None:
             print(f"{name}  {label}  {answer.error}")

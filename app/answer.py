@@ -20,16 +20,16 @@ class Answer:
         error: why there is no answer; None when there is one.
     """
 
-    path: Path
+    path: str
     label: str | None
     probabilities: dict[str, float] | None
     error: str | None
 
 
-def unanswered(path: Path) -> Answer:
+def unanswered(path: str) -> Answer:
     """Return the answer for a file that cannot be opened, without loading a network for it."""
     try:
-        read_bytes(path)
+        read_bytes(Path(path))
     except ImageError as error:
         return Answer(path, None, None, str(error))
     return Answer(path, None, None, "it appeared only now; ask again")

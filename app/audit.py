@@ -12,7 +12,7 @@ from pathlib import Path
 
 from app.console import progress_bar
 from app.errors import DataError, ImageError
-from app.files import LabelledFile
+from app.files import LabelledFile, files_below
 from app.images import SUFFIXES, decode
 from app.manifest import ManifestRow
 from app.reading import read_bytes
@@ -46,6 +46,17 @@ def audit(files: Sequence[LabelledFile]) -> list[ManifestRow]:
     rows = _skip_copies(rows)
     _check_enough(rows)
     return rows
+
+
+def rows_of_others(root: Path, files: Sequence[LabelledFile]) -> list[ManifestRow]:
+    """Return a skipped row for every file below ``root`` whose place tells no class."""
+    labelled = {file.name for file in files}
+    names = (path.relative_to(root).as_posix() for path in files_below(root))
+    return [
+        ManifestRow(name, "", "", "", "skipped", "its place tells no class")
+        for name in names
+        if name not in labelled
+    ]
 
 
 def _judge(file: LabelledFile) -> ManifestRow:

@@ -19,10 +19,16 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None)
         argv: the arguments; ``sys.argv[1:]`` when not given.
 
     Returns:
-        The exit code: ``main``'s own, an ``AppError``'s, or 130 after Ctrl-C.
+        The exit code: ``main``'s own, an ``AppError``'s, 1 for what the system refuses (a full
+        disk, say), or 130 after Ctrl-C.
     """
     try:
-        return main(sys.argv[1:] if argv is None else argv)
+        try:
+            code = main(sys.argv[1:] if argv is None else argv)
+        except SystemExit as end:  # argparse, after --help or a wrong flag
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        sys.stdout.flush()  # here, where a closed pipe or a full disk can still be answered
+        return code
     except AppError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
@@ -32,4 +38,8 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None)
     except BrokenPipeError:
         # The reader (`| head`) has gone; a second complaint at interpreter exit is avoided too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
         return 1

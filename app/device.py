@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import subprocess
 from pathlib import Path
 
 import keras
@@ -12,6 +13,7 @@ from app.console import quiet_native_stderr
 
 # Instructions that multiply bfloat16; without them it is emulated and gains nothing (measured on
 # Zen 3: 295 against 305 ms a photo, docs/experiments.md).
+BFLOAT16_CAPABILITY = 8.0  # Ampere; NVIDIA's older GPUs emulate it, as Apple's may
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
@@ -28,10 +30,20 @@ def resolve_precision(precision: Precision) -> str:
     """Turn ``auto`` into ``bfloat16`` where the device has instructions for it."""
     if precision != "auto":
         return precision
-    has_bfloat16 = device_name().startswith("gpu") or bool(
-        _BFLOAT16_FLAGS & set((_cpu_info("flags") or _cpu_info("Features")).split())
-    )
-    return "bfloat16" if has_bfloat16 else "float32"
+    if device_name().startswith("gpu"):
+        return "bfloat16" if _compute_capability() >= BFLOAT16_CAPABILITY else "float32"
+    flags = set((_cpu_info("flags") or _cpu_info("Features")).split())
+    return "bfloat16" if _BFLOAT16_FLAGS & flags else "float32"
+
+
+def _compute_capability() -> float:
+    """Return the lowest compute capability of the NVIDIA GPUs here; 0 when it cannot be told."""
+    command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return min(float(line) for line in told.stdout.split())
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return 0.0
 
 
 def _cpu_info(field: str) -> str:

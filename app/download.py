@@ -1,6 +1,6 @@
 """One file from the web to disk: resumed after a break, verified, whole or not at all.
 
-Only the standard library is used, so this works before anything else is installed.
+Transfers are the standard library's; the bar is rich's.
 """
 
 from __future__ import annotations

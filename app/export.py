@@ -6,7 +6,7 @@ import json
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +26,34 @@ from app.views import View, load_batches
 
 GATE_PHOTOS = 200
 GATE_TOLERANCE = 1e-3  # of a probability, between model.onnx and classifier.keras
-# Between the training's road (float16 activations from the cache) and the bundle's (float32
-# throughout). Seen on real photos: see docs/experiments.md.
-TRAINING_TOLERANCE = 0.05
+# On average, between the training's road (float16 or bfloat16 activations) and the bundle's
+# (float32 throughout): a borderline photo may move by more, a wrong model moves nearly all.
+TRAINING_TOLERANCE = 0.01
 LIBRARIES = ("keras", "numpy", "onnx", "onnxruntime", "pillow", "scikit-learn")
 
 
 @dataclass(frozen=True)
 class Parity:
-    """What the gate saw: photos compared, and the largest differences of a probability."""
+    """What the gate saw: photos compared, and differences of their probabilities."""
 
     photos: int
-    onnx_against_keras: float
-    onnx_against_training: float
+    onnx_against_keras_largest: float
+    onnx_against_training_largest: float
+    onnx_against_training_mean: float
 
 
 def library_versions() -> dict[str, str]:
     """Return the versions of Python, of the libraries that matter and of Keras's backend."""
     backend = keras.backend.backend()
-    names = {name: version(name) for name in (*LIBRARIES, backend)}
+    names = {name: _version(name) for name in (*LIBRARIES, backend)}
     return {"python": platform.python_version(), **names}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # tensorflow-cpu and the like bring the module by another name
+        return "unknown"
 
 
 def export_bundle(
@@ -101,7 +109,7 @@ def check_parity(
 
     Raises:
         ExportError: when a label differs between the two models, or a probability by more than
-            1e-3, or one differs from ``trained`` by more than 0.05.
+            1e-3, or when they differ from ``trained`` by more than 0.01 on average.
     """
     classifier = Classifier(folder)
     saved = keras.saving.load_model(folder / KERAS_FILE, compile=False)
@@ -115,21 +123,22 @@ def check_parity(
     by_onnx, by_keras = np.concatenate(onnx_parts), np.concatenate(keras_parts)
     parity = Parity(
         photos=len(photos),
-        onnx_against_keras=float(np.abs(by_onnx - by_keras).max()),
-        onnx_against_training=float(np.abs(by_onnx - trained).max()),
+        onnx_against_keras_largest=float(np.abs(by_onnx - by_keras).max()),
+        onnx_against_training_largest=float(np.abs(by_onnx - trained).max()),
+        onnx_against_training_mean=float(np.abs(by_onnx - trained).mean()),
     )
     changed = int((by_onnx.argmax(axis=1) != by_keras.argmax(axis=1)).sum())
     # Written so that a NaN fails as well.
-    if changed or not parity.onnx_against_keras <= GATE_TOLERANCE:
+    if changed or not parity.onnx_against_keras_largest <= GATE_TOLERANCE:
         raise ExportError(
             f"expected {ONNX_FILE} and {KERAS_FILE} to agree on {parity.photos} photos within "
             f"{GATE_TOLERANCE}; received {changed} other labels and a difference of "
-            f"{parity.onnx_against_keras:.2g}; no bundle was written, please report this"
+            f"{parity.onnx_against_keras_largest:.2g}; no bundle was written, please report this"
         )
-    if not parity.onnx_against_training <= TRAINING_TOLERANCE:
+    if not parity.onnx_against_training_mean <= TRAINING_TOLERANCE:
         raise ExportError(
-            f"expected {ONNX_FILE} to say what training said within {TRAINING_TOLERANCE}; received "
-            f"a difference of {parity.onnx_against_training:.2g}; no bundle was written; try "
-            "--precision float32, or --cache off if the cache is to blame"
+            f"expected {ONNX_FILE} to say what training said, probabilities within "
+            f"{TRAINING_TOLERANCE} on average; received {parity.onnx_against_training_mean:.2g}; "
+            "no bundle was written; try --precision float32, or --cache off"
         )
     return parity

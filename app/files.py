@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from app.archive import unpack_zip
-from app.errors import DataError, UsageError
+from app.errors import DataError, FetchError, UsageError
 from app.images import SUFFIXES
+from app.paths import exists, is_file, is_folder
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -29,8 +30,8 @@ LAYOUTS = (
     "class folders (DIR/cat/*.jpg, DIR/dog/*.jpg), the same inside train/, validation/ and test/, "
     "or class names before a number (DIR/cat.0.jpg, DIR/dog.0.jpg)"
 )
-# cat.0.jpg as Kaggle names them; cat_0, cat-0, cat 0, cat (0) and cat0 as people do.
-_CLASS_BEFORE_NUMBER = re.compile(r"(?P<label>[^\W\d_]+)[._ -]*\(?\d+\)?\.\w+")
+# cat.0.jpg as Kaggle names them; cat_0, cat-0, cat 0, cat (0), cat0 and great_dane_0 as people do.
+_CLASS_BEFORE_NUMBER = re.compile(r"(?P<label>[^\W\d_](.*[^\W\d_])?)[._ -]*\(?\d+\)?\.\w+")
 _NOT_DATA = {"__MACOSX"}  # what macOS adds to archives
 
 
@@ -57,19 +58,26 @@ def data_folder(data: Path) -> Iterator[Path]:
 
     Raises:
         UsageError: when ``data`` is neither a folder nor a ``.zip`` file.
-        FetchError: when the archive is damaged or hostile.
+        DataError: when the archive is damaged or hostile.
     """
-    if data.is_dir():
+    if is_folder(data):
         yield data
-    elif data.is_file() and data.suffix.lower() == ".zip":
+    elif is_file(data) and data.suffix.lower() == ".zip":
         with tempfile.TemporaryDirectory(prefix="photos-") as folder:
-            yield unpack_zip(data, Path(folder) / data.stem)
+            yield _unpacked(data, Path(folder) / "photos")
     else:
-        found = "a file" if data.exists() else "nothing there"
+        found = "a file" if exists(data) else "nothing there"
         raise UsageError(
             f"expected --data to be a folder of photos or a .zip of one; received {data} "
             f"({found}); `python -m app.fetch drawn {data}` makes a sample to try with"
         )
+
+
+def _unpacked(archive: Path, target: Path) -> Path:
+    try:
+        return unpack_zip(archive, target)
+    except FetchError as error:
+        raise DataError(str(error)) from error
 
 
 def find_files(root: Path) -> list[LabelledFile]:
@@ -137,13 +145,13 @@ def _split_folders(folder: Path) -> dict[Split, Path]:
 
 
 def _labelled(folder: Path, *, root: Path, split: Split | None) -> list[LabelledFile]:
-    classes = _folders(folder)
-    if not classes:
-        return _flat(folder, root=root, split=split)
+    classes, flat = _folders(folder), _flat(folder, root=root, split=split)
+    if not classes or len({file.label for file in flat}) > 1:  # photos beside folders of originals
+        return flat
     return [
         LabelledFile(path, _name(path, root), child.name, split)
         for child in classes
-        for path in _files_below(child)
+        for path in files_below(child)
     ]
 
 
@@ -196,11 +204,12 @@ def _children(folder: Path) -> list[Path]:
         ) from error
 
 
-def _files_below(folder: Path) -> list[Path]:
+def files_below(folder: Path) -> list[Path]:
+    """List every file below a folder, hidden ones left out, sorted within each folder."""
     found = _files(folder)
     for child in _folders(folder):
         if not child.is_symlink():  # it could lead back here, and go round for ever
-            found += _files_below(child)
+            found += files_below(child)
     return sorted(found)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from app.runs import write_rows
+from app.tables import read_rows, write_rows
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,11 @@ def write_history(rows: Iterable[HistoryRow], path: Path) -> None:
 
 def read_history(path: Path) -> list[HistoryRow]:
     """Read what ``write_history`` wrote."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            HistoryRow(
-                stage=row["stage"],
-                epoch=int(row["epoch"]),
-                **{field.name: float(row[field.name]) for field in fields(HistoryRow)[2:]},
-            )
-            for row in csv.DictReader(file)
-        ]
+    return [
+        HistoryRow(
+            stage=row["stage"],
+            epoch=int(row["epoch"]),
+            **{field.name: float(row[field.name]) for field in fields(HistoryRow)[2:]},
+        )
+        for row in read_rows(path)
+    ]

@@ -35,6 +35,7 @@ SUFFIXES = {
     ".heic": "HEIF",
     ".heif": "HEIF",
 }
+VERSION = 1  # part of the cache's key: raise it when a file's decoded or resized pixels change
 MAX_PIXELS = 64_000_000  # 192 MB as RGB; a rotated copy beside it stays under 512 MiB
 
 # Size is checked here, before decoding, with a message of ours instead of a warning on stderr.
@@ -79,7 +80,9 @@ def decode(data: bytes) -> tuple[Pixels, str]:
                     f"the header announces {width}×{height} pixels, more than the "
                     f"{MAX_PIXELS // 1_000_000} million that are read; make it smaller"
                 )
-            return _to_rgb(image), str(image.format)
+            # MPO is what phones save: a JPEG with a second picture behind it.
+            found = "JPEG" if image.format == "MPO" else str(image.format)
+            return _to_rgb(image), found
     except UnidentifiedImageError:
         raise ImageError(f"not a photo: {_what_it_is(data)}") from None
     except ImageError:

@@ -19,7 +19,7 @@ from app.images import Pixels, load_image
 BATCH = 8  # photos at once: 8 at 256 pixels need some 250 MB, and more are not faster
 
 
-Loaded = tuple[Path, Pixels | ImageError]
+Loaded = tuple[str, Pixels | ImageError]
 
 
 class Classifier:
@@ -66,7 +66,7 @@ class Classifier:
         result: NDArray[np.float32] = self._session.run(["probabilities"], {"image": images})[0]
         return result
 
-    def answers(self, paths: Iterable[Path]) -> Iterator[Answer]:
+    def answers(self, paths: Iterable[str | Path]) -> Iterator[Answer]:
         """Answer for files, in their order, a batch at a time; decoding goes on meanwhile.
 
         A file that cannot be read gets an answer with ``error``; it does not stop the others.
@@ -93,8 +93,8 @@ class Classifier:
                 }
                 yield Answer(path, self.bundle.classes[int(row.argmax())], by_class, None)
 
-    def _load_batch(self, paths: Sequence[Path]) -> list[Loaded]:
-        return [(path, self._load(path)) for path in paths]
+    def _load_batch(self, paths: Sequence[str | Path]) -> list[Loaded]:
+        return [(str(path), self._load(Path(path))) for path in paths]
 
     def _load(self, path: Path) -> Pixels | ImageError:
         try:

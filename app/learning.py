@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,14 +24,13 @@ from app.files import SPLITS, Split
 from app.history import write_history
 from app.manifest import ManifestRow
 from app.model import build_classifier, copy_weights, open_layers, set_standardisation
-from app.photos import Photo, class_names, photos_of
-from app.runs import Run, write_rows
+from app.photos import Photo, Photos, class_names, photos_of
+from app.runs import Run
 from app.sources import Source, open_source
+from app.tables import write_rows
 from app.training import StageResult, logits_of, targets_of, train_stage
 from app.views import View
 from app.weights import RANDOM_WEIGHTS_WARNING, load_weights, set_weights, tensor_digest
-
-Photos = Mapping[Split, Sequence[Photo]]
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,7 @@ def learn(
     """Train as ``config`` says, export the bundle and return the contents of ``metrics.json``."""
     classes = class_names(rows)
     photos: Photos = {split: photos_of(rows, split, root) for split in SPLITS}
+    say(f"computing on {device_name()} in {resolve_precision(config.precision)}")
     model, digest = load_classifier(config, len(classes))
     with clock.phase("features"):
         source = open_source(config, model, digest, photos)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from app.atomic import open_whole
 from app.files import Split
+from app.tables import read_rows, write_rows
 
 Verdict = Literal["used", "skipped"]
 
@@ -41,17 +40,12 @@ class ManifestRow:
 
 def write_manifest(rows: Iterable[ManifestRow], path: Path) -> None:
     """Write the rows as CSV; names that are not valid UTF-8 keep their bytes."""
-    with open_whole(path) as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(ManifestRow)])
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    write_rows(map(asdict, rows), [field.name for field in fields(ManifestRow)], path)
 
 
 def read_manifest(path: Path) -> list[ManifestRow]:
     """Read what ``write_manifest`` wrote."""
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows: Iterable[dict[str, Any]] = csv.DictReader(file)
-        return [
-            ManifestRow(**{**row, "width": int(row["width"]), "height": int(row["height"])})
-            for row in rows
-        ]
+    return [
+        ManifestRow(**{**row, "width": int(row["width"]), "height": int(row["height"])})
+        for row in read_rows(path)
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,9 @@ class Photo:
     name: str
     content: str
     target: int
+
+
+Photos = Mapping[Split, Sequence[Photo]]
 
 
 def class_names(rows: Sequence[ManifestRow]) -> tuple[str, ...]:

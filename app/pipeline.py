@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from pathlib import Path
 
 from app.atomic import write_json
-from app.audit import audit
+from app.audit import audit, rows_of_others
 from app.clock import Clock
 from app.config import TrainConfig
 from app.console import quiet_native_stderr, say
-from app.errors import AppError
-from app.files import SPLITS, Split, data_folder, find_files
+from app.errors import AppError, UsageError
+from app.files import SPLITS, data_folder, find_files
 from app.manifest import ManifestRow, write_manifest
+from app.paths import exists, is_file
 from app.runs import Run, begin_run, refuse_existing
 from app.splits import SHARES, assign_splits
 
@@ -29,12 +31,14 @@ def run(config: TrainConfig) -> Run:
         AppError: with one line for the user, see ``app.errors``.
     """
     clock = Clock()
-    refuse_existing(config.runs, config.run)
+    refuse_what_cannot_work(config)
     with data_folder(config.data) as root:
         with clock.phase("audit"):
             files = find_files(root)
-            tell_splits({file.split for file in files})
-            rows = assign_splits(audit(files), seed=config.seed)
+            judged = audit(files)
+            rows = assign_splits(judged, seed=config.seed)
+            tell_splits(judged, rows)
+            rows += rows_of_others(root, files)
             tell_what_was_found(rows)
         this_run = begin_run(config.runs, config.run)
         write_json(config_values(config), this_run.config)
@@ -67,14 +71,36 @@ def config_values(config: TrainConfig) -> dict[str, object]:
     return {**values, "stages": [dataclasses.asdict(stage) for stage in config.stage_plan()]}
 
 
-def tell_splits(given: set[Split | None]) -> None:
-    """Say which splits the user's folders give and which are made."""
-    shares = ", ".join(f"{share:.0%} {split}" for split, share in SHARES.items())
-    missing = [split for split in SPLITS if split not in given]
-    if len(missing) == len(SPLITS):
+def refuse_what_cannot_work(config: TrainConfig) -> None:
+    """Raise ``UsageError`` for what would fail only after minutes of reading photos."""
+    refuse_existing(config.runs, config.run)
+    place = next(p for p in (config.runs, *config.runs.absolute().parents) if exists(p))
+    if not os.access(place, os.W_OK):
+        raise UsageError(
+            f"expected a place to write; received {config.runs} (permission denied); "
+            "choose another with --runs"
+        )
+    if config.weights not in (None, "none") and not is_file(config.weights):
+        raise UsageError(
+            f"expected --weights to be a file or 'none'; received {config.weights}, which is not "
+            "there; without --weights they are found or downloaded"
+        )
+
+
+def tell_splits(judged: list[ManifestRow], rows: list[ManifestRow]) -> None:
+    """Say which splits the user's folders give and which photos were moved to make the others."""
+    if not any(row.split for row in judged):
+        shares = ", ".join(f"{share:.0%} {split}" for split, share in SHARES.items())
         say(f"no splits given: photos are divided by their content into {shares}")
-    elif missing:
-        say(f"no {missing[0]} folder given: {SHARES[missing[0]]:.0%} of train become {missing[0]}")
+        return
+    for split in SPLITS[1:]:
+        pairs = zip(judged, rows, strict=True)
+        moved = [new.label for old, new in pairs if old.split == "train" and new.split == split]
+        if moved:
+            say(
+                f"{len(moved)} photos of train become {split}, which has none of "
+                f"{', '.join(sorted(set(moved)))}"
+            )
 
 
 def tell_what_was_found(rows: list[ManifestRow]) -> None:

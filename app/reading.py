@@ -20,6 +20,9 @@ def read_bytes(path: Path) -> bytes:
     """
     try:
         status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            next(path.iterdir(), None)  # says why if it cannot be listed
+            raise ImageError("a folder, not a photo")
         if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device could wait for ever
             raise ImageError("not a regular file")
         if status.st_size > MAX_BYTES:

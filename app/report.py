@@ -103,6 +103,7 @@ def execute(run: Run) -> Any:
             notebook,
             km=kernel,
             timeout=CELL_TIMEOUT,
+            startup_timeout=CELL_TIMEOUT,
             record_timing=False,
             extra_arguments=["--HistoryManager.enabled=False"],
         )
@@ -122,8 +123,9 @@ def execute(run: Run) -> Any:
             )
         except CellExecutionError as error:
             reason = f"{error.ename}: {error.evalue}"
-        except (CellTimeoutError, DeadKernelError) as error:
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        except (CellTimeoutError, DeadKernelError, RuntimeError, OSError) as error:
+            # RuntimeError: the kernel did not start; OSError: no loopback, no disk.
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         else:
             return notebook
     raise AppError(

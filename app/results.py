@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shlex
@@ -19,6 +18,7 @@ from app.errors import BundleError, UsageError
 from app.history import HistoryRow, read_history
 from app.manifest import ManifestRow, read_manifest
 from app.runs import Run, newest_complete_run
+from app.tables import read_rows
 
 RUN_VARIABLE = "CATS_DOGS_RUN"
 
@@ -186,13 +186,8 @@ def check_complete(run: Run) -> None:
         )
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return list(csv.DictReader(file))
-
-
 def _read_predictions(path: Path, split: str, classes: Sequence[str]) -> Predictions:
-    rows = [row for row in _read_rows(path) if row["split"] == split]
+    rows = [row for row in read_rows(path) if row["split"] == split]
     return Predictions(
         names=tuple(row["name"] for row in rows),
         targets=np.array([classes.index(row["label"]) for row in rows], np.int64),

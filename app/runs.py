@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from app.atomic import open_whole
 from app.bundle import DESCRIPTION_FILE
 from app.errors import BundleError, UsageError
+from app.paths import exists, is_folder
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Run:
 
     @property
     def history(self) -> Path:
-        """A row an epoch (``app.training.HistoryRow``)."""
+        """A row an epoch (``app.history.HistoryRow``)."""
         return self.folder / "history.csv"
 
     @property
@@ -90,11 +88,12 @@ def begin_run(runs: Path, name: str | None) -> Run:
 
 
 def refuse_existing(runs: Path, name: str | None) -> None:
-    """Raise ``UsageError`` when there is a run of that name already."""
-    if name is not None and (runs / name).exists():
+    """Raise ``UsageError`` when there is a run of that name already, finished or not."""
+    if name is not None and exists(runs / name):
+        state = "is finished" if Run(runs / name).is_complete() else "was begun and not finished"
         raise UsageError(
-            f"expected a new run; received {runs / name}, which exists; "
-            "give another name with --run"
+            f"expected a new run; received {runs / name}, which {state}; "
+            "give another name with --run, or remove that folder"
         )
 
 
@@ -104,7 +103,8 @@ def newest_complete_run(runs: Path) -> Run:
     Raises:
         BundleError: when no run there is complete.
     """
-    found = [Run(folder) for folder in runs.iterdir() if folder.is_dir()] if runs.is_dir() else []
+    folders = runs.iterdir() if is_folder(runs) else ()
+    found = [Run(f) for f in folders if f.is_dir() and not f.name.startswith(".")]
     complete = [run for run in found if run.is_complete()]
     if not complete:
         unfinished = f", only {len(found)} unfinished" if found else ""
@@ -113,14 +113,6 @@ def newest_complete_run(runs: Path) -> Run:
             "train one with `python train.py --data DIR`, or name a bundle with --bundle"
         )
     return max(complete, key=lambda run: (_finished(run), run.folder.name))
-
-
-def write_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], path: Path) -> None:
-    """Write a CSV file, whole or not at all."""
-    with open_whole(path) as file:
-        writer = csv.DictWriter(file, list(columns))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _finished(run: Run) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import keras
 import numpy as np
@@ -17,12 +17,11 @@ from app.features import FeatureSpec, FeatureStore, compute_features, fits_on_di
 from app.files import Split
 from app.frozen import frozen_prefix
 from app.model import row_bytes, suffix
-from app.photos import Photo
+from app.photos import Photos
 from app.training import Float32s, ViewBatches
 from app.views import View, load_batches, load_views
 
 FEATURES_FOLDER = ".features"  # in the folder of the runs, which share it
-Photos = Mapping[Split, Sequence[Photo]]
 
 
 class Source(Protocol):
@@ -61,13 +60,10 @@ def open_source(config: TrainConfig, model: keras.Model, digest: str, photos: Ph
         for photo in photos[split]
         for number in range(config.views if split == "train" else 1)
     ]
-    folder = config.runs / FEATURES_FOLDER
-    fits, why = fits_on_disk(folder, row_bytes(model, cuts), len(wanted))
-    if config.cache == "off" or (config.cache == "auto" and not fits):
-        if config.cache == "auto":
-            say(f"cache off: fresh views every epoch, because the cache would not fit ({why})")
+    if config.cache == "off":
+        say("cache off: every epoch draws a fresh view of each photo; --views has no part in it")
         return FreshSource(config, model, photos)
-    say(f"cache on disk: {config.views} view(s) of each training photo ({why})")
+    folder = config.runs / FEATURES_FOLDER
     stores = {
         cut: FeatureStore(
             folder,
@@ -81,8 +77,15 @@ def open_source(config: TrainConfig, model: keras.Model, digest: str, photos: Ph
         )
         for cut in cuts
     }
+    lacking = [view for view in wanted if any(view not in store for store in stores.values())]
+    fits, why = fits_on_disk(folder, row_bytes(model, cuts), len(lacking))
+    if config.cache == "auto" and not fits:
+        say(f"cache off: fresh views every epoch, because the cache would not fit ({why})")
+        return FreshSource(config, model, photos)
+    known = len(wanted) - len(lacking)
+    say(f"cache on disk: {known} views are there, {len(lacking)} to be computed ({why})")
     frozen = frozen_prefix(model, cuts, precision)
-    compute_features(frozen, [stores[cut] for cut in cuts], wanted, config.image_size)
+    compute_features(frozen, [stores[cut] for cut in cuts], lacking, config.image_size)
     return CachedSource(config, model, photos, stores)
 
 
@@ -94,7 +97,7 @@ class CachedSource:
     model: keras.Model
     photos: Photos
     stores: Mapping[str, FeatureStore]
-    name: Literal["disk", "off"] = "disk"
+    name: ClassVar[Literal["disk", "off"]] = "disk"
 
     def part(self, stage: Stage) -> keras.Model:
         """Return the network above the stage's cut."""
@@ -126,7 +129,7 @@ class FreshSource:
     config: TrainConfig
     model: keras.Model
     photos: Photos
-    name: Literal["disk", "off"] = "off"
+    name: ClassVar[Literal["disk", "off"]] = "off"
 
     def part(self, stage: Stage) -> keras.Model:
         """Return the whole network."""
@@ -141,6 +144,7 @@ class FreshSource:
             batch_size=stage.batch_size,
             seed=self.config.seed,
             shuffle=shuffle,
+            first_epoch=self._epochs_before(stage),
         )
 
     def training_features(self) -> Float32s:
@@ -149,6 +153,11 @@ class FreshSource:
         views = [View(photo, 0, self.config.seed) for photo in self.photos["train"]]
         parts = [frozen(images)[0] for images in load_batches(views, self.config.image_size)]
         return np.concatenate(parts)
+
+    def _epochs_before(self, stage: Stage) -> int:
+        """Return how many epochs earlier stages may have had: their views are not shown again."""
+        plan = self.config.stage_plan()
+        return sum(earlier.epochs for earlier in plan[: plan.index(stage)])
 
     def _pixels(self, views: Sequence[View]) -> NDArray[Any]:
         return load_views(views, self.config.image_size).astype(np.float32)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+
 from rich.console import Console
 from rich.table import Table
 
+from app.config import TrainConfig
 from app.runs import Run
 
 
@@ -23,7 +26,7 @@ def print_summary(run: Run) -> None:
             f"{stage['validation']['accuracy']:.4f}",
             f"{stage['validation']['log_loss']:.4f}",
         )
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, emoji=False)
     console.print(table)
     test = metrics["test"]
     low, high = test["accuracy_interval_95"]
@@ -32,8 +35,11 @@ def print_summary(run: Run) -> None:
         f"log-loss {test['log_loss']:.4f}, on {test['n']} photos that had no part in training.",
         markup=False,
     )
+    ask = "python predict.py"
+    if run.folder.parent != TrainConfig.runs:
+        ask += f" --bundle {shlex.quote(str(run.bundle))}"
     console.print(
         f"Everything lies in {run.folder} (photos read and trained in "
-        f"{metrics['seconds']['total']:.0f} s). Now: python predict.py PHOTO",
+        f"{metrics['seconds']['total']:.0f} s). Now: {ask} PHOTO",
         markup=False,
     )

@@ -48,6 +48,7 @@ class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
         batch_size: photos a batch.
         seed: of the views and of the order.
         shuffle: another order in every epoch; False keeps the photos' order and view 0.
+        first_epoch: the number of the first epoch, which decides the views and the order.
     """
 
     def __init__(
@@ -59,11 +60,12 @@ class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
         batch_size: int,
         seed: int,
         shuffle: bool,
+        first_epoch: int = 0,
     ) -> None:
         super().__init__()
         self.photos, self.fetch, self.views = photos, fetch, views
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
-        self.epoch = 0
+        self.epoch = first_epoch
         self._new_order()
 
     def __len__(self) -> int:

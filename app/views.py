@@ -8,15 +8,20 @@ and the numbers come from NumPy, whose streams are the same everywhere.
 from __future__ import annotations
 
 import math
+import os
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from app.errors import AppError, ImageError
 from app.images import Pixels, read_image, resize
 from app.photos import Photo
+from app.reading import read_bytes
 
 MIN_AREA = 0.5  # share of the photo that a crop keeps at least: the animal stays in it
 MAX_STRETCH = 4 / 3  # a crop's aspect differs from the photo's by this factor at most
@@ -39,8 +44,22 @@ class View:
         return f"{self.photo.content}/{self.number}/{self.seed if self.number else 0}"
 
     def pixels(self, size: int) -> Pixels:
-        """Decode the photo and draw the view: uint8 ``(size, size, 3)``."""
-        image = read_image(self.photo.path)
+        """Decode the photo and draw the view: uint8 ``(size, size, 3)``.
+
+        Raises:
+            AppError: when the photo is no longer the file that the audit saw.
+        """
+        try:
+            data = read_bytes(self.photo.path)
+            reason = "" if sha256(data).hexdigest() == self.photo.content else "other bytes"
+        except ImageError as error:
+            reason = str(error)
+        if reason:
+            raise AppError(
+                f"expected {self.photo.path} as it was when training began; received: {reason}; "
+                "leave the photos alone meanwhile, and train again"
+            )
+        image = read_image(data)
         return make_view(image, size, content=self.photo.content, view=self.number, seed=self.seed)
 
 
@@ -72,18 +91,21 @@ def make_view(photo: Pixels, size: int, *, content: str, view: int, seed: int) -
 
 def load_views(wanted: Sequence[View], size: int) -> Pixels:
     """Return the pixels of some views: uint8 ``(n, size, size, 3)``."""
-    return np.stack([view.pixels(size) for view in wanted])
+    (images,) = load_batches(wanted, size, len(wanted))
+    return images
 
 
 def load_batches(wanted: Sequence[View], size: int, batch: int = BATCH) -> Iterator[Pixels]:
-    """Yield uint8 batches ``(≤ batch, size, size, 3)``, decoded in threads one batch ahead."""
-    with ThreadPoolExecutor() as pool:
-        groups = [wanted[i : i + batch] for i in range(0, len(wanted), batch)]
-        waiting = [pool.submit(load_views, group, size) for group in groups[:2]]
-        for number in range(len(groups)):
-            if number + 2 < len(groups):
-                waiting.append(pool.submit(load_views, groups[number + 2], size))
-            yield waiting.pop(0).result()
+    """Yield uint8 batches ``(≤ batch, size, size, 3)``, decoded in threads up to two ahead."""
+    groups = [wanted[start : start + batch] for start in range(0, len(wanted), batch)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        waiting: deque[list[Future[Pixels]]] = deque()
+        for group in groups:
+            waiting.append([pool.submit(view.pixels, size) for view in group])
+            if len(waiting) > 2:
+                yield np.stack([future.result() for future in waiting.popleft()])
+        for futures in waiting:
+            yield np.stack([future.result() for future in futures])
 
 
 def _random_box(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import zlib
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from app.photos import Photo
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (48, 32)) -> Image.Image:
@@ -21,6 +24,11 @@ def make_photo(path: Path, seed: int = 0, size: tuple[int, int] = (48, 32)) -> P
     path.parent.mkdir(parents=True, exist_ok=True)
     picture(seed, size).save(path)
     return path
+
+
+def as_photo(path: Path, target: int = 0) -> Photo:
+    """Return a file as the audit would: with the hash of its content."""
+    return Photo(path, path.name, sha256(path.read_bytes()).hexdigest(), target)
 
 
 def class_folders(root: Path, counts: dict[str, int]) -> Path:

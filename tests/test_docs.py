@@ -69,3 +69,10 @@ def test_the_data_page_names_each_set_with_its_digest():
     for photo_set in PHOTO_SETS.values():
         assert f"{photo_set.size:,}" in page
         assert photo_set.sha256 is None or photo_set.sha256 in page
+
+
+def test_every_room_is_on_the_map():
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    rooms = [f"app/{path.name}" for path in sorted((ROOT / "app").glob("*.py"))]
+    missing = [room for room in rooms if f"`{room}`" not in design and "__" not in room]
+    assert missing == []

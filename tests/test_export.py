@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import onnxruntime
 import pytest
+from photos import as_photo
 from PIL import Image
 
 from app.bundle import Bundle, file_sha256
@@ -15,7 +16,6 @@ from app.frozen import frozen_prefix
 from app.inference import Classifier
 from app.model import CUTS, build_classifier, prefix
 from app.onnx_graph import to_onnx
-from app.photos import Photo
 from app.views import View, load_views
 
 SIZE = 32
@@ -44,7 +44,7 @@ def views(tmp_path_factory) -> list[View]:
     for number in range(9):
         path = folder / f"{number}.png"
         Image.fromarray(generator.integers(0, 256, (40, 50, 3), np.uint8)).save(path)
-        result.append(View(Photo(path, path.name, f"{number:064x}", 0), 0, seed=0))
+        result.append(View(as_photo(path), 0, seed=0))
     return result
 
 

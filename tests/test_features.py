@@ -3,10 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from photos import as_photo
 from PIL import Image
 
 from app.features import BLOCK_ROWS, FeatureSpec, FeatureStore, compute_features, fits_on_disk
-from app.photos import Photo
 from app.views import View, load_views
 
 SPEC = FeatureSpec(cut="pooled", backbone="vgg16", weights="w", image_size=8, precision="float32")
@@ -30,7 +30,7 @@ def views(tmp_path: Path) -> list[View]:
     for number in range(5):
         path = tmp_path / f"{number}.png"
         Image.fromarray(generator.integers(0, 256, (20, 30, 3), np.uint8)).save(path)
-        photo = Photo(path, path.name, f"{number:064x}", 0)
+        photo = as_photo(path)
         result += [View(photo, 0, seed=7), View(photo, 1, seed=7)]
     return result
 
@@ -117,3 +117,15 @@ def test_the_free_disk_decides(tmp_path):
     fits, why = fits_on_disk(tmp_path, 10**15, 10)
     assert not fits
     assert "10000000.0 GB" in why
+
+
+def test_many_blocks_need_few_open_files(tmp_path, views):
+    """MacOS allows a process 256 open files; a block is opened when it is read."""
+    store = FeatureStore(tmp_path / "cache", SPEC)
+    many = [View(views[0].photo, number, seed=0) for number in range(200)]
+    for view in many:
+        store.append([view.key], np.zeros((1, 3)))
+    reopened = FeatureStore(tmp_path / "cache", SPEC)
+    before = len(list(Path("/dev/fd").iterdir()))
+    assert len(reopened.gather(many)) == len(many)
+    assert len(list(Path("/dev/fd").iterdir())) - before <= 64

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from photos import class_folders, make_photo
 
-from app.errors import DataError, FetchError, UsageError
+from app.audit import rows_of_others
+from app.errors import DataError, UsageError
 from app.files import SPLIT_NAMES, data_folder, find_files
 
 CATS_AND_DOGS = {("cat/0.jpg", "cat", None), ("dog/0.jpg", "dog", None)}
@@ -322,7 +324,7 @@ def test_the_unpacked_folder_goes_after_an_error_too(tmp_path: Path) -> None:
 
 def test_a_damaged_zip_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"PK\x03\x04 not really")
-    with pytest.raises(FetchError, match="damaged"), data_folder(tmp_path / "a.zip"):
+    with pytest.raises(DataError, match="damaged"), data_folder(tmp_path / "a.zip"):
         pass
 
 
@@ -334,3 +336,30 @@ def test_what_is_no_folder_is_refused_with_a_remedy(tmp_path: Path, name: str, r
         data_folder(tmp_path / name),
     ):
         pass
+
+
+# ---- What fits no layout is not lost ----
+
+
+def test_breeds_of_two_words_are_classes(tmp_path: Path) -> None:
+    for name in ("american_bulldog_12.jpg", "Abyssinian_1.jpg", "great dane (3).jpg"):
+        make_photo(tmp_path / name)
+    labels = {file.label for file in find_files(tmp_path)}
+    assert labels == {"american_bulldog", "abyssinian", "great dane"}
+
+
+@pytest.mark.parametrize("folders", [["originals"], ["originals", "thumbs"]])
+def test_labelled_photos_win_over_folders_beside_them(tmp_path: Path, folders: list[str]) -> None:
+    for name in ("cat.0.jpg", "dog.0.jpg", *(f"{folder}/x.jpg" for folder in folders)):
+        make_photo(tmp_path / name)
+    assert {file.label for file in find_files(tmp_path)} == {"cat", "dog"}
+
+
+def test_other_files_get_a_row_with_the_reason(tmp_path: Path) -> None:
+    class_folders(tmp_path, {"train/cat": 1, "train/dog": 1, "test/cat": 1, "test/dog": 1})
+    make_photo(tmp_path / "dev" / "cat" / "0.jpg")
+    make_photo(tmp_path / "loose.jpg")
+    (tmp_path / ".hidden").touch()
+    rows = rows_of_others(tmp_path, find_files(tmp_path))
+    assert sorted(row.name for row in rows) == ["dev/cat/0.jpg", "loose.jpg"]
+    assert {(row.verdict, row.reason) for row in rows} == {("skipped", "its place tells no class")}

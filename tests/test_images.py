@@ -334,7 +334,7 @@ def test_a_truncated_file_is_refused(kind: str, tenths: int) -> None:
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="not a regular file"):
+    with pytest.raises(ImageError, match="a folder, not a photo"):
         read_image(tmp_path)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from photos import make_photo
 
+from app.errors import AppError
 from app.images import load_image
 from app.photos import Photo
 from app.views import MIN_AREA, View, _random_box, load_batches, load_views, make_view
@@ -19,6 +20,17 @@ CONTENT = hashlib.sha256(b"a photo").hexdigest()
 def view(path: Path, number: int = 0, seed: int = 0) -> View:
     content = hashlib.sha256(path.read_bytes()).hexdigest()
     return View(Photo(path, path.name, content, 0), number, seed)
+
+
+@pytest.mark.parametrize("change", ["removed", "other bytes"])
+def test_a_photo_that_changed_since_the_audit_is_named(tmp_path: Path, change: str) -> None:
+    path = make_photo(tmp_path / "photo.jpg")
+    seen = view(path)
+    path.unlink()
+    if change == "other bytes":
+        make_photo(path, seed=5)
+    with pytest.raises(AppError, match=r"photo\.jpg as it was"):
+        seen.pixels(64)
 
 
 def random_photo(height: int = 40, width: int = 60) -> np.ndarray:
