@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -30,16 +31,28 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None)
         sys.stdout.flush()  # here, where a closed pipe or a full disk can still be answered
         return code
     except AppError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        _tell(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader (`| head`) has gone; a second complaint at interpreter exit is avoided too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader (`| head`) has gone
+        _abandon_stdout()
         return 1
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+        _tell(f"{error.strerror or error}{where}")
+        _abandon_stdout()
         return 1
+
+
+def _tell(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _abandon_stdout() -> None:
+    """Let what is still buffered go nowhere: Python would complain again when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()  # unless it still can be written
+    with contextlib.suppress(OSError, ValueError):  # a test's stdout is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

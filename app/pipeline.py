@@ -58,7 +58,7 @@ def run(config: TrainConfig) -> Run:
         try:
             write_report(this_run)
         except AppError as error:  # the run itself is whole; a page can be made later
-            say(str(error))
+            say(f"no report yet: {error}; again: python -m app.report {this_run.folder}")
     return this_run
 
 

@@ -130,7 +130,7 @@ def execute(run: Run) -> Any:
             return notebook
     raise AppError(
         f"expected the report's cells to run on {run.folder}; received {reason}; the run itself "
-        f"is whole; mend the cause, then `python -m app.report {run.folder}`"
+        f"is whole"
     )
 
 

@@ -116,7 +116,8 @@ def newest_complete_run(runs: Path) -> Run:
 
 
 def _finished(run: Run) -> str:
+    """Return the time in ``metrics.json``; empty, which is before all others, when damaged."""
     try:
-        return str(run.read_metrics().get("finished", ""))
-    except ValueError:
+        return str(run.read_metrics()["finished"] or "")
+    except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -186,7 +186,7 @@ def help_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", [f for f in FIELDS if f != "head_dropout"])
+@pytest.mark.parametrize("name", FIELDS)
 def test_help_says_the_sentence_of_every_field(name: str, help_text: str) -> None:
     beginning = " ".join(help_of(TrainConfig, name).split()[:2])
     assert beginning in help_text

@@ -1,7 +1,9 @@
 """The whole road, as a user walks it, on a few drawn pictures and a network of random weights."""
 
+import contextlib
 import csv
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -12,19 +14,26 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
+import app.export
+import app.features
+import app.report
 import predict
 import train
+from app.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
 from app.cli import run
 from app.drawn import draw_sample
+from app.errors import AppError, ExportError
 from app.evaluation import probabilities_of
 from app.images import load_image
 from app.manifest import read_manifest
 from app.runs import Run, newest_complete_run
 
 ROOT = Path(__file__).parent.parent
-# As little as shows every step: 12 pictures a class of which some train, 32 pixels.
-FLAGS = ["--weights", "none", "--image-size", "32", "--views", "2", "--epochs", "1", "--seed", "3"]
+# As little as shows every step: 12 pictures a class of which some train, 32 pixels. With so few
+# pictures an epoch is one step, and the first step's rate is 0: three of them change something.
+FLAGS = ["--weights", "none", "--image-size", "32", "--views", "2", "--epochs", "3", "--seed", "3"]
 
 
 def fingerprint(folder: Path) -> dict[str, tuple[str, int]]:
@@ -40,6 +49,9 @@ def fingerprint(folder: Path) -> dict[str, tuple[str, int]]:
 def photos(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "drawn"
     draw_sample(folder, per_class=12)
+    for path in folder.glob("dog/*.jpg"):  # bluish: random filters see colours, not shapes
+        with Image.open(path) as image:
+            Image.blend(image, Image.new("RGB", image.size, "navy"), 0.3).save(path)
     (folder / "dog" / "broken.jpg").write_bytes(b"\xff\xd8 no photo")
     return folder
 
@@ -54,6 +66,38 @@ def trained(photos, tmp_path_factory) -> Run:
     return Run(runs / "first")
 
 
+@pytest.fixture(scope="module")
+def second(photos, trained, tmp_path_factory) -> tuple[Run, int, str, str]:
+    """Train once more beside ``trained``; return the run, exit code, stdout and stderr.
+
+    The cache must do, and the report fails at the end.
+    """
+
+    def never(*_: object) -> None:
+        raise AssertionError("the frozen prefix was computed again")
+
+    def fails(*_: object) -> None:
+        raise AppError("expected a kernel; received none")
+
+    runs = tmp_path_factory.mktemp("again") / "runs"
+    shutil.copytree(trained.folder.parent, runs)
+    metrics = Run(runs / "first").read_metrics()
+    earlier = "2026-01-01T00:00:00+00:00"  # times in metrics.json are whole seconds
+    Run(runs / "first").metrics.write_text(json.dumps({**metrics, "finished": earlier}))
+    # By name this one is not the last; only by the time.
+    argv = ["--data", str(photos), "--runs", str(runs), "--run", "a-second", "--stages", "head"]
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(app.features, "load_batches", never)
+        patch.setattr(app.report, "write_report", fails)
+        code = run(train.main, [*argv, *FLAGS])
+    return Run(runs / "a-second"), code, out.getvalue(), err.getvalue()
+
+
 @pytest.fixture
 def ask(trained, capsys):
     """Call predict.py in this process: arguments → exit code and stdout."""
@@ -63,6 +107,14 @@ def ask(trained, capsys):
         return code, capsys.readouterr().out
 
     return call
+
+
+def predictions_of(trained: Run, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Targets ``(n,)`` and probabilities ``(n, 2)``, as ``predictions.csv`` has them."""
+    with trained.predictions.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == split]
+    targets = np.array([["cat", "dog"].index(row["label"]) for row in rows])
+    return targets, np.array([[float(row["p_cat"]), float(row["p_dog"])] for row in rows])
 
 
 def files_of(folder: Path) -> list[str]:
@@ -84,7 +136,8 @@ def test_a_run_is_a_folder(trained):
 
 def test_the_manifest_names_every_file_with_its_verdict(trained, photos):
     rows = {row.name: row for row in read_manifest(trained.manifest)}
-    assert set(rows) == {f"{path.parent.name}/{path.name}" for path in photos.glob("*/*")}
+    files = {str(path.relative_to(photos)) for path in photos.rglob("*") if path.is_file()}
+    assert set(rows) == files
     assert rows["dog/broken.jpg"].verdict == "skipped"
     assert "beginning of a JPEG" in rows["dog/broken.jpg"].reason
     used = [row for row in rows.values() if row.verdict == "used"]
@@ -128,12 +181,35 @@ def test_predictions_and_metrics_tell_the_same(trained):
     assert all(abs(float(row["p_cat"]) + float(row["p_dog"]) - 1) < 1e-5 for row in rows)
 
 
+def test_the_run_learned_something(trained):
+    """Else every probability is 0.5, and the tests that compare them say nothing."""
+    assert trained.read_metrics()["stages"][0]["kept_epoch"] > 0
+    for split in ("validation", "test"):
+        probabilities = predictions_of(trained, split)[1]
+        assert np.ptp(probabilities[:, 0]) > 0.2
+
+
+def test_the_temperature_is_the_best_one_for_validation(trained):
+    """Contract 7: dividing the logits by another one gives validation a higher log-loss."""
+    stored = trained.read_metrics()["temperature"]
+    targets, probabilities = predictions_of(trained, "validation")
+
+    def loss(temperature: float) -> float:
+        again = probabilities_of(np.log(probabilities) * stored / temperature)
+        return float(-np.log(again[np.arange(len(targets)), targets]).mean())
+
+    others = np.geomspace(MIN_TEMPERATURE, MAX_TEMPERATURE, 400)
+    assert loss(stored) == pytest.approx(trained.read_metrics()["validation"]["log_loss"], rel=1e-3)
+    assert loss(stored) <= min(map(loss, others)) + 1e-4
+    assert stored == pytest.approx(min(others, key=loss), rel=0.03)
+
+
 def test_config_repeats_the_run(trained, photos):
     config = json.loads(trained.config.read_text())
     assert config["data"] == str(photos)
     assert [(stage["name"], stage["epochs"]) for stage in config["stages"]] == [
-        ("head", 1),
-        ("block5", 1),
+        ("head", 3),
+        ("block5", 3),
     ]
     assert (config["seed"], config["views"], config["image_size"]) == (3, 2, 32)
 
@@ -159,22 +235,68 @@ def test_all_roads_to_an_answer_agree(trained, photos, ask):
             np.testing.assert_allclose(list(batch[name].values()), other, atol=1e-3)
 
 
-def test_a_second_run_computes_no_features_again(trained, photos, monkeypatch):
-    import app.features
+def test_a_second_run_computes_no_features_again(second):
+    run, code, _, err = second
+    assert code == 0, err
+    assert run.is_complete()
+    assert run.read_metrics()["cache"] == "disk"
 
-    def never(*_: object) -> None:
-        raise AssertionError("the frozen prefix was computed again")
 
-    monkeypatch.setattr(app.features, "load_batches", never)
-    argv = ["--data", str(photos), "--runs", str(trained.folder.parent), "--run", "second"]
-    assert run(train.main, [*argv, "--no-report", "--stages", "head", *FLAGS]) == 0
-    assert newest_complete_run(trained.folder.parent).folder.name == "second"
-    shutil.rmtree(trained.folder.parent / "second")
+def test_the_newest_run_answers(second, photos, capsys):
+    """Not the last by name."""
+    newest, runs = second[0], second[0].folder.parent
+    assert newest_complete_run(runs) == newest
+    photo = str(photos / "cat" / "cat.1.jpg")
+    answers = []
+    for more in ([], ["--run", "a-second"], ["--run", "first"]):
+        assert run(predict.main, ["--runs", str(runs), "--json", *more, photo]) == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1] != answers[2]
+
+
+def test_a_report_that_fails_does_not_spoil_the_run(second):
+    run, code, out, err = second
+    assert code == 0
+    assert not run.report.exists()
+    assert out.startswith("stage ")
+    assert "Test accuracy" in out
+    said = err.splitlines()
+    assert "Traceback" not in err
+    (reason,) = [line for line in said if "expected a kernel; received none" in line]
+    assert f"python -m app.report {run.folder}" in reason
+
+
+def test_an_export_that_fails_leaves_an_unfinished_run(
+    photos, trained, tmp_path, capsys, monkeypatch
+):
+    """Contract 2: ``metrics.json`` comes last, and nothing is left of the bundle."""
+
+    def disagrees(folder: Path, *_: object) -> None:
+        assert (folder / "model.onnx").is_file()
+        raise ExportError("expected agreement;\nreceived none")
+
+    monkeypatch.setattr(app.export, "check_parity", disagrees)
+    runs = tmp_path / "runs"
+    shutil.copytree(trained.folder.parent / ".features", runs / ".features")
+    argv = ["--data", str(photos), "--runs", str(runs), "--run", "bad", "--stages", "head"]
+    assert run(train.main, [*argv, *FLAGS]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1] == "error: expected agreement; received none"
+    assert "Traceback" not in err
+    left = {path.name for path in (runs / "bad").iterdir()}
+    assert "config.json" in left
+    assert not left & {"metrics.json", "bundle", "report.html"}
+    assert not [name for name in left if name.startswith(".")]
+
+    assert run(predict.main, ["--runs", str(runs), str(photos / "cat" / "cat.1.jpg")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "received none, only 1 unfinished" in line  # .features is no run
 
 
 def test_cache_off_walks_the_same_road(photos, tmp_path):
     argv = ["--data", str(photos), "--runs", str(tmp_path), "--run", "off", "--cache", "off"]
-    assert run(train.main, [*argv, "--no-report", *FLAGS]) == 0
+    assert run(train.main, [*argv, "--no-report", *FLAGS, "--epochs", "1"]) == 0
     assert Run(tmp_path / "off").read_metrics()["cache"] == "off"
     assert not (tmp_path / ".features").exists()
 
@@ -205,9 +327,31 @@ def test_folder_pattern_and_stdin_give_the_same_answers(photos, ask, monkeypatch
 
 
 def open_bytes(data: bytes) -> object:
-    import io
-
     return io.TextIOWrapper(io.BytesIO(data))
+
+
+def test_a_path_comes_back_as_it_was_given(photos, ask, monkeypatch):
+    monkeypatch.chdir(photos)
+    given = ["./cat/cat.1.jpg", "cat//cat.2.jpg", "dog/../cat/cat.1.jpg"]
+    out = ask("--json", *given)[1]
+    assert [json.loads(line)["path"] for line in out.splitlines()] == given
+
+
+def test_a_pattern_that_matches_a_dangling_link_ends(ask, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a*.jpg").symlink_to("nowhere")
+    code, out = ask("--json", "a*.jpg")
+    assert code == 1
+    assert "No such file" in json.loads(out)["error"]
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may list every folder")
+def test_a_folder_that_cannot_be_listed_is_reported(photos, ask, tmp_path):
+    shutil.copy(photos / "cat" / "cat.1.jpg", tmp_path)
+    (tmp_path / "closed").mkdir(mode=0o000)
+    code, out = ask("--json", str(tmp_path))
+    assert code == 1
+    assert "Permission denied" in out
 
 
 def test_odd_names_are_answered_without_a_traceback(photos, trained, tmp_path):

@@ -5,7 +5,9 @@ import keras
 import numpy as np
 import pytest
 
-from app.config import STAGES, Stage
+from app.config import STAGES, Stage, TrainConfig
+from app.evaluation import probabilities_of, score
+from app.learning import calibrated_answers
 from app.photos import Photo
 from app.training import ViewBatches, logits_of, targets_of, train_stage
 
@@ -68,6 +70,26 @@ def test_fresh_views_never_repeat():
     assert len(set(seen)) == 10
 
 
+@pytest.mark.parametrize("views", [3, None], ids=["cached", "fresh"])
+def test_a_real_fit_asks_for_another_view_of_each_photo_in_each_epoch(views):
+    """Augmentation that freezes at the first epoch's views looks like training, and is worse."""
+    shown: dict[int, set[tuple[str, int]]] = {}
+
+    def recording(wanted):
+        # Keras looks at some batches before the first epoch; asking twice is no matter here.
+        shown.setdefault(train.epoch, set()).update((v.photo.name, v.number) for v in wanted)
+        return fetch(wanted)
+
+    train = ViewBatches(PHOTOS, recording, views=views, batch_size=8, seed=0, shuffle=True)
+    stage = replace(STAGE, epochs=3, patience=3)
+    assert train_stage(network(), stage, train, batches(shuffle=False)).epochs == 3
+    epochs = [asked for asked in shown.values() if len(asked) == len(PHOTOS)]
+    assert len(epochs) == 3
+    for photo in PHOTOS:
+        numbers = [number for asked in epochs for name, number in asked if name == photo.name]
+        assert len(set(numbers)) == len(numbers) == 3
+
+
 def test_unshuffled_batches_are_the_photos_themselves_in_order():
     sequence = batches(shuffle=False, batch_size=16)
     sequence.on_epoch_end()
@@ -92,7 +114,27 @@ def test_a_stage_learns_and_reports_the_scores_of_the_weights_it_keeps():
         np.testing.assert_array_equal(old, new)
 
 
-def test_the_best_weights_are_kept_not_the_last():
+@pytest.mark.parametrize("patience", [2, 9], ids=["stopped early", "ran to the end"])
+def test_the_best_epoch_lies_in_the_middle(patience):
+    """After a few epochs the fresh views say the opposite: what was learned is unlearned."""
+
+    def turning(views):
+        return fetch(views) * np.array([[-1 if view.number > 3 else 1] for view in views])
+
+    model, validation = network(), batches(shuffle=False)
+    train = ViewBatches(PHOTOS, turning, views=None, batch_size=8, seed=0, shuffle=True)
+    stage = replace(STAGE, epochs=9, patience=patience)
+    result = train_stage(model, stage, train, validation)
+    losses = [row.validation_loss for row in result.history]
+    kept = result.kept_epoch
+    assert 1 < kept < result.epochs == (kept + 2 if patience == 2 else 9)
+    assert losses[-1] > 1.5 * losses[kept - 1]
+    held = score(targets_of(PHOTOS), probabilities_of(logits_of(model, validation)))
+    assert held.log_loss == pytest.approx(losses[kept - 1], rel=1e-4) == min(losses)
+    assert result.validation == held
+
+
+def test_a_stage_that_only_harms_changes_nothing():
     """With wrong labels in training every epoch makes validation worse: nothing may change."""
     wrong = [replace(photo, target=1 - photo.target) for photo in PHOTOS]
     model = network()
@@ -121,3 +163,40 @@ def test_stages_open_ever_more_at_ever_lower_rates():
     for upper, lower in itertools.pairwise(stages):
         assert set(upper.opens) < set(lower.opens)
         assert upper.learning_rate > lower.learning_rate
+
+
+def test_the_temperature_is_fitted_on_validation_not_on_test():
+    """Contract 7: with equally sure logits, 10 of 40 mistakes ask for another one than 4 do."""
+    mistakes = {"validation": 10, "test": 4}
+    photos = {
+        split: [
+            replace(p, target=1 - p.target if n < wrong else p.target) for n, p in enumerate(PHOTOS)
+        ]
+        for split, wrong in mistakes.items()
+    }
+
+    class Sure:
+        """A source of logits: 2 for the class that a photo shows, -2 for the other."""
+
+        def part(self, stage):
+            return keras.Sequential([keras.Input((2,)), keras.layers.Identity()])
+
+        def batches(self, stage, split):
+            return ViewBatches(
+                photos[split],
+                lambda views: np.array(
+                    [[-2, 2] if int(v.photo.content, 16) % 2 else [2, -2] for v in views],
+                    np.float32,
+                ),
+                views=1,
+                batch_size=16,
+                seed=0,
+                shuffle=False,
+            )
+
+    answers = calibrated_answers(TrainConfig(), Sure())  # type: ignore[arg-type]
+    # A share of mistakes m is said truly by a difference of ln((1 - m) / m) between the logits.
+    assert answers.temperature == pytest.approx(4 / np.log(30 / 10), rel=1e-3)
+    assert answers.temperature != pytest.approx(4 / np.log(36 / 4), rel=0.5)
+    for split in mistakes:
+        np.testing.assert_allclose(answers.probabilities[split].max(axis=1), 0.75, atol=1e-3)
