@@ -65,8 +65,8 @@ class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
         super().__init__()
         self.photos, self.fetch, self.views = photos, fetch, views
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
-        self.epoch = first_epoch
-        self._new_order()
+        self.first_epoch = first_epoch
+        self.begin_epoch(0)
 
     def __len__(self) -> int:
         return -(-len(self.photos) // self.batch_size)
@@ -77,12 +77,13 @@ class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
         targets = np.array([self.photos[n].target for n in numbers], np.int32)
         return self.fetch(wanted), targets
 
-    def on_epoch_end(self) -> None:
-        """Go on to the next view of each photo, in a new order."""
-        self.epoch += 1
-        self._new_order()
+    def begin_epoch(self, number: int) -> None:
+        """Take the views and the order of an epoch, 0 for the first of this object.
 
-    def _new_order(self) -> None:
+        Not ``on_epoch_end``: Keras calls that once before the first epoch as well, and backends
+        may differ in how often.
+        """
+        self.epoch = self.first_epoch + number
         self.order = np.arange(len(self.photos))
         if self.shuffle:
             np.random.default_rng([self.seed, self.epoch]).shuffle(self.order)
@@ -127,6 +128,9 @@ def train_stage(
     stopping = keras.callbacks.EarlyStopping(
         "val_loss", patience=stage.patience, restore_best_weights=True, verbose=0
     )
+    views = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: train.begin_epoch(epoch)
+    )
     keras.utils.set_random_seed(train.seed)  # dropout
     with progress_bar(TextColumn("{task.fields[scores]}")) as bar:
         log = _Log(stage, bar, steps=len(train))
@@ -136,7 +140,7 @@ def train_stage(
             epochs=stage.epochs,
             shuffle=False,  # ViewBatches has its own order
             verbose=0,
-            callbacks=[log, stopping],
+            callbacks=[views, log, stopping],
         )
     kept = 1 + int(np.argmin([row.validation_loss for row in log.rows]))
     if log.rows[kept - 1].validation_loss >= first.log_loss:
@@ -174,7 +178,7 @@ def _optimiser(stage: Stage, steps: int) -> keras.optimizers.Optimizer:
     warmup = max(1, round(stage.warmup * steps))
     optimiser = keras.optimizers.AdamW(
         keras.optimizers.schedules.CosineDecay(
-            0.0,
+            stage.learning_rate / warmup,  # not 0: the only step of a tiny set must count
             decay_steps=max(1, steps - warmup),
             warmup_target=stage.learning_rate,
             warmup_steps=warmup,
