@@ -1,6 +1,6 @@
 """The frozen prefix in Keras and in ONNX Runtime, photos a second, measured side by side.
 
-    python benchmarks/frozen.py --image-size 224
+    python -m benchmarks.frozen --image-size 224
 
 Random weights and pixels: neither changes the time. The two are run in turn, and the best time of
 each counts, since other work on the machine can only make it longer.

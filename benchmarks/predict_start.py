@@ -1,6 +1,6 @@
 """How long one photo takes from a cold start: predict.py against Keras, measured side by side.
 
-    python benchmarks/predict_start.py --run NAME photo.jpg
+    python -m benchmarks.predict_start --run NAME photo.jpg
 
 Both are whole processes, started in turn; the median of each is compared, and the two answers must
 be the same. The bar: predict.py takes at most a quarter of the time.
