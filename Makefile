@@ -7,6 +7,8 @@ PY := $(VENV)/bin/python
 PHOTOS ?= auto
 # Small pictures, so that the demo takes minutes; without this, training is better and longer.
 DEMO_FLAGS ?= --image-size 128
+# Two processes; the tests of a file stay together, since they share a trained network.
+TEST_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test lint lock clean help
 
@@ -17,7 +19,7 @@ demo: $(VENV)/users ## photos, weights, training, two predictions
 	@sh tools/demo.sh $(PY) $(PHOTOS) $(DEMO_FLAGS)
 
 test: lint ## style, types, and the default tests
-	$(PY) -m pytest
+	$(PY) -m pytest $(TEST_FLAGS)
 
 lint: $(VENV)/developers ## style and types
 	$(PY) -m ruff check .
