@@ -29,7 +29,7 @@ lint: $(VENV)/developers ## style and types
 lock: $(VENV)/developers ## resolve requirements*.in into requirements*.txt
 	for name in requirements requirements-dev requirements-gpu; do \
 		$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-			--no-emit-index-url --custom-compile-command "make lock" --upgrade \
+			--custom-compile-command "make lock" --upgrade \
 			$$name.in -o $$name.txt || exit 1; \
 	done
 
