@@ -12,7 +12,7 @@ from app.config import Precision
 from app.console import quiet_native_stderr
 
 # Instructions that multiply bfloat16; without them it is emulated and gains nothing (measured on
-# Zen 3: 295 against 305 ms a photo, docs/experiments.md).
+# Zen 3: 274 against 263 ms a photo, ``python -m benchmarks.frozen``).
 BFLOAT16_CAPABILITY = 8.0  # Ampere; NVIDIA's older GPUs emulate it, as Apple's may
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 

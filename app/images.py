@@ -145,7 +145,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _register_heif() -> None:
-    import pillow_heif  # 40 ms that only HEIC files need
+    import pillow_heif  # an import that only HEIC files need
 
     if "HEIF" not in FORMATS:
         pillow_heif.register_heif_opener()

@@ -62,7 +62,13 @@ def build_classifier(
     layers = keras.layers
     image = keras.Input((image_size, image_size, 3), dtype="float32", name="image")
     x = layers.Conv2D(
-        3, 1, data_format=LAST, trainable=False, name="preprocessing", dtype="float32"
+        3,
+        1,
+        padding="same",
+        data_format=LAST,
+        trainable=False,
+        name="preprocessing",
+        dtype="float32",
     )(image)
     x = convolution_blocks(x, backbone, dtype=policy)
     average = layers.GlobalAveragePooling2D(LAST, name="average", dtype="float32")(x)

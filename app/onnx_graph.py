@@ -115,11 +115,17 @@ def _output(
 
 
 def _convolution(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+    sizes = {*layer.strides, *layer.dilation_rate, layer.groups}
+    if layer.padding != "same" or sizes != {1} or any(k % 2 == 0 for k in layer.kernel_size):
+        raise ExportError(
+            f"expected {layer.name} with an odd kernel, padding same, and stride, dilation and "
+            "groups 1; received others; add them to app/onnx_graph.py"
+        )
     kernel, bias = layer.get_weights()
     # H, W, in, out → out, in, H, W
     weights = graph.constant(f"{layer.name}/kernel", kernel.transpose(3, 2, 0, 1))
     biases = graph.constant(f"{layer.name}/bias", bias)
-    margin = [(size - 1) // 2 for size in layer.kernel_size]  # "same", for odd kernels and stride 1
+    margin = [(size - 1) // 2 for size in layer.kernel_size]
     output = graph.node("Conv", [*inputs, weights, biases], layer.name, pads=margin * 2)
     return _activation(graph, layer, output)
 
@@ -136,6 +142,8 @@ def _activation(graph: _Graph, layer: keras.Layer, name: str) -> str:
 
 
 def _pooling(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+    if layer.padding != "valid":
+        raise ExportError(f"expected {layer.name} with padding valid; received {layer.padding}")
     return graph.node(
         "MaxPool",
         inputs,

@@ -145,8 +145,15 @@ def test_an_unknown_layer_is_an_error_not_a_guess():
     image = keras.Input((8, 8, 3))
     with pytest.raises(ExportError, match="received LeakyReLU"):
         to_onnx(keras.Model(image, keras.layers.LeakyReLU()(image)), ["logits"])
-    with pytest.raises(ExportError, match="received gelu"):
-        to_onnx(keras.Model(image, keras.layers.Conv2D(2, 1, activation="gelu")(image)), ["x"])
+    for layer, words in (
+        (keras.layers.Conv2D(2, 1, padding="same", activation="gelu"), "received gelu"),
+        (keras.layers.Conv2D(2, 3), "padding same"),
+        (keras.layers.Conv2D(2, 3, padding="same", strides=2), "stride"),
+        (keras.layers.Conv2D(2, 3, padding="same", dilation_rate=2), "dilation"),
+        (keras.layers.MaxPooling2D(2, padding="same"), "padding valid"),
+    ):
+        with pytest.raises(ExportError, match=words):
+            to_onnx(keras.Model(image, layer(image)), ["x"])
 
 
 @pytest.fixture
