@@ -27,7 +27,7 @@ lint: $(VENV)/developers ## style and types
 	$(PY) -m mypy
 
 lock: $(VENV)/developers ## resolve requirements*.in into requirements*.txt
-	for name in requirements requirements-dev requirements-gpu; do \
+	for name in requirements-base requirements requirements-dev requirements-gpu; do \
 		$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 			--custom-compile-command "make lock" --upgrade \
 			$$name.in -o $$name.txt || exit 1; \
