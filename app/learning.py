@@ -21,9 +21,10 @@ from app.device import device_name, resolve_precision
 from app.evaluation import probabilities_of, score
 from app.export import Parity, export_bundle, library_versions
 from app.files import SPLITS, Split
+from app.head import solve_head
 from app.history import write_history
 from app.manifest import ManifestRow
-from app.model import build_classifier, copy_weights, open_layers, set_standardisation
+from app.model import build_classifier, copy_weights, open_layers
 from app.photos import Photo, Photos, class_names, photos_of
 from app.runs import Run
 from app.sources import Source, open_source
@@ -51,7 +52,6 @@ def learn(
     model, digest = load_classifier(config, len(classes))
     with clock.phase("features"):
         source = open_source(config, model, digest, photos)
-        set_standardisation(model, source.training_features())
     with clock.phase("training"):
         results = train_stages(config, model, source)
         write_history((row for result in results for row in result.history), run.history)
@@ -109,6 +109,10 @@ def train_stages(config: TrainConfig, model: keras.Model, source: Source) -> lis
     results = []
     for stage in config.stage_plan():
         open_layers(model, stage)
+        if not stage.opens:
+            train, validation = source.labelled("train"), source.labelled("validation")
+            results.append(solve_head(model, stage, train, validation))
+            continue
         results.append(
             train_stage(
                 source.part(stage),

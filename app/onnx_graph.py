@@ -65,7 +65,7 @@ def to_onnx(
     graph.node("Cast", ["image"], "image_float", to=TensorProto.FLOAT)
     # Keras computes channels last, ONNX channels first.
     places = {id(model.input): graph.node("Transpose", ["image_float"], "x", perm=[0, 3, 1, 2])}
-    for layer in model.layers:
+    for layer in model.operations:  # layers, and operations such as a square root
         if not isinstance(layer, keras.layers.InputLayer):
             inputs = layer.input if isinstance(layer.input, list) else [layer.input]
             write = _writer_of(layer)
@@ -88,11 +88,11 @@ def to_onnx(
     return proto
 
 
-def _writer_of(layer: keras.Layer) -> _Writer:
-    write = _WRITERS.get(type(layer))
+def _writer_of(layer: keras.Operation) -> _Writer:
+    write = _WRITERS.get(type(layer).__name__)
     if write is None:
         raise ExportError(
-            f"expected layers out of {', '.join(sorted(k.__name__ for k in _WRITERS))}; "
+            f"expected layers out of {', '.join(sorted(_WRITERS))}; "
             f"received {type(layer).__name__} ({layer.name}); add a writer to app/onnx_graph.py"
         )
     return write
@@ -194,14 +194,20 @@ def _rescaling(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
     return graph.node("Add", [scaled, offset], layer.name)
 
 
-_WRITERS: dict[type, _Writer] = {
-    keras.layers.Conv2D: _convolution,
-    keras.layers.MaxPooling2D: _pooling,
-    keras.layers.GlobalAveragePooling2D: _global("GlobalAveragePool"),
-    keras.layers.GlobalMaxPooling2D: _global("GlobalMaxPool"),
-    keras.layers.Concatenate: _concatenate,
-    keras.layers.BatchNormalization: _standardise,
-    keras.layers.Dropout: _dropout,
-    keras.layers.Dense: _dense,
-    keras.layers.Rescaling: _rescaling,
+def _square_root(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
+    return graph.node("Sqrt", inputs, layer.name)
+
+
+# By class name: Keras does not export the classes of its operations.
+_WRITERS: dict[str, _Writer] = {
+    "Conv2D": _convolution,
+    "MaxPooling2D": _pooling,
+    "GlobalAveragePooling2D": _global("GlobalAveragePool"),
+    "GlobalMaxPooling2D": _global("GlobalMaxPool"),
+    "Concatenate": _concatenate,
+    "BatchNormalization": _standardise,
+    "Dropout": _dropout,
+    "Dense": _dense,
+    "Rescaling": _rescaling,
+    "Sqrt": _square_root,
 }

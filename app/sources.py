@@ -16,9 +16,10 @@ from app.device import resolve_precision
 from app.features import FeatureSpec, FeatureStore, compute_features, fits_on_disk
 from app.files import Split
 from app.frozen import frozen_prefix
+from app.head import Labelled
 from app.model import row_bytes, suffix
 from app.photos import Photos
-from app.training import Float32s, ViewBatches
+from app.training import ViewBatches, targets_of
 from app.views import View, load_batches, load_views
 
 FEATURES_FOLDER = ".features"  # in the folder of the runs, which share it
@@ -37,8 +38,8 @@ class Source(Protocol):
     def batches(self, stage: Stage, split: Split, *, shuffle: bool = False) -> ViewBatches:
         """Return a split's batches for a stage; shuffled ones walk through the views."""
 
-    def training_features(self) -> Float32s:
-        """Return the pooled features ``(views, 1024)`` that the head is standardised by."""
+    def labelled(self, split: Split) -> Labelled:
+        """Return the pooled features of a split's photos, which the head is solved on."""
 
 
 def open_source(config: TrainConfig, model: keras.Model, digest: str, photos: Photos) -> Source:
@@ -58,7 +59,7 @@ def open_source(config: TrainConfig, model: keras.Model, digest: str, photos: Ph
         View(photo, number, config.seed)
         for split in photos
         for photo in photos[split]
-        for number in range(config.views if split == "train" else 1)
+        for number in range(config.training_views() if split == "train" else 1)
     ]
     if config.cache == "off":
         say("cache off: every epoch draws a fresh view of each photo; --views has no part in it")
@@ -114,12 +115,11 @@ class CachedSource:
             shuffle=shuffle,
         )
 
-    def training_features(self) -> Float32s:
-        """Return the features of every cached view of the training photos."""
-        numbers = range(self.config.views)
-        return self.stores["pooled"].gather(
-            [View(p, n, self.config.seed) for p in self.photos["train"] for n in numbers]
-        )
+    def labelled(self, split: Split) -> Labelled:
+        """Return the cached features of a split."""
+        photos = self.photos[split]
+        features = self.stores["pooled"].gather([View(photo, 0, 0) for photo in photos])
+        return Labelled(features, targets_of(photos))
 
 
 @dataclass(frozen=True)
@@ -147,12 +147,13 @@ class FreshSource:
             first_epoch=self._epochs_before(stage),
         )
 
-    def training_features(self) -> Float32s:
-        """Return the features of the training photos themselves, in one pass."""
+    def labelled(self, split: Split) -> Labelled:
+        """Compute the features of a split in one pass; they are small enough for the memory."""
         frozen = frozen_prefix(self.model, ["pooled"], resolve_precision(self.config.precision))
-        views = [View(photo, 0, self.config.seed) for photo in self.photos["train"]]
+        photos = self.photos[split]
+        views = [View(photo, 0, 0) for photo in photos]
         parts = [frozen(images)[0] for images in load_batches(views, self.config.image_size)]
-        return np.concatenate(parts)
+        return Labelled(np.concatenate(parts).astype(np.float32), targets_of(photos))
 
     def _epochs_before(self, stage: Stage) -> int:
         """Return how many epochs earlier stages may have had: their views are not shown again."""

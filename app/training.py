@@ -105,6 +105,7 @@ def train_stage(
 ) -> StageResult:
     """Train ``model`` as ``stage`` says; afterwards it holds the weights that validated best.
 
+    What is validated, and kept, is the running average of the weights (Polyak & Juditsky 1992).
     The weights as they were before count too: a stage that never improves the validation log-loss
     changes nothing.
 
@@ -121,7 +122,7 @@ def train_stage(
     before = model.get_weights()
     first = _scores_of(model, validation)
     model.compile(
-        optimizer=_optimiser(stage, steps=len(train) * stage.epochs),
+        optimizer=_optimiser(stage, steps=len(train)),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )
@@ -140,7 +141,8 @@ def train_stage(
             epochs=stage.epochs,
             shuffle=False,  # ViewBatches has its own order
             verbose=0,
-            callbacks=[views, log, stopping],
+            # In this order: the averaged weights are in the model when ``stopping`` looks at it.
+            callbacks=[views, log, keras.callbacks.SwapEMAWeights(swap_on_epoch=True), stopping],
         )
     kept = 1 + int(np.argmin([row.validation_loss for row in log.rows]))
     if log.rows[kept - 1].validation_loss >= first.log_loss:
@@ -174,19 +176,51 @@ def _scores_of(model: keras.Model, batches: ViewBatches) -> Scores:
 
 
 def _optimiser(stage: Stage, steps: int) -> keras.optimizers.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019) under a linear warm-up and a cosine to zero."""
-    warmup = max(1, round(stage.warmup * steps))
+    """One rate for the head and the top block, a lower one for each block below.
+
+    Discriminative rates: Howard & Ruder 2018, section 3.2.
+    """
+    _, *lower = sorted(stage.opens, reverse=True) or [""]
+    rates = {
+        f"(.*/)?{block}_.*": stage.learning_rate * stage.lower_rate**depth
+        for depth, block in enumerate(lower, start=1)
+    }
+    top = _adamw(stage, stage.learning_rate, steps)
+    if not rates:
+        return top
+    others = {pattern: _adamw(stage, rate, steps) for pattern, rate in rates.items()}
+    return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(top, others))
+
+
+def _adamw(stage: Stage, rate: float, steps: int) -> keras.optimizers.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019) under a linear warm-up and a cosine to zero.
+
+    Args:
+        stage: how long, and the rest of its settings.
+        rate: the highest.
+        steps: of one epoch.
+    """
+    total = steps * stage.epochs
+    warmup = max(1, round(stage.warmup * total))
     optimiser = keras.optimizers.AdamW(
         keras.optimizers.schedules.CosineDecay(
-            stage.learning_rate / warmup,  # not 0: the only step of a tiny set must count
-            decay_steps=max(1, steps - warmup),
-            warmup_target=stage.learning_rate,
+            rate / warmup,  # not 0: the only step of a tiny set must count
+            decay_steps=max(1, total - warmup),
+            warmup_target=rate,
             warmup_steps=warmup,
         ),
         weight_decay=stage.weight_decay,
+        use_ema=True,
+        ema_momentum=1 - 1 / (1 + stage.averaging * steps),
     )
     optimiser.exclude_from_weight_decay(var_names=["bias"])
     return optimiser
+
+
+def _top_rate(optimiser: keras.optimizers.Optimizer) -> float:
+    """Return the rate of the head and the top block; the last optimiser of several is theirs."""
+    (*_, top) = getattr(optimiser, "optimizers", [optimiser])
+    return float(keras.ops.convert_to_numpy(top.learning_rate))
 
 
 class _Log(keras.callbacks.Callback):  # type: ignore[misc]
@@ -223,7 +257,7 @@ class _Log(keras.callbacks.Callback):  # type: ignore[misc]
             accuracy=float(values["accuracy"]),
             validation_loss=float(values["val_loss"]),
             validation_accuracy=float(values["val_accuracy"]),
-            learning_rate=float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
+            learning_rate=_top_rate(self.model.optimizer),
             seconds=time.monotonic() - self._started,
         )
         self.rows.append(row)
