@@ -66,6 +66,7 @@ def parse(argv: Sequence[str]) -> TrainConfig:
     add("--backbone", choices=get_args(Backbone))
     add("--precision", choices=get_args(Precision))
     add("--cache", choices=get_args(CacheMode))
+    add("--cache-limit", type=float, metavar="GB")
     parser.add_argument(
         "--no-report", dest="report", action="store_false", help="do not write report.html"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -108,7 +109,13 @@ class TrainConfig:
     cache: CacheMode = setting(
         "auto",
         "disk: frozen activations are computed once and kept; off: fresh views go through the "
-        "whole network every epoch; auto: disk where the free disk allows it",
+        "whole network every epoch; auto: disk, with fewer views where room is short, unless off "
+        "is measured to be faster",
+    )
+    cache_limit: float = setting(
+        50.0,
+        "GB (1e9 bytes) that the caches of all runs may take together; those unused for longest "
+        "are removed first, and python -m app.features shows them",
     )
     head_dropout: float = setting(0.5, "share of the features hidden from the head at each step")
     report: bool = setting(True, "write report.html at the end")
@@ -139,6 +146,11 @@ class TrainConfig:
         if not 0 <= self.head_dropout < 1:
             raise UsageError(
                 f"expected --head-dropout from 0 to below 1; received {self.head_dropout}"
+            )
+        if not 0 < self.cache_limit < math.inf:
+            raise UsageError(
+                f"expected --cache-limit above 0 GB; received {self.cache_limit}; "
+                "--cache off takes no room"
             )
         if self.run is not None and (
             not self.run or Path(self.run).name != self.run or self.run.startswith(".")

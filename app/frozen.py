@@ -27,8 +27,8 @@ def frozen_prefix(model: keras.Model, cuts: Sequence[str], precision: str) -> Fr
     """Return the function that computes the activations at ``cuts``.
 
     Args:
-        model: from ``app.model.build_classifier``, its backbone's weights set. They are copied:
-            what is trained later does not change the function.
+        model: from ``app.model.build_classifier``, its backbone's weights set. ONNX Runtime copies
+            them, Keras does not: use the function before anything below the cuts is trained.
         cuts: names out of ``app.model.CUTS``.
         precision: ``float32`` or ``bfloat16``, as the model was built.
     """

@@ -32,6 +32,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"epochs": 100_001}, r"--epochs .*received 100001"),
     ({"head_dropout": 1.0}, r"--head-dropout from 0 to below 1; received 1.0"),
     ({"head_dropout": -0.1}, r"--head-dropout .*received -0.1"),
+    ({"cache_limit": 0.0}, r"--cache-limit above 0 GB; received 0.0"),
+    ({"cache_limit": float("nan")}, r"--cache-limit .*received nan"),
+    ({"cache_limit": float("inf")}, r"--cache-limit .*received inf"),
     ({"run": ""}, r"--run to be a plain folder name; received ''"),
     ({"run": "a/b"}, r"--run to be a plain folder name; received 'a/b'"),
     ({"run": "/tmp"}, r"--run .*received '/tmp'"),
@@ -124,6 +127,7 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
     "backbone": (["--backbone", "vgg19"], "vgg19"),
     "precision": (["--precision", "float32"], "float32"),
     "cache": (["--cache", "off"], "off"),
+    "cache_limit": (["--cache-limit", "2.5"], 2.5),
     "head_dropout": (["--head-dropout", "0.25"], 0.25),
     "report": (["--no-report"], False),
 }
