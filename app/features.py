@@ -152,8 +152,8 @@ class FeatureStore:
     def check(self, wanted: Iterable[View]) -> None:
         """Read the blocks of ``wanted`` from end to end, forget the damaged and note the use.
 
-        A flipped bit is found here, once a run, and its block is computed again. That reads what
-        training reads anyway, at 5 GB/s where the system has it in memory (two Zen 3 cores).
+        A flipped bit is found here, once a run, and its block is computed again. 1.3 GB, 5,120 rows
+        of block4_pool at 256 pixels, took 0.7 s out of memory and 0.9 s from the disk (two cores).
         """
         blocks = sorted(self.blocks(wanted), key=lambda block: block.index)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
