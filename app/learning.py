@@ -74,6 +74,7 @@ def learn(
         "backend": keras.backend.backend(),
         "precision": resolve_precision(config.precision),
         "cache": source.name,
+        "views": source.views,
         "versions": library_versions(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -19,13 +19,12 @@ from app.choice import Space, cache_pays
 from app.config import Stage, TrainConfig
 from app.console import say
 from app.device import resolve_precision
-from app.errors import UsageError
+from app.errors import LostRows, UsageError
 from app.features import (
     BLOCK_ROWS,
     CacheTimes,
     FeatureSpec,
     FeatureStore,
-    LostRows,
     compute_features,
     lacking_views,
     time_cache,

@@ -77,6 +77,7 @@ def test_data_flows_one_way():
     ("module", "absent"),
     [
         ("app.evaluation", "keras"),
+        ("app.features", "keras"),
         ("app.images", "keras"),
         ("app.inference", "keras"),
         ("app.pipeline", "keras"),

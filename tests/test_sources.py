@@ -21,8 +21,8 @@ from app.blocks import Block
 from app.choice import Space
 from app.config import STAGES, TrainConfig
 from app.console import progress_bar
-from app.errors import UsageError
-from app.features import BLOCK_ROWS, CacheTimes, LostRows
+from app.errors import LostRows, UsageError
+from app.features import BLOCK_ROWS, CacheTimes
 from app.frozen import frozen_prefix
 from app.photos import Photos
 from app.sources import CachedSource, open_source
@@ -282,7 +282,7 @@ def test_rows_removed_while_training_are_computed_again(config, model, photos, c
 
 
 def test_rows_are_computed_again_under_the_bar_of_training(config, model, photos, monkeypatch):
-    """Two bars at once, as a terminal shows them; rich before 14.1 refuses the second."""
+    """Two bars at once, as a terminal shows them; older versions of rich refused the second."""
     terminal = Console(file=io.StringIO(), force_terminal=True)
     monkeypatch.setattr(app.console, "_console", terminal)
     source = open_source(config, model, "w", photos)
