@@ -3,10 +3,10 @@
     python -m benchmarks.scale
 
 ``train.py`` is run on 500, 1,000, 2,000 and 4,000 photos, each time with an empty cache, everything
-included, and straight lines are laid through the figures by least squares. Of each stage only one
-epoch is run. Further epochs cost no imports and no tracing, only photos: each is counted with the
-slope of the first one's seconds, as many as the stage has at most; early stopping makes a real run
-shorter.
+included, and straight lines are laid through the figures by least squares. Of a stage that is
+trained by epochs only one is run. Further epochs cost no imports and no tracing, only photos: each
+is counted with the slope of the first one's seconds, as many as the stage has at most; early
+stopping makes a real run shorter.
 
 The photos are drawn, or those of ``--data``, each as often as needed with another comment in the
 file: other bytes, so nobody takes them for copies, but the same picture. 80 % are for training,
@@ -53,7 +53,7 @@ class Cost:
         photos: of all splits.
         seconds: wall time of the process, with one epoch of each stage.
         feature_seconds: of these, for the frozen features.
-        epoch_seconds: of the one epoch, by stage.
+        epoch_seconds: of the one epoch, for each stage that is trained by epochs.
         disk: bytes that the run left behind, the cache for the greater part.
         peak_rss: see ``benchmarks.measured.Measured``.
         peak_anonymous: likewise.
@@ -160,7 +160,12 @@ def cost_of(photos: Path, runs: Path, size: int, flags: Sequence[str]) -> Cost:
         photos=size,
         seconds=done.seconds,
         feature_seconds=finished.read_metrics()["seconds"]["features"],
-        epoch_seconds={row.stage: row.seconds for row in read_history(finished.history)},
+        # The head is solved, not trained: its time is in the run as a whole.
+        epoch_seconds={
+            row.stage: row.seconds
+            for row in read_history(finished.history)
+            if STAGES[row.stage].epochs
+        },
         disk=folder_bytes(runs),
         peak_rss=done.peak_rss,
         peak_anonymous=done.peak_anonymous,
@@ -226,9 +231,12 @@ def _cells(name: str, values: dict[str, Any]) -> list[str]:
 
 def _notes(costs: Sequence[Cost], lines: dict[str, Line], load: Sequence[float]) -> str:
     epochs = ", ".join(f"{STAGES[stage].epochs} of {stage}" for stage in costs[0].epoch_seconds)
+    planned = (
+        f"with all epochs ({epochs}); measured with one of each: " if epochs else "as measured: "
+    )
     fits = ", ".join(f"{name} {line.r_squared:.4f}" for name, line in lines.items())
     return (
-        f"Hours with all epochs ({epochs}); measured with one of each: "
+        f"Hours {planned}"
         + ", ".join(f"{cost.seconds:.0f} s" for cost in costs)
         + f". Variance explained by the lines: {fits}. "
         f"Load average from {min(load):.1f} to {max(load):.1f}."
