@@ -26,6 +26,9 @@ from app.views import View, load_batches
 
 # A wrong export moves nearly every photo; the float32 networks take 0.3 s for each at 320 pixels.
 GATE_PHOTOS = 64
+GATE_BATCH = (
+    4  # two float32 networks at once: the peak of a run's memory, 3.6 GiB with batches of 16
+)
 GATE_TOLERANCE = 1e-3  # of a probability, between model.onnx and classifier.keras
 # On average, between the training's road (float16 or bfloat16 activations) and the bundle's
 # (float32 throughout): a borderline photo may move by more, a wrong model moves nearly all.
@@ -117,7 +120,7 @@ def check_parity(
     onnx_parts, keras_parts = [], []
     with progress_bar() as bar:
         task = bar.add_task("Comparing the exported models", total=len(photos))
-        for images in load_batches(photos, classifier.bundle.image_size):
+        for images in load_batches(photos, classifier.bundle.image_size, GATE_BATCH):
             onnx_parts.append(classifier.probabilities(images))
             keras_parts.append(probabilities_of(saved.predict_on_batch(images)))
             bar.advance(task, len(images))
