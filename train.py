@@ -61,6 +61,7 @@ def parse(argv: Sequence[str]) -> TrainConfig:
     add("--image-size", type=int, metavar="PIXELS")
     add("--epochs", type=int, metavar="N")
     add("--seed", type=int, metavar="N")
+    add("--mirror", action=argparse.BooleanOptionalAction)
     add("--head-dropout", type=float, metavar="SHARE")
     add("--weights", metavar="PATH")
     add("--backbone", choices=get_args(Backbone))

@@ -117,6 +117,11 @@ class TrainConfig:
         "GB (1e9 bytes) that the caches of all runs may take together; those unused for longest "
         "are removed first, and python -m app.features shows them",
     )
+    mirror: bool | None = setting(
+        None,
+        "answer from the photo and its mirror image together: fewer mistakes, twice the time "
+        "(default: where a block is opened; the head alone is for speed)",
+    )
     head_dropout: float = setting(0.5, "share of the features hidden from the head at each step")
     report: bool = setting(True, "write report.html at the end")
 
@@ -173,6 +178,11 @@ class TrainConfig:
     def training_views(self) -> int:
         """Return how many views of each training photo are asked for; the head needs one."""
         return self.views if any(stage.opens for stage in self.stage_plan()) else 1
+
+    def answers_mirrored(self) -> bool:
+        """Return whether an answer is made from the photo and its mirror image."""
+        opened = any(stage.opens for stage in self.stage_plan())
+        return opened if self.mirror is None else self.mirror
 
     def smoke(self) -> TrainConfig:
         """Return the same run in its smallest form: every step is walked, nothing is learned well.

@@ -29,8 +29,8 @@ from app.photos import Photo, Photos, class_names, photos_of
 from app.runs import Run
 from app.sources import Source, open_source
 from app.tables import write_rows
-from app.training import StageResult, logits_of, targets_of, train_stage
-from app.views import View
+from app.training import Float32s, Int32s, StageResult, logits_of, targets_of, train_stage
+from app.views import View, looks
 from app.weights import RANDOM_WEIGHTS_WARNING, load_weights, set_weights, tensor_digest
 
 
@@ -129,10 +129,16 @@ def calibrated_answers(config: TrainConfig, source: Source) -> Answers:
     """Fit the temperature on validation, then answer for validation and, this once, for test."""
     last = config.stage_plan()[-1]
     model = source.part(last)
-    batches = {split: source.batches(last, split) for split in SPLITS[1:]}
-    validation = logits_of(model, batches["validation"])
-    temperature = fit_temperature(validation, targets_of(batches["validation"].photos))
-    logits = {"validation": validation, "test": logits_of(model, batches["test"])}
+
+    logits: dict[Split, Float32s] = {}
+    targets: dict[Split, Int32s] = {}
+    for split in SPLITS[1:]:
+        views = looks(mirrored=config.answers_mirrored())
+        batches = [source.batches(last, split, view=view) for view in views]
+        # As the served model does it: see ``mirror`` in app.model.
+        logits[split] = np.mean([logits_of(model, look) for look in batches], axis=0)
+        targets[split] = targets_of(batches[0].photos)
+    temperature = fit_temperature(logits["validation"], targets["validation"])
     return Answers(
         temperature,
         {split: probabilities_of(logits[split] / temperature) for split in SPLITS[1:]},
@@ -154,6 +160,7 @@ def export(
         backbone=config.backbone,
         head_dropout=config.head_dropout,
         temperature=answers.temperature,
+        mirror=config.answers_mirrored(),
     )
     copy_weights(model, served)
     return export_bundle(

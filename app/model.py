@@ -41,6 +41,7 @@ def build_classifier(
     head_dropout: float = 0.5,
     precision: str = "float32",
     temperature: float = 1.0,
+    mirror: bool = False,
 ) -> keras.Model:
     """Build the whole network, with random weights in the backbone and zeros in the head.
 
@@ -56,6 +57,8 @@ def build_classifier(
         precision: ``float32`` or ``bfloat16``, of the backbone's arithmetic; its variables and the
             head are float32 in both cases.
         temperature: the logits are divided by it (see ``app.calibration``).
+        mirror: look at the photo and at its mirror image, and average the logits: a quarter
+            fewer mistakes for twice the time (docs/experiments.md). For the served model.
 
     Returns:
         A model from ``(batch, image_size, image_size, 3)`` RGB 0–255 (any dtype) to float32
@@ -72,7 +75,7 @@ def build_classifier(
         trainable=False,
         name="preprocessing",
         dtype="float32",
-    )(image)
+    )(_with_mirror_images(image) if mirror else image)
     x = convolution_blocks(x, backbone, dtype=policy)
     average = layers.GlobalAveragePooling2D(LAST, name="average", dtype="float32")(x)
     maximum = layers.GlobalMaxPooling2D(LAST, name="maximum", dtype="float32")(x)
@@ -87,6 +90,8 @@ def build_classifier(
     x = layers.Dropout(head_dropout, name="dropout", dtype="float32")(x)
     x = layers.Dense(num_classes, kernel_initializer="zeros", name=HEAD, dtype="float32")(x)
     x = layers.Rescaling(1.0 / temperature, name="temperature", dtype="float32")(x)
+    if mirror:
+        x = keras.ops.mean(keras.ops.reshape(x, (2, -1, num_classes)), axis=0)
     model = keras.Model(image, x, name=f"{backbone}_classifier")
     _set_preprocessing(model)
     return model
@@ -146,6 +151,11 @@ def set_head(
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
     """Copy all weights between two classifiers that differ in precision or temperature only."""
     target.set_weights(source.get_weights())
+
+
+def _with_mirror_images(images: keras.KerasTensor) -> keras.KerasTensor:
+    """Return a batch twice as long: the images, then their mirror images."""
+    return keras.ops.concatenate([images, keras.ops.flip(images, axis=2)], axis=0)
 
 
 def _between(

@@ -40,6 +40,11 @@ class _Graph:
         self.initializers.append(numpy_helper.from_array(array, name))
         return name
 
+    def integers(self, name: str, values: Sequence[int]) -> str:
+        """Add an int64 constant, such as a shape, and return its name."""
+        self.initializers.append(numpy_helper.from_array(np.array(values, np.int64), name))
+        return name
+
 
 # (graph, layer, names of its inputs) → name of its output
 _Writer = Callable[[_Graph, keras.Layer, list[str]], str]
@@ -161,8 +166,28 @@ def _global(kind: str) -> _Writer:
     return write
 
 
-def _concatenate(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
-    return graph.node("Concat", inputs, layer.name, axis=1)
+def _concatenate(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
+    """Write the layer, which joins features, or the operation, which joins batches."""
+    return graph.node("Concat", inputs, layer.name, axis={-1: 1, 0: 0}[layer.axis])
+
+
+def _mirror(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
+    if layer.axis != 2:
+        raise ExportError(f"expected {layer.name} along the width, axis 2; received {layer.axis}")
+    # Backwards from the last column to before the first one; the width is ONNX's axis 3.
+    ends = {"starts": -1, "ends": np.iinfo(np.int64).min, "axes": 3, "steps": -1}
+    names = [graph.integers(f"{layer.name}/{name}", [value]) for name, value in ends.items()]
+    return graph.node("Slice", [*inputs, *names], layer.name)
+
+
+def _reshape(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
+    shape = graph.integers(f"{layer.name}/shape", layer.newshape)
+    return graph.node("Reshape", [*inputs, shape], layer.name)
+
+
+def _mean(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
+    axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
+    return graph.node("ReduceMean", inputs, layer.name, axes=axes, keepdims=int(layer.keepdims))
 
 
 def _standardise(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
@@ -210,4 +235,7 @@ _WRITERS: dict[str, _Writer] = {
     "Dense": _dense,
     "Rescaling": _rescaling,
     "Sqrt": _square_root,
+    "Flip": _mirror,
+    "Reshape": _reshape,
+    "Mean": _mean,
 }

@@ -36,7 +36,7 @@ from app.model import prefix, row_bytes, suffix
 from app.photos import Photos
 from app.stores import FEATURES_FOLDER, make_room, space
 from app.training import Float32s, ViewBatches, targets_of
-from app.views import View, load_batches, load_views
+from app.views import View, load_batches, load_views, looks
 
 
 class Source(Protocol):
@@ -53,7 +53,9 @@ class Source(Protocol):
     def part(self, stage: Stage) -> keras.Model:
         """Return the part of the network that the stage's batches go into, up to the logits."""
 
-    def batches(self, stage: Stage, split: Split, *, shuffle: bool = False) -> ViewBatches:
+    def batches(
+        self, stage: Stage, split: Split, *, shuffle: bool = False, view: int = 0
+    ) -> ViewBatches:
         """Return a split's batches for a stage; shuffled ones walk through the views."""
 
     def labelled(self, split: Split) -> Labelled:
@@ -154,7 +156,9 @@ class CachedSource:
         """Return the network above the stage's cut."""
         return suffix(self.model, stage.cut)
 
-    def batches(self, stage: Stage, split: Split, *, shuffle: bool = False) -> ViewBatches:
+    def batches(
+        self, stage: Stage, split: Split, *, shuffle: bool = False, view: int = 0
+    ) -> ViewBatches:
         """Return batches of cached activations."""
         return ViewBatches(
             self.photos[split],
@@ -163,6 +167,7 @@ class CachedSource:
             batch_size=stage.batch_size,
             seed=self.config.seed,
             shuffle=shuffle,
+            view=view,
         )
 
     def labelled(self, split: Split) -> Labelled:
@@ -172,7 +177,7 @@ class CachedSource:
         return Labelled(features, targets_of(photos))
 
     def wanted(self) -> list[View]:
-        """Return all views that the run reads: ``views`` of training photos, 0 of the others."""
+        """Return all views that the run reads: those trained on, and those that answers need."""
         return [view for number in range(self.views) for view in self._numbered(number)]
 
     def needed(self, room: Space) -> list[int]:
@@ -223,6 +228,7 @@ class CachedSource:
         read = dict(zip(self.stores, times.read, strict=True))
         train, validation, test = (len(self.photos[split]) for split in SPLITS)
         each = train + validation  # views an epoch
+        answers = (validation + test) * len(looks(mirrored=self.config.answers_mirrored()))
         stages = self.config.stage_plan()
         return cache_pays(
             prefix=times.prefix,
@@ -230,7 +236,7 @@ class CachedSource:
             reading=sum(stage.epochs * each * read[stage.cut] for stage in stages),
             lacking=lacking,
             # Besides the epochs: the head's features before, and the answers at the end.
-            passes=each + sum(stage.epochs for stage in stages) * each + validation + test,
+            passes=each + sum(stage.epochs for stage in stages) * each + answers,
         )
 
     @property
@@ -238,9 +244,13 @@ class CachedSource:
         return resolve_precision(self.config.precision)
 
     def _numbered(self, number: int) -> list[View]:
-        """Return the views of one number: of the training photos, for 0 of all photos."""
-        splits = SPLITS if number == 0 else ("train",)
-        return [View(p, number, self.config.seed) for split in splits for p in self.photos[split]]
+        """Return the views of one number; with 0 come all looks at the other photos."""
+        training = [View(photo, number, self.config.seed) for photo in self.photos["train"]]
+        if number:
+            return training
+        others = [photo for split in SPLITS[1:] for photo in self.photos[split]]
+        numbers = looks(mirrored=self.config.answers_mirrored())
+        return training + [View(photo, look, 0) for look in numbers for photo in others]
 
     def _rows(self, cut: str, views: Sequence[View]) -> Float32s:
         """Return the rows of ``views``, computed again where they were lost meanwhile."""
@@ -271,7 +281,9 @@ class FreshSource:
         """Return the whole network."""
         return self.model
 
-    def batches(self, stage: Stage, split: Split, *, shuffle: bool = False) -> ViewBatches:
+    def batches(
+        self, stage: Stage, split: Split, *, shuffle: bool = False, view: int = 0
+    ) -> ViewBatches:
         """Return batches of pixels."""
         return ViewBatches(
             self.photos[split],
@@ -280,6 +292,7 @@ class FreshSource:
             batch_size=stage.batch_size,
             seed=self.config.seed,
             shuffle=shuffle,
+            view=view,
             first_epoch=self._epochs_before(stage),
         )
 

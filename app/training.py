@@ -47,8 +47,9 @@ class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
         views: how many different views there are; None for a fresh one in every epoch.
         batch_size: photos a batch.
         seed: of the views and of the order.
-        shuffle: another order in every epoch; False keeps the photos' order and view 0.
+        shuffle: another order in every epoch; False keeps the photos' order and one view.
         first_epoch: the number of the first epoch, which decides the views and the order.
+        view: the view of every photo where the order is kept.
     """
 
     def __init__(
@@ -61,11 +62,12 @@ class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
         seed: int,
         shuffle: bool,
         first_epoch: int = 0,
+        view: int = 0,
     ) -> None:
         super().__init__()
         self.photos, self.fetch, self.views = photos, fetch, views
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
-        self.first_epoch = first_epoch
+        self.first_epoch, self.view = first_epoch, view
         self.begin_epoch(0)
 
     def __len__(self) -> int:
@@ -90,7 +92,7 @@ class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
 
     def _view_of(self, number: int) -> int:
         if not self.shuffle:
-            return 0
+            return self.view
         if self.views is None:
             return self.epoch
         # Neighbours start at different views, so that every epoch sees all kinds.

@@ -25,6 +25,7 @@ from app.reading import read_bytes
 
 MIN_AREA = 0.5  # share of the photo that a crop keeps at least: the animal stays in it
 MAX_STRETCH = 4 / 3  # a crop's aspect differs from the photo's by this factor at most
+MIRROR = -1  # the number of the view that is the photo's mirror image
 LIGHT = 0.2  # brightness, contrast and colour change by this share at most
 BATCH = 16  # views at once; ONNX Runtime took as long for 16 at once as one by one
 VERSION = 1  # part of the cache's key: raise it when a view's pixels change
@@ -32,7 +33,7 @@ VERSION = 1  # part of the cache's key: raise it when a view's pixels change
 
 @dataclass(frozen=True)
 class View:
-    """One view of one photo: ``number`` 0 is the photo itself, whatever the seed."""
+    """One view of one photo: 0 is the photo itself, ``MIRROR`` its mirror image, without a seed."""
 
     photo: Photo
     number: int
@@ -41,7 +42,7 @@ class View:
     @property
     def key(self) -> str:
         """What the view's pixels depend on: the photo's content, the number and the seed."""
-        return f"{self.photo.content}/{self.number}/{self.seed if self.number else 0}"
+        return f"{self.photo.content}/{self.number}/{self.seed if self.number > 0 else 0}"
 
     def pixels(self, size: int) -> Pixels:
         """Decode the photo and draw the view: uint8 ``(size, size, 3)``.
@@ -70,23 +71,30 @@ def make_view(photo: Pixels, size: int, *, content: str, view: int, seed: int) -
         photo: uint8 ``(height, width, 3)``.
         size: height and width of the view in pixels.
         content: SHA-256 of the photo's file, in hexadecimal; gives each photo its own stream.
-        view: 0 for the photo itself, as prediction sees it; 1, 2, ... for random views.
+        view: 0 for the photo itself, as prediction sees it; ``MIRROR`` for its mirror image, as a
+            model with ``mirror`` sees it too; 1, 2, ... for random views.
         seed: the run's seed.
 
     Returns:
         uint8 ``(size, size, 3)``.
     """
-    if view == 0:
-        return resize(photo, size)
+    if view <= 0:
+        image = resize(photo, size)
+        return image if view == 0 else np.ascontiguousarray(image[:, ::-1])
     generator = np.random.default_rng([seed, view, int(content[:16], 16)])
-    image = Image.fromarray(photo).resize(
+    crop = Image.fromarray(photo).resize(
         (size, size), Image.Resampling.BILINEAR, box=_random_box(photo.shape, generator)
     )
     if generator.random() < 0.5:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        image = enhance(image).enhance(generator.uniform(1 - LIGHT, 1 + LIGHT))
-    return np.asarray(image)
+        crop = enhance(crop).enhance(generator.uniform(1 - LIGHT, 1 + LIGHT))
+    return np.asarray(crop)
+
+
+def looks(*, mirrored: bool) -> tuple[int, ...]:
+    """Return the numbers of the views that an answer is made from."""
+    return (0, MIRROR) if mirrored else (0,)
 
 
 def load_views(wanted: Sequence[View], size: int) -> Pixels:

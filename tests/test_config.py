@@ -111,6 +111,21 @@ def test_smoke_is_the_same_run_in_its_smallest_form() -> None:
     assert [stage.epochs for stage in small.stage_plan()] == [0, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("stages", "asked", "mirrored"),
+    [
+        (("head",), None, False),
+        (("head", "block5"), None, True),
+        (("head",), True, True),
+        (("head", "block5"), False, False),
+    ],
+)
+def test_the_mirror_image_is_for_opened_blocks_unless_asked(
+    stages: tuple[str, ...], asked: bool | None, mirrored: bool
+) -> None:
+    assert TrainConfig(stages=stages, mirror=asked).answers_mirrored() == mirrored
+
+
 # ---- train.py: argv → TrainConfig ----
 
 # A value other than the default for every field, and how it is said on the command line.
@@ -128,6 +143,7 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
     "precision": (["--precision", "float32"], "float32"),
     "cache": (["--cache", "off"], "off"),
     "cache_limit": (["--cache-limit", "2.5"], 2.5),
+    "mirror": (["--mirror"], True),
     "head_dropout": (["--head-dropout", "0.25"], 0.25),
     "report": (["--no-report"], False),
 }

@@ -27,7 +27,7 @@ from app.frozen import frozen_prefix
 from app.photos import Photos
 from app.sources import CachedSource, open_source
 from app.stores import FEATURES_FOLDER, clear, list_stores
-from app.views import View, load_views
+from app.views import MIRROR, View, load_views
 
 SIZE = 32
 HEAD = ("head",)
@@ -58,7 +58,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Photos:
 
 @pytest.fixture
 def config(tmp_path: Path) -> TrainConfig:
-    return TrainConfig(runs=tmp_path / "runs", image_size=SIZE, precision="float32")
+    return TrainConfig(runs=tmp_path / "runs", image_size=SIZE, precision="float32", mirror=False)
 
 
 def blocks_of(config: TrainConfig) -> list[Path]:
@@ -112,6 +112,16 @@ def test_a_second_run_computes_nothing(config, model, photos, monkeypatch):
     source = open_source(dataclasses.replace(config, stages=HEAD), model, "w", photos)
     assert source.views == 1  # the head needs the photos alone
     assert source.labelled("train").features.shape == (6, 12)
+
+
+def test_answers_from_two_looks_need_the_mirror_images_too(config, model, photos):
+    """Of validation and test, in the rows that the last stage's batches read."""
+    source = open_source(dataclasses.replace(config, mirror=True), model, "w", photos)
+    assert len(source.wanted()) == 2 * 6 + 2 * 4
+    images = load_views([View(photo, MIRROR, 0) for photo in photos["test"]], SIZE)
+    batch, _ = source.batches(STAGES["block5"], "test", view=MIRROR)[0]
+    expected = frozen_prefix(model, ["block4_pool"], "float32")(images)[0]
+    np.testing.assert_allclose(batch, expected, rtol=1e-2, atol=1e-2)
 
 
 # ---- room ----

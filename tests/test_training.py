@@ -188,7 +188,7 @@ def test_the_temperature_is_fitted_on_validation_not_on_test():
         def part(self, stage):
             return keras.Sequential([keras.Input((2,)), keras.layers.Identity()])
 
-        def batches(self, stage, split):
+        def batches(self, stage, split, *, view=0):
             return ViewBatches(
                 photos[split],
                 lambda views: np.array(
@@ -203,10 +203,11 @@ def test_the_temperature_is_fitted_on_validation_not_on_test():
 
     answers = calibrated_answers(TrainConfig(), Sure())  # type: ignore[arg-type]
     # A share of mistakes m is said truly by a difference of ln((1 - m) / m) between the logits.
-    assert answers.temperature == pytest.approx(4 / np.log(30 / 10), rel=1e-3)
+    # The prior of fit_temperature draws it a little towards 1.
+    assert answers.temperature == pytest.approx(4 / np.log(30 / 10), rel=0.12)
     assert answers.temperature != pytest.approx(4 / np.log(36 / 4), rel=0.5)
     for split in mistakes:
-        np.testing.assert_allclose(answers.probabilities[split].max(axis=1), 0.75, atol=1e-3)
+        np.testing.assert_allclose(answers.probabilities[split].max(axis=1), 0.75, atol=0.03)
 
 
 def test_lower_blocks_move_at_a_lower_rate():
