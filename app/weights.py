@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from app.atomic import whole
+from app.backend import keras_home
 from app.console import say
 from app.download import download
 from app.errors import AppError, UsageError, WeightsError
@@ -212,7 +212,7 @@ def tensor_digest(tensors: Tensors) -> str:
 
 def cache_folder() -> Path:
     """Return the folder where ``keras.applications`` keeps its files; it may not exist yet."""
-    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras").expanduser() / "models"
+    return keras_home() / "models"
 
 
 def read_h5(file: Path | BinaryIO, label: str) -> dict[str, NDArray[np.float32]]:

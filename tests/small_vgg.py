@@ -1,0 +1,160 @@
+"""All stages of training on a small VGG, from cached and from fresh input, side by side."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from unittest.mock import patch
+
+import keras
+import numpy as np
+from photos import as_photo, class_folders
+
+import app.vgg
+from app.config import STAGES, Stage, TrainConfig
+from app.files import Split
+from app.learning import load_classifier, train_stages
+from app.model import open_layers, prefix, set_standardisation
+from app.photos import Photos
+from app.sources import CachedSource, FreshSource, Source
+from app.training import ViewBatches, train_stage
+from app.views import View, load_views
+
+# 64 pixels leave 4×4 to block5; below that, XLA's convolutions on processors take 15 times as long.
+SIZE, VIEWS, EPOCHS, BATCH = 64, 2, 2, 4
+Weights = dict[tuple[str, int], np.ndarray]  # name of layer and number of array → array
+
+
+@contextlib.contextmanager
+def small_network() -> Iterator[None]:
+    """Make VGG16 seven convolutions with a few filters, and raise the rates: six steps must show.
+
+    It must be entered before a stage is looked up.
+    """
+    rates = {stage.name: 1e-3 if stage.opens else 1e-2 for stage in STAGES.values()}
+    stages = {
+        name: replace(stage, learning_rate=rates[name], batch_size=BATCH)
+        for name, stage in STAGES.items()
+    }
+    table = {"D": ((3,), (3,), (3,), (3, 3), (3, 3))}
+    with (
+        patch.object(app.vgg, "FILTERS", (4, 4, 8, 8, 8)),
+        patch.object(app.vgg, "CONFIGURATIONS", table),
+        patch.dict(STAGES, stages),
+    ):
+        yield
+
+
+def twelve_photos(folder: Path) -> Photos:
+    """Draw photos of two classes; validation has the same ones, so that what is learned is kept."""
+    root = class_folders(folder, {"cat": 6, "dog": 6})
+    both = [as_photo(path, path.parent.name == "dog") for path in sorted(root.glob("*/*.jpg"))]
+    return {"train": both, "validation": both, "test": []}
+
+
+def config_of(runs: Path, *, head_dropout: float = 0.5) -> TrainConfig:
+    """Return the settings of a run of all stages that keeps its cache in ``runs``."""
+    return TrainConfig(
+        runs=runs,
+        stages=tuple(STAGES),
+        weights="none",
+        image_size=SIZE,
+        views=VIEWS,
+        epochs=EPOCHS,
+        precision="float32",
+        cache="disk",
+        head_dropout=head_dropout,
+    )
+
+
+def classifier(config: TrainConfig, photos: Photos) -> keras.Model:
+    """Build the classifier; always the same, under every backend."""
+    model, _ = load_classifier(config, 2)
+    generator = np.random.default_rng(0)
+    for layer in model.layers:
+        if "_conv" in layer.name:  # the activations keep their size (He et al. 2015)
+            kernel, bias = layer.get_weights()
+            scale = np.sqrt(2 / np.prod(kernel.shape[:3]))
+            layer.set_weights([generator.normal(0, scale, kernel.shape), bias])
+    images = load_views([View(photo, 0, config.seed) for photo in photos["train"]], SIZE)
+    set_standardisation(model, prefix(model, ["pooled"]).predict_on_batch(images))
+    return model
+
+
+class SameViews(FreshSource):
+    """Pixels through the whole network, of the views that a cache holds, in its order."""
+
+    def batches(self, stage: Stage, split: Split, *, shuffle: bool = False) -> ViewBatches:
+        """Return the batches of ``FreshSource``, other views in them."""
+        batches = super().batches(stage, split, shuffle=shuffle)
+        batches.views, batches.first_epoch = VIEWS, 0
+        batches.begin_epoch(0)
+        return batches
+
+
+class Unrounded:
+    """Stands for the cache of a cut, without its float16.
+
+    The rounding turns the sign of gradients near 0, and Adam's first steps are the sign: with it
+    the weights came out 0.18 of their way apart.
+    """
+
+    def __init__(self, model: keras.Model, cut: str) -> None:
+        self.frozen = prefix(model, [cut])
+
+    def gather(self, views: Sequence[View]) -> np.ndarray:
+        """Compute what a cache would have kept."""
+        return self.frozen.predict_on_batch(load_views(views, SIZE))
+
+
+@dataclass
+class Walk:
+    """The weights before each stage, and after it from either source."""
+
+    before: dict[str, Weights]
+    after: dict[str, dict[str, Weights]]
+
+
+def walk_stages(config: TrainConfig, photos: Photos) -> Walk:
+    """Walk all stages twice, side by side; both begin each of them with the same weights."""
+    fresh, cached = (classifier(config, photos) for _ in range(2))
+    stores = {stage.cut: Unrounded(cached, stage.cut) for stage in config.stage_plan()}
+    cache = CachedSource(config, cached, photos, stores)  # type: ignore[arg-type]
+    walk = Walk({}, {})
+    for stage in config.stage_plan():
+        head = fresh.get_layer("dense")  # made wrong, so that six steps are sure to improve it
+        head.set_weights([-0.1 * array for array in head.get_weights()])
+        cached.set_weights(fresh.get_weights())
+        walk.before[stage.name] = weights_of(fresh)
+        train(config, stage, fresh, SameViews(config, fresh, photos))
+        train(config, stage, cached, cache)
+        walk.after[stage.name] = {"fresh": weights_of(fresh), "cached": weights_of(cached)}
+    return walk
+
+
+def train(config: TrainConfig, stage: Stage, model: keras.Model, source: Source) -> None:
+    """Train one stage of a run."""
+    if stage.opens:
+        open_layers(model, stage)
+        batches = source.batches(stage, "train", shuffle=True), source.batches(stage, "validation")
+        result = train_stage(source.part(stage), stage, *batches)
+    else:
+        (result,) = train_stages(replace(config, stages=(stage.name,)), model, source)
+    assert result.kept_epoch > 0, "nothing was learned, so nothing can be shown"
+
+
+def weights_of(model: keras.Model) -> Weights:
+    """Copy all weights."""
+    return {
+        (layer.name, number): array.copy()
+        for layer in model.layers
+        for number, array in enumerate(layer.get_weights())
+    }
+
+
+def trained_by(stage: str, weights: Weights) -> set[tuple[str, int]]:
+    """Return the arrays that a stage trains: those of its blocks and of the dense layer."""
+    opened = {*STAGES[stage].opens, "dense"}
+    return {key for key in weights if key[0].split("_")[0] in opened}
