@@ -84,7 +84,7 @@ def frozen_prefix(
         engine = Batched(lambda images: list(keras.tree.flatten(lower.predict_on_batch(images))))
         if photos > MAX_BATCH and on_gpu():
             shape = model.input.shape[1:]
-            engine.batch = fastest_batch(lambda n: _seconds(engine.run, shape, n), photos)
+            engine.batch = fastest_batch(lambda n: seconds_of(engine.run, shape, n), photos)
         return engine
     names = [f"at_{cut}" for cut in cuts]
     session = onnxruntime.InferenceSession(
@@ -123,7 +123,7 @@ def fastest_batch(seconds: Callable[[int], float], photos: float = math.inf) -> 
     return best
 
 
-def _seconds(run: Frozen, shape: tuple[int, ...], batch: int) -> float:
+def seconds_of(run: Frozen, shape: tuple[int, ...], batch: int) -> float:
     """Return the seconds of one batch of random photos, at its best of some runs."""
     images = np.random.default_rng(0).integers(0, 256, (batch, *shape), np.uint8)
     run(images)  # compiles

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import threading
@@ -18,9 +19,20 @@ import app.frozen
 import app.sources
 from app.config import STAGES, TrainConfig
 from app.device import MEMORY_GROWTH, let_memory_grow, on_gpu
+from app.errors import AppError
 from app.frozen import MAX_BATCH, fastest_batch, frozen_prefix
+from app.model import build_classifier
 from app.sources import open_source
 from app.training import AHEAD, ViewBatches
+from benchmarks.gpu import (
+    Size,
+    convolution_flops,
+    main,
+    matrix_rate,
+    step_flops,
+    table,
+    train_seconds,
+)
 
 SIZE = 32
 
@@ -76,7 +88,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
 
 def test_the_batch_changes_no_activations(gpu, model, capsys, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (70, SIZE, SIZE, 3), np.uint8)
-    monkeypatch.setattr(app.frozen, "_seconds", lambda run, shape, batch: max(batch, 64))
+    monkeypatch.setattr(app.frozen, "seconds_of", lambda run, shape, batch: max(batch, 64))
     tried = frozen_prefix(model, ["pooled", "block4_pool"], "float32", photos=10**6)
     assert tried.batch == 64
     plain = frozen_prefix(model, ["pooled", "block4_pool"], "float32", photos=MAX_BATCH)
@@ -89,7 +101,7 @@ def test_the_batch_changes_no_activations(gpu, model, capsys, monkeypatch):
 
 def test_a_batch_is_timed_on_photos_of_the_right_shape():
     seen = []
-    assert 0 < app.frozen._seconds(lambda images: seen.append(images.shape), (4, 5, 3), 7) < 1
+    assert 0 < app.frozen.seconds_of(lambda images: seen.append(images.shape), (4, 5, 3), 7) < 1
     assert set(seen) == {(7, 4, 5, 3)}
     assert len(seen) == 1 + app.frozen.REPEAT
 
@@ -201,3 +213,49 @@ def test_memory_grows_unless_the_user_said_otherwise(monkeypatch):
     let_memory_grow()
     assert os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
     assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "true"
+
+
+# ---- benchmarks/gpu.py ----
+
+
+def test_the_flops_of_vgg16_are_those_of_the_paper():
+    """30.7e9 at 224 pixels; of block5, three convolutions of 512 to 512 on 14x14."""
+    flops = convolution_flops(build_classifier(2, image_size=224))
+    assert len(flops) == 13
+    assert sum(flops.values()) == pytest.approx(30.7e9, rel=1e-3)
+    one = 2 * 14 * 14 * 9 * 512 * 512
+    assert flops["block5_conv3"] == one
+    assert step_flops(flops, ["block5_conv1", "block5_conv2", "block5_conv3"]) == 8 * one
+
+
+def test_a_chain_of_products_is_timed():
+    assert 0 < matrix_rate(Size(32, 1, 1, 16, 1)) < 100
+
+
+@pytest.mark.slow
+def test_the_benchmark_measures_every_kind_of_work(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("app.vgg.FILTERS", (2, 2, 2, 2, 2))
+    monkeypatch.setattr("benchmarks.gpu.SMALL", Size(32, 2, 40, 16, 1))
+    monkeypatch.setattr("benchmarks.gpu.train_seconds", lambda *_: pytest.fail("not asked for"))
+    assert main(["--small", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    names = ["frozen prefix", "head, solved", "block5 step", "full fine-tuning step"]
+    assert [row["name"] for row in told["rows"]] == names
+    for row in told["rows"]:
+        assert row["photos_per_second"] > 0
+        counted = row["photos_per_second"] * row["flops"] / 1e12
+        assert row["share"] == pytest.approx(counted / told["matrix_teraflops"])
+        assert row["name"] in table(told)
+
+
+@pytest.mark.slow
+def test_the_benchmark_says_when_train_py_fails(tmp_path):
+    with pytest.raises(AppError, match="exit code 2"):
+        train_seconds(tmp_path / "nothing", None)
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_told_from_a_processor():
+    assert on_gpu()
+    rate = matrix_rate(Size(32, 1, 1, 4096, 5))
+    assert rate > 10  # TFLOP/s; no processor reaches it
