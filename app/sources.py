@@ -18,7 +18,8 @@ from app.blocks import INDEX_ROW_BYTES, Block
 from app.choice import Space, cache_pays
 from app.config import Stage, TrainConfig
 from app.console import say
-from app.device import resolve_precision
+from app.decoded import DecodedPhotos
+from app.device import on_gpu, resolve_precision
 from app.errors import LostRows, UsageError
 from app.features import (
     BLOCK_ROWS,
@@ -36,7 +37,7 @@ from app.model import prefix, row_bytes, suffix
 from app.photos import Photos
 from app.stores import FEATURES_FOLDER, make_room, space
 from app.training import Float32s, ViewBatches, targets_of
-from app.views import View, load_batches, load_views, looks
+from app.views import ReadPhoto, View, load_batches, load_views, looks, read_photo
 
 
 class Source(Protocol):
@@ -78,7 +79,7 @@ def open_source(config: TrainConfig, model: keras.Model, digest: str, photos: Ph
     Raises:
         UsageError: when the cache was asked for and has no room.
     """
-    fresh = FreshSource(config, model, photos)
+    fresh = FreshSource(config, model, photos, _reader(config))
     if config.cache == "off":
         say("cache off: every epoch draws a fresh view of each photo; --views has no part in it")
         return fresh
@@ -120,6 +121,19 @@ def _open_stores(config: TrainConfig, digest: str) -> dict[str, FeatureStore]:
 def _checksum(model: keras.Model, cut: str) -> int:
     """Return the CRC-32 of the weights below a cut."""
     return reduce(lambda crc, w: zlib.crc32(w, crc), prefix(model, [cut]).get_weights(), 0)
+
+
+def _reader(config: TrainConfig) -> ReadPhoto:
+    """Return what decodes for fresh views: once a run where a GPU waits for it every epoch.
+
+    Decoded photos are quickly made again: they take the room that activations leave, and remove
+    none.
+    """
+    if not on_gpu() or not any(stage.epochs for stage in config.stage_plan()):
+        return read_photo
+    folder = config.runs / FEATURES_FOLDER
+    room = space(folder, _limit(config))
+    return DecodedPhotos(folder, min(room.limit - room.used, room.free // 2))
 
 
 def _limit(config: TrainConfig) -> int:
@@ -274,6 +288,7 @@ class FreshSource:
     config: TrainConfig
     model: keras.Model
     photos: Photos
+    read: ReadPhoto = read_photo
     name: ClassVar[Literal["disk", "off"]] = "off"
     views: ClassVar[None] = None
 
@@ -294,14 +309,17 @@ class FreshSource:
             shuffle=shuffle,
             view=view,
             first_epoch=self._epochs_before(stage),
+            threads=2,  # when the first views of a batch are drawn, the next one begins
         )
 
     def labelled(self, split: Split) -> Labelled:
         """Compute the features of a split in one pass; they are small enough for the memory."""
-        frozen = frozen_prefix(self.model, ["pooled"], resolve_precision(self.config.precision))
-        photos = self.photos[split]
+        photos, size = self.photos[split], self.config.image_size
+        precision = resolve_precision(self.config.precision)
+        frozen = frozen_prefix(self.model, ["pooled"], precision, len(photos))
         views = [View(photo, 0, 0) for photo in photos]
-        parts = [frozen(images)[0] for images in load_batches(views, self.config.image_size)]
+        batches = load_batches(views, size, frozen.batch, self.read)
+        parts = [frozen(images)[0] for images in batches]
         return Labelled(np.concatenate(parts).astype(np.float32), targets_of(photos))
 
     def _epochs_before(self, stage: Stage) -> int:
@@ -310,4 +328,4 @@ class FreshSource:
         return sum(earlier.epochs for earlier in plan[: plan.index(stage)])
 
     def _pixels(self, views: Sequence[View]) -> NDArray[Any]:
-        return load_views(views, self.config.image_size).astype(np.float32)
+        return load_views(views, self.config.image_size, self.read)  # as uint8: a quarter to send

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,10 @@ from rich.progress import Progress, TaskID, TextColumn
 
 from app.config import Stage
 from app.console import progress_bar, say
+from app.errors import AppError
 from app.evaluation import Scores, probabilities_of, score
 from app.history import HistoryRow
+from app.memory import halving
 from app.photos import Photo
 from app.views import View
 
@@ -23,6 +26,7 @@ Float32s = NDArray[np.float32]
 Int32s = NDArray[np.int32]
 # Views → what the trained part of the network takes: cached activations, or pixels.
 Fetch = Callable[[Sequence[View]], NDArray[Any]]
+AHEAD = 2  # batches that are made while the network computes another one
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,9 @@ class StageResult:
 class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
     """Batches of one view of each photo an epoch, another view in the next.
 
+    The next batches are made in threads while the network computes one, in every loop and under
+    every backend (why not by Keras's ``workers``: docs/decisions/0003-feeding-a-gpu.md).
+
     Args:
         photos: whose views are wanted.
         fetch: turns views into the model's input.
@@ -50,6 +57,11 @@ class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
         shuffle: another order in every epoch; False keeps the photos' order and one view.
         first_epoch: the number of the first epoch, which decides the views and the order.
         view: the view of every photo where the order is kept.
+        threads: batches made at once; more than 1 only for a ``fetch`` that allows it.
+
+    Attributes:
+        failure: what ``fetch`` told the user before training broke off for it; TensorFlow and JAX
+            raise errors of their own in its place.
     """
 
     def __init__(
@@ -63,17 +75,32 @@ class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
         shuffle: bool,
         first_epoch: int = 0,
         view: int = 0,
+        threads: int = 1,
     ) -> None:
         super().__init__()
         self.photos, self.fetch, self.views = photos, fetch, views
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
         self.first_epoch, self.view = first_epoch, view
+        self.failure: AppError | None = None
+        self._pool = ThreadPoolExecutor(threads)
+        self._waiting: dict[int, Future[tuple[NDArray[Any], Int32s]]]
         self.begin_epoch(0)
 
     def __len__(self) -> int:
         return -(-len(self.photos) // self.batch_size)
 
     def __getitem__(self, index: int) -> tuple[NDArray[Any], Int32s]:
+        batch = self._waiting.pop(index, None) or self._pool.submit(self._batch, index)
+        for number in range(index + 1, min(index + 1 + AHEAD, len(self))):
+            if number not in self._waiting:
+                self._waiting[number] = self._pool.submit(self._batch, number)
+        try:
+            return batch.result()
+        except AppError as error:
+            self.failure = error
+            raise
+
+    def _batch(self, index: int) -> tuple[NDArray[Any], Int32s]:
         numbers = self.order[index * self.batch_size : (index + 1) * self.batch_size]
         wanted = [View(self.photos[n], self._view_of(n), self.seed) for n in numbers]
         targets = np.array([self.photos[n].target for n in numbers], np.int32)
@@ -85,10 +112,16 @@ class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
         Not ``on_epoch_end``: Keras calls that once before the first epoch as well, and backends
         may differ in how often.
         """
+        self._waiting = {}
         self.epoch = self.first_epoch + number
         self.order = np.arange(len(self.photos))
         if self.shuffle:
             np.random.default_rng([self.seed, self.epoch]).shuffle(self.order)
+
+    def begin_again(self, batch_size: int) -> None:
+        """Begin the epoch again, with another batch size."""
+        self.batch_size = batch_size
+        self._waiting = {}
 
     def _view_of(self, number: int) -> int:
         if not self.shuffle:
@@ -109,7 +142,8 @@ def train_stage(
 
     What is validated, and kept, is the running average of the weights (Polyak & Juditsky 1992).
     The weights as they were before count too: a stage that never improves the validation log-loss
-    changes nothing.
+    changes nothing. Where memory does not suffice, the stage starts again with half the batch, from
+    the weights and the seed that it began with.
 
     Args:
         model: the network from the stage's cut to the logits, its open layers already trainable.
@@ -121,8 +155,42 @@ def train_stage(
         The stage's scores and its history.
     """
     started = time.monotonic()
-    before = model.get_weights()
-    first = _scores_of(model, validation)
+    # Copies, and seeds of dropout too; get_weights() would share PyTorch's memory and leave seeds.
+    before = [(v, np.array(keras.ops.convert_to_numpy(v))) for v in model.variables]
+
+    def restore() -> None:
+        for variable, value in before:
+            variable.assign(value)
+
+    def attempt(batch: int) -> StageResult:
+        restore()
+        train.begin_epoch(0)
+        train.begin_again(batch)
+        validation.begin_again(batch)
+        first = _scores_of(model, validation)
+        rows = _fit(model, stage, train, validation)
+        kept = 1 + int(np.argmin([row.validation_loss for row in rows]))
+        if rows[kept - 1].validation_loss >= first.log_loss:
+            kept = 0
+            restore()
+        trained = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+        return StageResult(
+            name=stage.name,
+            trainable_parameters=trained,
+            epochs=len(rows),
+            kept_epoch=kept,
+            seconds=time.monotonic() - started,
+            validation=_scores_of(model, validation),
+            history=tuple(rows),
+        )
+
+    return halving(attempt, train.batch_size, f"stage {stage.name}")
+
+
+def _fit(
+    model: keras.Model, stage: Stage, train: ViewBatches, validation: ViewBatches
+) -> list[HistoryRow]:
+    """Train until patience or epochs end; the averaged weights of the best epoch stay."""
     model.compile(
         optimizer=_optimiser(stage, steps=len(train)),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -131,41 +199,39 @@ def train_stage(
     stopping = keras.callbacks.EarlyStopping(
         "val_loss", patience=stage.patience, restore_best_weights=True, verbose=0
     )
+    averaging = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
     views = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda epoch, logs: train.begin_epoch(epoch)
     )
     keras.utils.set_random_seed(train.seed)  # dropout
     with progress_bar(TextColumn("{task.fields[scores]}")) as bar:
         log = _Log(stage, bar, steps=len(train))
-        model.fit(
-            train,
-            validation_data=validation,
-            epochs=stage.epochs,
-            shuffle=False,  # ViewBatches has its own order
-            verbose=0,
-            # In this order: the averaged weights are in the model when ``stopping`` looks at it.
-            callbacks=[views, log, keras.callbacks.SwapEMAWeights(swap_on_epoch=True), stopping],
-        )
-    kept = 1 + int(np.argmin([row.validation_loss for row in log.rows]))
-    if log.rows[kept - 1].validation_loss >= first.log_loss:
-        kept = 0
-        model.set_weights(before)
-    trained = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-    return StageResult(
-        name=stage.name,
-        trainable_parameters=trained,
-        epochs=len(log.rows),
-        kept_epoch=kept,
-        seconds=time.monotonic() - started,
-        validation=_scores_of(model, validation),
-        history=tuple(log.rows),
-    )
+        try:
+            model.fit(
+                train,
+                validation_data=validation,
+                epochs=stage.epochs,
+                shuffle=False,  # ViewBatches has its own order
+                verbose=0,
+                # In this order: the averaged weights are there when ``stopping`` looks at them.
+                callbacks=[views, log, averaging, stopping],
+            )
+        except Exception:
+            if failure := train.failure or validation.failure:
+                raise failure from None
+            raise
+    return log.rows
 
 
 def logits_of(model: keras.Model, batches: ViewBatches) -> Float32s:
     """Return the logits ``(n, classes)`` for the photos of ``batches``, in their order."""
-    parts = [model.predict_on_batch(batches[number][0]) for number in range(len(batches))]
-    return np.concatenate(parts).astype(np.float32)
+
+    def attempt(batch: int) -> Float32s:
+        batches.begin_again(batch)
+        parts = [model.predict_on_batch(batches[number][0]) for number in range(len(batches))]
+        return np.concatenate(parts).astype(np.float32)
+
+    return halving(attempt, batches.batch_size, "answers")
 
 
 def targets_of(photos: Sequence[Photo]) -> Int32s:

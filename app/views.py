@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
@@ -30,6 +30,28 @@ LIGHT = 0.2  # brightness, contrast and colour change by this share at most
 BATCH = 16  # views at once; ONNX Runtime took as long for 16 at once as one by one
 VERSION = 1  # part of the cache's key: raise it when a view's pixels change
 
+# Photo → its pixels, uint8 (height, width, 3): ``read_photo``, or one that remembers them.
+ReadPhoto = Callable[[Photo], Pixels]
+
+
+def read_photo(photo: Photo) -> Pixels:
+    """Decode a photo: uint8 ``(height, width, 3)``.
+
+    Raises:
+        AppError: when the photo is no longer the file that the audit saw.
+    """
+    try:
+        data = read_bytes(photo.path)
+        reason = "" if sha256(data).hexdigest() == photo.content else "other bytes"
+    except ImageError as error:
+        reason = str(error)
+    if reason:
+        raise AppError(
+            f"expected {photo.path} as it was when training began; received: {reason}; "
+            "leave the photos alone meanwhile, and train again"
+        )
+    return read_image(data)
+
 
 @dataclass(frozen=True)
 class View:
@@ -44,23 +66,13 @@ class View:
         """What the view's pixels depend on: the photo's content, the number and the seed."""
         return f"{self.photo.content}/{self.number}/{self.seed if self.number > 0 else 0}"
 
-    def pixels(self, size: int) -> Pixels:
-        """Decode the photo and draw the view: uint8 ``(size, size, 3)``.
+    def pixels(self, size: int, read: ReadPhoto = read_photo) -> Pixels:
+        """Decode the photo by ``read`` and draw the view: uint8 ``(size, size, 3)``.
 
         Raises:
-            AppError: when the photo is no longer the file that the audit saw.
+            AppError: as ``read_photo``.
         """
-        try:
-            data = read_bytes(self.photo.path)
-            reason = "" if sha256(data).hexdigest() == self.photo.content else "other bytes"
-        except ImageError as error:
-            reason = str(error)
-        if reason:
-            raise AppError(
-                f"expected {self.photo.path} as it was when training began; received: {reason}; "
-                "leave the photos alone meanwhile, and train again"
-            )
-        image = read_image(data)
+        image = read(self.photo)
         return make_view(image, size, content=self.photo.content, view=self.number, seed=self.seed)
 
 
@@ -97,19 +109,21 @@ def looks(*, mirrored: bool) -> tuple[int, ...]:
     return (0, MIRROR) if mirrored else (0,)
 
 
-def load_views(wanted: Sequence[View], size: int) -> Pixels:
+def load_views(wanted: Sequence[View], size: int, read: ReadPhoto = read_photo) -> Pixels:
     """Return the pixels of some views: uint8 ``(n, size, size, 3)``."""
-    (images,) = load_batches(wanted, size, len(wanted))
+    (images,) = load_batches(wanted, size, len(wanted), read)
     return images
 
 
-def load_batches(wanted: Sequence[View], size: int, batch: int = BATCH) -> Iterator[Pixels]:
+def load_batches(
+    wanted: Sequence[View], size: int, batch: int = BATCH, read: ReadPhoto = read_photo
+) -> Iterator[Pixels]:
     """Yield uint8 batches ``(≤ batch, size, size, 3)``, decoded in threads up to two ahead."""
     groups = [wanted[start : start + batch] for start in range(0, len(wanted), batch)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         waiting: deque[list[Future[Pixels]]] = deque()
         for group in groups:
-            waiting.append([pool.submit(view.pixels, size) for view in group])
+            waiting.append([pool.submit(view.pixels, size, read) for view in group])
             if len(waiting) > 2:
                 yield np.stack([future.result() for future in waiting.popleft()])
         for futures in waiting:
