@@ -155,7 +155,7 @@ def train_stage(
         The stage's scores and its history.
     """
     started = time.monotonic()
-    # Copies, and seeds of dropout too; get_weights() would share PyTorch's memory and leave seeds.
+    # The state of dropout's seeds too, which get_weights() leaves out.
     before = [(v, np.array(keras.ops.convert_to_numpy(v))) for v in model.variables]
 
     def restore() -> None:

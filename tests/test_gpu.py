@@ -181,8 +181,10 @@ def test_the_next_batches_are_made_meanwhile():
 def test_what_was_made_for_another_epoch_or_size_is_not_used():
     batches = ViewBatches(PHOTOS, fetch, views=None, batch_size=8, seed=0, shuffle=True)
     batches[0]
+    batches._pool.submit(int).result()  # what is made ahead is there now
     batches.begin_epoch(1)
     np.testing.assert_array_equal(batches[1][0], fetch(batch_views(batches, 1)))
+    batches._pool.submit(int).result()
     batches.begin_again(4)
     np.testing.assert_array_equal(batches[2][0], fetch(batch_views(batches, 2)))
 
