@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ from app.config import TrainConfig, help_of
 from app.console import progress_bar, say
 from app.errors import LostRows, UsageError
 from app.images import VERSION as IMAGES_VERSION
+from app.images import Pixels
 from app.stores import FEATURES_FOLDER, StoreInfo, clear, list_stores
 from app.views import BATCH, View, load_batches
 from app.views import VERSION as VIEWS_VERSION
@@ -182,21 +184,30 @@ def lacking_views(stores: Collection[FeatureStore], wanted: Iterable[View]) -> l
 
 
 def compute_features(
-    frozen: Frozen, stores: Sequence[FeatureStore], lacking: Sequence[View], image_size: int
+    frozen: Frozen,
+    stores: Sequence[FeatureStore],
+    lacking: Sequence[View],
+    image_size: int,
+    batch: int = BATCH,
 ) -> None:
     """Fill the stores with the rows of ``lacking``, in one pass through the network.
+
+    The next views are drawn while the network computes and while a block is written.
 
     Args:
         frozen: gives one array for each store, in their order (``app.frozen.frozen_prefix``).
         stores: one for each cut.
         lacking: views, each of which is computed (``lacking_views``).
         image_size: height and width of a view in pixels.
+        batch: views that ``frozen`` gets at once; a divisor of ``BLOCK_ROWS``.
     """
+    batches = load_batches(lacking, image_size, batch)
     with progress_bar() as bar:
         task = bar.add_task("Frozen features", total=len(lacking))
         for start in range(0, len(lacking), BLOCK_ROWS):
             block = lacking[start : start + BLOCK_ROWS]
-            rows = _compute(frozen, block, image_size, lambda n: bar.advance(task, n))
+            mine = islice(batches, BLOCK_ROWS // batch)
+            rows = _compute(frozen, mine, lambda n: bar.advance(task, n))
             for store, part in zip(stores, rows, strict=True):
                 store.append(block, part)
 
@@ -211,7 +222,11 @@ class CacheTimes:
 
 
 def time_cache(
-    frozen: Frozen, stores: Sequence[FeatureStore], lacking: Sequence[View], image_size: int
+    frozen: Frozen,
+    stores: Sequence[FeatureStore],
+    lacking: Sequence[View],
+    image_size: int,
+    batch: int = BATCH,
 ) -> CacheTimes:
     """Do with the first views what ``compute_features`` does with all, and time each step.
 
@@ -223,12 +238,14 @@ def time_cache(
         stores: one for each cut.
         lacking: views that no store has, ``BLOCK_ROWS`` of them for times that are typical.
         image_size: height and width of a view in pixels.
+        batch: views that ``frozen`` gets at once.
     """
-    frozen(np.zeros((min(BATCH, len(lacking)), image_size, image_size, 3), np.uint8))
+    frozen(np.zeros((min(batch, len(lacking)), image_size, image_size, 3), np.uint8))
     with progress_bar() as bar:
         task = bar.add_task("Timing the cache", total=len(lacking))
         marks = [time.perf_counter()]
-        rows = _compute(frozen, lacking, image_size, lambda n: bar.advance(task, n))
+        batches = load_batches(lacking, image_size, batch)
+        rows = _compute(frozen, batches, lambda n: bar.advance(task, n))
         marks.append(time.perf_counter())
         for store, part in zip(stores, rows, strict=True):
             store.append(lacking, part)
@@ -247,11 +264,11 @@ def time_cache(
 
 
 def _compute(
-    frozen: Frozen, views: Sequence[View], image_size: int, advance: Callable[[int], None]
+    frozen: Frozen, batches: Iterable[Pixels], advance: Callable[[int], None]
 ) -> list[Float16s]:
-    """Return the rows of ``views`` for each cut; ``advance`` hears of each batch."""
+    """Return the rows of some batches for each cut; ``advance`` hears of each batch."""
     parts = []
-    for images in load_batches(views, image_size):
+    for images in batches:
         parts.append([_as_float16(activations) for activations in frozen(images)])
         advance(len(images))
     return [np.concatenate(rows) for rows in zip(*parts, strict=True)]

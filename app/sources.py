@@ -226,15 +226,15 @@ class CachedSource:
         make_room(folder, needed, _limit(self.config), keep)
         if not lacking:
             return True
-        frozen = frozen_prefix(self.model, list(self.stores), self._precision)
+        frozen = frozen_prefix(self.model, list(self.stores), self._precision, len(lacking))
         if self.config.cache == "auto" and len(lacking) > BLOCK_ROWS:
             first, lacking = lacking[:BLOCK_ROWS], lacking[BLOCK_ROWS:]
-            times = time_cache(frozen, stores, first, self.config.image_size)
+            times = time_cache(frozen, stores, first, self.config.image_size, frozen.batch)
             pays, why = self._pays(times, len(lacking))
             say(f"cache {'on disk' if pays else 'off: fresh views every epoch'}: {why}")
             if not pays:
                 return False
-        compute_features(frozen, stores, lacking, self.config.image_size)
+        compute_features(frozen, stores, lacking, self.config.image_size, frozen.batch)
         return True
 
     def _pays(self, times: CacheTimes, lacking: int) -> tuple[bool, str]:

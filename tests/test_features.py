@@ -346,3 +346,23 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
 
     grown = peak(2000) - peak(500)
     assert (grown < 20_000).all(), grown
+
+
+@pytest.mark.parametrize("batch", [32, BLOCK_ROWS])
+def test_larger_batches_give_the_same_rows(folder, views, batch):
+    """In blocks of the same size, however many views go through the network at once."""
+    many = [View(views[0].photo, number, seed=0) for number in range(BLOCK_ROWS + 40)]
+    asked, stores = [], []
+    for size in (BATCH, batch):
+        frozen, store = Counting(), FeatureStore(folder / str(size), SPEC)
+
+        def noting(images, frozen=frozen):
+            asked.append(len(images))
+            return frozen(images)
+
+        compute_features(noting, [store], many, 8, size)
+        stores.append(store)
+    small, large = stores
+    np.testing.assert_array_equal(small.gather(many), large.gather(many))
+    assert asked[-2:] == ([32, 8] if batch == 32 else [BLOCK_ROWS, 40])
+    assert sorted(len(block.keys) for block in large.blocks(many)) == [40, BLOCK_ROWS]

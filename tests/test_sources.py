@@ -226,7 +226,9 @@ def test_auto_takes_what_is_measured_to_be_faster(
 ):
     measured: list[int] = []
 
-    def time_cache(frozen: Any, stores: Any, views: list[View], size: int) -> CacheTimes:
+    def time_cache(
+        frozen: Any, stores: Any, views: list[View], size: int, batch: int
+    ) -> CacheTimes:
         measured.append(len(views))
         app.sources.compute_features(frozen, stores, views, size)
         return times
