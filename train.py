@@ -61,11 +61,13 @@ def parse(argv: Sequence[str]) -> TrainConfig:
     add("--image-size", type=int, metavar="PIXELS")
     add("--epochs", type=int, metavar="N")
     add("--seed", type=int, metavar="N")
+    add("--mirror", action=argparse.BooleanOptionalAction)
     add("--head-dropout", type=float, metavar="SHARE")
     add("--weights", metavar="PATH")
     add("--backbone", choices=get_args(Backbone))
     add("--precision", choices=get_args(Precision))
     add("--cache", choices=get_args(CacheMode))
+    add("--cache-limit", type=float, metavar="GB")
     parser.add_argument(
         "--no-report", dest="report", action="store_false", help="do not write report.html"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,14 +32,20 @@ class Stage:
     """One stage of training: which layers are open, from which activations it starts, how long."""
 
     name: str = setting("head", "what the stage is called in tables and on the command line")
-    opens: tuple[str, ...] = setting((), "blocks of the backbone that are trained beside the head")
+    opens: tuple[str, ...] = setting(
+        (), "blocks of the backbone trained beside the head; none: the head alone, a solved problem"
+    )
     cut: str = setting("pooled", "the cached activations that the stage trains on")
-    epochs: int = setting(30, "at most this many epochs, one view of every photo in each")
-    patience: int = setting(5, "stop after this many epochs without a better validation log-loss")
-    learning_rate: float = setting(1e-3, "the highest rate, reached after the warm-up")
+    epochs: int = setting(0, "at most this many epochs, one view of every photo in each")
+    patience: int = setting(2, "stop after this many epochs without a better validation log-loss")
+    learning_rate: float = setting(0.0, "the highest rate, reached after the warm-up")
+    lower_rate: float = setting(0.3, "a block's share of the rate of the block above it")
     warmup: float = setting(0.1, "the share of all steps in which the rate rises from 0")
     weight_decay: float = setting(1e-2, "AdamW's decoupled weight decay")
-    batch_size: int = setting(64, "photos a step")
+    averaging: float = setting(
+        1.0, "epochs that the running average of the weights reaches back; the average is kept"
+    )
+    batch_size: int = setting(32, "photos a step")
 
 
 STAGES = {
@@ -49,19 +56,15 @@ STAGES = {
             name="block5",
             opens=("block5",),
             cut="block4_pool",
-            epochs=6,
-            patience=2,
+            epochs=3,
             learning_rate=3e-5,
-            batch_size=32,
         ),
         Stage(
             name="block4",
             opens=("block4", "block5"),
             cut="block3_pool",
-            epochs=4,
-            patience=2,
+            epochs=3,
             learning_rate=1e-5,
-            batch_size=32,
         ),
     )
 }
@@ -83,10 +86,12 @@ class TrainConfig:
         f"which stages to train, in order, separated by commas: {', '.join(STAGES)}",
     )
     views: int = setting(
-        2, "views of each training photo: the photo itself and seeded random crops of it"
+        2,
+        "views of each training photo: the photo itself and seeded random crops of it; the head "
+        "alone needs only the first",
     )
     image_size: int = setting(
-        256, "height and width in pixels that photos are resized to; time grows with its square"
+        320, "height and width in pixels that photos are resized to; time grows with its square"
     )
     epochs: int | None = setting(None, "at most this many epochs a stage (default: the stage's)")
     seed: int = setting(0, "the seed of split, views, initial weights and the order of photos")
@@ -104,7 +109,18 @@ class TrainConfig:
     cache: CacheMode = setting(
         "auto",
         "disk: frozen activations are computed once and kept; off: fresh views go through the "
-        "whole network every epoch; auto: disk where the free disk allows it",
+        "whole network every epoch; auto: disk, with fewer views where room is short, unless off "
+        "is measured to be faster",
+    )
+    cache_limit: float = setting(
+        50.0,
+        "GB (1e9 bytes) that the caches of all runs may take together; those unused for longest "
+        "are removed first, and python -m app.features shows them",
+    )
+    mirror: bool | None = setting(
+        None,
+        "answer from the photo and its mirror image together: fewer mistakes, twice the time "
+        "(default: where a block is opened; the head alone is for speed)",
     )
     head_dropout: float = setting(0.5, "share of the features hidden from the head at each step")
     report: bool = setting(True, "write report.html at the end")
@@ -136,6 +152,11 @@ class TrainConfig:
             raise UsageError(
                 f"expected --head-dropout from 0 to below 1; received {self.head_dropout}"
             )
+        if not 0 < self.cache_limit < math.inf:
+            raise UsageError(
+                f"expected --cache-limit above 0 GB; received {self.cache_limit}; "
+                "--cache off takes no room"
+            )
         if self.run is not None and (
             not self.run or Path(self.run).name != self.run or self.run.startswith(".")
         ):
@@ -145,9 +166,23 @@ class TrainConfig:
             )
 
     def stage_plan(self) -> tuple[Stage, ...]:
-        """Return the chosen stages, with ``epochs`` applied to each."""
+        """Return the chosen stages, with ``epochs`` applied to each that is trained by epochs."""
         plan = (STAGES[name] for name in self.stages)
-        return tuple(dataclasses.replace(s, epochs=self.epochs) if self.epochs else s for s in plan)
+        return tuple(
+            dataclasses.replace(stage, epochs=self.epochs)
+            if self.epochs and stage.epochs
+            else stage
+            for stage in plan
+        )
+
+    def training_views(self) -> int:
+        """Return how many views of each training photo are asked for; the head needs one."""
+        return self.views if any(stage.opens for stage in self.stage_plan()) else 1
+
+    def answers_mirrored(self) -> bool:
+        """Return whether an answer is made from the photo and its mirror image."""
+        opened = any(stage.opens for stage in self.stage_plan())
+        return opened if self.mirror is None else self.mirror
 
     def smoke(self) -> TrainConfig:
         """Return the same run in its smallest form: every step is walked, nothing is learned well.

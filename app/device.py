@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -16,6 +17,20 @@ from app.console import quiet_native_stderr
 BFLOAT16_CAPABILITY = 8.0  # Ampere; NVIDIA's older GPUs emulate it, as Apple's may
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
+# Take GPU memory as it is needed, not nearly all of it at once: others use the GPU too. TensorFlow
+# and JAX read these when they place their first tensor, which importing Keras does not do; PyTorch
+# needs nothing. Whoever set one of them knows better.
+MEMORY_GROWTH = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+
+
+def let_memory_grow() -> None:
+    """Set the variables of ``MEMORY_GROWTH`` that are not set; done when this file is imported."""
+    for name, value in MEMORY_GROWTH.items():
+        os.environ.setdefault(name, value)
+
+
+let_memory_grow()
+
 
 def device_name() -> str:
     """Return where Keras puts tensors, and on a processor its model, such as ``cpu (AMD EPYC)``."""
@@ -26,11 +41,16 @@ def device_name() -> str:
     return f"cpu ({_cpu_info('model name') or platform.processor() or platform.machine()})"
 
 
+def on_gpu() -> bool:
+    """Say whether Keras computes on a GPU."""
+    return device_name().startswith("gpu")
+
+
 def resolve_precision(precision: Precision) -> str:
     """Turn ``auto`` into ``bfloat16`` where the device has instructions for it."""
     if precision != "auto":
         return precision
-    if device_name().startswith("gpu"):
+    if on_gpu():
         return "bfloat16" if _compute_capability() >= BFLOAT16_CAPABILITY else "float32"
     flags = set((_cpu_info("flags") or _cpu_info("Features")).split())
     return "bfloat16" if _BFLOAT16_FLAGS & flags else "float32"

@@ -11,16 +11,16 @@ from app.tables import read_rows, write_rows
 
 @dataclass(frozen=True)
 class HistoryRow:
-    """One epoch.
+    """One epoch; of the solved head, one strength of regularisation.
 
     Attributes:
         stage: the name of its stage.
         epoch: its number in the stage, from 1.
-        loss: log-loss (natural logarithm) on the training photos, under dropout.
+        loss: log-loss (natural logarithm) on the training photos, under dropout but for the head.
         accuracy: on the training photos, likewise.
         validation_loss: log-loss on the validation photos, before calibration.
         validation_accuracy: on the validation photos.
-        learning_rate: the last of the epoch.
+        learning_rate: the last of the epoch; 0 for the head.
         seconds: that it took.
     """
 

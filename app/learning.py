@@ -21,15 +21,16 @@ from app.device import device_name, resolve_precision
 from app.evaluation import probabilities_of, score
 from app.export import Parity, export_bundle, library_versions
 from app.files import SPLITS, Split
+from app.head import solve_head
 from app.history import write_history
 from app.manifest import ManifestRow
-from app.model import build_classifier, copy_weights, open_layers, set_standardisation
+from app.model import build_classifier, copy_weights, open_layers
 from app.photos import Photo, Photos, class_names, photos_of
 from app.runs import Run
 from app.sources import Source, open_source
 from app.tables import write_rows
-from app.training import StageResult, logits_of, targets_of, train_stage
-from app.views import View
+from app.training import Float32s, Int32s, StageResult, logits_of, targets_of, train_stage
+from app.views import View, looks
 from app.weights import RANDOM_WEIGHTS_WARNING, load_weights, set_weights, tensor_digest
 
 
@@ -51,7 +52,6 @@ def learn(
     model, digest = load_classifier(config, len(classes))
     with clock.phase("features"):
         source = open_source(config, model, digest, photos)
-        set_standardisation(model, source.training_features())
     with clock.phase("training"):
         results = train_stages(config, model, source)
         write_history((row for result in results for row in result.history), run.history)
@@ -74,6 +74,7 @@ def learn(
         "backend": keras.backend.backend(),
         "precision": resolve_precision(config.precision),
         "cache": source.name,
+        "views": source.views,
         "versions": library_versions(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -109,6 +110,10 @@ def train_stages(config: TrainConfig, model: keras.Model, source: Source) -> lis
     results = []
     for stage in config.stage_plan():
         open_layers(model, stage)
+        if not stage.opens:
+            train, validation = source.labelled("train"), source.labelled("validation")
+            results.append(solve_head(model, stage, train, validation))
+            continue
         results.append(
             train_stage(
                 source.part(stage),
@@ -124,10 +129,16 @@ def calibrated_answers(config: TrainConfig, source: Source) -> Answers:
     """Fit the temperature on validation, then answer for validation and, this once, for test."""
     last = config.stage_plan()[-1]
     model = source.part(last)
-    batches = {split: source.batches(last, split) for split in SPLITS[1:]}
-    validation = logits_of(model, batches["validation"])
-    temperature = fit_temperature(validation, targets_of(batches["validation"].photos))
-    logits = {"validation": validation, "test": logits_of(model, batches["test"])}
+
+    logits: dict[Split, Float32s] = {}
+    targets: dict[Split, Int32s] = {}
+    for split in SPLITS[1:]:
+        views = looks(mirrored=config.answers_mirrored())
+        batches = [source.batches(last, split, view=view) for view in views]
+        # As the served model does it: see ``mirror`` in app.model.
+        logits[split] = np.mean([logits_of(model, look) for look in batches], axis=0)
+        targets[split] = targets_of(batches[0].photos)
+    temperature = fit_temperature(logits["validation"], targets["validation"])
     return Answers(
         temperature,
         {split: probabilities_of(logits[split] / temperature) for split in SPLITS[1:]},
@@ -149,6 +160,7 @@ def export(
         backbone=config.backbone,
         head_dropout=config.head_dropout,
         temperature=answers.temperature,
+        mirror=config.answers_mirrored(),
     )
     copy_weights(model, served)
     return export_bundle(

@@ -1,7 +1,7 @@
 """The classifier: preprocessing, a VGG backbone that can be cut at a block, and a linear head.
 
-    image (RGB 0–255) → preprocessing → block1 … block5 → average ‖ maximum → standardise
-                      → dropout → dense → ÷ temperature
+    image (RGB 0–255) → preprocessing → block1 … block5 → average ‖ maximum → square root
+                      → standardise → dropout → dense → ÷ temperature
 
 One functional model of standard layers. ``prefix`` and ``suffix`` are the same layers cut in two,
 so what is trained in a piece is trained in the whole.
@@ -23,6 +23,9 @@ from app.vgg import convolution_blocks
 # ImageNet's mean colour (blue, green, red), as subtracted when VGG was trained
 # (keras.applications.imagenet_utils, mode "caffe").
 MEAN_BGR = (103.939, 116.779, 123.68)
+# Added before the square root, whose slope at 0 is infinite. Features reach from 0 to some hundred;
+# 0.01 and 0.1 did as well on validation (docs/experiments.md).
+ROOT_OFFSET = 0.1
 HEAD = "dense"
 LAST = "channels_last"  # whatever the user's ~/.keras/keras.json says
 
@@ -38,12 +41,13 @@ def build_classifier(
     head_dropout: float = 0.5,
     precision: str = "float32",
     temperature: float = 1.0,
+    mirror: bool = False,
 ) -> keras.Model:
     """Build the whole network, with random weights in the backbone and zeros in the head.
 
-    The head is linear (one dense layer on standardised features), so that each place's share in
-    an answer can be told exactly, and it starts from zeros: softmax regression is convex, and the
-    same start under every backend makes runs comparable.
+    The head is one dense layer on the standardised square roots of the pooled features: softmax
+    regression, a convex problem that ``app.head`` solves. The root keeps a few very large
+    activations from drowning the others ("signed square root", Perronnin, Sánchez & Mensink 2010).
 
     Args:
         num_classes: width of the answer, 2 or more.
@@ -53,6 +57,8 @@ def build_classifier(
         precision: ``float32`` or ``bfloat16``, of the backbone's arithmetic; its variables and the
             head are float32 in both cases.
         temperature: the logits are divided by it (see ``app.calibration``).
+        mirror: look at the photo and at its mirror image, and average the logits: a quarter
+            fewer mistakes for twice the time (docs/experiments.md). For the served model.
 
     Returns:
         A model from ``(batch, image_size, image_size, 3)`` RGB 0–255 (any dtype) to float32
@@ -69,18 +75,23 @@ def build_classifier(
         trainable=False,
         name="preprocessing",
         dtype="float32",
-    )(image)
+    )(_with_mirror_images(image) if mirror else image)
     x = convolution_blocks(x, backbone, dtype=policy)
     average = layers.GlobalAveragePooling2D(LAST, name="average", dtype="float32")(x)
     maximum = layers.GlobalMaxPooling2D(LAST, name="maximum", dtype="float32")(x)
     x = layers.Concatenate(name="features", dtype="float32")([average, maximum])
+    x = layers.Rescaling(1.0, offset=ROOT_OFFSET, name="root_offset", dtype="float32")(x)
+    x = keras.ops.sqrt(x)
     # Fixed once from the training features; the layer's standard inference mode is what is meant.
+    # 1e-3: a feature that training hardly ever saw must not explode when it appears.
     x = layers.BatchNormalization(
-        center=False, scale=False, epsilon=1e-5, trainable=False, name="standardise"
+        center=False, scale=False, epsilon=1e-3, trainable=False, name="standardise"
     )(x)
     x = layers.Dropout(head_dropout, name="dropout", dtype="float32")(x)
     x = layers.Dense(num_classes, kernel_initializer="zeros", name=HEAD, dtype="float32")(x)
     x = layers.Rescaling(1.0 / temperature, name="temperature", dtype="float32")(x)
+    if mirror:
+        x = keras.ops.mean(keras.ops.reshape(x, (2, -1, num_classes)), axis=0)
     model = keras.Model(image, x, name=f"{backbone}_classifier")
     _set_preprocessing(model)
     return model
@@ -120,12 +131,39 @@ def set_standardisation(model: keras.Model, features: NDArray[np.floating[Any]])
         model: from ``build_classifier``.
         features: ``(views, 1024)``, the activations at the cut ``pooled``.
     """
-    model.get_layer("standardise").set_weights([features.mean(axis=0), features.var(axis=0)])
+    standardise = model.get_layer("standardise")
+    roots = _between(model, CUTS["pooled"], standardise.input, features)
+    standardise.set_weights([roots.mean(axis=0), roots.var(axis=0)])
+
+
+def head_inputs(model: keras.Model, features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Return what the dense layer sees of pooled features, dropout aside: float32, same shape."""
+    return _between(model, CUTS["pooled"], model.get_layer("standardise").output, features)
+
+
+def set_head(
+    model: keras.Model, kernel: NDArray[np.floating[Any]], bias: NDArray[np.floating[Any]]
+) -> None:
+    """Set the dense layer: ``kernel`` ``(1024, classes)``, ``bias`` ``(classes,)``."""
+    model.get_layer(HEAD).set_weights([kernel, bias])
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
     """Copy all weights between two classifiers that differ in precision or temperature only."""
     target.set_weights(source.get_weights())
+
+
+def _with_mirror_images(images: keras.KerasTensor) -> keras.KerasTensor:
+    """Return a batch twice as long: the images, then their mirror images."""
+    return keras.ops.concatenate([images, keras.ops.flip(images, axis=2)], axis=0)
+
+
+def _between(
+    model: keras.Model, layer: str, end: keras.KerasTensor, values: NDArray[np.floating[Any]]
+) -> NDArray[np.float32]:
+    """Run the layers after ``layer`` up to the tensor ``end``."""
+    part = keras.Model(model.get_layer(layer).output, end)
+    return np.asarray(part.predict(values, batch_size=4096, verbose=0), np.float32)
 
 
 def _set_preprocessing(model: keras.Model) -> None:

@@ -40,6 +40,11 @@ class _Graph:
         self.initializers.append(numpy_helper.from_array(array, name))
         return name
 
+    def integers(self, name: str, values: Sequence[int]) -> str:
+        """Add an int64 constant, such as a shape, and return its name."""
+        self.initializers.append(numpy_helper.from_array(np.array(values, np.int64), name))
+        return name
+
 
 # (graph, layer, names of its inputs) → name of its output
 _Writer = Callable[[_Graph, keras.Layer, list[str]], str]
@@ -65,7 +70,7 @@ def to_onnx(
     graph.node("Cast", ["image"], "image_float", to=TensorProto.FLOAT)
     # Keras computes channels last, ONNX channels first.
     places = {id(model.input): graph.node("Transpose", ["image_float"], "x", perm=[0, 3, 1, 2])}
-    for layer in model.layers:
+    for layer in model.operations:  # layers, and operations such as a square root
         if not isinstance(layer, keras.layers.InputLayer):
             inputs = layer.input if isinstance(layer.input, list) else [layer.input]
             write = _writer_of(layer)
@@ -88,11 +93,11 @@ def to_onnx(
     return proto
 
 
-def _writer_of(layer: keras.Layer) -> _Writer:
-    write = _WRITERS.get(type(layer))
+def _writer_of(layer: keras.Operation) -> _Writer:
+    write = _WRITERS.get(type(layer).__name__)
     if write is None:
         raise ExportError(
-            f"expected layers out of {', '.join(sorted(k.__name__ for k in _WRITERS))}; "
+            f"expected layers out of {', '.join(sorted(_WRITERS))}; "
             f"received {type(layer).__name__} ({layer.name}); add a writer to app/onnx_graph.py"
         )
     return write
@@ -161,8 +166,28 @@ def _global(kind: str) -> _Writer:
     return write
 
 
-def _concatenate(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
-    return graph.node("Concat", inputs, layer.name, axis=1)
+def _concatenate(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
+    """Write the layer, which joins features, or the operation, which joins batches."""
+    return graph.node("Concat", inputs, layer.name, axis={-1: 1, 0: 0}[layer.axis])
+
+
+def _mirror(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
+    if layer.axis != 2:
+        raise ExportError(f"expected {layer.name} along the width, axis 2; received {layer.axis}")
+    # Backwards from the last column to before the first one; the width is ONNX's axis 3.
+    ends = {"starts": -1, "ends": np.iinfo(np.int64).min, "axes": 3, "steps": -1}
+    names = [graph.integers(f"{layer.name}/{name}", [value]) for name, value in ends.items()]
+    return graph.node("Slice", [*inputs, *names], layer.name)
+
+
+def _reshape(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
+    shape = graph.integers(f"{layer.name}/shape", layer.newshape)
+    return graph.node("Reshape", [*inputs, shape], layer.name)
+
+
+def _mean(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
+    axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
+    return graph.node("ReduceMean", inputs, layer.name, axes=axes, keepdims=int(layer.keepdims))
 
 
 def _standardise(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
@@ -194,14 +219,23 @@ def _rescaling(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
     return graph.node("Add", [scaled, offset], layer.name)
 
 
-_WRITERS: dict[type, _Writer] = {
-    keras.layers.Conv2D: _convolution,
-    keras.layers.MaxPooling2D: _pooling,
-    keras.layers.GlobalAveragePooling2D: _global("GlobalAveragePool"),
-    keras.layers.GlobalMaxPooling2D: _global("GlobalMaxPool"),
-    keras.layers.Concatenate: _concatenate,
-    keras.layers.BatchNormalization: _standardise,
-    keras.layers.Dropout: _dropout,
-    keras.layers.Dense: _dense,
-    keras.layers.Rescaling: _rescaling,
+def _square_root(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
+    return graph.node("Sqrt", inputs, layer.name)
+
+
+# By class name: Keras does not export the classes of its operations.
+_WRITERS: dict[str, _Writer] = {
+    "Conv2D": _convolution,
+    "MaxPooling2D": _pooling,
+    "GlobalAveragePooling2D": _global("GlobalAveragePool"),
+    "GlobalMaxPooling2D": _global("GlobalMaxPool"),
+    "Concatenate": _concatenate,
+    "BatchNormalization": _standardise,
+    "Dropout": _dropout,
+    "Dense": _dense,
+    "Rescaling": _rescaling,
+    "Sqrt": _square_root,
+    "Flip": _mirror,
+    "Reshape": _reshape,
+    "Mean": _mean,
 }

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial, reduce
 from typing import Any, ClassVar, Literal, Protocol
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
+from rich.filesize import decimal
 
+from app.blocks import INDEX_ROW_BYTES, Block
+from app.choice import Space, cache_pays
 from app.config import Stage, TrainConfig
 from app.console import say
-from app.device import resolve_precision
-from app.features import FeatureSpec, FeatureStore, compute_features, fits_on_disk
-from app.files import Split
+from app.decoded import DecodedPhotos
+from app.device import on_gpu, resolve_precision
+from app.errors import LostRows, UsageError
+from app.features import (
+    BLOCK_ROWS,
+    CacheTimes,
+    FeatureSpec,
+    FeatureStore,
+    compute_features,
+    lacking_views,
+    time_cache,
+)
+from app.files import SPLITS, Split
 from app.frozen import frozen_prefix
-from app.model import row_bytes, suffix
+from app.head import Labelled
+from app.model import prefix, row_bytes, suffix
 from app.photos import Photos
-from app.training import Float32s, ViewBatches
-from app.views import View, load_batches, load_views
-
-FEATURES_FOLDER = ".features"  # in the folder of the runs, which share it
+from app.stores import FEATURES_FOLDER, make_room, space
+from app.training import Float32s, ViewBatches, targets_of
+from app.views import ReadPhoto, View, load_batches, load_views, looks, read_photo
 
 
 class Source(Protocol):
@@ -31,95 +47,238 @@ class Source(Protocol):
     def name(self) -> Literal["disk", "off"]:
         """What ``--cache`` would be to get this source."""
 
+    @property
+    def views(self) -> int | None:
+        """How many views of each training photo there are; None: a fresh one in every epoch."""
+
     def part(self, stage: Stage) -> keras.Model:
         """Return the part of the network that the stage's batches go into, up to the logits."""
 
-    def batches(self, stage: Stage, split: Split, *, shuffle: bool = False) -> ViewBatches:
+    def batches(
+        self, stage: Stage, split: Split, *, shuffle: bool = False, view: int = 0
+    ) -> ViewBatches:
         """Return a split's batches for a stage; shuffled ones walk through the views."""
 
-    def training_features(self) -> Float32s:
-        """Return the pooled features ``(views, 1024)`` that the head is standardised by."""
+    def labelled(self, split: Split) -> Labelled:
+        """Return the pooled features of a split's photos, which the head is solved on."""
 
 
 def open_source(config: TrainConfig, model: keras.Model, digest: str, photos: Photos) -> Source:
-    """Choose the source that ``config.cache`` asks for and make it ready.
+    """Choose the source that ``config.cache`` asks for, make it ready, and say why.
 
-    ``auto`` takes the cache where it fits into half of the free disk, and says what it took.
+    Room comes first: where the rows of all views would not fit into half of the free disk or into
+    ``config.cache_limit``, ``auto`` takes fewer views. Then time: ``auto`` computes one block,
+    measures, and goes on only if the cache pays (``app.choice``).
 
     Args:
         config: of the run.
         model: the classifier, its backbone's weights set.
         digest: of these weights, part of the cache's key.
         photos: of all splits.
+
+    Raises:
+        UsageError: when the cache was asked for and has no room.
     """
-    cuts = list(dict.fromkeys(["pooled", *(stage.cut for stage in config.stage_plan())]))
-    precision = resolve_precision(config.precision)
-    wanted = [
-        View(photo, number, config.seed)
-        for split in photos
-        for photo in photos[split]
-        for number in range(config.views if split == "train" else 1)
-    ]
+    fresh = FreshSource(config, model, photos, _reader(config))
     if config.cache == "off":
         say("cache off: every epoch draws a fresh view of each photo; --views has no part in it")
-        return FreshSource(config, model, photos)
-    folder = config.runs / FEATURES_FOLDER
-    stores = {
+        return fresh
+    stores = _open_stores(config, digest)
+    untrained = {cut: _checksum(model, cut) for cut in stores}
+    cached = CachedSource(config, model, photos, stores, config.training_views(), untrained)
+    for store in cached.stores.values():
+        store.check(cached.wanted())
+    room = space(config.runs / FEATURES_FOLDER, _limit(config))
+    needed = cached.needed(room)
+    if len(needed) < cached.views:
+        _refuse_without_room(config, needed, room)
+        if not needed:
+            say(f"cache off: fresh views every epoch, because not one view has room ({room})")
+            return fresh
+        say(f"--views {len(needed)} instead of {cached.views}: more have no room ({room})")
+        cached = dataclasses.replace(cached, views=len(needed))
+    return cached if cached.fill(needed[-1]) else fresh
+
+
+def _open_stores(config: TrainConfig, digest: str) -> dict[str, FeatureStore]:
+    """Return the store of each cut that the stages train from, and of the pooled features."""
+    cuts = dict.fromkeys(["pooled", *(stage.cut for stage in config.stage_plan())])
+    return {
         cut: FeatureStore(
-            folder,
+            config.runs / FEATURES_FOLDER,
             FeatureSpec(
                 cut=cut,
                 backbone=config.backbone,
                 weights=digest,
                 image_size=config.image_size,
-                precision=precision,
+                precision=resolve_precision(config.precision),
             ),
         )
         for cut in cuts
     }
-    lacking = [view for view in wanted if any(view not in store for store in stores.values())]
-    fits, why = fits_on_disk(folder, row_bytes(model, cuts), len(lacking))
-    if config.cache == "auto" and not fits:
-        say(f"cache off: fresh views every epoch, because the cache would not fit ({why})")
-        return FreshSource(config, model, photos)
-    known = len(wanted) - len(lacking)
-    say(f"cache on disk: {known} views are there, {len(lacking)} to be computed ({why})")
-    frozen = frozen_prefix(model, cuts, precision)
-    compute_features(frozen, [stores[cut] for cut in cuts], lacking, config.image_size)
-    return CachedSource(config, model, photos, stores)
+
+
+def _checksum(model: keras.Model, cut: str) -> int:
+    """Return the CRC-32 of the weights below a cut."""
+    return reduce(lambda crc, w: zlib.crc32(w, crc), prefix(model, [cut]).get_weights(), 0)
+
+
+def _reader(config: TrainConfig) -> ReadPhoto:
+    """Return what decodes for fresh views: once a run where a GPU waits for it every epoch.
+
+    Decoded photos are quickly made again: they take the room that activations leave, and remove
+    none.
+    """
+    if not on_gpu() or not any(stage.epochs for stage in config.stage_plan()):
+        return read_photo
+    folder = config.runs / FEATURES_FOLDER
+    room = space(folder, _limit(config))
+    return DecodedPhotos(folder, min(room.limit - room.used, room.free // 2))
+
+
+def _limit(config: TrainConfig) -> int:
+    return round(config.cache_limit * 1e9)
+
+
+def _refuse_without_room(config: TrainConfig, fitting: Sequence[int], room: Space) -> None:
+    """Raise ``UsageError`` unless the choice was left to us."""
+    if config.cache == "disk":
+        fewer = f"--views {len(fitting)}, " if fitting else ""
+        raise UsageError(
+            f"expected room for the cache of {config.training_views()} views; received {room}; "
+            f"choose {fewer}a smaller --image-size, a larger --cache-limit, or --cache off; "
+            "python -m app.features --clear removes what is there"
+        )
 
 
 @dataclass(frozen=True)
 class CachedSource:
-    """Activations computed once; an epoch reads one of ``config.views`` views of each photo."""
+    """Activations computed once; an epoch reads one of ``views`` views of each photo.
+
+    ``untrained`` holds a checksum of the weights below each cut, as the activations were computed.
+    """
 
     config: TrainConfig
     model: keras.Model
     photos: Photos
     stores: Mapping[str, FeatureStore]
+    views: int
+    untrained: Mapping[str, int]
     name: ClassVar[Literal["disk", "off"]] = "disk"
 
     def part(self, stage: Stage) -> keras.Model:
         """Return the network above the stage's cut."""
         return suffix(self.model, stage.cut)
 
-    def batches(self, stage: Stage, split: Split, *, shuffle: bool = False) -> ViewBatches:
+    def batches(
+        self, stage: Stage, split: Split, *, shuffle: bool = False, view: int = 0
+    ) -> ViewBatches:
         """Return batches of cached activations."""
         return ViewBatches(
             self.photos[split],
-            self.stores[stage.cut].gather,
-            views=self.config.views,
+            partial(self._rows, stage.cut),
+            views=self.views,
             batch_size=stage.batch_size,
             seed=self.config.seed,
             shuffle=shuffle,
+            view=view,
         )
 
-    def training_features(self) -> Float32s:
-        """Return the features of every cached view of the training photos."""
-        numbers = range(self.config.views)
-        return self.stores["pooled"].gather(
-            [View(p, n, self.config.seed) for p in self.photos["train"] for n in numbers]
+    def labelled(self, split: Split) -> Labelled:
+        """Return the cached features of a split."""
+        photos = self.photos[split]
+        features = self._rows("pooled", [View(photo, 0, 0) for photo in photos])
+        return Labelled(features, targets_of(photos))
+
+    def wanted(self) -> list[View]:
+        """Return all views that the run reads: those trained on, and those that answers need."""
+        return [view for number in range(self.views) for view in self._numbered(number)]
+
+    def needed(self, room: Space) -> list[int]:
+        """Return the bytes to be written for 1, 2, ... views, as many as have room."""
+        sizes = {cut: row_bytes(self.model, [cut]) + INDEX_ROW_BYTES for cut in self.stores}
+        needed: list[int] = []
+        total, kept = 0, set[Block]()
+        for number in range(self.views):
+            views = self._numbered(number)
+            for cut, store in self.stores.items():
+                total += sizes[cut] * len(lacking_views([store], views))
+                kept |= store.blocks(views)
+            if not room.fits(total, sum(block.size for block in kept)):
+                break
+            needed.append(total)
+        return needed
+
+    def fill(self, needed: int) -> bool:
+        """Compute what the stores lack, ``needed`` bytes; False if ``auto`` finds it does not pay.
+
+        One block or less is computed without asking: measuring would cost as much.
+        """
+        stores = list(self.stores.values())
+        wanted = self.wanted()
+        lacking = lacking_views(stores, wanted)
+        say(
+            f"cache on disk: {len(wanted) - len(lacking)} of {len(wanted)} views are there, "
+            f"{len(lacking)} to be computed ({decimal(needed)})"
         )
+        folder = self.config.runs / FEATURES_FOLDER
+        keep = {block.index for store in stores for block in store.blocks(wanted)}
+        make_room(folder, needed, _limit(self.config), keep)
+        if not lacking:
+            return True
+        frozen = frozen_prefix(self.model, list(self.stores), self._precision, len(lacking))
+        if self.config.cache == "auto" and len(lacking) > BLOCK_ROWS:
+            first, lacking = lacking[:BLOCK_ROWS], lacking[BLOCK_ROWS:]
+            times = time_cache(frozen, stores, first, self.config.image_size, frozen.batch)
+            pays, why = self._pays(times, len(lacking))
+            say(f"cache {'on disk' if pays else 'off: fresh views every epoch'}: {why}")
+            if not pays:
+                return False
+        compute_features(frozen, stores, lacking, self.config.image_size, frozen.batch)
+        return True
+
+    def _pays(self, times: CacheTimes, lacking: int) -> tuple[bool, str]:
+        """Apply ``app.choice.cache_pays`` to this run's epochs."""
+        read = dict(zip(self.stores, times.read, strict=True))
+        train, validation, test = (len(self.photos[split]) for split in SPLITS)
+        each = train + validation  # views an epoch
+        answers = (validation + test) * len(looks(mirrored=self.config.answers_mirrored()))
+        stages = self.config.stage_plan()
+        return cache_pays(
+            prefix=times.prefix,
+            write=times.write,
+            reading=sum(stage.epochs * each * read[stage.cut] for stage in stages),
+            lacking=lacking,
+            # Besides the epochs: the head's features before, and the answers at the end.
+            passes=each + sum(stage.epochs for stage in stages) * each + answers,
+        )
+
+    @property
+    def _precision(self) -> str:
+        return resolve_precision(self.config.precision)
+
+    def _numbered(self, number: int) -> list[View]:
+        """Return the views of one number; with 0 come all looks at the other photos."""
+        training = [View(photo, number, self.config.seed) for photo in self.photos["train"]]
+        if number:
+            return training
+        others = [photo for split in SPLITS[1:] for photo in self.photos[split]]
+        numbers = looks(mirrored=self.config.answers_mirrored())
+        return training + [View(photo, look, 0) for look in numbers for photo in others]
+
+    def _rows(self, cut: str, views: Sequence[View]) -> Float32s:
+        """Return the rows of ``views``, computed again where they were lost meanwhile."""
+        store = self.stores[cut]
+        try:
+            return store.gather(views)
+        except LostRows:
+            if _checksum(self.model, cut) != self.untrained[cut]:
+                raise  # trained meanwhile: these would be other activations
+        store.check(self.wanted())
+        lacking = lacking_views([store], self.wanted())
+        frozen = frozen_prefix(self.model, [cut], self._precision)
+        compute_features(frozen, [store], lacking, self.config.image_size)
+        return store.gather(views)
 
 
 @dataclass(frozen=True)
@@ -129,30 +288,39 @@ class FreshSource:
     config: TrainConfig
     model: keras.Model
     photos: Photos
+    read: ReadPhoto = read_photo
     name: ClassVar[Literal["disk", "off"]] = "off"
+    views: ClassVar[None] = None
 
     def part(self, stage: Stage) -> keras.Model:
         """Return the whole network."""
         return self.model
 
-    def batches(self, stage: Stage, split: Split, *, shuffle: bool = False) -> ViewBatches:
+    def batches(
+        self, stage: Stage, split: Split, *, shuffle: bool = False, view: int = 0
+    ) -> ViewBatches:
         """Return batches of pixels."""
         return ViewBatches(
             self.photos[split],
             self._pixels,
-            views=None,
+            views=self.views,
             batch_size=stage.batch_size,
             seed=self.config.seed,
             shuffle=shuffle,
+            view=view,
             first_epoch=self._epochs_before(stage),
+            threads=2,  # when the first views of a batch are drawn, the next one begins
         )
 
-    def training_features(self) -> Float32s:
-        """Return the features of the training photos themselves, in one pass."""
-        frozen = frozen_prefix(self.model, ["pooled"], resolve_precision(self.config.precision))
-        views = [View(photo, 0, self.config.seed) for photo in self.photos["train"]]
-        parts = [frozen(images)[0] for images in load_batches(views, self.config.image_size)]
-        return np.concatenate(parts)
+    def labelled(self, split: Split) -> Labelled:
+        """Compute the features of a split in one pass; they are small enough for the memory."""
+        photos, size = self.photos[split], self.config.image_size
+        precision = resolve_precision(self.config.precision)
+        frozen = frozen_prefix(self.model, ["pooled"], precision, len(photos))
+        views = [View(photo, 0, 0) for photo in photos]
+        batches = load_batches(views, size, frozen.batch, self.read)
+        parts = [frozen(images)[0] for images in batches]
+        return Labelled(np.concatenate(parts).astype(np.float32), targets_of(photos))
 
     def _epochs_before(self, stage: Stage) -> int:
         """Return how many epochs earlier stages may have had: their views are not shown again."""
@@ -160,4 +328,4 @@ class FreshSource:
         return sum(earlier.epochs for earlier in plan[: plan.index(stage)])
 
     def _pixels(self, views: Sequence[View]) -> NDArray[Any]:
-        return load_views(views, self.config.image_size).astype(np.float32)
+        return load_views(views, self.config.image_size, self.read)  # as uint8: a quarter to send

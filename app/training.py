@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,10 @@ from rich.progress import Progress, TaskID, TextColumn
 
 from app.config import Stage
 from app.console import progress_bar, say
+from app.errors import AppError
 from app.evaluation import Scores, probabilities_of, score
 from app.history import HistoryRow
+from app.memory import halving
 from app.photos import Photo
 from app.views import View
 
@@ -23,6 +26,7 @@ Float32s = NDArray[np.float32]
 Int32s = NDArray[np.int32]
 # Views → what the trained part of the network takes: cached activations, or pixels.
 Fetch = Callable[[Sequence[View]], NDArray[Any]]
+AHEAD = 2  # batches that are made while the network computes another one
 
 
 @dataclass(frozen=True)
@@ -41,14 +45,23 @@ class StageResult:
 class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
     """Batches of one view of each photo an epoch, another view in the next.
 
+    The next batches are made in threads while the network computes one, in every loop and under
+    every backend (why not by Keras's ``workers``: docs/decisions/0003-feeding-a-gpu.md).
+
     Args:
         photos: whose views are wanted.
         fetch: turns views into the model's input.
         views: how many different views there are; None for a fresh one in every epoch.
         batch_size: photos a batch.
         seed: of the views and of the order.
-        shuffle: another order in every epoch; False keeps the photos' order and view 0.
+        shuffle: another order in every epoch; False keeps the photos' order and one view.
         first_epoch: the number of the first epoch, which decides the views and the order.
+        view: the view of every photo where the order is kept.
+        threads: batches made at once; more than 1 only for a ``fetch`` that allows it.
+
+    Attributes:
+        failure: what ``fetch`` told the user before training broke off for it; TensorFlow and JAX
+            raise errors of their own in its place.
     """
 
     def __init__(
@@ -61,17 +74,33 @@ class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
         seed: int,
         shuffle: bool,
         first_epoch: int = 0,
+        view: int = 0,
+        threads: int = 1,
     ) -> None:
         super().__init__()
         self.photos, self.fetch, self.views = photos, fetch, views
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
-        self.first_epoch = first_epoch
+        self.first_epoch, self.view = first_epoch, view
+        self.failure: AppError | None = None
+        self._pool = ThreadPoolExecutor(threads)
+        self._waiting: dict[int, Future[tuple[NDArray[Any], Int32s]]]
         self.begin_epoch(0)
 
     def __len__(self) -> int:
         return -(-len(self.photos) // self.batch_size)
 
     def __getitem__(self, index: int) -> tuple[NDArray[Any], Int32s]:
+        batch = self._waiting.pop(index, None) or self._pool.submit(self._batch, index)
+        for number in range(index + 1, min(index + 1 + AHEAD, len(self))):
+            if number not in self._waiting:
+                self._waiting[number] = self._pool.submit(self._batch, number)
+        try:
+            return batch.result()
+        except AppError as error:
+            self.failure = error
+            raise
+
+    def _batch(self, index: int) -> tuple[NDArray[Any], Int32s]:
         numbers = self.order[index * self.batch_size : (index + 1) * self.batch_size]
         wanted = [View(self.photos[n], self._view_of(n), self.seed) for n in numbers]
         targets = np.array([self.photos[n].target for n in numbers], np.int32)
@@ -83,14 +112,20 @@ class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
         Not ``on_epoch_end``: Keras calls that once before the first epoch as well, and backends
         may differ in how often.
         """
+        self._waiting = {}
         self.epoch = self.first_epoch + number
         self.order = np.arange(len(self.photos))
         if self.shuffle:
             np.random.default_rng([self.seed, self.epoch]).shuffle(self.order)
 
+    def begin_again(self, batch_size: int) -> None:
+        """Begin the epoch again, with another batch size."""
+        self.batch_size = batch_size
+        self._waiting = {}
+
     def _view_of(self, number: int) -> int:
         if not self.shuffle:
-            return 0
+            return self.view
         if self.views is None:
             return self.epoch
         # Neighbours start at different views, so that every epoch sees all kinds.
@@ -105,8 +140,10 @@ def train_stage(
 ) -> StageResult:
     """Train ``model`` as ``stage`` says; afterwards it holds the weights that validated best.
 
+    What is validated, and kept, is the running average of the weights (Polyak & Juditsky 1992).
     The weights as they were before count too: a stage that never improves the validation log-loss
-    changes nothing.
+    changes nothing. Where memory does not suffice, the stage starts again with half the batch, from
+    the weights and the seed that it began with.
 
     Args:
         model: the network from the stage's cut to the logits, its open layers already trainable.
@@ -118,50 +155,83 @@ def train_stage(
         The stage's scores and its history.
     """
     started = time.monotonic()
-    before = model.get_weights()
-    first = _scores_of(model, validation)
+    # The state of dropout's seeds too, which get_weights() leaves out.
+    before = [(v, np.array(keras.ops.convert_to_numpy(v))) for v in model.variables]
+
+    def restore() -> None:
+        for variable, value in before:
+            variable.assign(value)
+
+    def attempt(batch: int) -> StageResult:
+        restore()
+        train.begin_epoch(0)
+        train.begin_again(batch)
+        validation.begin_again(batch)
+        first = _scores_of(model, validation)
+        rows = _fit(model, stage, train, validation)
+        kept = 1 + int(np.argmin([row.validation_loss for row in rows]))
+        if rows[kept - 1].validation_loss >= first.log_loss:
+            kept = 0
+            restore()
+        trained = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+        return StageResult(
+            name=stage.name,
+            trainable_parameters=trained,
+            epochs=len(rows),
+            kept_epoch=kept,
+            seconds=time.monotonic() - started,
+            validation=_scores_of(model, validation),
+            history=tuple(rows),
+        )
+
+    return halving(attempt, train.batch_size, f"stage {stage.name}")
+
+
+def _fit(
+    model: keras.Model, stage: Stage, train: ViewBatches, validation: ViewBatches
+) -> list[HistoryRow]:
+    """Train until patience or epochs end; the averaged weights of the best epoch stay."""
     model.compile(
-        optimizer=_optimiser(stage, steps=len(train) * stage.epochs),
+        optimizer=_optimiser(stage, steps=len(train)),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )
     stopping = keras.callbacks.EarlyStopping(
         "val_loss", patience=stage.patience, restore_best_weights=True, verbose=0
     )
+    averaging = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
     views = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda epoch, logs: train.begin_epoch(epoch)
     )
     keras.utils.set_random_seed(train.seed)  # dropout
     with progress_bar(TextColumn("{task.fields[scores]}")) as bar:
         log = _Log(stage, bar, steps=len(train))
-        model.fit(
-            train,
-            validation_data=validation,
-            epochs=stage.epochs,
-            shuffle=False,  # ViewBatches has its own order
-            verbose=0,
-            callbacks=[views, log, stopping],
-        )
-    kept = 1 + int(np.argmin([row.validation_loss for row in log.rows]))
-    if log.rows[kept - 1].validation_loss >= first.log_loss:
-        kept = 0
-        model.set_weights(before)
-    trained = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-    return StageResult(
-        name=stage.name,
-        trainable_parameters=trained,
-        epochs=len(log.rows),
-        kept_epoch=kept,
-        seconds=time.monotonic() - started,
-        validation=_scores_of(model, validation),
-        history=tuple(log.rows),
-    )
+        try:
+            model.fit(
+                train,
+                validation_data=validation,
+                epochs=stage.epochs,
+                shuffle=False,  # ViewBatches has its own order
+                verbose=0,
+                # In this order: the averaged weights are there when ``stopping`` looks at them.
+                callbacks=[views, log, averaging, stopping],
+            )
+        except Exception:
+            if failure := train.failure or validation.failure:
+                raise failure from None
+            raise
+    return log.rows
 
 
 def logits_of(model: keras.Model, batches: ViewBatches) -> Float32s:
     """Return the logits ``(n, classes)`` for the photos of ``batches``, in their order."""
-    parts = [model.predict_on_batch(batches[number][0]) for number in range(len(batches))]
-    return np.concatenate(parts).astype(np.float32)
+
+    def attempt(batch: int) -> Float32s:
+        batches.begin_again(batch)
+        parts = [model.predict_on_batch(batches[number][0]) for number in range(len(batches))]
+        return np.concatenate(parts).astype(np.float32)
+
+    return halving(attempt, batches.batch_size, "answers")
 
 
 def targets_of(photos: Sequence[Photo]) -> Int32s:
@@ -174,19 +244,51 @@ def _scores_of(model: keras.Model, batches: ViewBatches) -> Scores:
 
 
 def _optimiser(stage: Stage, steps: int) -> keras.optimizers.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019) under a linear warm-up and a cosine to zero."""
-    warmup = max(1, round(stage.warmup * steps))
+    """One rate for the head and the top block, a lower one for each block below.
+
+    Discriminative rates: Howard & Ruder 2018, section 3.2.
+    """
+    _, *lower = sorted(stage.opens, reverse=True) or [""]
+    rates = {
+        f"(.*/)?{block}_.*": stage.learning_rate * stage.lower_rate**depth
+        for depth, block in enumerate(lower, start=1)
+    }
+    top = _adamw(stage, stage.learning_rate, steps)
+    if not rates:
+        return top
+    others = {pattern: _adamw(stage, rate, steps) for pattern, rate in rates.items()}
+    return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(top, others))
+
+
+def _adamw(stage: Stage, rate: float, steps: int) -> keras.optimizers.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019) under a linear warm-up and a cosine to zero.
+
+    Args:
+        stage: how long, and the rest of its settings.
+        rate: the highest.
+        steps: of one epoch.
+    """
+    total = steps * stage.epochs
+    warmup = max(1, round(stage.warmup * total))
     optimiser = keras.optimizers.AdamW(
         keras.optimizers.schedules.CosineDecay(
-            stage.learning_rate / warmup,  # not 0: the only step of a tiny set must count
-            decay_steps=max(1, steps - warmup),
-            warmup_target=stage.learning_rate,
+            rate / warmup,  # not 0: the only step of a tiny set must count
+            decay_steps=max(1, total - warmup),
+            warmup_target=rate,
             warmup_steps=warmup,
         ),
         weight_decay=stage.weight_decay,
+        use_ema=True,
+        ema_momentum=1 - 1 / (1 + stage.averaging * steps),
     )
     optimiser.exclude_from_weight_decay(var_names=["bias"])
     return optimiser
+
+
+def _top_rate(optimiser: keras.optimizers.Optimizer) -> float:
+    """Return the rate of the head and the top block; the last optimiser of several is theirs."""
+    (*_, top) = getattr(optimiser, "optimizers", [optimiser])
+    return float(keras.ops.convert_to_numpy(top.learning_rate))
 
 
 class _Log(keras.callbacks.Callback):  # type: ignore[misc]
@@ -223,7 +325,7 @@ class _Log(keras.callbacks.Callback):  # type: ignore[misc]
             accuracy=float(values["accuracy"]),
             validation_loss=float(values["val_loss"]),
             validation_accuracy=float(values["val_accuracy"]),
-            learning_rate=float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
+            learning_rate=_top_rate(self.model.optimizer),
             seconds=time.monotonic() - self._started,
         )
         self.rows.append(row)

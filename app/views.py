@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
@@ -25,14 +25,37 @@ from app.reading import read_bytes
 
 MIN_AREA = 0.5  # share of the photo that a crop keeps at least: the animal stays in it
 MAX_STRETCH = 4 / 3  # a crop's aspect differs from the photo's by this factor at most
+MIRROR = -1  # the number of the view that is the photo's mirror image
 LIGHT = 0.2  # brightness, contrast and colour change by this share at most
 BATCH = 16  # views at once; ONNX Runtime took as long for 16 at once as one by one
 VERSION = 1  # part of the cache's key: raise it when a view's pixels change
 
+# Photo → its pixels, uint8 (height, width, 3): ``read_photo``, or one that remembers them.
+ReadPhoto = Callable[[Photo], Pixels]
+
+
+def read_photo(photo: Photo) -> Pixels:
+    """Decode a photo: uint8 ``(height, width, 3)``.
+
+    Raises:
+        AppError: when the photo is no longer the file that the audit saw.
+    """
+    try:
+        data = read_bytes(photo.path)
+        reason = "" if sha256(data).hexdigest() == photo.content else "other bytes"
+    except ImageError as error:
+        reason = str(error)
+    if reason:
+        raise AppError(
+            f"expected {photo.path} as it was when training began; received: {reason}; "
+            "leave the photos alone meanwhile, and train again"
+        )
+    return read_image(data)
+
 
 @dataclass(frozen=True)
 class View:
-    """One view of one photo: ``number`` 0 is the photo itself, whatever the seed."""
+    """One view of one photo: 0 is the photo itself, ``MIRROR`` its mirror image, without a seed."""
 
     photo: Photo
     number: int
@@ -41,25 +64,15 @@ class View:
     @property
     def key(self) -> str:
         """What the view's pixels depend on: the photo's content, the number and the seed."""
-        return f"{self.photo.content}/{self.number}/{self.seed if self.number else 0}"
+        return f"{self.photo.content}/{self.number}/{self.seed if self.number > 0 else 0}"
 
-    def pixels(self, size: int) -> Pixels:
-        """Decode the photo and draw the view: uint8 ``(size, size, 3)``.
+    def pixels(self, size: int, read: ReadPhoto = read_photo) -> Pixels:
+        """Decode the photo by ``read`` and draw the view: uint8 ``(size, size, 3)``.
 
         Raises:
-            AppError: when the photo is no longer the file that the audit saw.
+            AppError: as ``read_photo``.
         """
-        try:
-            data = read_bytes(self.photo.path)
-            reason = "" if sha256(data).hexdigest() == self.photo.content else "other bytes"
-        except ImageError as error:
-            reason = str(error)
-        if reason:
-            raise AppError(
-                f"expected {self.photo.path} as it was when training began; received: {reason}; "
-                "leave the photos alone meanwhile, and train again"
-            )
-        image = read_image(data)
+        image = read(self.photo)
         return make_view(image, size, content=self.photo.content, view=self.number, seed=self.seed)
 
 
@@ -70,38 +83,47 @@ def make_view(photo: Pixels, size: int, *, content: str, view: int, seed: int) -
         photo: uint8 ``(height, width, 3)``.
         size: height and width of the view in pixels.
         content: SHA-256 of the photo's file, in hexadecimal; gives each photo its own stream.
-        view: 0 for the photo itself, as prediction sees it; 1, 2, ... for random views.
+        view: 0 for the photo itself, as prediction sees it; ``MIRROR`` for its mirror image, as a
+            model with ``mirror`` sees it too; 1, 2, ... for random views.
         seed: the run's seed.
 
     Returns:
         uint8 ``(size, size, 3)``.
     """
-    if view == 0:
-        return resize(photo, size)
+    if view <= 0:
+        image = resize(photo, size)
+        return image if view == 0 else np.ascontiguousarray(image[:, ::-1])
     generator = np.random.default_rng([seed, view, int(content[:16], 16)])
-    image = Image.fromarray(photo).resize(
+    crop = Image.fromarray(photo).resize(
         (size, size), Image.Resampling.BILINEAR, box=_random_box(photo.shape, generator)
     )
     if generator.random() < 0.5:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        image = enhance(image).enhance(generator.uniform(1 - LIGHT, 1 + LIGHT))
-    return np.asarray(image)
+        crop = enhance(crop).enhance(generator.uniform(1 - LIGHT, 1 + LIGHT))
+    return np.asarray(crop)
 
 
-def load_views(wanted: Sequence[View], size: int) -> Pixels:
+def looks(*, mirrored: bool) -> tuple[int, ...]:
+    """Return the numbers of the views that an answer is made from."""
+    return (0, MIRROR) if mirrored else (0,)
+
+
+def load_views(wanted: Sequence[View], size: int, read: ReadPhoto = read_photo) -> Pixels:
     """Return the pixels of some views: uint8 ``(n, size, size, 3)``."""
-    (images,) = load_batches(wanted, size, len(wanted))
+    (images,) = load_batches(wanted, size, len(wanted), read)
     return images
 
 
-def load_batches(wanted: Sequence[View], size: int, batch: int = BATCH) -> Iterator[Pixels]:
+def load_batches(
+    wanted: Sequence[View], size: int, batch: int = BATCH, read: ReadPhoto = read_photo
+) -> Iterator[Pixels]:
     """Yield uint8 batches ``(≤ batch, size, size, 3)``, decoded in threads up to two ahead."""
     groups = [wanted[start : start + batch] for start in range(0, len(wanted), batch)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         waiting: deque[list[Future[Pixels]]] = deque()
         for group in groups:
-            waiting.append([pool.submit(view.pixels, size) for view in group])
+            waiting.append([pool.submit(view.pixels, size, read) for view in group])
             if len(waiting) > 2:
                 yield np.stack([future.result() for future in waiting.popleft()])
         for futures in waiting:

@@ -142,7 +142,8 @@ Table(
 
 # %% [markdown]
 # A stage keeps the epoch with the best validation log-loss; *kept* 0 means that none was better
-# than what the stage began with. The log-losses are those before calibration.
+# than what the stage began with. The stage *head* is solved, not trained: each of its "epochs" is
+# the solution for a weaker regularisation, from strong to weak.
 
 # %%
 first, last = results.history[0], results.history[-1]

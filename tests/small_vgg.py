@@ -86,9 +86,11 @@ def classifier(config: TrainConfig, photos: Photos) -> keras.Model:
 class SameViews(FreshSource):
     """Pixels through the whole network, of the views that a cache holds, in its order."""
 
-    def batches(self, stage: Stage, split: Split, *, shuffle: bool = False) -> ViewBatches:
+    def batches(
+        self, stage: Stage, split: Split, *, shuffle: bool = False, view: int = 0
+    ) -> ViewBatches:
         """Return the batches of ``FreshSource``, other views in them."""
-        batches = super().batches(stage, split, shuffle=shuffle)
+        batches = super().batches(stage, split, shuffle=shuffle, view=view)
         batches.views, batches.first_epoch = VIEWS, 0
         batches.begin_epoch(0)
         return batches
@@ -121,7 +123,14 @@ def walk_stages(config: TrainConfig, photos: Photos) -> Walk:
     """Walk all stages twice, side by side; both begin each of them with the same weights."""
     fresh, cached = (classifier(config, photos) for _ in range(2))
     stores = {stage.cut: Unrounded(cached, stage.cut) for stage in config.stage_plan()}
-    cache = CachedSource(config, cached, photos, stores)  # type: ignore[arg-type]
+    cache = CachedSource(
+        config,
+        cached,
+        photos,
+        stores,  # type: ignore[arg-type]
+        views=VIEWS,
+        untrained={},
+    )
     walk = Walk({}, {})
     for stage in config.stage_plan():
         head = fresh.get_layer("dense")  # made wrong, so that six steps are sure to improve it

@@ -42,9 +42,7 @@ def test_a_missing_backend_is_one_line_before_any_photo_is_read(home, monkeypatc
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     assert run(train.main, ["--data", "no-such-folder", "--runs", str(home / "runs")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert (
-        "received jax, which is not installed; choose one that is: KERAS_" in line
-    )
+    assert "received jax, which is not installed; choose one that is: KERAS_" in line
 
 
 def test_without_any_backend_the_answer_is_to_install_one(home, monkeypatch):

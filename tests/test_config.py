@@ -32,6 +32,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"epochs": 100_001}, r"--epochs .*received 100001"),
     ({"head_dropout": 1.0}, r"--head-dropout from 0 to below 1; received 1.0"),
     ({"head_dropout": -0.1}, r"--head-dropout .*received -0.1"),
+    ({"cache_limit": 0.0}, r"--cache-limit above 0 GB; received 0.0"),
+    ({"cache_limit": float("nan")}, r"--cache-limit .*received nan"),
+    ({"cache_limit": float("inf")}, r"--cache-limit .*received inf"),
     ({"run": ""}, r"--run to be a plain folder name; received ''"),
     ({"run": "a/b"}, r"--run to be a plain folder name; received 'a/b'"),
     ({"run": "/tmp"}, r"--run .*received '/tmp'"),
@@ -83,14 +86,14 @@ def test_every_field_has_a_sentence(config: type[Any]) -> None:
 def test_stages_are_data() -> None:
     assert [stage.name for stage in STAGES.values()] == list(STAGES)
     assert list(STAGES) == ["head", "block5", "block4"]
-    rates = [stage.learning_rate for stage in STAGES.values()]
+    rates = [stage.learning_rate for stage in STAGES.values() if stage.opens]
     assert rates == sorted(rates, reverse=True)  # the deeper the stage, the gentler
 
 
-def test_epochs_apply_to_every_stage() -> None:
-    config = TrainConfig(stages=tuple(STAGES), epochs=3)
+def test_epochs_apply_to_every_stage_but_the_solved_one() -> None:
+    config = TrainConfig(stages=tuple(STAGES), epochs=7)
     plan = config.stage_plan()
-    assert [(stage.name, stage.epochs) for stage in plan] == [(name, 3) for name in STAGES]
+    assert [(s.name, s.epochs) for s in plan] == [("head", 0), ("block5", 7), ("block4", 7)]
     for stage in plan:
         assert dataclasses.replace(stage, epochs=STAGES[stage.name].epochs) == STAGES[stage.name]
 
@@ -103,8 +106,24 @@ def test_smoke_is_the_same_run_in_its_smallest_form() -> None:
     config = TrainConfig(data=Path("pets"), run="first", seed=7, stages=tuple(STAGES), views=9)
     small = config.smoke()
     assert (small.image_size, small.views, small.epochs) == (64, 1, 1)
-    assert dataclasses.replace(small, image_size=256, views=9, epochs=None) == config
-    assert {stage.epochs for stage in small.stage_plan()} == {1}
+    defaults = {"image_size": config.image_size, "views": 9, "epochs": None}
+    assert dataclasses.replace(small, **defaults) == config
+    assert [stage.epochs for stage in small.stage_plan()] == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("stages", "asked", "mirrored"),
+    [
+        (("head",), None, False),
+        (("head", "block5"), None, True),
+        (("head",), True, True),
+        (("head", "block5"), False, False),
+    ],
+)
+def test_the_mirror_image_is_for_opened_blocks_unless_asked(
+    stages: tuple[str, ...], asked: bool | None, mirrored: bool
+) -> None:
+    assert TrainConfig(stages=stages, mirror=asked).answers_mirrored() == mirrored
 
 
 # ---- train.py: argv → TrainConfig ----
@@ -123,6 +142,8 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
     "backbone": (["--backbone", "vgg19"], "vgg19"),
     "precision": (["--precision", "float32"], "float32"),
     "cache": (["--cache", "off"], "off"),
+    "cache_limit": (["--cache-limit", "2.5"], 2.5),
+    "mirror": (["--mirror"], True),
     "head_dropout": (["--head-dropout", "0.25"], 0.25),
     "report": (["--no-report"], False),
 }
@@ -140,10 +161,9 @@ def test_every_field_is_reached_by_a_flag(name: str) -> None:
     assert train.parse(["--data", "pets", *argv]) == expected
 
 
-def test_epochs_on_the_command_line_apply_to_every_stage() -> None:
+def test_epochs_on_the_command_line_reach_the_stages() -> None:
     plan = train.parse(["--data", "pets", "--epochs", "2"]).stage_plan()
-    assert {stage.epochs for stage in plan} == {2}
-    assert len(plan) == 2
+    assert [stage.epochs for stage in plan] == [0, 2]
 
 
 def test_smoke_on_the_command_line() -> None:

@@ -5,7 +5,9 @@ import pytest
 from app.config import STAGES
 from app.model import (
     CUTS,
+    ROOT_OFFSET,
     build_classifier,
+    head_inputs,
     open_layers,
     prefix,
     row_bytes,
@@ -74,23 +76,25 @@ def test_head_starts_undecided():
     )
 
 
-def test_head_is_linear_in_the_features(model, photos):
-    """A heat map can be exact only if logits are a weighted sum of the pooled features."""
+def test_each_feature_has_an_exact_share_in_the_logits(model, photos):
+    """An exact heat map needs it: √(f + o) - √o = f / (√(f + o) + √o), and f is a sum of places."""
     features = prefix(model, ["pooled"]).predict(photos, verbose=0)
     head = suffix(model, "pooled")
-    zero = head.predict(np.zeros((1, 1024)), verbose=0)
-    halves = head.predict(features / 2, verbose=0)
+    nothing = head.predict(np.zeros((1, 1024)), verbose=0)
+    _, variance = model.get_layer("standardise").get_weights()
+    kernel, _ = model.get_layer("dense").get_weights()
+    slopes = 1 / (np.sqrt(features + ROOT_OFFSET) + np.sqrt(ROOT_OFFSET))
+    shares = (features * slopes / np.sqrt(variance + 1e-3))[:, :, None] * kernel
     np.testing.assert_allclose(
-        2 * (halves - zero), head.predict(features, verbose=0) - zero, rtol=1e-3, atol=1e-3
+        nothing + shares.sum(axis=1), head.predict(features, verbose=0), rtol=1e-4, atol=1e-4
     )
 
 
 def test_standardisation_comes_from_the_training_features():
     fresh = build_classifier(2, image_size=SIZE)
-    features = np.random.default_rng(0).normal(3, 5, (50, 1024)).astype("float32")
+    features = np.random.default_rng(0).gamma(2, 5, (50, 1024)).astype("float32")
     set_standardisation(fresh, features)
-    layer = fresh.get_layer("standardise")
-    scaled = keras.Model(layer.input, layer.output).predict(features, verbose=0)
+    scaled = head_inputs(fresh, features)
     np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(scaled.std(axis=0), 1, atol=1e-3)
 
@@ -123,3 +127,14 @@ def test_bfloat16_keeps_float32_variables_and_head(photos):
 def test_both_backbones(backbone, photos):
     model = build_classifier(2, image_size=SIZE, backbone=backbone)
     assert model.predict(photos, verbose=0).shape == (4, 2)
+
+
+def test_with_mirror_the_logits_are_the_mean_of_two_looks(model, photos):
+    both = build_classifier(3, image_size=SIZE, mirror=True)
+    both.set_weights(model.get_weights())
+    looks = [model.predict(x, verbose=0) for x in (photos, photos[:, :, ::-1])]
+    assert np.abs(looks[0] - looks[1]).max() > 0.01
+    np.testing.assert_allclose(both.predict(photos, verbose=0), np.mean(looks, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(
+        both.predict(photos[2:3], verbose=0), np.mean(looks, axis=0)[2:3], rtol=1e-5
+    )

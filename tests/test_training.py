@@ -166,7 +166,7 @@ def test_the_same_seed_gives_the_same_weights():
 
 
 def test_stages_open_ever_more_at_ever_lower_rates():
-    stages = list(STAGES.values())
+    stages = [stage for stage in STAGES.values() if stage.opens]
     for upper, lower in itertools.pairwise(stages):
         assert set(upper.opens) < set(lower.opens)
         assert upper.learning_rate > lower.learning_rate
@@ -188,7 +188,7 @@ def test_the_temperature_is_fitted_on_validation_not_on_test():
         def part(self, stage):
             return keras.Sequential([keras.Input((2,)), keras.layers.Identity()])
 
-        def batches(self, stage, split):
+        def batches(self, stage, split, *, view=0):
             return ViewBatches(
                 photos[split],
                 lambda views: np.array(
@@ -203,7 +203,49 @@ def test_the_temperature_is_fitted_on_validation_not_on_test():
 
     answers = calibrated_answers(TrainConfig(), Sure())  # type: ignore[arg-type]
     # A share of mistakes m is said truly by a difference of ln((1 - m) / m) between the logits.
-    assert answers.temperature == pytest.approx(4 / np.log(30 / 10), rel=1e-3)
+    # The prior of fit_temperature draws it a little towards 1.
+    assert answers.temperature == pytest.approx(4 / np.log(30 / 10), rel=0.12)
     assert answers.temperature != pytest.approx(4 / np.log(36 / 4), rel=0.5)
     for split in mistakes:
-        np.testing.assert_allclose(answers.probabilities[split].max(axis=1), 0.75, atol=1e-3)
+        np.testing.assert_allclose(answers.probabilities[split].max(axis=1), 0.75, atol=0.03)
+
+
+def test_lower_blocks_move_at_a_lower_rate():
+    """Adam's first step is as long as the rate, whatever the gradient."""
+    keras.utils.set_random_seed(0)
+    names = ("block4_conv1", "block5_conv1", "dense")
+    layers = [keras.layers.Dense(2, name=name) for name in names]
+    model = keras.Sequential([keras.Input((2,)), *layers])
+    before = [layer.get_weights()[0] for layer in layers]
+    stage = replace(
+        STAGES["block4"], learning_rate=1e-2, lower_rate=0.1, batch_size=40, epochs=1, averaging=0
+    )
+    assert train_stage(model, stage, batches(batch_size=40), batches(shuffle=False)).kept_epoch == 1
+    lower, top, head = (
+        np.abs(layer.get_weights()[0] - old).mean()
+        for layer, old in zip(layers, before, strict=True)
+    )
+    assert head == pytest.approx(top, rel=0.1) == pytest.approx(1e-2, rel=0.1)
+    assert lower == pytest.approx(1e-3, rel=0.1)
+
+
+@pytest.mark.parametrize("averaging", [0.0, 2.0])
+def test_what_is_kept_is_the_running_average_of_the_weights(averaging):
+    stage = replace(STAGE, epochs=2, averaging=averaging, learning_rate=0.02)
+    model, passed = network(), []
+
+    step = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: passed.append(model.get_layer("dense").get_weights())
+    )
+    fit = model.fit
+    model.fit = lambda *args, callbacks, **options: fit(
+        *args, callbacks=[step, *callbacks], **options
+    )
+    result = train_stage(model, stage, batches(), batches(shuffle=False))
+    assert result.kept_epoch == 2
+    assert len(passed) == 10
+    average, momentum = passed[0], 1 - 1 / (1 + averaging * 5)
+    for weights in passed[1:]:
+        average = [momentum * a + (1 - momentum) * w for a, w in zip(average, weights, strict=True)]
+    for kept, expected in zip(model.get_layer("dense").get_weights(), average, strict=True):
+        np.testing.assert_allclose(kept, expected, rtol=1e-5, atol=1e-6)

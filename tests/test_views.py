@@ -12,7 +12,16 @@ from photos import make_photo
 from app.errors import AppError
 from app.images import load_image
 from app.photos import Photo
-from app.views import MIN_AREA, View, _random_box, load_batches, load_views, make_view
+from app.views import (
+    MIN_AREA,
+    MIRROR,
+    View,
+    _random_box,
+    load_batches,
+    load_views,
+    looks,
+    make_view,
+)
 
 CONTENT = hashlib.sha256(b"a photo").hexdigest()
 
@@ -67,7 +76,16 @@ def test_another_view_seed_or_photo_gives_other_pixels(change: dict[str, int]) -
 def test_the_key_names_what_the_pixels_depend_on(tmp_path: Path) -> None:
     a, b = make_photo(tmp_path / "a.jpg", 1), make_photo(tmp_path / "b.jpg", 2)
     assert view(a, 0, seed=1).key == view(a, 0, seed=2).key
-    distinct = [view(a, 0), view(a, 1), view(a, 2), view(a, 1, seed=1), view(b, 0), view(b, 1)]
+    assert view(a, MIRROR, seed=1).key == view(a, MIRROR, seed=2).key
+    distinct = [
+        view(a, MIRROR),
+        view(a, 0),
+        view(a, 1),
+        view(a, 2),
+        view(a, 1, seed=1),
+        view(b, 0),
+        view(b, 1),
+    ]
     assert len({v.key for v in distinct}) == len(distinct)
 
 
@@ -134,3 +152,13 @@ def test_batches_keep_the_order(tmp_path: Path, count: int) -> None:
     assert [len(batch) for batch in batches] == [4] * (count // 4) + [count % 4] * (count % 4 > 0)
     for pixels, expected in zip((p for batch in batches for p in batch), wanted, strict=True):
         assert (pixels == expected.pixels(16)).all()
+
+
+def test_the_mirror_image_is_that_of_the_resized_photo() -> None:
+    """As the served model turns its input: after the resize, so that both see the same pixels."""
+    photo = random_photo()
+    straight = make_view(photo, 16, content=CONTENT, view=0, seed=0)
+    mirrored = make_view(photo, 16, content=CONTENT, view=MIRROR, seed=3)
+    np.testing.assert_array_equal(mirrored, straight[:, ::-1])
+    assert looks(mirrored=True) == (0, MIRROR)
+    assert looks(mirrored=False) == (0,)

@@ -1,0 +1,172 @@
+"""The folder of all stores of cached activations: what lies in it, room in it, clearing it.
+
+A store is a folder of blocks (``app.blocks``) that were computed in one way. All functions work
+beside runs that read and write in the same folder: a block removed under a run is computed again
+there (``app.sources``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.filesize import decimal
+
+from app.blocks import SPEC_FILE, indices, read_block, remove_block
+from app.choice import Space
+from app.console import say
+from app.paths import exists
+
+FEATURES_FOLDER = ".features"  # in the folder of the runs, which share it
+LEFTOVER_AGE = 3600.0  # seconds; a younger file without index may be one that is being written
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """What lies in one store; ``None`` where its ``spec.json`` does not tell.
+
+    Attributes:
+        key: the name of its folder.
+        cut: where the network is cut (``app.model.CUTS``).
+        image_size: height and width of a view in pixels.
+        precision: of the frozen layers' arithmetic.
+        backbone: the network.
+        rows: activations of so many views.
+        bytes: all files of the store.
+        last_used: the time when a run last opened one of its blocks, in ISO 8601 (UTC); None
+            for a store without blocks.
+    """
+
+    key: str
+    cut: str | None
+    image_size: int | None
+    precision: str | None
+    backbone: str | None
+    rows: int
+    bytes: int
+    last_used: str | None
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A block as the folder shows it, its index unread."""
+
+    index: Path
+    last_used: float
+    bytes: int
+
+
+def list_stores(folder: Path) -> list[StoreInfo]:
+    """Return what lies in each store under ``folder``, the one used last first."""
+    found = [_describe(store) for store in _stores(folder)]
+    return sorted(found, key=lambda info: (info.last_used or "", info.key), reverse=True)
+
+
+def space(folder: Path, limit: int) -> Space:
+    """Return the room that stores under ``folder``, which need not exist yet, have in bytes."""
+    place = next(p for p in (folder, *folder.absolute().parents) if exists(p))
+    return Space(
+        free=shutil.disk_usage(place).free,
+        used=sum(entry.bytes for entry in _entries(folder)),
+        limit=limit,
+    )
+
+
+def make_room(folder: Path, needed: int, limit: int, keep: Collection[Path]) -> None:
+    """Remove blocks, the longest unused first, until ``needed`` bytes have room; say what went.
+
+    Args:
+        folder: of all stores; blocks of every one of them may go.
+        needed: bytes that are about to be written.
+        limit: of all stores together, in bytes.
+        keep: indices of blocks that must stay.
+    """
+    _remove_leftovers(folder, LEFTOVER_AGE)
+    before = space(folder, limit)
+    to_remove = before.to_remove(needed)
+    removed, freed = 0, 0
+    for entry in _entries(folder):
+        if freed >= to_remove:
+            break
+        if entry.index not in keep:
+            removed += 1
+            freed += remove_block(entry.index)
+    if removed:
+        say(
+            f"removed {removed} cached blocks ({decimal(freed)}), the longest unused first; "
+            f"{decimal(needed)} are to be written ({before})"
+        )
+
+
+def clear(folder: Path, key: str | None = None, older_than: float = 0.0) -> tuple[int, int]:
+    """Remove the blocks of all stores, or of one; return how many, and the bytes that frees.
+
+    Args:
+        folder: of all stores.
+        key: of the store to clear; all when None.
+        older_than: seconds; blocks that were used since stay.
+    """
+    removed, freed = 0, 0
+    for store in _stores(folder):
+        if key not in (None, store.name):
+            continue
+        for entry in _entries(folder, store.name):
+            if entry.last_used <= time.time() - older_than:
+                removed += 1
+                freed += remove_block(entry.index)
+        _remove_leftovers(folder, max(LEFTOVER_AGE, older_than), store.name)
+        if not indices(store):
+            (store / SPEC_FILE).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another run is writing a block there
+                store.rmdir()
+    return removed, freed
+
+
+def _stores(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.is_dir())
+
+
+def _entries(folder: Path, store: str = "*") -> list[_Entry]:
+    """Return all blocks, the longest unused first; those that vanish meanwhile are left out."""
+    found = []
+    for index in folder.glob(f"{store}/*.json"):
+        if index.name != SPEC_FILE:
+            with contextlib.suppress(OSError):
+                told, data = index.stat(), index.with_suffix(".npy")
+                size = data.stat().st_size if data.exists() else 0
+                found.append(_Entry(index, told.st_mtime, told.st_size + size))
+    return sorted(found, key=lambda entry: (entry.last_used, entry.index))
+
+
+def _describe(store: Path) -> StoreInfo:
+    spec: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        spec = dict(json.loads((store / SPEC_FILE).read_bytes()))
+    rows, used = 0, [entry.last_used for entry in _entries(store.parent, store.name)]
+    for index in indices(store):
+        with contextlib.suppress(OSError, ValueError):
+            rows += len(read_block(index).keys)
+    last = max(used, default=None)
+    return StoreInfo(
+        key=store.name,
+        **{name: spec.get(name) for name in ("cut", "image_size", "precision", "backbone")},
+        rows=rows,
+        bytes=sum(path.stat().st_size for path in store.glob("*") if path.is_file()),
+        last_used=None if last is None else datetime.fromtimestamp(last, UTC).isoformat(),
+    )
+
+
+def _remove_leftovers(folder: Path, age: float, store: str = "*") -> None:
+    """Remove what broken-off runs left: files that are no part of a block, once they are old."""
+    for path in folder.glob(f"{store}/*"):
+        is_part = path.suffix == ".json" or path.with_suffix(".json").exists()
+        with contextlib.suppress(OSError):
+            if not is_part and path.stat().st_mtime < time.time() - age:
+                path.unlink()

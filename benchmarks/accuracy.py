@@ -1,0 +1,332 @@
+"""How accurate the default stages and the head alone are: the seeds, their mean, and a test.
+
+    python -m benchmarks.accuracy --data cats_vs_dogs_small --weights vgg16_..._notop.h5
+
+For each seed two runs under ``--runs``: ``seed0`` with the default stages and ``seed0-head`` with
+``--stages head``, which finds the cache of the first. Runs that are there are read, the others are
+made by ``train.py``. What follows a lone ``--`` goes to ``train.py``.
+
+Two intervals stand beside a mean, since two things could have been otherwise. *Over seeds*:
+Student's t on the seeds' values, for another seed on the same test photos. *Over photos*:
+percentile bootstrap (Efron & Tibshirani 1993, chapter 13), for other test photos; a photo is drawn
+with its answers from all seeds, because the seeds answer the same photos and are not independent.
+A single seed's accuracy has Wilson's interval (Wilson 1927). Head and staged are compared on the
+same photos by McNemar's test (McNemar 1947) in its exact form: if both were equally good, each
+would be as likely to be the one that is right where only one is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest, t
+
+from app.cli import run
+from app.console import say
+from app.errors import UsageError
+from app.results import Predictions, Results, read_results
+from app.runs import Run
+from benchmarks.markdown import markdown_table, verdict
+from benchmarks.measured import measure, train_command
+
+METRICS = {"accuracy": "accuracy", "log_loss": "log-loss", "ece": "calibration error"}
+# (metric, at least or at most, bar) for the mean over seeds on the test photos.
+BARS = {
+    "head": (("accuracy", ">=", 0.986), ("log_loss", "<=", 0.045)),
+    "staged": (("accuracy", ">=", 0.990), ("log_loss", "<=", 0.035), ("ece", "<=", 0.010)),
+}
+RESAMPLES = 10_000
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A metric's mean over seeds.
+
+    Attributes:
+        value: the mean.
+        over_seeds: 95 % interval for other seeds; None with a single one.
+        over_photos: 95 % interval for other photos; None for the calibration error, which is not a
+            mean over photos, and whose upward bias resampling would double.
+    """
+
+    value: float
+    over_seeds: tuple[float, float] | None
+    over_photos: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """McNemar's test of two classifiers on the same photos.
+
+    Attributes:
+        first_only: photos that only the first answers rightly.
+        second_only: photos that only the second answers rightly.
+        both_wrong: photos that neither does.
+        p_value: of "both are equally good", two-sided, exact.
+    """
+
+    first_only: int
+    second_only: int
+    both_wrong: int
+    p_value: float
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train what is missing, print the tables; return 0 when the bars are met."""
+    arguments = _parser().parse_args(argv)
+    flags = list(arguments.train_flags)
+    if arguments.weights:
+        name = arguments.weights
+        flags += ["--weights", name if name == "none" else str(Path(name).resolve())]
+    runs: dict[str, list[Results]] = {"head": [], "staged": []}
+    for seed in arguments.seeds:
+        seeded = [*flags, "--seed", str(seed)]
+        # Staged first: it computes the activations of both.
+        runs["staged"].append(_run_of(arguments, f"seed{seed}", seeded))
+        runs["head"].append(_run_of(arguments, f"seed{seed}-head", [*seeded, "--stages", "head"]))
+        _check_pair(runs["head"][-1], runs["staged"][-1], seed)
+    means = {name: means_of(results) for name, results in runs.items()}
+    compared = [compare(head, staged) for head, staged in zip(*runs.values(), strict=True)]
+    text = "\n\n".join(
+        [
+            _seeds_table(runs, arguments.seeds),
+            _means_table(means),
+            _comparison_table(compared, arguments.seeds),
+            "\n".join(f"{told}, {verdict(met)}." for told, met in bars(means)),
+        ]
+    )
+    if arguments.json:
+        say(text)
+        print(json.dumps(_values(runs, means, compared, arguments.seeds), indent=2))
+    else:
+        print(text)
+    return 0 if all(met for _, met in bars(means)) else 1
+
+
+def means_of(results: Sequence[Results]) -> dict[str, Mean]:
+    """Return the mean of each metric over seeds, on the test photos, with its intervals."""
+    given = [result.predictions["test"] for result in results]
+    photos = {
+        "accuracy": np.mean([right(each) for each in given], axis=0),
+        "log_loss": np.mean([losses(each) for each in given], axis=0),
+    }
+    means = {}
+    for metric in METRICS:
+        values = np.array([result.metrics["test"][metric] for result in results])
+        highest = math.inf if metric == "log_loss" else 1.0
+        resampled = bootstrap_interval(photos[metric]) if metric in photos else None
+        means[metric] = Mean(float(values.mean()), seed_interval(values, highest), resampled)
+    return means
+
+
+def right(given: Predictions) -> NDArray[np.bool_]:
+    """Return ``(n,)``, whether each photo's answer is right."""
+    found: NDArray[np.bool_] = given.probabilities.argmax(axis=1) == given.targets
+    return found
+
+
+def losses(given: Predictions) -> Floats:
+    """Return ``(n,)``, -ln of the probability that each photo's true class was given.
+
+    ``predictions.csv`` has six digits; 0 there is taken for the smallest float64 above it.
+    """
+    own = given.probabilities[np.arange(len(given.targets)), given.targets]
+    found: Floats = -np.log(np.maximum(own, np.finfo(np.float64).tiny))
+    return found
+
+
+def seed_interval(values: Floats, highest: float) -> tuple[float, float] | None:
+    """Return Student's 95 % interval of the mean of ``values``; None for a single one.
+
+    With three seeds it is wide; what lies below 0 or above ``highest`` is cut off.
+    """
+    if len(values) < 2:
+        return None
+    half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    return max(0.0, float(values.mean() - half)), min(highest, float(values.mean() + half))
+
+
+def bootstrap_interval(values: Floats) -> tuple[float, float]:
+    """Return the percentile bootstrap's 95 % interval of the mean of ``values``, one a photo."""
+    generator = np.random.default_rng(0)
+    means = [
+        values[generator.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)
+    ]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def compare(first: Results, second: Results) -> Comparison:
+    """Compare two runs on their test photos by McNemar's exact test."""
+    one, two = (right(result.predictions["test"]) for result in (first, second))
+    only = int((one & ~two).sum()), int((two & ~one).sum())
+    p_value = float(binomtest(only[0], sum(only), 0.5).pvalue) if sum(only) else 1.0
+    return Comparison(*only, int((~one & ~two).sum()), p_value)
+
+
+def bars(means: dict[str, dict[str, Mean]]) -> list[tuple[str, bool]]:
+    """Return each mean beside its bar, and whether that is met."""
+    found = []
+    for name, rules in BARS.items():
+        for metric, sign, bar in rules:
+            value = means[name][metric].value
+            told = f"{name}, mean test {METRICS[metric]}: {value:.4f} (bar {sign} {bar:.3f})"
+            found.append((told, value >= bar if sign == ">=" else value <= bar))
+    return found
+
+
+def _run_of(arguments: argparse.Namespace, name: str, flags: Sequence[str]) -> Results:
+    """Return a run's results; where there is no such folder, train it first."""
+    made = Run(arguments.runs / name)
+    if not made.folder.exists():
+        if arguments.data is None:
+            raise UsageError(
+                f"expected --data to train {made.folder} on, which is not there yet; received none"
+            )
+        say(f"training {made.folder}")
+        measure(train_command(arguments.data, arguments.runs, name, flags))
+    return read_results(made)
+
+
+def _check_pair(head: Results, staged: Results, seed: int) -> None:
+    """Refuse two runs that are not what their names say, or of other photos."""
+    for result in (head, staged):
+        if result.config["seed"] != seed:
+            raise UsageError(
+                f"expected a run of seed {seed} in {result.name}; received one of seed "
+                f"{result.config['seed']}; remove it or give another --runs"
+            )
+    stages = {result.name: len(result.config["stages"]) for result in (head, staged)}
+    if stages[head.name] != 1 or stages[staged.name] < 2:
+        raise UsageError(
+            f"expected one stage in {head.name} and more in {staged.name}; received {stages}; "
+            "remove the wrong one or give another --runs"
+        )
+    if head.predictions["test"].names != staged.predictions["test"].names:
+        raise UsageError(
+            f"expected the same test photos in {head.name} and {staged.name}; received others; "
+            "remove one of them or give another --runs"
+        )
+
+
+def _seeds_table(runs: dict[str, list[Results]], seeds: Sequence[int]) -> str:
+    header = ["stages", "seed", *(f"val. {title}" for title in METRICS.values())]
+    header += ["test accuracy", "Wilson 95 %", *(f"test {METRICS[m]}" for m in ("log_loss", "ece"))]
+    rows = []
+    for name, results in runs.items():
+        for seed, result in zip(seeds, results, strict=True):
+            validation, test = result.metrics["validation"], result.metrics["test"]
+            low, high = test["accuracy_interval_95"]
+            rows.append(
+                [
+                    name,
+                    str(seed),
+                    *(f"{validation[metric]:.4f}" for metric in METRICS),
+                    f"{test['accuracy']:.4f}",
+                    f"{low:.4f}–{high:.4f}",
+                    f"{test['log_loss']:.4f}",
+                    f"{test['ece']:.4f}",
+                ]
+            )
+    return markdown_table(header, rows)
+
+
+def _means_table(means: dict[str, dict[str, Mean]]) -> str:
+    header = ["stages", "on test", "mean", "95 % over seeds (t)", "95 % over photos (bootstrap)"]
+    rows = [
+        [
+            name,
+            METRICS[metric],
+            f"{mean.value:.4f}",
+            _told(mean.over_seeds),
+            _told(mean.over_photos),
+        ]
+        for name, found in means.items()
+        for metric, mean in found.items()
+    ]
+    return markdown_table(header, rows)
+
+
+def _told(interval: tuple[float, float] | None) -> str:
+    return "–" if interval is None else f"{interval[0]:.4f}–{interval[1]:.4f}"
+
+
+def _comparison_table(compared: Sequence[Comparison], seeds: Sequence[int]) -> str:
+    header = ["seed", "only head right", "only staged right", "both wrong", "McNemar's p"]
+    rows = [
+        [str(seed), str(c.first_only), str(c.second_only), str(c.both_wrong), f"{c.p_value:.3g}"]
+        for seed, c in zip(seeds, compared, strict=True)
+    ]
+    return markdown_table(header, rows)
+
+
+def _values(
+    runs: dict[str, list[Results]],
+    means: dict[str, dict[str, Mean]],
+    compared: Sequence[Comparison],
+    seeds: Sequence[int],
+) -> dict[str, Any]:
+    """Return everything that the tables show, as JSON knows it."""
+    return {
+        "seeds": [
+            {
+                "seed": seed,
+                **{
+                    name: {split: results[i].metrics[split] for split in ("validation", "test")}
+                    for name, results in runs.items()
+                },
+                "mcnemar": asdict(compared[i]),
+            }
+            for i, seed in enumerate(seeds)
+        ],
+        "means": {
+            name: {metric: asdict(mean) for metric, mean in found.items()}
+            for name, found in means.items()
+        },
+        "bars": [{"bar": told, "met": met} for told, met in bars(means)],
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy",
+        description="Accuracy of the default stages and of the head alone, over seeds.",
+        epilog="What follows a lone -- goes to train.py: ... -- --image-size 128 --views 1",
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="the photos; not needed when all runs are there"
+    )
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="holds seed0, seed0-head, ... or gets them (default: runs)",
+    )
+    parser.add_argument("--weights", metavar="PATH", help="as for train.py")
+    parser.add_argument(
+        "--seeds",
+        type=lambda text: [int(word) for word in text.split(",")],
+        default=[0, 1, 2],
+        metavar="N,N",
+        help="default: 0,1,2",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="JSON on stdout, the tables on stderr instead"
+    )
+    parser.add_argument("train_flags", nargs="*", metavar="TRAIN_FLAG", help="goes to train.py")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,302 @@
+"""Photos a second of all that a network computes here, beside the device's own matrix rate.
+
+    python -m benchmarks.gpu                     on a GPU: about what train.py asks of it
+    python -m benchmarks.gpu --data data/small   and the whole of train.py on these photos
+    python -m benchmarks.gpu --small             any machine, a minute on two cores
+
+Rows: the frozen prefix (all blocks, to the pooled features), the head (solved on the processor by
+scikit-learn), a step of stage block5 on cached activations, and a full fine-tuning step. A step is
+forward, backward and the optimiser's update. FLOPs are those of the convolutions, two for each
+multiplication and addition, counted from the layers: 30.7e9 for VGG16 at 224 pixels forward. The
+matrix rate is that of a large square bfloat16 product through ``keras.ops``, measured here, now.
+Pixels are random (drawn once, in the processor's memory), weights too: neither changes the time.
+
+Any backend of Keras will do: KERAS_BACKEND=jax or torch where TensorFlow is not. On a machine that
+has JAX or PyTorch but no Keras, no network and no photos, as the H200 that is lent to this project,
+carry three wheels in a folder .whl (README of the device tool: ``pip download --no-deps``): keras,
+namex and optree; then, with the folder on PYTHONPATH,
+
+    KERAS_BACKEND=jax python3 -m benchmarks.gpu --json > $OUT/gpu.json
+    python3 -m app.fetch drawn /tmp/drawn
+    KERAS_BACKEND=jax python3 -m benchmarks.gpu --data /tmp/drawn --weights none
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from app.cli import run
+from app.config import STAGES, TrainConfig, help_of
+from app.console import quiet_native_stderr, say
+from app.errors import AppError
+from app.memory import halving
+
+if TYPE_CHECKING:
+    import keras
+
+ROOT = Path(__file__).resolve().parent.parent
+BACKBONE_LAYERS = "block"  # what the names of the layers that are counted begin with
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured: pixels, photos a step, photos of the head, matrix side, repetitions."""
+
+    image_size: int
+    batch: int
+    head_photos: int
+    matrix: int
+    repeat: int
+
+
+# The batch of the stages. A matrix of 8,192 is 134 MB in bfloat16, and 1.1 TFLOP to square.
+FULL = Size(TrainConfig.image_size, STAGES["block5"].batch_size, 2000, 8192, 10)
+SMALL = Size(64, 8, 500, 1024, 3)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one kind of work reached; ``flops`` of one photo, 0 where they are not counted."""
+
+    name: str
+    batch: int
+    photos_per_second: float
+    flops: float
+
+    @property
+    def teraflops(self) -> float:
+        """10^12 floating-point operations a second."""
+        return self.photos_per_second * self.flops / 1e12
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure, print a table or JSON; return the exit code."""
+    arguments = parse(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with quiet_native_stderr():
+        import keras
+
+        from app.device import device_name, on_gpu, resolve_precision
+
+    size = SMALL if arguments.small or not (on_gpu() or arguments.full) else FULL
+    if arguments.image_size:
+        size = dataclasses.replace(size, image_size=arguments.image_size)
+    precision = resolve_precision(arguments.precision)
+    say(f"{device_name()}, {precision}, {size.image_size} pixels")
+    peak = matrix_rate(size)
+    rows = measure(size, precision)
+    told: dict[str, Any] = {
+        "device": device_name(),
+        "backend": keras.backend.backend(),
+        "precision": precision,
+        "image_size": size.image_size,
+        "matrix_teraflops": peak,
+        "rows": [
+            {**dataclasses.asdict(row), "teraflops": row.teraflops, "share": row.teraflops / peak}
+            for row in rows
+        ],
+    }
+    if arguments.data is not None:
+        told["train"] = train_seconds(arguments.data, arguments.weights)
+    print(json.dumps(told, indent=2) if arguments.json else table(told))
+    return 0
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--small", action="store_true", help="64 pixels, a minute (default without a GPU)"
+    )
+    which.add_argument("--full", action="store_true", help="320 pixels (default on a GPU)")
+    parser.add_argument("--image-size", type=int, metavar="PIXELS", help="instead of 64 or 320")
+    parser.add_argument(
+        "--precision", default="auto", choices=("auto", "float32", "bfloat16"),
+        help=help_of(TrainConfig, "precision"),
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="write a JSON object")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="photos: train.py is run on them and timed too"
+    )
+    parser.add_argument("--weights", metavar="PATH", help="for --data: train.py's --weights")
+    return parser.parse_args(argv)
+
+
+def matrix_rate(size: Size) -> float:
+    """Return the TFLOP/s of a square bfloat16 matrix product, the best of some chains of them."""
+    import keras
+
+    side, chain = size.matrix, 8
+    numbers = np.random.default_rng(0).standard_normal((side, side)).astype(np.float32)
+    # Scaled so that a chain of products neither grows nor vanishes: zeros would be faster.
+    matrix = keras.ops.convert_to_tensor(numbers / math.sqrt(side), "bfloat16")
+
+    def products() -> None:
+        product = matrix
+        for _ in range(chain):
+            product = keras.ops.matmul(product, matrix)
+        keras.ops.convert_to_numpy(product[:1, :1])  # waits for the device
+
+    return chain * 2 * side**3 / best_seconds(products, size.repeat) / 1e12
+
+
+def measure(size: Size, precision: str) -> list[Row]:
+    """Return the rows of the table, the cheapest work first."""
+    from app.device import on_gpu
+    from app.frozen import fastest_batch, frozen_prefix, seconds_of
+    from app.model import HEAD, build_classifier, suffix
+
+    model = build_classifier(2, image_size=size.image_size, precision=precision)
+    flops = convolution_flops(model)
+    frozen = frozen_prefix(model, ["pooled"], precision)
+    seconds = partial(seconds_of, frozen.run, model.input.shape[1:])
+    batch = fastest_batch(seconds) if on_gpu() else frozen.batch
+    rows = [
+        Row("frozen prefix", batch, batch / seconds(batch), sum(flops.values())),
+        head_row(model, size),
+    ]
+    every = list(flops)
+    upper = [name for name in every if name.startswith("block5")]
+    for name, part, trained in (
+        ("block5 step", suffix(model, "block4_pool"), upper),
+        ("full fine-tuning step", model, every),
+    ):
+        for layer in model.layers:
+            layer.trainable = layer.name in {*trained, HEAD}
+        step = partial(step_row, name, part, step_flops(flops, trained), size.repeat)
+        rows.append(halving(step, size.batch, name))
+    return rows
+
+
+def convolution_flops(model: keras.Model) -> dict[str, float]:
+    """Return the forward FLOPs of one photo in each convolution of the backbone, in order."""
+    return {
+        layer.name: 2.0 * math.prod(layer.output.shape[1:3]) * math.prod(layer.kernel.shape)
+        for layer in model.layers
+        if layer.name.startswith(BACKBONE_LAYERS) and hasattr(layer, "kernel")
+    }
+
+
+def step_flops(flops: dict[str, float], trained: Sequence[str]) -> float:
+    """Return the FLOPs of a training step through ``trained`` layers, one photo.
+
+    Forward, the gradient of the weights, and the gradient of the input, each as much again; the
+    lowest layer's input needs none.
+    """
+    return 3 * sum(flops[name] for name in trained) - flops[trained[0]]
+
+
+def head_row(model: keras.Model, size: Size) -> Row:
+    """Solve the head on random features."""
+    from app.head import Labelled, solve_head
+
+    random = np.random.default_rng(0)
+    width = model.get_layer("features").output.shape[-1]
+
+    def labelled() -> Labelled:
+        targets = np.arange(size.head_photos) % 2
+        features = random.gamma(1.0, 1.0, (size.head_photos, width)).astype(np.float32)
+        features[:, ::8] += targets[:, None]  # something to learn
+        return Labelled(features, targets)
+
+    train, validation = labelled(), labelled()
+    started = time.perf_counter()
+    solve_head(model, STAGES["head"], train, validation)
+    seconds = time.perf_counter() - started
+    return Row("head, solved", size.head_photos, size.head_photos / seconds, 0.0)
+
+
+def step_row(name: str, part: keras.Model, flops: float, repeat: int, batch: int) -> Row:
+    """Time training steps on a constant batch."""
+    import keras
+
+    part.compile(
+        optimizer=keras.optimizers.AdamW(1e-5, use_ema=True),  # as app.training has it
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    random = np.random.default_rng(0)
+    inputs = random.integers(0, 256, (batch, *part.input.shape[1:]), np.uint8)
+    if part.input.shape[-1] != 3:  # cached activations arrive as float32
+        inputs = inputs.astype(np.float32)
+    targets = np.arange(batch, dtype=np.int32) % 2
+    seconds = best_seconds(lambda: part.train_on_batch(inputs, targets), repeat)
+    return Row(name, batch, batch / seconds, flops)
+
+
+def best_seconds(work: Callable[[], object], repeat: int) -> float:
+    """Return the seconds that ``work`` takes at its best, after a first call that compiles."""
+    work()
+    times = []
+    for _ in range(repeat):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def train_seconds(data: Path, weights: str | None) -> dict[str, Any]:
+    """Run train.py on photos in a process of its own, nothing cached, and time it.
+
+    All but the report: it is for people, and what makes it may be missing on a lent machine.
+    """
+    with tempfile.TemporaryDirectory() as runs:
+        command = [sys.executable, "train.py", "--data", str(data.resolve()), "--runs", runs]
+        command += ["--run", "timed", "--no-report"]
+        command += [] if weights is None else ["--weights", weights]
+        started = time.perf_counter()
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
+        seconds = time.perf_counter() - started
+        if done.returncode:
+            raise AppError(f"expected train.py to end well; received exit code {done.returncode}")
+        metrics = json.loads((Path(runs) / "timed" / "metrics.json").read_text(encoding="utf-8"))
+    return {
+        "photos": metrics["photos"],
+        "seconds": seconds,
+        "phases": metrics["seconds"],
+        "cache": metrics["cache"],
+    }
+
+
+def table(told: dict[str, Any]) -> str:
+    """Return the measurements as a Markdown table."""
+    peak = told["matrix_teraflops"]
+    lines = [
+        f"{told['device']}, {told['backend']}, {told['precision']}, {told['image_size']} pixels; "
+        f"bfloat16 matrix product {peak:.4g} TFLOP/s",
+        "",
+        "| work | batch | photos a second | TFLOP/s | of the matrix rate |",
+        "|---|---|---|---|---|",
+    ]
+    for row in told["rows"]:
+        counted = f"{row['teraflops']:.4g} | {row['share']:.0%}" if row["flops"] else "- | -"
+        lines.append(
+            f"| {row['name']} | {row['batch']} | {row['photos_per_second']:.4g} | {counted} |"
+        )
+    if "train" in told:
+        photos = ", ".join(f"{n} {split}" for split, n in told["train"]["photos"].items())
+        lines += ["", f"train.py, {photos}: {told['train']['seconds']:.1f} s, all but the report"]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

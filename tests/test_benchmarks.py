@@ -1,0 +1,360 @@
+"""The benchmarks' arithmetic on figures that a hand can check, and each program in small."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from photos import class_folders, make_photo, picture
+from PIL import Image
+
+from app.audit import audit
+from app.cli import run
+from app.errors import AppError, UsageError
+from app.files import find_files
+from app.results import Predictions, Results
+from benchmarks import accuracy, frozen, scale, training
+from benchmarks.markdown import markdown_table
+from benchmarks.measured import anonymous_bytes, measure
+from benchmarks.scale import Cost
+from benchmarks.training import Row
+
+MIB = 2**20
+COUNTS = {"train": 16, "validation": 6, "test": 6}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    folders = {f"{split}/{label}": n for split, n in COUNTS.items() for label in ("cat", "dog")}
+    return class_folders(tmp_path_factory.mktemp("data"), folders)
+
+
+# ---- measuring a process ------------------------------------------------------------------------
+
+
+def test_a_process_is_measured_with_what_it_starts():
+    child = f"import time; held = bytearray({200 * MIB}); time.sleep(1.2)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}]); print(7)"
+    found = measure([sys.executable, "-c", parent])
+    assert found.stdout == "7\n"
+    assert 1.2 <= found.seconds < 10
+    assert 200 * MIB <= found.peak_rss < 500 * MIB
+    assert 200 * MIB <= found.peak_anonymous < 500 * MIB
+
+
+def test_mapped_pages_are_told_apart_from_memory_that_stays(tmp_path):
+    path = tmp_path / "mapped"
+    path.write_bytes(bytes(300 * MIB))
+    code = (
+        "import mmap, time\n"
+        f"with open({str(path)!r}, 'rb') as file:\n"
+        "    pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)\n"
+        "sum(pages[::4096]); time.sleep(0.7)"
+    )
+    found = measure([sys.executable, "-c", code])
+    assert found.peak_rss >= 300 * MIB
+    assert found.peak_anonymous < 100 * MIB
+
+
+def test_a_failing_command_is_named():
+    with pytest.raises(AppError, match=r"received exit code 3 from .*SystemExit\(3\)"):
+        measure([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_the_variables_of_a_process_are_added_to_ours():
+    code = "import os; print(os.environ['MEASURED'], 'PATH' in os.environ)"
+    assert measure([sys.executable, "-c", code], env={"MEASURED": "1"}).stdout == "1 True\n"
+
+
+def test_without_proc_the_memory_that_stays_is_unknown(tmp_path):
+    assert anonymous_bytes(1, tmp_path) is None
+
+
+# ---- tables -------------------------------------------------------------------------------------
+
+
+def test_a_table_is_markdown():
+    assert markdown_table(["what", "n"], [["a", "1"], ["longer", "22"]]).splitlines() == [
+        "| what   |  n |",
+        "| :----- | -: |",
+        "| a      |  1 |",
+        "| longer | 22 |",
+    ]
+
+
+# ---- training -----------------------------------------------------------------------------------
+
+
+def row(name: str, seconds: float, **details: object) -> Row:
+    return Row(name, seconds, peak_rss=2**30, peak_anonymous=None, details=details)
+
+
+def test_the_recipe_is_fifty_and_thirty_epochs():
+    times = {
+        "load_seconds": 1.0,
+        "epoch_seconds": {"frozen base": 10.0, "last four layers open": 100.0},
+        "test_seconds": 7.0,
+    }
+    assert training.whole_recipe(times) == 1 + 50 * 10 + 30 * 100 + 7
+
+
+@pytest.mark.parametrize(
+    ("head", "staged", "met"), [(99, 330, [True, True]), (101, 335, [False, False])]
+)
+def test_the_bars_are_shares_of_the_recipes_time(head, staged, met):
+    rows = [row("recipe", 4000), row("head", head), row("staged", staged)]
+    assert [bar[2] for bar in training.bars(rows)][:2] == met
+
+
+def test_memory_and_a_cache_that_grew_are_judged():
+    kept = training.bars([row("staged again", 1, cache_bytes=0)])
+    assert [met for _, _, met in kept] == [True, True]
+    grown = training.bars([Row("staged again", 1, 5 * 2**30, None, {"cache_bytes": 1})])
+    assert [met for _, _, met in grown] == [False, False]
+
+
+def test_the_fastest_of_several_rounds_counts():
+    best: dict[str, Row] = {}
+    for seconds in (5, 3, 4):
+        training.keep_faster(best, row("head", seconds))
+    assert best["head"].seconds == 3
+
+
+def test_a_few_photos_have_both_classes_in_each_split(photos, tmp_path):
+    found = find_files(training.copy_some(photos, tmp_path / "few", 5))
+    counts = [(file.split, file.label) for file in found]
+    assert len(counts) == 12
+    assert {counts.count(place) for place in counts} == {2}
+
+
+def test_a_timed_part_of_an_epoch_is_scaled_by_photos():
+    class Dataset:
+        file_paths = range(70)  # batches of 32, 32 and 6
+
+        def __len__(self):
+            return 3
+
+        def take(self, batches):
+            return batches
+
+    assert training._first_batches(Dataset(), 1.0) == (3, 1.0)
+    assert training._first_batches(Dataset(), 0.5) == (2, 70 / 64)
+    assert training._first_batches(Dataset(), 0.01) == (1, 70 / 32)
+
+
+def test_photos_without_splits_are_refused(tmp_path, capsys):
+    class_folders(tmp_path, {"cat": 1, "dog": 1})
+    assert run(training.main, ["--data", str(tmp_path)]) == 2
+    assert "the recipe needs train/, validation/ and test/" in capsys.readouterr().err
+
+
+# ---- accuracy -----------------------------------------------------------------------------------
+
+
+def results(answers: list[int], name: str = "seed0", **test: float) -> Results:
+    """Ten photos of class 0; an answer of 0 is right."""
+    given = np.array(answers)
+    probabilities = np.where(given[:, None] == [0, 1], 0.8, 0.2)
+    names = tuple(map(str, range(len(answers))))
+    predictions = {"test": Predictions(names, np.zeros(len(answers), np.int64), probabilities)}
+    scores = {"accuracy": float((given == 0).mean()), "log_loss": 0.1, "ece": 0.01, **test}
+    config = {"seed": 0, "stages": [{}]}
+    return Results(name, config, {"test": scores}, [], [], predictions)
+
+
+def test_mcnemar_by_hand():
+    one = results([0, 1, 1, 1, 1, 1, 1, 1, 1, 0])
+    two = results([1, 0, 0, 0, 0, 0, 0, 0, 1, 0])
+    found = accuracy.compare(one, two)
+    assert (found.first_only, found.second_only, found.both_wrong) == (1, 7, 1)
+    assert found.p_value == pytest.approx(2 * (1 + 8) / 2**8)  # at most 1 of 8 by coin tosses
+    assert accuracy.compare(one, one).p_value == 1
+
+
+def test_the_interval_over_seeds_is_students():
+    low, high = accuracy.seed_interval(np.array([0.98, 0.99, 1.0]), highest=2.0)
+    half = 4.302652729911275 * 0.01 / np.sqrt(3)  # t(0.975) with two degrees of freedom
+    assert (low, high) == pytest.approx((0.99 - half, 0.99 + half))
+    assert accuracy.seed_interval(np.array([0.98, 0.99, 1.0]), highest=1.0)[1] == 1.0
+    assert accuracy.seed_interval(np.array([0.99]), highest=1.0) is None
+
+
+def test_the_interval_over_photos_is_that_of_a_mean():
+    values = np.random.default_rng(0).normal(5, 2, 400)
+    low, high = accuracy.bootstrap_interval(values)
+    half = 1.96 * values.std() / 20
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
+
+
+def test_a_photo_keeps_its_answers_from_all_seeds():
+    """Three equal seeds know no more about other photos than one of them."""
+    answers = [0, 0, 0, 0, 0, 0, 0, 1, 1, 0]
+    one = accuracy.means_of([results(answers)])
+    three = accuracy.means_of([results(answers)] * 3)
+    assert three["accuracy"].over_photos == pytest.approx(one["accuracy"].over_photos)
+    assert three["accuracy"].over_seeds == pytest.approx((0.8, 0.8))
+    assert one["accuracy"].over_seeds is None
+    assert one["ece"].over_photos is None
+
+
+def test_losses_are_those_of_the_true_class():
+    given = results([0, 1]).predictions["test"]
+    np.testing.assert_allclose(accuracy.losses(given), -np.log([0.8, 0.2]))
+
+
+def test_each_bar_has_its_direction():
+    good = accuracy.means_of([results([0] * 10, log_loss=0.03, ece=0.01)])
+    assert [met for _, met in accuracy.bars({"head": good, "staged": good})] == [True] * 5
+    bad = accuracy.means_of([results([0] * 9 + [1], log_loss=0.05, ece=0.02)])
+    assert [met for _, met in accuracy.bars({"head": bad, "staged": bad})] == [False] * 5
+
+
+def test_runs_that_are_not_what_their_names_say_are_refused():
+    head, staged = results([0, 0], "seed0-head"), results([0, 0])
+    with pytest.raises(UsageError, match="expected one stage in seed0-head and more in seed0"):
+        accuracy._check_pair(head, staged, 0)
+    staged.config["stages"].append({})
+    accuracy._check_pair(head, staged, 0)
+    with pytest.raises(UsageError, match="expected a run of seed 1 in seed0-head"):
+        accuracy._check_pair(head, staged, 1)
+    longer = results([0, 0, 0])
+    longer.config["stages"].append({})
+    with pytest.raises(UsageError, match="expected the same test photos"):
+        accuracy._check_pair(head, longer, 0)
+
+
+def test_a_run_that_is_missing_needs_photos(tmp_path, capsys):
+    assert run(accuracy.main, ["--runs", str(tmp_path)]) == 2
+    assert "expected --data to train" in capsys.readouterr().err
+
+
+# ---- more photos --------------------------------------------------------------------------------
+
+
+def cost(photos: int) -> Cost:
+    """10 s and 5 ms a photo; an epoch 1 s and 2 ms a photo, the second being tracing."""
+    epoch = {"block5": 1 + 0.002 * photos, "block4": 1 + 0.0001 * photos}
+    disk, memory = 10**6 + 1000 * photos, 2**30
+    return Cost(photos, 10 + 0.005 * photos, 0.004 * photos, epoch, disk, memory, None)
+
+
+def test_further_epochs_cost_photos_and_no_tracing():
+    lines = scale.lines_of([cost(photos) for photos in (500, 1000, 2000)])
+    epochs = {name: scale.STAGES[name].epochs for name in ("block5", "block4")}
+    a_photo = 0.005 + 0.0001 * (epochs["block4"] - 1) + 0.002 * (epochs["block5"] - 1)
+    assert lines["seconds"].at(25_000) == pytest.approx(10 + 25_000 * a_photo)
+    assert lines["disk"].at(25_000) == pytest.approx(26e6)
+    assert lines["peak_rss"].slope == pytest.approx(0, abs=1e-6)
+    assert "peak_anonymous" not in lines
+
+
+def test_the_computed_row_continues_the_measured_ones():
+    costs = [cost(photos) for photos in (500, 1000)]
+    table = scale.table(costs, scale.lines_of(costs), 1500).splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
+    hours = [float(cells[i][1]) for i in (2, 3, 5)]
+    assert cells[5][0] == "1,500, computed"
+    assert hours[2] - hours[1] == pytest.approx(hours[1] - hours[0], abs=0.0011)
+    assert cells[5][4:] == ["1.00", "–"]
+
+
+def test_repeated_photos_are_the_same_pictures_in_other_bytes(tmp_path):
+    """The audit would skip copies, and the cache would know them."""
+    sources = {}
+    for label, seed in (("cat", 1), ("dog", 2)):
+        sources[label] = [make_photo(tmp_path / f"{label}.jpg", seed).read_bytes()]
+    folder = scale.repeat_photos(sources, 60, tmp_path / "photos")
+    files = find_files(folder)
+    places = [(file.split, file.label) for file in files]
+    assert {place: places.count(place) for place in places} == {
+        (split, label): n
+        for split, n in (("train", 24), ("validation", 3), ("test", 3))
+        for label in ("cat", "dog")
+    }
+    assert {row.verdict for row in audit(files)} == {"used"}
+    with Image.open(io.BytesIO(sources["cat"][0])) as one, Image.open(files[0].path) as other:
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_only_jpegs_can_have_a_comment(tmp_path, capsys):
+    for label in ("cat", "dog"):
+        picture().save(make_photo(tmp_path / label / "a.png"))
+    assert run(scale.main, ["--data", str(tmp_path)]) == 2
+    assert "expected JPEG files of two classes" in capsys.readouterr().err
+
+
+def test_one_size_gives_no_line(capsys):
+    assert run(scale.main, ["--sizes", "500"]) == 2
+    assert "expected two sizes or more" in capsys.readouterr().err
+
+
+# ---- the frozen prefix --------------------------------------------------------------------------
+
+
+def test_works_take_turns_and_the_first_round_does_not_count():
+    seen: list[str] = []
+    seconds = frozen.in_turn({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, 2)
+    assert seen == ["a", "b"] * 3
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_photos_are_spread_over_the_folder(photos, tmp_path):
+    chosen = frozen.some_photos(photos, 4, tmp_path / "drawn")
+    every = [file.name for file in find_files(photos)]
+    assert [every.index(photo.name) for photo in chosen] == [0, 14, 28, 42]
+    assert len(frozen.some_photos(None, 3, tmp_path / "drawn")) == 3
+    with pytest.raises(UsageError, match="expected 1000 photos"):
+        frozen.some_photos(photos, 1000, tmp_path)
+
+
+# ---- each program in small ----------------------------------------------------------------------
+
+TINY = ["--", "--image-size", "32", "--epochs", "1", "--no-report"]
+
+
+@pytest.mark.slow
+def test_training_in_small(photos, tmp_path, capfd):
+    argv = ["--data", str(photos), "--weights", "none", "--limit", "12", "--work", str(tmp_path)]
+    argv += ["--epoch-fraction", "0.5", "--json", *TINY]
+    assert run(training.main, argv) == 1  # such a small recipe is as fast
+    out, err = capfd.readouterr()
+    rows = {row["name"]: row for row in json.loads(out)["rows"]}
+    assert list(rows) == ["recipe", "head", "staged", "staged again"]
+    assert rows["head"]["details"]["cache_bytes"] > 0
+    assert rows["staged again"]["details"]["cache_bytes"] == 0
+    assert rows["staged"]["details"]["cache_bytes"] > rows["head"]["details"]["cache_bytes"]
+    assert rows["staged"]["details"]["test"]["n"] == 12
+    assert "| `--stages head`, cold cache" in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_accuracy_in_small(photos, tmp_path, capfd):
+    argv = ["--data", str(photos), "--weights", "none", "--runs", str(tmp_path), "--seeds", "4"]
+    assert run(accuracy.main, [*argv, *TINY]) == 1
+    table = capfd.readouterr().out
+    assert sorted(path.name for path in tmp_path.glob("s*")) == ["seed4", "seed4-head"]
+    assert run(accuracy.main, ["--runs", str(tmp_path), "--seeds", "4"]) == 1
+    assert capfd.readouterr().out == table, "runs that are there are read"
+
+
+@pytest.mark.slow
+def test_scale_in_small(tmp_path, capfd):
+    argv = ["--sizes", "40,60", "--target", "100", "--work", str(tmp_path), "--json", *TINY]
+    assert run(scale.main, argv) == 0
+    values = json.loads(capfd.readouterr().out)
+    assert [cost["photos"] for cost in values["measured"]] == [40, 60]
+    assert set(values["measured"][0]["epoch_seconds"]) == {"block5"}
+    assert values["lines"]["disk"]["slope"] > 0
+
+
+@pytest.mark.slow
+def test_the_frozen_prefix_in_small(photos, tmp_path, capsys):
+    argv = ["--data", str(photos), "--photos", "16", "--image-size", "32", "--repeat", "1"]
+    frozen.main([*argv, "--work", str(tmp_path), "--json"])  # any ratio
+    values = json.loads(capsys.readouterr().out)
+    assert set(values["ms_a_photo"]) == {"keras float32", "keras bfloat16", "onnxruntime float32"}
+    assert values["road"]["views"] == 32
+    assert values["road"]["ratio"] == values["road"]["road"] / values["road"]["bare"]
