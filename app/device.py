@@ -11,11 +11,17 @@ import keras
 
 from app.config import Precision
 from app.console import quiet_native_stderr
+from app.errors import UsageError
 
 # Instructions that multiply bfloat16; without them it is emulated and gains nothing (measured on
 # Zen 3: 274 against 263 ms a photo, ``python -m benchmarks.frozen``).
 BFLOAT16_CAPABILITY = 8.0  # Ampere; NVIDIA's older GPUs emulate it, as Apple's may
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+# On a processor JAX gains nothing by it (Zen 5, 128 pixels, seconds of processor time for 16 photos
+# through VGG16: 1.07 against 1.02 in float32; TensorFlow 0.35 against 0.68, PyTorch 1.02 against
+# 2.06), and jaxlib 0.11.2 to 0.12.0.1 make NaN of seven convolutions and three poolings under jit;
+# 0.11.0 and 0.11.1 do not.
+_ONLY_FLOAT32 = {"jax"}
 
 # Take GPU memory as it is needed, not nearly all of it at once: others use the GPU too. TensorFlow
 # and JAX read these when they place their first tensor, which importing Keras does not do; PyTorch
@@ -47,7 +53,20 @@ def on_gpu() -> bool:
 
 
 def resolve_precision(precision: Precision) -> str:
-    """Turn ``auto`` into ``bfloat16`` where the device has instructions for it."""
+    """Turn ``auto`` into ``bfloat16`` where the device and the backend compute faster in it.
+
+    Raises:
+        UsageError: when bfloat16 is asked for where the backend cannot be trusted with it.
+    """
+    backend = keras.backend.backend()
+    if backend in _ONLY_FLOAT32 and precision != "float32" and not on_gpu():
+        if precision == "bfloat16":
+            raise UsageError(
+                f"expected --precision auto or float32 under {backend} on a processor; received "
+                "bfloat16, which is no faster there and gives NaN with some versions; "
+                "KERAS_BACKEND=tensorflow or torch knows it"
+            )
+        return "float32"
     if precision != "auto":
         return precision
     if on_gpu():
