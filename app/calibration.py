@@ -15,7 +15,9 @@ from app.evaluation import probabilities_of
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.25, 20.0
 
 
-def fit_temperature(logits: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]]) -> float:
+def fit_temperature(
+    logits: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]], divided_by: float = 1.0
+) -> float:
     """Return the temperature that gives the lowest log-loss on validation.
 
     Dividing by it changes no answer, only how sure it is: above 1 less sure, below 1 surer.
@@ -26,6 +28,8 @@ def fit_temperature(logits: NDArray[np.floating[Any]], targets: NDArray[np.integ
     Args:
         logits: ``(n, classes)`` at temperature 1.
         targets: ``(n,)``, the number of each photo's class.
+        divided_by: the temperature that the logits were divided by before: the prior is on the
+            whole, lest it be weaker each time.
 
     Returns:
         A temperature between 0.25 and 20.
@@ -34,7 +38,7 @@ def fit_temperature(logits: NDArray[np.floating[Any]], targets: NDArray[np.integ
 
     def loss(log_temperature: float) -> float:
         probabilities = probabilities_of(logits / math.exp(log_temperature))
-        prior = log_temperature**2 / 2 / len(targets)
+        prior = (log_temperature + math.log(divided_by)) ** 2 / 2 / len(targets)
         return float(log_loss(targets, probabilities, labels=classes)) + prior
 
     bounds = (math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE))

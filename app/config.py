@@ -47,6 +47,10 @@ class Stage:
     )
     batch_size: int = setting(32, "photos a step")
 
+    def views_read(self, train: int, validation: int) -> int:
+        """Return how many views all epochs read; validation is scored before and after as well."""
+        return self.epochs * (train + validation) + (2 * validation if self.epochs else 0)
+
 
 STAGES = {
     stage.name: stage

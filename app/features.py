@@ -44,7 +44,7 @@ from app.blocks import (
 from app.cli import run
 from app.config import TrainConfig, help_of
 from app.console import progress_bar, say
-from app.errors import LostRows, UsageError
+from app.errors import AppError, LostRows, UsageError
 from app.images import VERSION as IMAGES_VERSION
 from app.images import Pixels
 from app.stores import FEATURES_FOLDER, StoreInfo, clear, list_stores
@@ -275,6 +275,11 @@ def _compute(
 
 
 def _as_float16(activations: NDArray[np.floating[Any]]) -> Float16s:
+    if np.isnan(activations).any():
+        raise AppError(
+            "expected activations that are numbers; received NaN from the frozen network; nothing "
+            "of it was cached; try --precision float32, or another KERAS_BACKEND"
+        )
     # Activations of VGG stay below 65,504 by far for photos; clipping keeps infinity out.
     limit = float(np.finfo(np.float16).max)
     rows: Float16s = np.clip(activations, -limit, limit).astype(np.float16)

@@ -43,6 +43,7 @@ class Solution:
 
     kernel: Floats
     bias: Floats
+    temperature: float
     row: HistoryRow
     validation: Scores
 
@@ -87,6 +88,7 @@ def solve_head(
         seconds=time.monotonic() - started,
         validation=best.validation,
         history=tuple(solution.row for solution in tried),
+        temperature=best.temperature,
     )
 
 
@@ -118,7 +120,7 @@ def _path(
             f"head, C {strength:.1g}: loss {row.loss:.4f}, validation log-loss "
             f"{row.validation_loss:.4f}, accuracy {row.validation_accuracy:.4f}"
         )
-        yield Solution(kernel, bias, row, scores)
+        yield Solution(kernel, bias, temperature, row, scores)
 
 
 def _dense(solver: LogisticRegression) -> tuple[Floats, Floats]:

@@ -55,7 +55,7 @@ def learn(
     with clock.phase("training"):
         results = train_stages(config, model, source)
         write_history((row for result in results for row in result.history), run.history)
-        answers = calibrated_answers(config, source)
+        answers = calibrated_answers(config, source, divided_by=results[-1].temperature)
     with clock.phase("export"):
         parity = export(config, model, classes, photos["validation"], answers, run.bundle)
     write_predictions(answers, photos, classes, run.predictions)
@@ -125,7 +125,7 @@ def train_stages(config: TrainConfig, model: keras.Model, source: Source) -> lis
     return results
 
 
-def calibrated_answers(config: TrainConfig, source: Source) -> Answers:
+def calibrated_answers(config: TrainConfig, source: Source, divided_by: float = 1.0) -> Answers:
     """Fit the temperature on validation, then answer for validation and, this once, for test."""
     last = config.stage_plan()[-1]
     model = source.part(last)
@@ -138,7 +138,7 @@ def calibrated_answers(config: TrainConfig, source: Source) -> Answers:
         # As the served model does it: see ``mirror`` in app.model.
         logits[split] = np.mean([logits_of(model, look) for look in batches], axis=0)
         targets[split] = targets_of(batches[0].photos)
-    temperature = fit_temperature(logits["validation"], targets["validation"])
+    temperature = fit_temperature(logits["validation"], targets["validation"], divided_by)
     return Answers(
         temperature,
         {split: probabilities_of(logits[split] / temperature) for split in SPLITS[1:]},

@@ -14,6 +14,8 @@ T = TypeVar("T")
 # Names, since importing a backend for its exceptions is not neutral: TensorFlow's, PyTorch's (of
 # every version), Python's and NumPy's.
 _TYPES = {"ResourceExhaustedError", "OutOfMemoryError", "MemoryError"}
+# Whose exceptions need not be RuntimeErrors: ONNX Runtime's and TensorFlow's are not.
+_LIBRARIES = {"onnxruntime", "tensorflow", "jax", "jaxlib", "torch"}
 # What others say inside a general exception: XLA under JAX, CUDA, cuDNN and cuBLAS, PyTorch's
 # processor allocator, ONNX Runtime, C++.
 _WORDS = (
@@ -39,7 +41,9 @@ def out_of_memory(error: BaseException) -> bool:
         text = str(seen).lower()
         if any(kind.__name__ in _TYPES for kind in type(seen).__mro__):
             return True
-        if isinstance(seen, RuntimeError) and any(word in text for word in _WORDS):
+        library = type(seen).__module__.split(".")[0]
+        theirs = isinstance(seen, RuntimeError) or library in _LIBRARIES
+        if theirs and any(word in text for word in _WORDS):
             return True
         seen = seen.__cause__ or seen.__context__
     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ from app.photos import Photos
 from app.stores import FEATURES_FOLDER, make_room, space
 from app.training import Float32s, ViewBatches, targets_of
 from app.views import ReadPhoto, View, load_batches, load_views, looks, read_photo
+
+_RECOVERY = threading.Lock()  # training and validation batches are made in threads of their own
 
 
 class Source(Protocol):
@@ -247,10 +250,10 @@ class CachedSource:
         return cache_pays(
             prefix=times.prefix,
             write=times.write,
-            reading=sum(stage.epochs * each * read[stage.cut] for stage in stages),
+            reading=sum(stage.views_read(train, validation) * read[stage.cut] for stage in stages),
             lacking=lacking,
             # Besides the epochs: the head's features before, and the answers at the end.
-            passes=each + sum(stage.epochs for stage in stages) * each + answers,
+            passes=each + sum(stage.views_read(train, validation) for stage in stages) + answers,
         )
 
     @property
@@ -274,10 +277,14 @@ class CachedSource:
         except LostRows:
             if _checksum(self.model, cut) != self.untrained[cut]:
                 raise  # trained meanwhile: these would be other activations
-        store.check(self.wanted())
-        lacking = lacking_views([store], self.wanted())
-        frozen = frozen_prefix(self.model, [cut], self._precision)
-        compute_features(frozen, [store], lacking, self.config.image_size)
+        with _RECOVERY:
+            store.check(self.wanted())
+            lacking = lacking_views([store], self.wanted())
+            needed = len(lacking) * (row_bytes(self.model, [cut]) + INDEX_ROW_BYTES)
+            keep = {block.index for block in store.blocks(self.wanted())}
+            make_room(self.config.runs / FEATURES_FOLDER, needed, _limit(self.config), keep)
+            frozen = frozen_prefix(self.model, [cut], self._precision)
+            compute_features(frozen, [store], lacking, self.config.image_size)
         return store.gather(views)
 
 

@@ -31,7 +31,10 @@ AHEAD = 2  # batches that are made while the network computes another one
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage did: trained numbers, epochs run, the epoch kept (0: as before), and scores."""
+    """What a stage did: trained numbers, epochs run, the epoch kept (0: as before), and scores.
+
+    ``temperature`` is what the solved head was divided by; 1 for other stages.
+    """
 
     name: str
     trainable_parameters: int
@@ -40,6 +43,7 @@ class StageResult:
     seconds: float
     validation: Scores
     history: tuple[HistoryRow, ...]
+    temperature: float = 1.0
 
 
 class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -169,8 +173,12 @@ def train_stage(
         validation.begin_again(batch)
         first = _scores_of(model, validation)
         rows = _fit(model, stage, train, validation)
-        kept = 1 + int(np.argmin([row.validation_loss for row in rows]))
-        if rows[kept - 1].validation_loss >= first.log_loss:
+        losses = np.array([row.validation_loss for row in rows])
+        kept = 1 + int(losses.argmin())
+        diverged = not np.isfinite(losses).all()
+        if diverged:
+            say(f"stage {stage.name} changes nothing: its log-loss became infinite or NaN")
+        if diverged or losses.min() >= first.log_loss:
             kept = 0
             restore()
         trained = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
@@ -203,7 +211,6 @@ def _fit(
     views = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda epoch, logs: train.begin_epoch(epoch)
     )
-    keras.utils.set_random_seed(train.seed)  # dropout
     with progress_bar(TextColumn("{task.fields[scores]}")) as bar:
         log = _Log(stage, bar, steps=len(train))
         try:

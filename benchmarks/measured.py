@@ -32,8 +32,9 @@ class Measured:
     Attributes:
         seconds: wall time, from before the process is started to its end.
         peak_rss: bytes, the largest resident set that any one process of the tree ever had
-            (``ru_maxrss``, exact). Pages of mapped files count while they happen to lie in memory,
-            though the system may drop them at any time.
+            (``ru_maxrss``, exact; on Linux at least what this process, its starter, ever had).
+            Pages of mapped files count while they happen to lie in memory, though the system may
+            drop them at any time.
         peak_anonymous: bytes, the largest sum of ``RssAnon`` over the tree: memory that cannot be
             dropped. Sampled every half second, so a shorter peak may be missed. None without /proc.
         stdout: what the process printed.

@@ -154,7 +154,7 @@ def repeat_photos(sources: dict[str, list[bytes]], size: int, target: Path) -> P
 
 def cost_of(photos: Path, runs: Path, size: int, flags: Sequence[str]) -> Cost:
     """Train with one epoch a stage and return what it cost."""
-    done = measure(train_command(photos, runs, "run", [*flags, "--epochs", "1"]))
+    done = measure(train_command(photos, runs, "run", [*flags, "--epochs", "1", "--cache", "disk"]))
     finished = Run(runs / "run")
     return Cost(
         photos=size,

@@ -2,6 +2,7 @@
 
 import io
 import json
+import resource
 import sys
 from pathlib import Path
 
@@ -40,7 +41,9 @@ def test_a_process_is_measured_with_what_it_starts():
     found = measure([sys.executable, "-c", parent])
     assert found.stdout == "7\n"
     assert 1.2 <= found.seconds < 10
-    assert 200 * MIB <= found.peak_rss < 500 * MIB
+    # Linux lets a new process begin with the peak of the one that started it: this one's.
+    own = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert 200 * MIB <= found.peak_rss < max(500 * MIB, own + 100 * MIB)
     assert 200 * MIB <= found.peak_anonymous < 500 * MIB
 
 

@@ -58,6 +58,15 @@ def test_no_mistake_does_not_end_in_blind_certainty() -> None:
     assert probabilities_of(logits[:1] / fit_temperature(*many)).max() > probability
 
 
+def test_to_fit_again_changes_nothing() -> None:
+    """The prior counts once: logits divided by their temperature ask for no other."""
+    targets = np.arange(40) % 2
+    logits = np.where(np.eye(2, dtype=bool)[targets], 3.0, -3.0)
+    first = fit_temperature(logits, targets)
+    assert fit_temperature(logits / first, targets, divided_by=first) == pytest.approx(1, abs=1e-3)
+    assert fit_temperature(logits / first, targets) < 0.95
+
+
 def test_only_mistakes_end_in_the_least_certainty() -> None:
     targets = np.arange(40) % 2
     logits = np.where(np.eye(2, dtype=bool)[targets], -3.0, 3.0)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
 from test_training import PHOTOS, STAGE, fetch
 
 from app.errors import AppError
@@ -35,7 +36,7 @@ SHORTAGES = [
     named("JaxRuntimeError", "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes."),
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
-    named("RuntimeException", "BFCArena: Failed to allocate memory for requested buffer of size 9"),
+    RuntimeException("BFCArena: Failed to allocate memory for requested buffer of size 9"),
 ]
 
 

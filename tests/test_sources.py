@@ -241,8 +241,8 @@ def test_auto_takes_what_is_measured_to_be_faster(
     said = capsys.readouterr().err.splitlines()
     begin = {"disk": "cache on disk: ", "off": "cache off: fresh views every epoch: "}[name]
     assert re.match(begin + r"[\d.]+ s to compute and read 56 views, against ", said[-1])
-    # 8 + 36 epochs x 8 + 2 + 2: all that would go through the prefix.
-    assert "to compute 300 fresh ones" in said[-1]
+    # 8 + 36 epochs x 8 + 2 x 2 before and after + 2 + 2: all that would go through the prefix.
+    assert "to compute 304 fresh ones" in said[-1]
     if name == "disk":
         assert len(source.wanted()) == 30 * 6 + 4
     asked = dataclasses.replace(many, cache="disk")
@@ -253,7 +253,7 @@ def test_auto_takes_what_is_measured_to_be_faster(
 def test_the_epochs_of_each_cut_are_counted(config, model, photos):
     """None for the solved head, 3 of 8 photos in block5; reading is all that differs."""
     source = open_source(config, model, "w", photos)
-    for read, seconds in (((1.0, 0.0), 0), ((0.0, 1.0), 3 * 8)):
+    for read, seconds in (((1.0, 0.0), 0), ((0.0, 1.0), 3 * 8 + 2 * 2)):
         _, why = source._pays(CacheTimes(0.0, 0.0, read), 0)
         assert why.startswith(f"{seconds:.1f} s to compute and read 0 views, against 0.0 s")
 

@@ -36,7 +36,7 @@ def network() -> keras.Model:
         [
             keras.Input((2,)),
             keras.layers.Dense(2, trainable=False, name="frozen"),
-            keras.layers.Dense(2, kernel_initializer="zeros", name="dense"),  # under every backend
+            keras.layers.Dense(2, kernel_initializer="zeros", name="dense"),  # as in any backend
         ]
     )
     model.get_layer("frozen").set_weights([np.array([[1, 0.2], [0.1, 1]]), np.zeros(2)])
@@ -249,3 +249,19 @@ def test_what_is_kept_is_the_running_average_of_the_weights(averaging):
         average = [momentum * a + (1 - momentum) * w for a, w in zip(average, weights, strict=True)]
     for kept, expected in zip(model.get_layer("dense").get_weights(), average, strict=True):
         np.testing.assert_allclose(kept, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_stage_that_diverges_changes_nothing_and_says_so(capsys):
+    """NaN compares false with everything: the kept epoch must not be read off it."""
+
+    def spoilt(views):
+        return fetch(views) * (np.nan if spoiling.epoch else 1)
+
+    model = network()
+    before = [w.copy() for w in model.get_weights()]
+    spoiling = ViewBatches(PHOTOS, spoilt, views=3, batch_size=8, seed=0, shuffle=True)
+    result = train_stage(model, replace(STAGE, epochs=3), spoiling, batches(shuffle=False))
+    assert result.kept_epoch == 0
+    assert "changes nothing" in capsys.readouterr().err
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
