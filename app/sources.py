@@ -16,13 +16,7 @@ from numpy.typing import NDArray
 from rich.filesize import decimal
 
 from app.blocks import INDEX_ROW_BYTES, Block
-from app.choice import Space, cache_pays
-from app.config import Stage, TrainConfig
-from app.console import say
-from app.decoded import DecodedPhotos
-from app.device import on_gpu, resolve_precision
-from app.errors import LostRows, UsageError
-from app.features import (
+from app.cache import (
     BLOCK_ROWS,
     CacheTimes,
     FeatureSpec,
@@ -31,6 +25,12 @@ from app.features import (
     lacking_views,
     time_cache,
 )
+from app.choice import Space, cache_pays
+from app.config import Stage, TrainConfig
+from app.console import say
+from app.decoded import DecodedPhotos
+from app.device import on_gpu, resolve_precision
+from app.errors import LostRows, UsageError
 from app.files import SPLITS, Split
 from app.frozen import frozen_prefix
 from app.head import Labelled

@@ -4,7 +4,7 @@
     python -m benchmarks.frozen --only road --data cats_vs_dogs_small
 
 *Engines*: Keras and ONNX Runtime on the same constant batch. *Road*: photos a second through
-``app.features.compute_features`` (decoding files, drawing views, the prefix, writing the cache)
+``app.cache.compute_features`` (decoding files, drawing views, the prefix, writing the cache)
 against the bare prefix on a constant batch of the same size, in the precision that training takes.
 The bar: at least 0.9 of the bare rate.
 
@@ -105,8 +105,8 @@ def time_engines(arguments: argparse.Namespace) -> dict[str, float]:
 
 def time_road(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return photos a second of the bare prefix and of the road, and their ratio."""
+    from app.cache import FeatureSpec, FeatureStore, compute_features
     from app.device import resolve_precision
-    from app.features import FeatureSpec, FeatureStore, compute_features
     from app.frozen import frozen_prefix
     from app.model import build_classifier
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import app.cache
 import app.export
-import app.features
 import app.report
 import predict
 import train
@@ -94,7 +94,7 @@ def second(photos, trained, tmp_path_factory) -> tuple[Run, int, str, str]:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        patch.setattr(app.features, "load_batches", never)
+        patch.setattr(app.cache, "load_batches", never)
         patch.setattr(app.report, "write_report", fails)
         code = run(train.main, [*argv, *FLAGS])
     return Run(runs / "a-second"), code, out.getvalue(), err.getvalue()

@@ -18,11 +18,11 @@ from rich.console import Console
 import app.console
 import app.sources
 from app.blocks import Block
+from app.cache import BLOCK_ROWS, CacheTimes
 from app.choice import Space
 from app.config import STAGES, TrainConfig
 from app.console import progress_bar
 from app.errors import LostRows, UsageError
-from app.features import BLOCK_ROWS, CacheTimes
 from app.frozen import frozen_prefix
 from app.photos import Photos
 from app.sources import CachedSource, open_source

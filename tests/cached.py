@@ -1,0 +1,47 @@
+"""Blocks in stores of the cache, as runs of other days leave them."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from app.blocks import indices
+from app.cache import FeatureSpec, FeatureStore
+from app.photos import Photo
+from app.views import View
+
+DAY = 86_400
+
+
+def view(number: int) -> View:
+    return View(Photo(Path("p"), "p", "ab" * 32, 0), number, seed=0)
+
+
+def spec(cut: str = "pooled", size: int = 64) -> FeatureSpec:
+    return FeatureSpec(cut, "vgg16", "w", size, "float32")
+
+
+def add(folder: Path, of: FeatureSpec, number: int, days: float) -> Path:
+    """Write a block of 2 rows, 1,000 numbers each, last used so many days ago."""
+    store = FeatureStore(folder, of)
+    known = set(indices(store.folder))
+    store.append([view(number), view(number + 1)], np.ones((2, 1000), np.float16))
+    (index,) = set(indices(store.folder)) - known
+    os.utime(index, (time.time() - days * DAY,) * 2)
+    return index
+
+
+def blocks_of_days(folder: Path) -> dict[int, Path]:
+    """Write blocks into three stores: days since their last use → index."""
+    where = {40: spec(), 3: spec(), 20: spec("block4_pool"), 1: spec("block4_pool", 128)}
+    return {days: add(folder, of, 2 * days, days) for days, of in where.items()}
+
+
+def left(blocks: dict[int, Path]) -> set[int]:
+    """Return which blocks are there, and make sure that each is whole or gone."""
+    for index in blocks.values():
+        assert index.exists() == index.with_suffix(".npy").exists()
+    return {days for days, index in blocks.items() if index.exists()}
