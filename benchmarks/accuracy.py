@@ -3,11 +3,13 @@
     python -m benchmarks.accuracy --data cats_vs_dogs_small --weights vgg16_..._notop.h5
 
 For each seed two runs under ``--runs``: ``seed0`` with the default stages and ``seed0-head`` with
-``--stages head``, which finds the cache of the first. Runs that are there are read, the others are
-made by ``train.py``. What follows a lone ``--`` goes to ``train.py``.
+``--stages head``, which finds the cache of the first. Runs that are there are read if they were
+trained with the same settings on the same photos, the others are made by ``train.py``. What follows
+a lone ``--`` goes to ``train.py``.
 
 Two intervals stand beside a mean, since two things could have been otherwise. *Over seeds*:
-Student's t on the seeds' values, for another seed on the same test photos. *Over photos*:
+Student's t on the seeds' values, for another seed on the same test photos; where every seed gives
+the same answers, as it does for the solved head, there is none. *Over photos*:
 percentile bootstrap (Efron & Tibshirani 1993, chapter 13), for other test photos; a photo is drawn
 with its answers from all seeds, because the seeds answer the same photos and are not independent.
 A single seed's accuracy has Wilson's interval (Wilson 1927). Head and staged are compared on the
@@ -33,10 +35,10 @@ from scipy.stats import binomtest, t
 from app.cli import run
 from app.console import say
 from app.errors import UsageError
-from app.results import Predictions, Results, read_results
-from app.runs import Run
+from app.results import Predictions, Results
 from benchmarks.markdown import markdown_table, verdict
-from benchmarks.measured import measure, train_command
+from benchmarks.runs import results_of
+from train import parse
 
 METRICS = {"accuracy": "accuracy", "log_loss": "log-loss", "ece": "calibration error"}
 # (metric, at least or at most, bar) for the mean over seeds on the test photos.
@@ -45,6 +47,7 @@ BARS = {
     "staged": (("accuracy", ">=", 0.990), ("log_loss", "<=", 0.035), ("ece", "<=", 0.010)),
 }
 RESAMPLES = 10_000
+ROUNDING = 1e-4  # of a probability; predictions.csv has six digits
 Floats = NDArray[np.floating[Any]]
 
 
@@ -54,7 +57,8 @@ class Mean:
 
     Attributes:
         value: the mean.
-        over_seeds: 95 % interval for other seeds; None with a single one.
+        over_seeds: 95 % interval for other seeds; None with a single one, or where every seed gives
+            the same answers.
         over_photos: 95 % interval for other photos; None for the calibration error, which is not a
             mean over photos, and whose upward bias resampling would double.
     """
@@ -88,19 +92,14 @@ def main(argv: Sequence[str]) -> int:
     if arguments.weights:
         name = arguments.weights
         flags += ["--weights", name if name == "none" else str(Path(name).resolve())]
-    runs: dict[str, list[Results]] = {"head": [], "staged": []}
-    for seed in arguments.seeds:
-        seeded = [*flags, "--seed", str(seed)]
-        # Staged first: it computes the activations of both.
-        runs["staged"].append(_run_of(arguments, f"seed{seed}", seeded))
-        runs["head"].append(_run_of(arguments, f"seed{seed}-head", [*seeded, "--stages", "head"]))
-        _check_pair(runs["head"][-1], runs["staged"][-1], seed)
+    runs = _runs_of(arguments, flags)
     means = {name: means_of(results) for name, results in runs.items()}
     compared = [compare(head, staged) for head, staged in zip(*runs.values(), strict=True)]
     text = "\n\n".join(
         [
             _seeds_table(runs, arguments.seeds),
             _means_table(means),
+            *_notes(means, arguments.seeds),
             _comparison_table(compared, arguments.seeds),
             "\n".join(f"{told}, {verdict(met)}." for told, met in bars(means)),
         ]
@@ -113,6 +112,26 @@ def main(argv: Sequence[str]) -> int:
     return 0 if all(met for _, met in bars(means)) else 1
 
 
+def _runs_of(arguments: argparse.Namespace, flags: Sequence[str]) -> dict[str, list[Results]]:
+    """Return the runs of all seeds, head and staged; train those that are missing."""
+    if len(parse(["--data", "any", *flags]).stages) == 1:
+        raise UsageError(
+            "expected train flags that open a block, to compare with the head alone; received "
+            "--stages head; leave it out"
+        )
+    flags_of: dict[str, list[str]] = {}
+    for seed in arguments.seeds:
+        seeded = [*flags, "--seed", str(seed)]
+        # Staged first: it computes the activations of both.
+        flags_of[f"seed{seed}"] = seeded
+        flags_of[f"seed{seed}-head"] = [*seeded, "--stages", "head"]
+    results = results_of(arguments.data, arguments.runs, flags_of)
+    return {
+        "head": [results[f"seed{seed}-head"] for seed in arguments.seeds],
+        "staged": [results[f"seed{seed}"] for seed in arguments.seeds],
+    }
+
+
 def means_of(results: Sequence[Results]) -> dict[str, Mean]:
     """Return the mean of each metric over seeds, on the test photos, with its intervals."""
     given = [result.predictions["test"] for result in results]
@@ -120,13 +139,21 @@ def means_of(results: Sequence[Results]) -> dict[str, Mean]:
         "accuracy": np.mean([right(each) for each in given], axis=0),
         "log_loss": np.mean([losses(each) for each in given], axis=0),
     }
+    seedless = same_answers(given)
     means = {}
     for metric in METRICS:
         values = np.array([result.metrics["test"][metric] for result in results])
         highest = math.inf if metric == "log_loss" else 1.0
         resampled = bootstrap_interval(photos[metric]) if metric in photos else None
-        means[metric] = Mean(float(values.mean()), seed_interval(values, highest), resampled)
+        over_seeds = None if seedless else seed_interval(values, highest)
+        means[metric] = Mean(float(values.mean()), over_seeds, resampled)
     return means
+
+
+def same_answers(given: Sequence[Predictions]) -> bool:
+    """Say whether all runs give each photo the same probabilities, up to rounding."""
+    first = given[0].probabilities
+    return all(np.abs(each.probabilities - first).max() < ROUNDING for each in given)
 
 
 def right(given: Predictions) -> NDArray[np.bool_]:
@@ -185,40 +212,6 @@ def bars(means: dict[str, dict[str, Mean]]) -> list[tuple[str, bool]]:
     return found
 
 
-def _run_of(arguments: argparse.Namespace, name: str, flags: Sequence[str]) -> Results:
-    """Return a run's results; where there is no such folder, train it first."""
-    made = Run(arguments.runs / name)
-    if not made.folder.exists():
-        if arguments.data is None:
-            raise UsageError(
-                f"expected --data to train {made.folder} on, which is not there yet; received none"
-            )
-        say(f"training {made.folder}")
-        measure(train_command(arguments.data, arguments.runs, name, flags))
-    return read_results(made)
-
-
-def _check_pair(head: Results, staged: Results, seed: int) -> None:
-    """Refuse two runs that are not what their names say, or of other photos."""
-    for result in (head, staged):
-        if result.config["seed"] != seed:
-            raise UsageError(
-                f"expected a run of seed {seed} in {result.name}; received one of seed "
-                f"{result.config['seed']}; remove it or give another --runs"
-            )
-    stages = {result.name: len(result.config["stages"]) for result in (head, staged)}
-    if stages[head.name] != 1 or stages[staged.name] < 2:
-        raise UsageError(
-            f"expected one stage in {head.name} and more in {staged.name}; received {stages}; "
-            "remove the wrong one or give another --runs"
-        )
-    if head.predictions["test"].names != staged.predictions["test"].names:
-        raise UsageError(
-            f"expected the same test photos in {head.name} and {staged.name}; received others; "
-            "remove one of them or give another --runs"
-        )
-
-
 def _seeds_table(runs: dict[str, list[Results]], seeds: Sequence[int]) -> str:
     header = ["stages", "seed", *(f"val. {title}" for title in METRICS.values())]
     header += ["test accuracy", "Wilson 95 %", *(f"test {METRICS[m]}" for m in ("log_loss", "ece"))]
@@ -255,6 +248,16 @@ def _means_table(means: dict[str, dict[str, Mean]]) -> str:
         for metric, mean in found.items()
     ]
     return markdown_table(header, rows)
+
+
+def _notes(means: dict[str, dict[str, Mean]], seeds: Sequence[int]) -> list[str]:
+    """Return in words why an interval over several seeds is missing."""
+    seedless = [name for name, found in means.items() if found["accuracy"].over_seeds is None]
+    return [
+        f"{name}: no interval over seeds, because every seed gives the same answers; nothing in it "
+        "is left to chance, so its figures could be otherwise only for other photos."
+        for name in (seedless if len(seeds) > 1 else [])
+    ]
 
 
 def _told(interval: tuple[float, float] | None) -> str:
