@@ -20,7 +20,6 @@ would be as likely to be the one that is right where only one is.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -33,9 +32,9 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, t
 
 from app.cli import run
-from app.console import say
 from app.errors import UsageError
 from app.results import Predictions, Results
+from benchmarks.command import answer, parser_of, train_flags
 from benchmarks.markdown import markdown_table, verdict
 from benchmarks.runs import results_of
 from train import parse
@@ -88,11 +87,7 @@ class Comparison:
 def main(argv: Sequence[str]) -> int:
     """Train what is missing, print the tables; return 0 when the bars are met."""
     arguments = _parser().parse_args(argv)
-    flags = list(arguments.train_flags)
-    if arguments.weights:
-        name = arguments.weights
-        flags += ["--weights", name if name == "none" else str(Path(name).resolve())]
-    runs = _runs_of(arguments, flags)
+    runs = _runs_of(arguments)
     means = {name: means_of(results) for name, results in runs.items()}
     compared = [compare(head, staged) for head, staged in zip(*runs.values(), strict=True)]
     text = "\n\n".join(
@@ -104,16 +99,13 @@ def main(argv: Sequence[str]) -> int:
             "\n".join(f"{told}, {verdict(met)}." for told, met in bars(means)),
         ]
     )
-    if arguments.json:
-        say(text)
-        print(json.dumps(_values(runs, means, compared, arguments.seeds), indent=2))
-    else:
-        print(text)
+    answer(arguments, text, _values(runs, means, compared, arguments.seeds))
     return 0 if all(met for _, met in bars(means)) else 1
 
 
-def _runs_of(arguments: argparse.Namespace, flags: Sequence[str]) -> dict[str, list[Results]]:
+def _runs_of(arguments: argparse.Namespace) -> dict[str, list[Results]]:
     """Return the runs of all seeds, head and staged; train those that are missing."""
+    flags = train_flags(arguments)
     if len(parse(["--data", "any", *flags]).stages) == 1:
         raise UsageError(
             "expected train flags that open a block, to compare with the head alone; received "
@@ -301,10 +293,8 @@ def _values(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.accuracy",
-        description="Accuracy of the default stages and of the head alone, over seeds.",
-        epilog="What follows a lone -- goes to train.py: ... -- --image-size 128 --views 1",
+    parser = parser_of(
+        "accuracy", "Accuracy of the default stages and of the head alone, over seeds."
     )
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="the photos; not needed when all runs are there"
@@ -316,7 +306,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="holds seed0, seed0-head, ... or gets them (default: runs)",
     )
-    parser.add_argument("--weights", metavar="PATH", help="as for train.py")
     parser.add_argument(
         "--seeds",
         type=lambda text: [int(word) for word in text.split(",")],
@@ -324,10 +313,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N,N",
         help="default: 0,1,2",
     )
-    parser.add_argument(
-        "--json", action="store_true", help="JSON on stdout, the tables on stderr instead"
-    )
-    parser.add_argument("train_flags", nargs="*", metavar="TRAIN_FLAG", help="goes to train.py")
     return parser
 
 

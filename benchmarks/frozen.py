@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import itertools
-import json
 import os
 import statistics
 import sys
@@ -32,13 +31,14 @@ import numpy as np
 
 from app.cli import run
 from app.config import TrainConfig
-from app.console import quiet_native_stderr, say
+from app.console import quiet_native_stderr
 from app.drawn import draw_sample
 from app.errors import UsageError
 from app.files import find_files
 from app.images import Pixels
 from app.photos import Photo
 from app.views import BATCH, View
+from benchmarks.command import answer
 from benchmarks.markdown import markdown_table, verdict
 from benchmarks.measured import load_average
 
@@ -75,11 +75,7 @@ def main(argv: Sequence[str]) -> int:
         )
     values["load"].append(load_average())
     lines.append(f"Load average {values['load'][0]:.1f} before, {values['load'][1]:.1f} after.")
-    if arguments.json:
-        say("\n\n".join(lines))
-        print(json.dumps(values, indent=2))
-    else:
-        print("\n\n".join(lines))
+    answer(arguments, "\n\n".join(lines), values)
     return 0 if met else 1
 
 

@@ -17,7 +17,6 @@ neither changes the time. What follows a lone ``--`` goes to ``train.py``.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -36,6 +35,7 @@ from app.files import SPLITS, find_files
 from app.history import read_history
 from app.runs import Run
 from app.splits import SHARES
+from benchmarks.command import answer, parser_of, train_flags
 from benchmarks.markdown import GB, gib, markdown_table
 from benchmarks.measured import folder_bytes, load_average, measure, train_command
 
@@ -93,8 +93,6 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(
             f"expected two sizes or more of at least {MIN_SIZE} photos; received {arguments.sizes}"
         )
-    weights = arguments.weights
-    weights = weights if weights == "none" else str(Path(weights).resolve())
     load, costs = [load_average()], []
     with tempfile.TemporaryDirectory(dir=arguments.work) as name:
         sources = jpegs(arguments.data, Path(name) / "drawn")
@@ -102,16 +100,12 @@ def main(argv: Sequence[str]) -> int:
             say(f"{size} photos; load {load_average():.2f}")
             with tempfile.TemporaryDirectory(dir=name) as place:
                 photos = repeat_photos(sources, size, Path(place) / "photos")
-                flags = ["--weights", weights, *arguments.train_flags]
-                costs.append(cost_of(photos, Path(place) / "runs", size, flags))
+                runs = Path(place) / "runs"
+                costs.append(cost_of(photos, runs, size, train_flags(arguments)))
             load.append(load_average())
     lines = lines_of(costs)
     text = f"{table(costs, lines, arguments.target)}\n\n{_notes(costs, lines, load)}"
-    if arguments.json:
-        say(text)
-        print(json.dumps(_values(costs, lines, arguments.target, load), indent=2))
-    else:
-        print(text)
+    answer(arguments, text, _values(costs, lines, arguments.target, load))
     return 0
 
 
@@ -255,11 +249,10 @@ def _values(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.scale",
-        description="What more photos cost in time, disk and memory.",
-        epilog="What follows a lone -- goes to train.py: ... -- --image-size 128 --views 1",
+    parser = parser_of(
+        "scale", "What more photos cost in time, disk and memory; weights are random unless given."
     )
+    parser.set_defaults(weights="none")
     parser.add_argument(
         "--sizes",
         type=lambda text: [int(word) for word in text.split(",")],
@@ -271,17 +264,12 @@ def _parser() -> argparse.ArgumentParser:
         "--target", type=int, default=TARGET, metavar="N", help=f"computed for (default: {TARGET})"
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="JPEGs (default: drawn ones)")
-    parser.add_argument("--weights", default="none", metavar="PATH", help="as for train.py")
     parser.add_argument(
         "--work",
         type=Path,
         metavar="DIR",
         help="where photos, caches and runs lie for a while (default: the system's)",
     )
-    parser.add_argument(
-        "--json", action="store_true", help="JSON on stdout, the table on stderr instead"
-    )
-    parser.add_argument("train_flags", nargs="*", metavar="TRAIN_FLAG", help="goes to train.py")
     return parser
 
 

@@ -32,6 +32,7 @@ from app.console import say
 from app.errors import UsageError
 from app.files import SPLITS
 from app.runs import Run
+from benchmarks.command import absolute, answer, parser_of, train_flags
 from benchmarks.markdown import GIB, gib, markdown_table, verdict
 from benchmarks.measured import folder_bytes, load_average, measure, train_command
 
@@ -225,11 +226,7 @@ def main(argv: Sequence[str]) -> int:
                 load.append(load_average())
     rows = list(best.values())
     table = "\n".join([_table(rows), "", *_notes(rows, load, arguments.repeat)])
-    if arguments.json:
-        say(table)
-        print(json.dumps({"load": load, "rows": [asdict(row) for row in rows]}, indent=2))
-    else:
-        print(table)
+    answer(arguments, table, {"load": load, "rows": [asdict(row) for row in rows]})
     return 0 if all(met for _, _, met in bars(rows)) else 1
 
 
@@ -272,11 +269,10 @@ def _measures(
     data: Path, arguments: argparse.Namespace
 ) -> dict[str, Callable[[Path], Iterator[Row]]]:
     """Return for each part what measures it in a given empty folder for runs."""
-    weights = [] if arguments.weights is None else ["--weights", _absolute(arguments.weights)]
-    flags = [*weights, *arguments.train_flags]
+    flags = train_flags(arguments)
 
     def recipe(_: Path) -> Iterator[Row]:
-        settings = [_absolute(arguments.weights or "imagenet"), str(arguments.epoch_fraction)]
+        settings = [absolute(arguments.weights or "imagenet"), str(arguments.epoch_fraction)]
         done = measure(
             [sys.executable, "-c", RECIPE_PROCESS, str(data.resolve()), *settings],
             env={
@@ -378,16 +374,10 @@ def _check_photos(data: Path) -> None:
             )
 
 
-def _absolute(weights: str) -> str:
-    """Make a file's path independent of the folder that a process is started in."""
-    return weights if weights in ("none", "imagenet") else str(Path(weights).resolve())
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.training",
-        description="Our runs and the tutorial recipe on the same photos: seconds and accuracy.",
-        epilog="What follows a lone -- goes to train.py: ... -- --image-size 128 --views 1",
+    parser = parser_of(
+        "training",
+        "Our runs and the tutorial recipe, the same photos and weights: seconds, accuracy.",
     )
     parser.add_argument(
         "--data",
@@ -396,7 +386,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="train/, validation/ and test/ with two class folders each; only read",
     )
-    parser.add_argument("--weights", metavar="PATH", help="as for train.py; the recipe's too")
     parser.add_argument("--only", choices=PARTS, help="measure this part alone, without ratios")
     parser.add_argument(
         "--limit",
@@ -424,10 +413,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where a temporary folder with the runs and caches is made (default: the system's)",
     )
-    parser.add_argument(
-        "--json", action="store_true", help="JSON on stdout, the table on stderr instead"
-    )
-    parser.add_argument("train_flags", nargs="*", metavar="TRAIN_FLAG", help="goes to train.py")
     return parser
 
 

@@ -1,0 +1,45 @@
+"""What the benchmarks have in common as commands: their arguments and how they answer."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from app.console import say
+
+
+def parser_of(name: str, description: str) -> argparse.ArgumentParser:
+    """Return the parser of a benchmark that starts ``train.py``: what each of them takes."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}",
+        description=description,
+        epilog="What follows a lone -- goes to train.py: ... -- --image-size 128 --views 1",
+    )
+    parser.add_argument("--weights", metavar="PATH", help="as for train.py")
+    parser.add_argument(
+        "--json", action="store_true", help="JSON on stdout, the tables on stderr instead"
+    )
+    parser.add_argument("train_flags", nargs="*", metavar="TRAIN_FLAG", help="goes to train.py")
+    return parser
+
+
+def train_flags(arguments: argparse.Namespace) -> list[str]:
+    """Return what ``train.py`` is given of the arguments, fit for any working folder."""
+    weights = arguments.weights
+    return [*(["--weights", absolute(weights)] if weights else []), *arguments.train_flags]
+
+
+def absolute(weights: str) -> str:
+    """Make a file's path independent of the folder that a process is started in."""
+    return weights if weights in ("none", "imagenet") else str(Path(weights).resolve())
+
+
+def answer(arguments: argparse.Namespace, text: str, values: Any) -> None:
+    """Print ``text``, or with ``--json`` the values, and the text on stderr."""
+    if arguments.json:
+        say(text)
+        print(json.dumps(values, indent=2))
+    else:
+        print(text)
