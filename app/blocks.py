@@ -28,6 +28,7 @@ from app.atomic import whole, write_json
 
 SPEC_FILE = "spec.json"  # in each store, beside the blocks
 INDEX_ROW_BYTES = 100  # what a row's key takes in the index, rounded up
+BLOCK_BYTES = 300  # what a block takes besides: the frame of the index, and 128 before the rows
 _CHUNK = 1 << 20  # bytes read at once for the checksum
 Float16s = NDArray[np.float16]
 
@@ -74,11 +75,24 @@ class Block:
         with contextlib.suppress(OSError):  # removed by another process, or not ours to change
             os.utime(self.index)
 
+    def bytes_on_disk(self) -> int:
+        """Return what both files take, 0 for one that is gone."""
+        taken = 0
+        for path in (self.index, self.data):
+            with contextlib.suppress(OSError):
+                taken += path.stat().st_size
+        return taken
+
     def forget_pages(self) -> None:
         """Drop the rows from the system's memory where it allows that, to time the disk itself."""
         if hasattr(os, "posix_fadvise"):
             with self.data.open("rb") as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def block_bytes(rows: int, row_bytes: int, blocks: int = 1) -> int:
+    """Return what rows of so many bytes take at most on the disk, in so many blocks."""
+    return rows * (row_bytes + INDEX_ROW_BYTES) + blocks * BLOCK_BYTES
 
 
 def write_block(folder: Path, keys: Sequence[str], rows: Float16s) -> Block:

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,6 +27,7 @@ from app.blocks import (
     SPEC_FILE,
     Block,
     Float16s,
+    block_bytes,
     indices,
     let_go,
     mapped,
@@ -37,6 +39,7 @@ from app.console import progress_bar, say
 from app.errors import AppError, LostRows
 from app.images import VERSION as IMAGES_VERSION
 from app.images import Pixels
+from app.stores import Quota
 from app.views import BATCH, View, load_batches
 from app.views import VERSION as VIEWS_VERSION
 
@@ -72,11 +75,13 @@ class FeatureStore:
     Args:
         folder: the folder of all stores.
         spec: how the activations are computed; another spec is another store.
+        quota: asked for the room of each block that is written; None where there is no limit.
     """
 
-    def __init__(self, folder: Path, spec: FeatureSpec) -> None:
+    def __init__(self, folder: Path, spec: FeatureSpec, quota: Quota | None = None) -> None:
         self.folder = folder / spec.key
         self.spec = spec
+        self.quota = quota
         self._places: dict[str, tuple[Block, int]] = {}
         damaged: list[tuple[Path, str]] = []
         for index in indices(self.folder):
@@ -95,6 +100,9 @@ class FeatureStore:
         """Write the rows of views as one block, less those that are here already.
 
         The block exists for others when its index does.
+
+        Raises:
+            UsageError: when the quota has no room for it.
         """
         new = [number for number, view in enumerate(views) if view not in self]
         if not new:
@@ -102,8 +110,13 @@ class FeatureStore:
         spec = self.folder / SPEC_FILE
         if not spec.exists():
             write_json(asdict(self.spec), spec)
-        keys = [views[number].key for number in new]
-        self._add(write_block(self.folder, keys, rows if len(new) == len(rows) else rows[new]))
+        if len(new) < len(rows):
+            rows = rows[new]
+        size = block_bytes(len(rows), rows[0].nbytes)
+        with self.quota.room_for(size) if self.quota else nullcontext(set[Path]()) as kept:
+            block = write_block(self.folder, [views[number].key for number in new], rows)
+            kept.add(block.index)
+        self._add(block)
 
     def gather(self, wanted: Sequence[View]) -> Float32s:
         """Return the activations of ``wanted``, in that order, as float32.

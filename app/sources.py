@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import keras
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.filesize import decimal
 
-from app.blocks import INDEX_ROW_BYTES, Block
+from app.blocks import Block, block_bytes
 from app.cache import (
     BLOCK_ROWS,
     CacheTimes,
@@ -36,7 +37,7 @@ from app.frozen import frozen_prefix
 from app.head import Labelled
 from app.model import prefix, row_bytes, suffix
 from app.photos import Photos
-from app.stores import FEATURES_FOLDER, make_room, space
+from app.stores import FEATURES_FOLDER, Quota, space
 from app.training import Float32s, ViewBatches, targets_of
 from app.views import ReadPhoto, View, load_batches, load_views, looks, read_photo
 
@@ -86,12 +87,13 @@ def open_source(config: TrainConfig, model: keras.Model, digest: str, photos: Ph
     if config.cache == "off":
         say("cache off: every epoch draws a fresh view of each photo; --views has no part in it")
         return fresh
-    stores = _open_stores(config, digest)
+    quota = Quota(config.runs / FEATURES_FOLDER, _limit(config))
+    stores = _open_stores(config, digest, quota)
     untrained = {cut: _checksum(model, cut) for cut in stores}
-    cached = CachedSource(config, model, photos, stores, config.training_views(), untrained)
+    cached = CachedSource(config, model, photos, stores, quota, config.training_views(), untrained)
     for store in cached.stores.values():
         store.check(cached.wanted())
-    room = space(config.runs / FEATURES_FOLDER, _limit(config))
+    room = space(quota.folder, quota.limit)
     needed = cached.needed(room)
     if len(needed) < cached.views:
         _refuse_without_room(config, needed, room)
@@ -103,12 +105,12 @@ def open_source(config: TrainConfig, model: keras.Model, digest: str, photos: Ph
     return cached if cached.fill(needed[-1]) else fresh
 
 
-def _open_stores(config: TrainConfig, digest: str) -> dict[str, FeatureStore]:
+def _open_stores(config: TrainConfig, digest: str, quota: Quota) -> dict[str, FeatureStore]:
     """Return the store of each cut that the stages train from, and of the pooled features."""
     cuts = dict.fromkeys(["pooled", *(stage.cut for stage in config.stage_plan())])
     return {
         cut: FeatureStore(
-            config.runs / FEATURES_FOLDER,
+            quota.folder,
             FeatureSpec(
                 cut=cut,
                 backbone=config.backbone,
@@ -116,6 +118,7 @@ def _open_stores(config: TrainConfig, digest: str) -> dict[str, FeatureStore]:
                 image_size=config.image_size,
                 precision=resolve_precision(config.precision),
             ),
+            quota,
         )
         for cut in cuts
     }
@@ -158,13 +161,15 @@ def _refuse_without_room(config: TrainConfig, fitting: Sequence[int], room: Spac
 class CachedSource:
     """Activations computed once; an epoch reads one of ``views`` views of each photo.
 
-    ``untrained`` holds a checksum of the weights below each cut, as the activations were computed.
+    ``quota`` is the stores'; ``untrained`` holds a checksum of the weights below each cut, as the
+    activations were computed.
     """
 
     config: TrainConfig
     model: keras.Model
     photos: Photos
     stores: Mapping[str, FeatureStore]
+    quota: Quota
     views: int
     untrained: Mapping[str, int]
     name: ClassVar[Literal["disk", "off"]] = "disk"
@@ -199,15 +204,19 @@ class CachedSource:
 
     def needed(self, room: Space) -> list[int]:
         """Return the bytes to be written for 1, 2, ... views, as many as have room."""
-        sizes = {cut: row_bytes(self.model, [cut]) + INDEX_ROW_BYTES for cut in self.stores}
         needed: list[int] = []
-        total, kept = 0, set[Block]()
+        lacking = dict.fromkeys(self.stores, 0)
+        passes, kept, kept_bytes = 0, set[Block](), 0
         for number in range(self.views):
             views = self._numbered(number)
             for cut, store in self.stores.items():
-                total += sizes[cut] * len(lacking_views([store], views))
-                kept |= store.blocks(views)
-            if not room.fits(total, sum(block.size for block in kept)):
+                lacking[cut] += len(lacking_views([store], views))
+                more = store.blocks(views) - kept
+                kept_bytes += sum(block.bytes_on_disk() for block in more)
+                kept |= more
+            passes += len(lacking_views(self.stores.values(), views))
+            total = self._bytes(lacking, passes)
+            if not room.fits(total, kept_bytes):
                 break
             needed.append(total)
         return needed
@@ -224,9 +233,7 @@ class CachedSource:
             f"cache on disk: {len(wanted) - len(lacking)} of {len(wanted)} views are there, "
             f"{len(lacking)} to be computed ({decimal(needed)})"
         )
-        folder = self.config.runs / FEATURES_FOLDER
-        keep = {block.index for store in stores for block in store.blocks(wanted)}
-        make_room(folder, needed, _limit(self.config), keep)
+        self.quota.prepare(needed, self._kept())
         if not lacking:
             return True
         frozen = frozen_prefix(self.model, list(self.stores), self._precision, len(lacking))
@@ -260,6 +267,20 @@ class CachedSource:
     def _precision(self) -> str:
         return resolve_precision(self.config.precision)
 
+    def _bytes(self, lacking: Mapping[str, int], passes: int) -> int:
+        """Return what so many rows of each cut take, written while ``passes`` views go through."""
+        blocks = -(-passes // BLOCK_ROWS)
+        return sum(
+            block_bytes(rows, row_bytes(self.model, [cut]), blocks)
+            for cut, rows in lacking.items()
+            if rows
+        )
+
+    def _kept(self) -> set[Path]:
+        """Return the indices of the blocks that hold what the run reads."""
+        wanted = self.wanted()
+        return {b.index for store in self.stores.values() for b in store.blocks(wanted)}
+
     def _numbered(self, number: int) -> list[View]:
         """Return the views of one number; with 0 come all looks at the other photos."""
         training = [View(photo, number, self.config.seed) for photo in self.photos["train"]]
@@ -280,9 +301,7 @@ class CachedSource:
         with _RECOVERY:
             store.check(self.wanted())
             lacking = lacking_views([store], self.wanted())
-            needed = len(lacking) * (row_bytes(self.model, [cut]) + INDEX_ROW_BYTES)
-            keep = {block.index for block in store.blocks(self.wanted())}
-            make_room(self.config.runs / FEATURES_FOLDER, needed, _limit(self.config), keep)
+            self.quota.prepare(self._bytes({cut: len(lacking)}, len(lacking)), self._kept())
             frozen = frozen_prefix(self.model, [cut], self._precision)
             compute_features(frozen, [store], lacking, self.config.image_size)
         return store.gather(views)

@@ -11,7 +11,8 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +23,12 @@ from rich.filesize import decimal
 from app.blocks import SPEC_FILE, indices, read_block, remove_block
 from app.choice import Space
 from app.console import say
+from app.errors import UsageError
+from app.lock import locked
 from app.paths import exists
 
 FEATURES_FOLDER = ".features"  # in the folder of the runs, which share it
+LOCK_FILE = ".lock"  # beside the stores: who holds it may write
 LEFTOVER_AGE = 3600.0  # seconds; a younger file without index may be one that is being written
 
 
@@ -103,6 +107,56 @@ def make_room(folder: Path, needed: int, limit: int, keep: Collection[Path]) -> 
             f"removed {removed} cached blocks ({decimal(freed)}), the longest unused first; "
             f"{decimal(needed)} are to be written ({before})"
         )
+
+
+class Quota:
+    """The limit of all stores together, which whoever writes a block keeps to.
+
+    Room is made for all that a run will write, then again for each block, because other runs write
+    meanwhile. From that look at the room until the block is written no other run may write, so that
+    two never take the same room.
+
+    Args:
+        folder: of all stores.
+        limit: of all stores together, in bytes.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder, self.limit = folder, limit
+        self._keep: set[Path] = set()
+
+    def prepare(self, needed: int, keep: Iterable[Path]) -> None:
+        """Make room for all that is about to be written, as far as there is (``make_room``).
+
+        Args:
+            needed: bytes that all blocks to come will take.
+            keep: indices of blocks that must stay, as must those that are written from now on.
+        """
+        self._keep = set(keep)
+        with locked(self.folder / LOCK_FILE):
+            make_room(self.folder, needed, self.limit, self._keep)
+
+    @contextmanager
+    def room_for(self, needed: int) -> Iterator[set[Path]]:
+        """Hold the room of one block, ``needed`` bytes, while it is written.
+
+        Yields:
+            The indices of blocks that must stay; that of the new one is to be added.
+
+        Raises:
+            UsageError: when what may be removed is not enough.
+        """
+        with locked(self.folder / LOCK_FILE):
+            make_room(self.folder, needed, self.limit, self._keep)
+            left = space(self.folder, self.limit)
+            if left.to_remove(needed):
+                raise UsageError(
+                    f"expected room for {decimal(needed)} more of the cache in {self.folder}; "
+                    f"received {left}, all of it needed by this run; free some disk or give a "
+                    "larger --cache-limit and train again, what was computed is kept; or give "
+                    "fewer --views, or --cache off"
+                )
+            yield self._keep
 
 
 def clear(folder: Path, key: str | None = None, older_than: float = 0.0) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from app.learning import load_classifier, train_stages
 from app.model import open_layers, prefix, set_standardisation
 from app.photos import Photos
 from app.sources import CachedSource, FreshSource, Source
+from app.stores import Quota
 from app.training import ViewBatches, train_stage
 from app.views import View, load_views
 
@@ -125,6 +126,7 @@ def walk_stages(config: TrainConfig, photos: Photos) -> Walk:
         cached,
         photos,
         stores,  # type: ignore[arg-type]
+        quota=Quota(config.runs, limit=0),  # nothing is written
         views=VIEWS,
         untrained={},
     )

@@ -17,21 +17,23 @@ from rich.console import Console
 
 import app.console
 import app.sources
-from app.blocks import Block
-from app.cache import BLOCK_ROWS, CacheTimes
+from app.blocks import BLOCK_BYTES, Block
+from app.cache import BLOCK_ROWS, CacheTimes, FeatureStore
 from app.choice import Space
 from app.config import STAGES, TrainConfig
 from app.console import progress_bar
 from app.errors import LostRows, UsageError
 from app.frozen import frozen_prefix
 from app.photos import Photos
-from app.sources import CachedSource, open_source
-from app.stores import FEATURES_FOLDER, clear, list_stores
+from app.sources import CachedSource, Source, open_source
+from app.stores import FEATURES_FOLDER, Quota, clear, list_stores, space
 from app.views import MIRROR, View, load_views
 
 SIZE = 32
 HEAD = ("head",)
 ROW = 2 * (4 * 4 * 4) + 2 * 12 + 2 * 100  # block4_pool, features, and a key in each index
+BLOCKS = 2 * BLOCK_BYTES  # one in each store
+ONE_RUN = 16 * ROW + BLOCKS  # two views for training, one of the others
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,10 @@ def give_room(monkeypatch: pytest.MonkeyPatch, **room: int) -> None:
     monkeypatch.setattr(app.sources, "space", lambda *_: given)
 
 
+def used(config: TrainConfig) -> int:
+    return space(config.runs / FEATURES_FOLDER, 0).used
+
+
 def never(*_: object) -> None:
     raise AssertionError("this was not to be done")
 
@@ -92,18 +98,13 @@ def test_rows_are_those_of_the_prefix(config, model, photos, capsys):
             gathered(source, photos, cut), expected(model, photos, cut), rtol=1e-2, atol=1e-2
         )
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("cache on disk: 0 of 16 views are there, 16 to be computed (5.6 kB)")
-    assert 16 * ROW == 5632
+    assert line.startswith("cache on disk: 0 of 16 views are there, 16 to be computed (6.2 kB)")
+    assert ONE_RUN == 6232
 
 
 def test_what_is_written_is_what_was_foreseen(config, model, photos):
     open_source(config, model, "w", photos)
-    files = (config.runs / FEATURES_FOLDER).rglob("*")
-    bytes_ = sum(
-        path.stat().st_size for path in files if path.is_file() and path.name != "spec.json"
-    )
-    assert bytes_ < 16 * ROW + 2 * 600  # a header of 128 bytes and some lines for each block
-    assert bytes_ > 0.8 * 16 * ROW
+    assert 0.8 * 16 * ROW < used(config) <= ONE_RUN
 
 
 def test_a_second_run_computes_nothing(config, model, photos, monkeypatch):
@@ -130,10 +131,11 @@ def test_answers_from_two_looks_need_the_mirror_images_too(config, model, photos
 @pytest.mark.parametrize(
     ("room", "views"),
     [
-        ({"limit": 34 * ROW}, 5),  # 10 photos once, the 6 for training 4 times more
-        ({"limit": 34 * ROW - 1}, 4),
-        ({"free": 2 * 22 * ROW}, 3),
-        ({"free": 2 * 10 * ROW}, 1),
+        # 10 photos once, the 6 for training 4 times more
+        ({"limit": 34 * ROW + BLOCKS}, 5),
+        ({"limit": 34 * ROW + BLOCKS - 1}, 4),
+        ({"free": 2 * (22 * ROW + BLOCKS)}, 3),
+        ({"free": 2 * (10 * ROW + BLOCKS)}, 1),
     ],
 )
 def test_fewer_views_are_taken_where_room_is_short(
@@ -151,7 +153,7 @@ def test_fewer_views_are_taken_where_room_is_short(
     assert said == (views < 5)
 
 
-@pytest.mark.parametrize("room", [{"limit": 9 * ROW}, {"free": 2 * 10 * ROW - 1}])
+@pytest.mark.parametrize("room", [{"limit": 9 * ROW}, {"free": 2 * (10 * ROW + BLOCKS) - 1}])
 def test_without_room_for_one_view_there_is_no_cache(
     config, model, photos, monkeypatch, capsys, room
 ):
@@ -208,6 +210,17 @@ def test_what_the_run_needs_is_not_removed(config, model, photos, monkeypatch):
     monkeypatch.setattr(Block, "touch", lambda block: None)
     open_source(dataclasses.replace(config, cache_limit=25 * ROW / 1e9), model, "mine", photos)
     assert set(mine) < set(blocks_of(config))
+
+
+@pytest.mark.parametrize(("spare", "views"), [(0, 2), (-1, 1)])
+def test_what_was_found_to_fit_can_be_written(config, model, photos, spare, views):
+    """The indices of what stays take room too: a run must not end for want of it midway."""
+    open_source(dataclasses.replace(config, views=1), model, "mine", photos)
+    limit = used(config) + 6 * ROW + BLOCKS + spare
+    open_source(config, model, "others", photos)
+    limited = dataclasses.replace(config, cache_limit=limit / 1e9)
+    assert open_source(limited, model, "mine", photos).views == views
+    assert used(config) <= limit
 
 
 # ---- time ----
@@ -320,12 +333,52 @@ def test_lost_rows_below_trained_layers_end_the_run(config, model, photos):
 
 
 def test_a_run_beside_another_does_not_break_it(config, model, photos):
-    """The second run has room only for its own rows, and the first goes on."""
-    first = open_source(config, model, "first", photos)
-    small = dataclasses.replace(config, cache_limit=17 * ROW / 1e9, stages=HEAD)
-    second = open_source(small, model, "second", photos)
+    """There is room for either, not for both: each removes the other's rows, within the limit."""
+    limited = dataclasses.replace(config, cache_limit=ONE_RUN / 1e9)
+    first = open_source(limited, model, "first", photos)
+    second = open_source(limited, model, "second", photos)
+    assert first.views == second.views == 2
+    assert used(config) <= ONE_RUN
     for source in (first, second, first):
+        for cut in ("pooled", "block4_pool"):
+            np.testing.assert_allclose(
+                gathered(source, photos, cut), expected(model, photos, cut), rtol=1e-2, atol=1e-2
+            )
+            assert used(config) <= ONE_RUN
+    assert np.isfinite(first.labelled("train").features).all()
+
+
+def test_runs_that_begin_at_once_keep_the_limit_together(config, model, photos, monkeypatch):
+    """The second one fills the cache when the first has made its room and not written yet."""
+    limited = dataclasses.replace(config, cache_limit=ONE_RUN / 1e9)
+    others: list[Source] = []
+    prepare = Quota.prepare
+
+    def prepare_then_wait(quota: Quota, needed: int, keep: set[Path]) -> None:
+        prepare(quota, needed, keep)
+        monkeypatch.setattr(Quota, "prepare", prepare)
+        others.append(open_source(limited, model, "second", photos))
+        assert 0.8 * 16 * ROW < used(config) <= ONE_RUN
+
+    monkeypatch.setattr(Quota, "prepare", prepare_then_wait)
+    first = open_source(limited, model, "first", photos)
+    assert used(config) <= ONE_RUN
+    for source in (first, *others):
         np.testing.assert_allclose(
             gathered(source, photos), expected(model, photos), rtol=1e-2, atol=1e-2
         )
-    assert np.isfinite(first.labelled("train").features).all()
+
+
+def test_recovery_keeps_what_the_run_has_of_other_cuts(config, model, photos):
+    """Its own pooled features are the oldest blocks when block4's rows are computed again."""
+    limited = dataclasses.replace(config, cache_limit=ONE_RUN / 1e9)
+    source = open_source(limited, model, "w", photos)
+    pooled = sorted(source.stores["pooled"].folder.glob("*.npy"))
+    os.utime(pooled[0].with_suffix(".json"), (0, 0))
+    clear(config.runs / FEATURES_FOLDER, source.stores["block4_pool"].spec.key)
+    spec = dataclasses.replace(source.stores["pooled"].spec, weights="others")
+    other = FeatureStore(config.runs / FEATURES_FOLDER, spec)
+    other.append([View(photos["train"][0], n, 0) for n in range(9)], np.ones((9, 99), np.float16))
+    assert gathered(source, photos, "block4_pool").shape == (6, 4, 4, 4)
+    assert sorted(source.stores["pooled"].folder.glob("*.npy")) == pooled
+    assert used(config) <= ONE_RUN

@@ -2,15 +2,18 @@
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cached import DAY, blocks_of_days, left, spec, view
 
-from app.blocks import SPEC_FILE
+from app.blocks import SPEC_FILE, indices
 from app.cache import FeatureStore
-from app.stores import list_stores, make_room, space
+from app.errors import UsageError
+from app.lock import locked
+from app.stores import LOCK_FILE, Quota, list_stores, make_room, space
 
 BIG = 10**15
 
@@ -73,6 +76,57 @@ def test_leftovers_of_broken_off_runs_go_once_they_are_old(folder, blocks):
     assert not old.exists()
     assert young.exists()  # a run may be writing it
     assert left(blocks) == {40, 3, 20, 1}
+
+
+# ---- runs that write at once ----
+
+
+def written(folder: Path) -> int:
+    return space(folder, BIG).used
+
+
+def test_two_runs_at_once_keep_the_limit(folder):
+    """Both have found room for their four blocks of 2 kB, before either writes; it is the same.
+
+    One removes what the other wrote where it must, and nothing of its own.
+    """
+    limit = 5 * 2500
+    stores = [FeatureStore(folder, spec(size=size), Quota(folder, limit)) for size in (64, 128)]
+    for store in stores:
+        store.quota.prepare(4 * 2500, keep=())
+    for number in range(4):
+        for store in stores:
+            own = set(indices(store.folder))
+            store.append([view(number)], np.ones((1, 1000), np.float16))
+            assert written(folder) <= limit
+            assert own < set(indices(store.folder))
+    assert written(folder) > 0.8 * limit
+
+
+def test_what_has_no_room_is_told_in_one_line_and_not_written(folder):
+    quota = Quota(folder, 5000)
+    store = FeatureStore(folder, spec(), quota)
+    quota.prepare(4600, keep=())
+    for number in range(2):
+        store.append([view(number)], np.ones((1, 1000), np.float16))
+    before = written(folder)
+    with pytest.raises(UsageError, match=r"expected room for 2\.4 kB more .*larger --cache-limit"):
+        store.append([view(2)], np.ones((1, 1000), np.float16))
+    assert written(folder) == before
+    assert view(2) not in store
+    assert view(1) in FeatureStore(folder, spec())
+
+
+def test_a_block_is_written_when_no_other_run_writes(folder):
+    store = FeatureStore(folder, spec(), Quota(folder, BIG))
+    with ThreadPoolExecutor(1) as pool:
+        with locked(folder / LOCK_FILE):
+            writing = pool.submit(store.append, [view(0)], np.ones((1, 1000), np.float16))
+            with pytest.raises(TimeoutError):
+                writing.result(timeout=0.3)
+            assert written(folder) == 0
+        writing.result(timeout=10)
+    assert written(folder) > 2000
 
 
 def test_room_can_be_asked_for_a_folder_that_is_not_there(tmp_path):
