@@ -1,9 +1,10 @@
-"""Which backend Keras will load, told before the seconds that loading one takes."""
+"""Which backend Keras will load and what it refuses, told before the seconds that loading takes."""
 
 from __future__ import annotations
 
 import json
 import os
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,6 +32,34 @@ def require_backend() -> None:
     raise UsageError(
         f"expected a backend of Keras out of {', '.join(BACKENDS)}; received {chosen}, {wrong}; "
         f"{mend}"
+    )
+
+
+def require_precision(precision: str) -> None:
+    """Refuse bfloat16 under JAX on a processor, as ``app.device.resolve_precision`` will.
+
+    Where a plugin may give JAX a GPU nothing is said yet: only JAX itself can tell.
+
+    Raises:
+        UsageError: when that is what would be computed with.
+    """
+    if precision == "bfloat16" and chosen_backend() == "jax" and not jax_may_have_gpu():
+        raise UsageError(
+            "expected --precision auto or float32 under jax on a processor; received bfloat16, "
+            "which is no faster there and gives NaN with some versions; "
+            "KERAS_BACKEND=tensorflow or torch knows it"
+        )
+
+
+def jax_may_have_gpu() -> bool:
+    """Say whether JAX could find a GPU: it is not told to do without, and has a plugin for one."""
+    if platforms := os.environ.get("JAX_PLATFORMS"):
+        return platforms != "cpu"
+    # JAX's own package computes on processors; for anything else it looks in these places.
+    return bool(
+        find_spec("jax_plugins")
+        or entry_points(group="jax_plugins")
+        or os.environ.get("PJRT_NAMES_AND_LIBRARY_PATHS")
     )
 
 

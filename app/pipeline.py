@@ -9,7 +9,7 @@ from pathlib import Path
 
 from app.atomic import write_json
 from app.audit import audit, rows_of_others
-from app.backend import require_backend
+from app.backend import require_backend, require_precision
 from app.clock import Clock
 from app.config import TrainConfig
 from app.console import quiet_native_stderr, say
@@ -76,6 +76,7 @@ def refuse_what_cannot_work(config: TrainConfig) -> None:
     """Raise ``UsageError`` for what would fail only after minutes of reading photos."""
     refuse_existing(config.runs, config.run)
     require_backend()
+    require_precision(config.precision)
     place = next(p for p in (config.runs, *config.runs.absolute().parents) if exists(p))
     if not os.access(place, os.W_OK):
         raise UsageError(
