@@ -62,7 +62,7 @@ def parse(argv: Sequence[str]) -> TrainConfig:
     add("--epochs", type=int, metavar="N")
     add("--seed", type=int, metavar="N")
     add("--mirror", action=argparse.BooleanOptionalAction)
-    add("--head-dropout", type=float, metavar="SHARE")
+    add("--head-strength", type=float, metavar="C")
     add("--weights", metavar="PATH")
     add("--backbone", choices=get_args(Backbone))
     add("--precision", choices=get_args(Precision))

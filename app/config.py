@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from app.errors import UsageError
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "int8"]
 CacheMode = Literal["auto", "disk", "off"]
 Backbone = Literal["vgg16", "vgg19"]
 
@@ -35,7 +35,7 @@ class Stage:
     opens: tuple[str, ...] = setting(
         (), "blocks of the backbone trained beside the head; none: the head alone, a solved problem"
     )
-    cut: str = setting("pooled", "the cached activations that the stage trains on")
+    cut: str = setting("block5_pool", "the cached activations that the stage trains on")
     epochs: int = setting(0, "at most this many epochs, one view of every photo in each")
     patience: int = setting(2, "stop after this many epochs without a better validation log-loss")
     learning_rate: float = setting(0.0, "the highest rate, reached after the warm-up")
@@ -107,8 +107,8 @@ class TrainConfig:
     backbone: Backbone = setting("vgg16", "the pretrained network")
     precision: Precision = setting(
         "auto",
-        "arithmetic of the backbone: auto takes bfloat16 where the processor has instructions "
-        "for it; what is exported is float32 always",
+        "arithmetic of the backbone: auto takes what the processor has instructions for, int8 for "
+        "frozen layers and bfloat16 for trained ones; what is exported is float32 always",
     )
     cache: CacheMode = setting(
         "auto",
@@ -126,7 +126,11 @@ class TrainConfig:
         "answer from the photo and its mirror image together: fewer mistakes, twice the time "
         "(default: where a block is opened; the head alone is for speed)",
     )
-    head_dropout: float = setting(0.5, "share of the features hidden from the head at each step")
+    head_strength: float | None = setting(
+        None,
+        "how freely the head may follow the training photos (scikit-learn's C; default: the best "
+        "of several on validation)",
+    )
     report: bool = setting(True, "write report.html at the end")
 
     def __post_init__(self) -> None:
@@ -152,10 +156,8 @@ class TrainConfig:
         _in_range("--seed", self.seed, 0, 2**32 - 1)
         if self.epochs is not None:
             _in_range("--epochs", self.epochs, 1, 100_000)
-        if not 0 <= self.head_dropout < 1:
-            raise UsageError(
-                f"expected --head-dropout from 0 to below 1; received {self.head_dropout}"
-            )
+        if self.head_strength is not None and not 0 < self.head_strength < math.inf:
+            raise UsageError(f"expected --head-strength above 0; received {self.head_strength}")
         if not 0 < self.cache_limit < math.inf:
             raise UsageError(
                 f"expected --cache-limit above 0 GB; received {self.cache_limit}; "

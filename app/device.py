@@ -16,6 +16,7 @@ from app.errors import UsageError
 # Instructions that multiply bfloat16; without them it is emulated and gains nothing (measured on
 # Zen 3: 274 against 263 ms a photo, ``python -m benchmarks.frozen``).
 BFLOAT16_CAPABILITY = 8.0  # Ampere; NVIDIA's older GPUs emulate it, as Apple's may
+_VNNI_FLAGS = {"avx512_vnni", "avx_vnni"}  # multiply 8-bit numbers and add up in 32 bits
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 # On a processor JAX gains nothing by it (Zen 5, 128 pixels, seconds of processor time for 16 photos
 # through VGG16: 1.07 against 1.02 in float32; TensorFlow 0.35 against 0.68, PyTorch 1.02 against
@@ -53,7 +54,10 @@ def on_gpu() -> bool:
 
 
 def resolve_precision(precision: Precision) -> str:
-    """Turn ``auto`` into ``bfloat16`` where the device and the backend compute faster in it.
+    """Return the arithmetic of the layers that are trained: ``float32`` or ``bfloat16``.
+
+    ``auto`` and ``int8``, which is for frozen layers only, become ``bfloat16`` where the device and
+    the backend compute faster in it.
 
     Raises:
         UsageError: when bfloat16 is asked for where the backend cannot be trusted with it.
@@ -67,12 +71,35 @@ def resolve_precision(precision: Precision) -> str:
                 "KERAS_BACKEND=tensorflow or torch knows it"
             )
         return "float32"
-    if precision != "auto":
+    if precision in ("float32", "bfloat16"):
         return precision
     if on_gpu():
         return "bfloat16" if _compute_capability() >= BFLOAT16_CAPABILITY else "float32"
     flags = set((_cpu_info("flags") or _cpu_info("Features")).split())
     return "bfloat16" if _BFLOAT16_FLAGS & flags else "float32"
+
+
+def resolve_frozen_precision(precision: Precision) -> str:
+    """Return the arithmetic of the layers that stay frozen: the trained ones', or ``int8``.
+
+    ``auto`` takes int8 on a processor that has VNNI instructions.
+
+    Raises:
+        UsageError: as ``resolve_precision``, or when int8 is asked for on a GPU.
+    """
+    if precision == "int8" and on_gpu():
+        raise UsageError(
+            "expected --precision auto, float32 or bfloat16 on a GPU; received int8, which is "
+            "computed on processors only"
+        )
+    if precision == "int8" or (precision == "auto" and has_vnni() and not on_gpu()):
+        return "int8"
+    return resolve_precision(precision)
+
+
+def has_vnni() -> bool:
+    """Say whether the processor has instructions for int8; only Linux tells."""
+    return bool(_VNNI_FLAGS & set(_cpu_info("flags").split()))
 
 
 def _compute_capability() -> float:

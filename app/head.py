@@ -1,4 +1,4 @@
-"""Stage head: softmax regression on the pooled features, a convex problem: solved, not trained.
+"""Stage head: softmax regression on second-order features, a convex problem: solved, not trained.
 
 No rate, no epochs, no noise: one strength of regularisation after the other, from strong to weak,
 until validation says that it is enough. The same features give the same head, whatever the seed.
@@ -7,51 +7,61 @@ until validation says that it is enough. The same features give the same head, w
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
+from app.basis import Basis, Walk, find_basis
 from app.calibration import fit_temperature
 from app.config import Stage
 from app.console import progress_bar, say
 from app.evaluation import Floats, Ints, Scores, probabilities_of, score
 from app.history import HistoryRow
-from app.model import head_inputs, set_head, set_standardisation
-from app.training import StageResult
+from app.model import HEAD, feature_part, set_head
+from app.training import Float32s, StageResult
 
-# scikit-learn's C, the inverse strength, where the losses of the photos are added up. On 2,000
-# photos 0.01 was best (docs/experiments.md); the more photos, the weaker.
-STRENGTHS = tuple(10.0 ** (half / 2) for half in range(-8, 3))
+# scikit-learn's C, the inverse strength, where the losses of the photos are added up and features
+# have a mean square length of 1. On 2,000 photos 10 to 100 did equally well (docs/experiments.md).
+STRENGTHS = tuple(10.0 ** (half / 2) for half in range(-2, 8))
 TOLERANCE, ITERATIONS = 1e-5, 1000  # of L-BFGS
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pooled features ``(n, 1024)`` of photos and their class numbers ``(n,)``."""
+    """Photos by number: what ``block5_pool`` says of them, and their class numbers ``(n,)``.
 
-    features: NDArray[np.float32]
+    ``maps`` gives float32 batches ``(≤ batch, height, width, 512)`` for numbers, in their order:
+    all of them at once might not fit into memory.
+    """
+
+    maps: Callable[[Sequence[int]], Iterator[Float32s]]
     targets: Ints
 
 
 @dataclass(frozen=True)
 class Solution:
-    """The dense layer ``x @ kernel + bias`` for one strength, and how it does."""
+    """The answer ``x @ coefficients + intercept`` for one strength, and how it does."""
 
-    kernel: Floats
-    bias: Floats
+    coefficients: Floats
+    intercept: Floats
     temperature: float
     row: HistoryRow
     validation: Scores
 
 
 def solve_head(
-    model: keras.Model, stage: Stage, train: Labelled, validation: Labelled
+    model: keras.Model,
+    stage: Stage,
+    train: Labelled,
+    validation: Labelled,
+    strengths: Sequence[float] = STRENGTHS,
 ) -> StageResult:
-    """Set standardisation and dense layer of ``model`` to the solution that validates best.
+    """Set the dense layer of ``model`` to the solution that validates best.
 
     Method: L2-regularised multinomial logistic regression by L-BFGS (scikit-learn), its logits
     divided by the temperature that validation asks for: a strongly regularised head answers right
@@ -60,29 +70,34 @@ def solve_head(
     Args:
         model: a classifier; its backbone is not changed.
         stage: its ``patience`` ends the search, counted in strengths.
-        train: features of the training photos themselves; random views of them did not help
+        train: the training photos themselves; random views of them hardly helped
             (docs/experiments.md).
-        validation: features of the validation photos.
+        validation: the validation photos.
+        strengths: to be tried, ascending.
 
     Returns:
         The scores; the history has a row for each strength tried, in place of an epoch.
     """
     started = time.monotonic()
-    set_standardisation(model, train.features)
+    features = partial(_features, feature_part(model))
+    basis, landmarks = find_basis(partial(features, train), train.targets)
+    x = _coordinates(basis, partial(features, train), len(train.targets), landmarks)
+    seen = _coordinates(basis, partial(features, validation), len(validation.targets))
     tried: list[Solution] = []
     with progress_bar() as bar:
-        task = bar.add_task("Stage head", total=len(STRENGTHS))
-        for solution in _path(model, stage, train, validation):
+        task = bar.add_task("Stage head", total=len(strengths))
+        path = _path(strengths, (x, train.targets), (seen, validation.targets))
+        for solution in path:
             tried.append(solution)
             bar.advance(task)
             if len(tried) - _best(tried) >= stage.patience:
                 break
-        bar.update(task, completed=len(STRENGTHS))
+        bar.update(task, completed=len(strengths))
     best = tried[_best(tried) - 1]
-    set_head(model, best.kernel, best.bias)
+    set_head(model, *basis.dense(best.coefficients, best.intercept))
     return StageResult(
         name=stage.name,
-        trainable_parameters=best.kernel.size + best.bias.size,
+        trainable_parameters=model.get_layer(HEAD).count_params(),
         epochs=len(tried),
         kept_epoch=_best(tried),
         seconds=time.monotonic() - started,
@@ -92,22 +107,44 @@ def solve_head(
     )
 
 
+def _features(part: keras.Model, photos: Labelled, numbers: Sequence[int]) -> Iterator[Float32s]:
+    """Yield what the head sees of photos."""
+    for maps in photos.maps(numbers):
+        yield np.asarray(part.predict_on_batch(maps), np.float32)
+
+
+def _coordinates(
+    basis: Basis, walk: Walk, photos: int, landmarks: NDArray[np.int64] | None = None
+) -> Floats:
+    """Return the coordinates of all photos; those of the landmarks are known already."""
+    result = np.empty((photos, basis.own.shape[1]))
+    left = np.arange(photos)
+    if landmarks is not None:
+        result[landmarks] = basis.own
+        left = np.setdiff1d(left, landmarks)
+    done = 0
+    for batch in walk(left.tolist()):
+        result[left[done : done + len(batch)]] = basis.coordinates(batch)
+        done += len(batch)
+    return result
+
+
 def _path(
-    model: keras.Model, stage: Stage, train: Labelled, validation: Labelled
+    strengths: Sequence[float], train: tuple[Floats, Ints], validation: tuple[Floats, Ints]
 ) -> Iterator[Solution]:
-    """Yield the solutions from the strongest regularisation to the weakest."""
-    x, seen = head_inputs(model, train.features), head_inputs(model, validation.features)
+    """Yield the solutions for ascending strengths; coordinates and class numbers are given."""
+    (x, targets), (seen, seen_targets) = train, validation
     solver = LogisticRegression(tol=TOLERANCE, max_iter=ITERATIONS, warm_start=True)
-    for number, strength in enumerate(STRENGTHS, start=1):
+    for number, strength in enumerate(strengths, start=1):
         started = time.monotonic()
-        solver.set_params(C=strength).fit(x, train.targets)
-        kernel, bias = _dense(solver)
-        temperature = fit_temperature(seen @ kernel + bias, validation.targets)
-        kernel, bias = kernel / temperature, bias / temperature
-        fitted = score(train.targets, probabilities_of(x @ kernel + bias))
-        scores = score(validation.targets, probabilities_of(seen @ kernel + bias))
+        solver.set_params(C=strength).fit(x, targets)
+        coefficients, intercept = _coefficients(solver)
+        temperature = fit_temperature(seen @ coefficients + intercept, seen_targets)
+        coefficients, intercept = coefficients / temperature, intercept / temperature
+        fitted = score(targets, probabilities_of(x @ coefficients + intercept))
+        scores = score(seen_targets, probabilities_of(seen @ coefficients + intercept))
         row = HistoryRow(
-            stage=stage.name,
+            stage="head",
             epoch=number,
             loss=fitted.log_loss,
             accuracy=fitted.accuracy,
@@ -120,11 +157,11 @@ def _path(
             f"head, C {strength:.1g}: loss {row.loss:.4f}, validation log-loss "
             f"{row.validation_loss:.4f}, accuracy {row.validation_accuracy:.4f}"
         )
-        yield Solution(kernel, bias, temperature, row, scores)
+        yield Solution(coefficients, intercept, temperature, row, scores)
 
 
-def _dense(solver: LogisticRegression) -> tuple[Floats, Floats]:
-    """Return scikit-learn's coefficients as a dense layer; for two classes it keeps one row."""
+def _coefficients(solver: LogisticRegression) -> tuple[Floats, Floats]:
+    """Return ``(rank, classes)`` and ``(classes,)``; scikit-learn keeps one row for two classes."""
     coefficients, intercept = solver.coef_, solver.intercept_
     if len(coefficients) == 1:
         half, offset = coefficients[0] / 2, intercept[0] / 2

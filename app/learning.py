@@ -17,11 +17,11 @@ from app.calibration import fit_temperature
 from app.clock import Clock
 from app.config import TrainConfig
 from app.console import say
-from app.device import device_name, resolve_precision
+from app.device import device_name, resolve_frozen_precision, resolve_precision
 from app.evaluation import probabilities_of, score
 from app.export import Parity, export_bundle, library_versions
 from app.files import SPLITS, Split
-from app.head import solve_head
+from app.head import STRENGTHS, solve_head
 from app.history import write_history
 from app.manifest import ManifestRow
 from app.model import build_classifier, copy_weights, open_layers
@@ -48,7 +48,8 @@ def learn(
     """Train as ``config`` says, export the bundle and return the contents of ``metrics.json``."""
     classes = class_names(rows)
     photos: Photos = {split: photos_of(rows, split, root) for split in SPLITS}
-    say(f"computing on {device_name()} in {resolve_precision(config.precision)}")
+    trained, frozen = arithmetic(config)
+    say(f"computing on {device_name()}, frozen layers in {frozen}, trained ones in {trained}")
     model, digest = load_classifier(config, len(classes))
     with clock.phase("features"):
         source = open_source(config, model, digest, photos)
@@ -72,12 +73,19 @@ def learn(
         "seconds": clock.total(),
         "device": device_name(),
         "backend": keras.backend.backend(),
-        "precision": resolve_precision(config.precision),
+        "precision": trained,
+        "frozen_precision": frozen if source.name == "disk" else trained,
         "cache": source.name,
         "views": source.views,
         "versions": library_versions(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def arithmetic(config: TrainConfig) -> tuple[str, str]:
+    """Return the arithmetic of trained and of frozen layers; only a cache freezes any for long."""
+    trained = resolve_precision(config.precision)
+    return trained, trained if config.cache == "off" else resolve_frozen_precision(config.precision)
 
 
 def load_classifier(config: TrainConfig, num_classes: int) -> tuple[keras.Model, str]:
@@ -87,7 +95,6 @@ def load_classifier(config: TrainConfig, num_classes: int) -> tuple[keras.Model,
         num_classes,
         image_size=config.image_size,
         backbone=config.backbone,
-        head_dropout=config.head_dropout,
         precision=resolve_precision(config.precision),
     )
     if config.weights != "none":
@@ -112,7 +119,8 @@ def train_stages(config: TrainConfig, model: keras.Model, source: Source) -> lis
         open_layers(model, stage)
         if not stage.opens:
             train, validation = source.labelled("train"), source.labelled("validation")
-            results.append(solve_head(model, stage, train, validation))
+            strengths = STRENGTHS if config.head_strength is None else (config.head_strength,)
+            results.append(solve_head(model, stage, train, validation, strengths))
             continue
         results.append(
             train_stage(
@@ -158,7 +166,6 @@ def export(
         len(classes),
         image_size=config.image_size,
         backbone=config.backbone,
-        head_dropout=config.head_dropout,
         temperature=answers.temperature,
         mirror=config.answers_mirrored(),
     )

@@ -93,6 +93,11 @@ def to_onnx(
     return proto
 
 
+def output_of(cut: str) -> str:
+    """Return the name that the output of a cut has: not the layer's own, which is a node's."""
+    return f"at_{cut}"
+
+
 def _writer_of(layer: keras.Operation) -> _Writer:
     write = _WRITERS.get(type(layer).__name__)
     if write is None:
@@ -158,17 +163,39 @@ def _pooling(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
     )
 
 
-def _global(kind: str) -> _Writer:
-    def write(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
-        pooled = graph.node(kind, inputs, f"{layer.name}/map")
-        return graph.node("Flatten", [pooled], layer.name, axis=1)
+def _places(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+    if len(layer.target_shape) != 2:
+        raise ExportError(f"expected {layer.name} to make places; received {layer.target_shape}")
+    last = graph.node("Transpose", inputs, f"{layer.name}/last", perm=[0, 2, 3, 1])
+    shape = graph.integers(f"{layer.name}/shape", [0, *layer.target_shape])
+    return graph.node("Reshape", [last, shape], layer.name)
 
-    return write
+
+def _dot(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+    if layer.axes != 1 or layer.normalize:
+        raise ExportError(f"expected {layer.name} along axis 1; received {layer.axes}")
+    first, second = inputs
+    turned = graph.node("Transpose", [first], f"{layer.name}/turned", perm=[0, 2, 1])
+    return graph.node("MatMul", [turned, second], layer.name)
+
+
+def _flatten(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+    if len(layer.input.shape) != 3:  # of a map, ONNX would flatten the channels first
+        raise ExportError(f"expected {layer.name} after a matrix; received {layer.input.shape}")
+    return graph.node("Flatten", inputs, layer.name, axis=1)
+
+
+def _unit_length(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+    if layer.axis != -1:
+        raise ExportError(f"expected {layer.name} along the last axis; received {layer.axis}")
+    length = graph.node("ReduceL2", inputs, f"{layer.name}/length", axes=[-1], keepdims=1)
+    return graph.node("Div", [*inputs, length], layer.name)
 
 
 def _concatenate(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
-    """Write the layer, which joins features, or the operation, which joins batches."""
-    return graph.node("Concat", inputs, layer.name, axis={-1: 1, 0: 0}[layer.axis])
+    if layer.axis != 0:
+        raise ExportError(f"expected {layer.name} to join batches; received axis {layer.axis}")
+    return graph.node("Concat", inputs, layer.name, axis=0)
 
 
 def _mirror(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
@@ -181,6 +208,9 @@ def _mirror(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
 
 
 def _reshape(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
+    """Write the layer, which makes a map a list of places, or the operation."""
+    if isinstance(layer, keras.layers.Reshape):
+        return _places(graph, layer, inputs)
     shape = graph.integers(f"{layer.name}/shape", layer.newshape)
     return graph.node("Reshape", [*inputs, shape], layer.name)
 
@@ -188,21 +218,6 @@ def _reshape(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
 def _mean(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
     axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
     return graph.node("ReduceMean", inputs, layer.name, axes=axes, keepdims=int(layer.keepdims))
-
-
-def _standardise(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
-    if layer.center or layer.scale:
-        raise ExportError(f"expected {layer.name} without scale and centre; received one with")
-    mean, variance = layer.get_weights()
-    centred = graph.node(
-        "Sub", [*inputs, graph.constant(f"{layer.name}/mean", mean)], f"{layer.name}/centred"
-    )
-    spread = graph.constant(f"{layer.name}/spread", np.sqrt(variance + layer.epsilon))
-    return graph.node("Div", [centred, spread], layer.name)
-
-
-def _dropout(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
-    return inputs[0]  # does nothing outside training
 
 
 def _dense(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
@@ -227,11 +242,10 @@ def _square_root(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> st
 _WRITERS: dict[str, _Writer] = {
     "Conv2D": _convolution,
     "MaxPooling2D": _pooling,
-    "GlobalAveragePooling2D": _global("GlobalAveragePool"),
-    "GlobalMaxPooling2D": _global("GlobalMaxPool"),
+    "Dot": _dot,
+    "Flatten": _flatten,
+    "UnitNormalization": _unit_length,
     "Concatenate": _concatenate,
-    "BatchNormalization": _standardise,
-    "Dropout": _dropout,
     "Dense": _dense,
     "Rescaling": _rescaling,
     "Sqrt": _square_root,

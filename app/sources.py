@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
@@ -27,20 +27,23 @@ from app.cache import (
     time_cache,
 )
 from app.choice import Space, cache_pays
-from app.config import Stage, TrainConfig
+from app.config import STAGES, Stage, TrainConfig
 from app.console import say
 from app.decoded import DecodedPhotos
-from app.device import on_gpu, resolve_precision
+from app.device import on_gpu, resolve_frozen_precision, resolve_precision
 from app.errors import LostRows, UsageError
 from app.files import SPLITS, Split
-from app.frozen import frozen_prefix
+from app.frozen import Batched, frozen_prefix
 from app.head import Labelled
 from app.model import prefix, row_bytes, suffix
 from app.photos import Photos
+from app.quantised import quantised_prefix
 from app.stores import FEATURES_FOLDER, Quota, space
 from app.training import Float32s, ViewBatches, targets_of
 from app.views import ReadPhoto, View, load_batches, load_views, looks, read_photo
 
+HEAD_CUT = STAGES["head"].cut
+HEAD_BATCH = 64  # photos at once; each has 262,144 features
 _RECOVERY = threading.Lock()  # training and validation batches are made in threads of their own
 
 
@@ -64,7 +67,7 @@ class Source(Protocol):
         """Return a split's batches for a stage; shuffled ones walk through the views."""
 
     def labelled(self, split: Split) -> Labelled:
-        """Return the pooled features of a split's photos, which the head is solved on."""
+        """Return a split's photos themselves, as the head is solved on them."""
 
 
 def open_source(config: TrainConfig, model: keras.Model, digest: str, photos: Photos) -> Source:
@@ -88,9 +91,15 @@ def open_source(config: TrainConfig, model: keras.Model, digest: str, photos: Ph
         say("cache off: every epoch draws a fresh view of each photo; --views has no part in it")
         return fresh
     quota = Quota(config.runs / FEATURES_FOLDER, _limit(config))
-    stores = _open_stores(config, digest, quota)
+    precision, quantised = resolve_frozen_precision(config.precision), None
+    if precision == "int8":
+        quantised, scales = quantised_prefix(quota.folder, model, digest, photos["train"])
+        precision += f"-{scales[:8]}"
+    stores = _open_stores(config, digest, precision, quota)
     untrained = {cut: _checksum(model, cut) for cut in stores}
-    cached = CachedSource(config, model, photos, stores, quota, config.training_views(), untrained)
+    cached = CachedSource(
+        config, model, photos, stores, quota, config.training_views(), untrained, quantised
+    )
     for store in cached.stores.values():
         store.check(cached.wanted())
     room = space(quota.folder, quota.limit)
@@ -105,9 +114,11 @@ def open_source(config: TrainConfig, model: keras.Model, digest: str, photos: Ph
     return cached if cached.fill(needed[-1]) else fresh
 
 
-def _open_stores(config: TrainConfig, digest: str, quota: Quota) -> dict[str, FeatureStore]:
-    """Return the store of each cut that the stages train from, and of the pooled features."""
-    cuts = dict.fromkeys(["pooled", *(stage.cut for stage in config.stage_plan())])
+def _open_stores(
+    config: TrainConfig, digest: str, precision: str, quota: Quota
+) -> dict[str, FeatureStore]:
+    """Return the store of each cut that the stages train from."""
+    cuts = dict.fromkeys(stage.cut for stage in config.stage_plan())
     return {
         cut: FeatureStore(
             quota.folder,
@@ -116,7 +127,7 @@ def _open_stores(config: TrainConfig, digest: str, quota: Quota) -> dict[str, Fe
                 backbone=config.backbone,
                 weights=digest,
                 image_size=config.image_size,
-                precision=resolve_precision(config.precision),
+                precision=precision,
             ),
             quota,
         )
@@ -162,7 +173,7 @@ class CachedSource:
     """Activations computed once; an epoch reads one of ``views`` views of each photo.
 
     ``quota`` is the stores'; ``untrained`` holds a checksum of the weights below each cut, as the
-    activations were computed.
+    activations were computed; ``quantised`` is the file of the layers in int8, None for others.
     """
 
     config: TrainConfig
@@ -172,6 +183,7 @@ class CachedSource:
     quota: Quota
     views: int
     untrained: Mapping[str, int]
+    quantised: Path | None = None
     name: ClassVar[Literal["disk", "off"]] = "disk"
 
     def part(self, stage: Stage) -> keras.Model:
@@ -193,10 +205,15 @@ class CachedSource:
         )
 
     def labelled(self, split: Split) -> Labelled:
-        """Return the cached features of a split."""
+        """Return the cached activations of a split."""
         photos = self.photos[split]
-        features = self._rows("pooled", [View(photo, 0, 0) for photo in photos])
-        return Labelled(features, targets_of(photos))
+
+        def maps(numbers: Sequence[int]) -> Iterator[Float32s]:
+            for start in range(0, len(numbers), HEAD_BATCH):
+                some = numbers[start : start + HEAD_BATCH]
+                yield self._rows(HEAD_CUT, [View(photos[number], 0, 0) for number in some])
+
+        return Labelled(maps, targets_of(photos))
 
     def wanted(self) -> list[View]:
         """Return all views that the run reads: those trained on, and those that answers need."""
@@ -236,7 +253,7 @@ class CachedSource:
         self.quota.prepare(needed, self._kept())
         if not lacking:
             return True
-        frozen = frozen_prefix(self.model, list(self.stores), self._precision, len(lacking))
+        frozen = self._frozen(list(self.stores), len(lacking))
         if self.config.cache == "auto" and len(lacking) > BLOCK_ROWS:
             first, lacking = lacking[:BLOCK_ROWS], lacking[BLOCK_ROWS:]
             times = time_cache(frozen, stores, first, self.config.image_size, frozen.batch)
@@ -263,9 +280,9 @@ class CachedSource:
             passes=each + sum(stage.views_read(train, validation) for stage in stages) + answers,
         )
 
-    @property
-    def _precision(self) -> str:
-        return resolve_precision(self.config.precision)
+    def _frozen(self, cuts: Sequence[str], photos: int = 0) -> Batched:
+        precision = resolve_precision(self.config.precision)
+        return frozen_prefix(self.model, cuts, precision, photos, self.quantised)
 
     def _bytes(self, lacking: Mapping[str, int], passes: int) -> int:
         """Return what so many rows of each cut take, written while ``passes`` views go through."""
@@ -302,7 +319,7 @@ class CachedSource:
             store.check(self.wanted())
             lacking = lacking_views([store], self.wanted())
             self.quota.prepare(self._bytes({cut: len(lacking)}, len(lacking)), self._kept())
-            frozen = frozen_prefix(self.model, [cut], self._precision)
+            frozen = self._frozen([cut])
             compute_features(frozen, [store], lacking, self.config.image_size)
         return store.gather(views)
 
@@ -339,14 +356,17 @@ class FreshSource:
         )
 
     def labelled(self, split: Split) -> Labelled:
-        """Compute the features of a split in one pass; they are small enough for the memory."""
+        """Compute the activations of a split when they are asked for."""
         photos, size = self.photos[split], self.config.image_size
         precision = resolve_precision(self.config.precision)
-        frozen = frozen_prefix(self.model, ["pooled"], precision, len(photos))
-        views = [View(photo, 0, 0) for photo in photos]
-        batches = load_batches(views, size, frozen.batch, self.read)
-        parts = [frozen(images)[0] for images in batches]
-        return Labelled(np.concatenate(parts).astype(np.float32), targets_of(photos))
+        frozen = frozen_prefix(self.model, [HEAD_CUT], precision, len(photos))
+
+        def maps(numbers: Sequence[int]) -> Iterator[Float32s]:
+            views = [View(photos[number], 0, 0) for number in numbers]
+            for images in load_batches(views, size, frozen.batch, self.read):
+                yield frozen(images)[0].astype(np.float32)
+
+        return Labelled(maps, targets_of(photos))
 
     def _epochs_before(self, stage: Stage) -> int:
         """Return how many epochs earlier stages may have had: their views are not shown again."""

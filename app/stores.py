@@ -166,8 +166,13 @@ def clear(folder: Path, key: str | None = None, older_than: float = 0.0) -> tupl
         folder: of all stores.
         key: of the store to clear; all when None.
         older_than: seconds; blocks that were used since stay.
+
+    With all of them goes what computed them, the frozen layers in int8 (``app.quantised``).
     """
     removed, freed = 0, 0
+    if key is None and not older_than:
+        for path in folder.glob("int8-*.onnx"):
+            path.unlink(missing_ok=True)
     for store in _stores(folder):
         if key not in (None, store.name):
             continue

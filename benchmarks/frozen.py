@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 BAR = 0.9
 VIEWS = 2  # of each photo: itself and a crop, in equal parts, as in a training set of two views
-CUTS = list(dict.fromkeys(["pooled", *(stage.cut for stage in TrainConfig().stage_plan())]))
+CUTS = list(dict.fromkeys(["block5_pool", *(stage.cut for stage in TrainConfig().stage_plan())]))
 Work = Callable[[], Any]
 
 

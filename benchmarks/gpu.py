@@ -4,7 +4,7 @@
     python -m benchmarks.gpu --data data/small   and the whole of train.py on these photos
     python -m benchmarks.gpu --small             any machine, a minute on two cores
 
-Rows: the frozen prefix (all blocks, to the pooled features), the head (solved on the processor by
+Rows: the frozen prefix (all blocks), the head (solved on the processor by
 scikit-learn), a step of stage block5 on cached activations, and a full fine-tuning step. A step is
 forward, backward and the optimiser's update. FLOPs are those of the convolutions, two for each
 multiplication and addition, counted from the layers: 30.7e9 for VGG16 at 224 pixels forward. The
@@ -32,13 +32,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.cli import run
 from app.config import STAGES, TrainConfig, help_of
@@ -168,7 +169,7 @@ def measure(size: Size, precision: str) -> list[Row]:
 
     model = build_classifier(2, image_size=size.image_size, precision=precision)
     flops = convolution_flops(model)
-    frozen = frozen_prefix(model, ["pooled"], precision)
+    frozen = frozen_prefix(model, ["block5_pool"], precision)
     seconds = partial(seconds_of, frozen.run, model.input.shape[1:])
     batch = fastest_batch(seconds) if on_gpu() else frozen.batch
     rows = [
@@ -207,17 +208,23 @@ def step_flops(flops: dict[str, float], trained: Sequence[str]) -> float:
 
 
 def head_row(model: keras.Model, size: Size) -> Row:
-    """Solve the head on random features."""
+    """Solve the head on random activations."""
     from app.head import Labelled, solve_head
+    from app.sources import HEAD_BATCH, HEAD_CUT
 
     random = np.random.default_rng(0)
-    width = model.get_layer("features").output.shape[-1]
+    shape = model.get_layer(HEAD_CUT).output.shape[1:]
 
     def labelled() -> Labelled:
         targets = np.arange(size.head_photos) % 2
-        features = random.gamma(1.0, 1.0, (size.head_photos, width)).astype(np.float32)
-        features[:, ::8] += targets[:, None]  # something to learn
-        return Labelled(features, targets)
+        maps = random.gamma(1.0, 1.0, (size.head_photos, *shape)).astype(np.float32)
+        maps[..., ::8] += targets[:, None, None, None]  # something to learn
+
+        def walk(numbers: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+            for start in range(0, len(numbers), HEAD_BATCH):
+                yield maps[numbers[start : start + HEAD_BATCH]]
+
+        return Labelled(walk, targets)
 
     train, validation = labelled(), labelled()
     started = time.perf_counter()

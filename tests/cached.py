@@ -20,7 +20,7 @@ def view(number: int) -> View:
     return View(Photo(Path("p"), "p", "ab" * 32, 0), number, seed=0)
 
 
-def spec(cut: str = "pooled", size: int = 64) -> FeatureSpec:
+def spec(cut: str = "block5_pool", size: int = 64) -> FeatureSpec:
     return FeatureSpec(cut, "vgg16", "w", size, "float32")
 
 

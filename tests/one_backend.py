@@ -64,9 +64,7 @@ def train(folder: Path, backend: str) -> int:
     from small_vgg import config_of, small_network, trained_by, twelve_photos, walk_stages
 
     with small_network():
-        # Each backend draws dropout's masks in its own way.
-        config = config_of(folder / backend, head_dropout=0.0)
-        walk = walk_stages(config, twelve_photos(folder / backend / "twelve"))
+        walk = walk_stages(config_of(folder / backend), twelve_photos(folder / backend / "twelve"))
         moves = {
             f"{stage}/{source}/{layer}/{number}": after[layer, number] - before[layer, number]
             for stage, before in walk.before.items()

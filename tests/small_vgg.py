@@ -16,7 +16,7 @@ import app.vgg
 from app.config import STAGES, Stage, TrainConfig
 from app.files import Split
 from app.learning import load_classifier, train_stages
-from app.model import open_layers, prefix, set_standardisation
+from app.model import HEAD, open_layers, prefix
 from app.photos import Photos
 from app.sources import CachedSource, FreshSource, Source
 from app.stores import Quota
@@ -52,7 +52,7 @@ def twelve_photos(folder: Path) -> Photos:
     return {"train": both, "validation": both, "test": []}
 
 
-def config_of(runs: Path, *, head_dropout: float = 0.1) -> TrainConfig:
+def config_of(runs: Path) -> TrainConfig:
     """Return the settings of a run of all stages that keeps its cache in ``runs``."""
     return TrainConfig(
         runs=runs,
@@ -63,7 +63,6 @@ def config_of(runs: Path, *, head_dropout: float = 0.1) -> TrainConfig:
         epochs=EPOCHS,
         precision="float32",
         cache="disk",
-        head_dropout=head_dropout,
     )
 
 
@@ -76,8 +75,6 @@ def classifier(config: TrainConfig, photos: Photos) -> keras.Model:
             kernel, bias = layer.get_weights()
             scale = np.sqrt(2 / np.prod(kernel.shape[:3]))
             layer.set_weights([generator.normal(0, scale, kernel.shape), bias])
-    images = load_views([View(photo, 0, config.seed) for photo in photos["train"]], SIZE)
-    set_standardisation(model, prefix(model, ["pooled"]).predict_on_batch(images))
     return model
 
 
@@ -134,8 +131,8 @@ def walk_stages(config: TrainConfig, photos: Photos) -> Walk:
     for stage in config.stage_plan():
         if stage.opens:  # the solved head made wrong, so that 15 steps are sure to improve it
             solved = walk.after["head"]["fresh"]
-            wrong = [-0.3 * solved["dense", number] for number in range(2)]
-            fresh.get_layer("dense").set_weights(wrong)
+            wrong = [-0.3 * solved[HEAD, number] for number in range(2)]
+            fresh.get_layer(HEAD).set_weights(wrong)
         cached.set_weights(fresh.get_weights())
         walk.before[stage.name] = weights_of(fresh)
         train(config, stage, fresh, SameViews(config, fresh, photos))
@@ -165,6 +162,6 @@ def weights_of(model: keras.Model) -> Weights:
 
 
 def trained_by(stage: str, weights: Weights) -> set[tuple[str, int]]:
-    """Return the arrays that a stage trains: those of its blocks and of the dense layer."""
-    opened = {*STAGES[stage].opens, "dense"}
+    """Return the arrays that a stage trains: those of its blocks, or of the head."""
+    opened = STAGES[stage].opens or (HEAD,)
     return {key for key in weights if key[0].split("_")[0] in opened}

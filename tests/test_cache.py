@@ -23,7 +23,9 @@ from app.cache import (
 from app.errors import AppError
 from app.views import BATCH, View, load_views
 
-SPEC = FeatureSpec(cut="pooled", backbone="vgg16", weights="w", image_size=8, precision="float32")
+SPEC = FeatureSpec(
+    cut="block5_pool", backbone="vgg16", weights="w", image_size=8, precision="float32"
+)
 
 
 class Counting:
@@ -200,7 +202,7 @@ def test_a_damaged_block_is_noticed_and_computed_again(folder, views, capsys, da
     store = fill(folder, views, frozen)
     assert frozen.views == len(views)
     (line,) = capsys.readouterr().err.splitlines()
-    assert "1 cached blocks of pooled-" in line
+    assert "1 cached blocks of block5_pool-" in line
     assert "computed again" in line
     np.testing.assert_allclose(store.gather(views), means(views), rtol=1e-3)
 

@@ -30,8 +30,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"seed": 2**32}, r"--seed .*received 4294967296"),
     ({"epochs": 0}, r"--epochs between 1 and 100000; received 0"),
     ({"epochs": 100_001}, r"--epochs .*received 100001"),
-    ({"head_dropout": 1.0}, r"--head-dropout from 0 to below 1; received 1.0"),
-    ({"head_dropout": -0.1}, r"--head-dropout .*received -0.1"),
+    ({"head_strength": 0.0}, r"--head-strength above 0; received 0.0"),
+    ({"head_strength": float("inf")}, r"--head-strength .*received inf"),
     ({"cache_limit": 0.0}, r"--cache-limit above 0 GB; received 0.0"),
     ({"cache_limit": float("nan")}, r"--cache-limit .*received nan"),
     ({"cache_limit": float("inf")}, r"--cache-limit .*received inf"),
@@ -144,7 +144,7 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
     "cache": (["--cache", "off"], "off"),
     "cache_limit": (["--cache-limit", "2.5"], 2.5),
     "mirror": (["--mirror"], True),
-    "head_dropout": (["--head-dropout", "0.25"], 0.25),
+    "head_strength": (["--head-strength", "0.25"], 0.25),
     "report": (["--no-report"], False),
 }
 

@@ -26,12 +26,8 @@ def model() -> keras.Model:
     keras.utils.set_random_seed(0)
     model = build_classifier(3, image_size=SIZE, temperature=1.7)
     generator = np.random.default_rng(0)
-    # Random features of a random network are tiny; a spread like a trained network's is wanted.
-    model.get_layer("standardise").set_weights(
-        [generator.normal(size=1024), generator.uniform(0.5, 2, 1024)]
-    )
     model.get_layer("dense").set_weights(
-        [generator.normal(size=(1024, 3)) / 10, generator.normal(size=3)]
+        [generator.normal(size=(512 * 512, 3)), generator.normal(size=3)]
     )
     return model
 
@@ -90,8 +86,9 @@ def test_array_batch_keras_and_onnx_agree(bundle, views, trained):
     alone = np.concatenate([classifier.probabilities(image[None]) for image in images])
     saved = keras.models.load_model(bundle / "classifier.keras")
     np.testing.assert_allclose(alone, batch, atol=1e-5)
-    np.testing.assert_allclose(batch, trained, atol=1e-5)
-    np.testing.assert_allclose(probabilities_of(saved.predict(images, verbose=0)), batch, atol=1e-5)
+    # The lengths are sums of 262,144 squares, added up in another order by each engine.
+    np.testing.assert_allclose(batch, trained, atol=1e-4)
+    np.testing.assert_allclose(probabilities_of(saved.predict(images, verbose=0)), batch, atol=1e-4)
     files = [a.probabilities for a in classifier.answers(v.photo.path for v in views)]
     np.testing.assert_allclose([list(p.values()) for p in files], batch, atol=1e-5)
 
@@ -107,8 +104,10 @@ def test_the_frozen_prefix_agrees_with_keras(model, views, cut):
 
 
 def test_several_cuts_come_from_one_pass(model, views):
-    outputs = frozen_prefix(model, ["pooled", "block4_pool"], "float32")(load_views(views, SIZE))
-    assert [output.shape for output in outputs] == [(9, 1024), (9, 2, 2, 512)]
+    outputs = frozen_prefix(model, ["block5_pool", "block4_pool"], "float32")(
+        load_views(views, SIZE)
+    )
+    assert [output.shape for output in outputs] == [(9, 1, 1, 512), (9, 2, 2, 512)]
 
 
 def test_a_disagreeing_bundle_is_not_written(model, views, trained, tmp_path, monkeypatch):

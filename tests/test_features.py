@@ -42,7 +42,7 @@ def test_the_table_shows_each_store(runs, blocks, capsys):
     ]
     assert len(rows) == 3 + 2  # an empty line and the sum
     (line,) = [line for line in rows if line.startswith(spec().key)]
-    assert line.split()[1:6] == ["pooled", "64", "float32", "vgg16", "4"]
+    assert line.split()[1:6] == ["block5_pool", "64", "float32", "vgg16", "4"]
     assert re.search(r"kB  \d{4}-\d\d-\d\d \d\d:\d\d$", line)
     # The one used last comes first.
     assert [row.split()[0] for row in rows[:3]] == [
@@ -86,7 +86,7 @@ def test_damage_does_not_stop_the_table(runs, blocks, capsys):
     write_block(runs / FEATURES_FOLDER / "other", ["a"], np.ones((1, 3), np.float16))
     assert call(runs) == 0
     out = capsys.readouterr().out
-    assert re.search(rf"{spec().key}\s+pooled\s+64\s+float32\s+vgg16\s+2 ", out)
+    assert re.search(rf"{spec().key}\s+block5_pool\s+64\s+float32\s+vgg16\s+2 ", out)
     assert re.search(rf"{spec('block4_pool').key}\s+\?\s+\?\s+\?\s+\?\s+2 ", out)
     assert re.search(r"other\s+\?\s+\?\s+\?\s+\?\s+1 ", out)
 
@@ -114,7 +114,10 @@ def test_clearing(runs, blocks, capsys, arguments, stay):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--clear", "pooled"], f"expected the key of a store in .*{spec().key}.*received pooled"),
+        (
+            ["--clear", "block5_pool"],
+            f"expected the key of a store in .*{spec().key}.*received block5_pool",
+        ),
         (["--clear", "--older-than", "-1"], r"--older-than .*received -1"),
         (["--clear", "--older-than", "nan"], r"--older-than .*received nan"),
         (["--older-than", "3"], r"together with --clear"),

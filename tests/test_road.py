@@ -153,7 +153,7 @@ def test_metrics_hold_what_they_promise(trained):
     for stage in metrics["stages"]:
         assert {"trainable_parameters", "epochs", "seconds", "validation"} <= set(stage)
         assert {"accuracy", "log_loss"} <= set(stage["validation"])
-    assert metrics["stages"][0]["trainable_parameters"] == 2 * 1024 + 2
+    assert metrics["stages"][0]["trainable_parameters"] == 2 * 512 * 512 + 2
     for split in ("validation", "test"):
         assert set(metrics[split]) == {
             "n",

@@ -31,7 +31,7 @@ from app.views import MIRROR, View, load_views
 
 SIZE = 32
 HEAD = ("head",)
-ROW = 2 * (4 * 4 * 4) + 2 * 12 + 2 * 100  # block4_pool, features, and a key in each index
+ROW = 2 * (4 * 4 * 4) + 2 * 12 + 2 * 100  # block4_pool, block5_pool, and a key in each index
 BLOCKS = 2 * BLOCK_BYTES  # one in each store
 ONE_RUN = 16 * ROW + BLOCKS  # two views for training, one of the others
 
@@ -44,11 +44,9 @@ def model() -> keras.Model:
     image = keras.Input((SIZE, SIZE, 3), name="image")
     x = layers.Conv2D(4, 3, padding="same", activation="relu", name="block4_conv1")(image)
     x = layers.MaxPooling2D(8, name="block4_pool")(x)
-    x = layers.Conv2D(6, 3, padding="same", activation="relu", name="block5_conv1")(x)
-    average = layers.GlobalAveragePooling2D(name="average")(x)
-    maximum = layers.GlobalMaxPooling2D(name="maximum")(x)
-    x = layers.Concatenate(name="features")([average, maximum])
-    return keras.Model(image, layers.Dense(2, name="dense")(x))
+    x = layers.Conv2D(12, 3, padding="same", activation="relu", name="block5_conv1")(x)
+    x = layers.MaxPooling2D(4, name="block5_pool")(x)
+    return keras.Model(image, layers.Dense(2, name="dense")(layers.Flatten()(x)))
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +78,16 @@ def never(*_: object) -> None:
     raise AssertionError("this was not to be done")
 
 
-def gathered(source: CachedSource, photos: Photos, cut: str = "pooled") -> np.ndarray:
+def gathered(source: CachedSource, photos: Photos, cut: str = "block5_pool") -> np.ndarray:
     stage = next(stage for stage in STAGES.values() if stage.cut == cut)
     return source.batches(dataclasses.replace(stage, batch_size=99), "train")[0][0]
 
 
-def expected(model: keras.Model, photos: Photos, cut: str = "pooled") -> np.ndarray:
+def labelled_maps(source: Source) -> np.ndarray:
+    return np.concatenate(list(source.labelled("train").maps(range(6))))
+
+
+def expected(model: keras.Model, photos: Photos, cut: str = "block5_pool") -> np.ndarray:
     images = load_views([View(photo, 0, 0) for photo in photos["train"]], SIZE)
     return frozen_prefix(model, [cut], "float32")(images)[0]
 
@@ -93,7 +95,7 @@ def expected(model: keras.Model, photos: Photos, cut: str = "pooled") -> np.ndar
 def test_rows_are_those_of_the_prefix(config, model, photos, capsys):
     source = open_source(config, model, "w", photos)
     assert (source.name, source.views) == ("disk", 2)
-    for cut in ("pooled", "block4_pool"):
+    for cut in ("block5_pool", "block4_pool"):
         np.testing.assert_allclose(
             gathered(source, photos, cut), expected(model, photos, cut), rtol=1e-2, atol=1e-2
         )
@@ -112,7 +114,7 @@ def test_a_second_run_computes_nothing(config, model, photos, monkeypatch):
     monkeypatch.setattr(app.sources, "frozen_prefix", never)
     source = open_source(dataclasses.replace(config, stages=HEAD), model, "w", photos)
     assert source.views == 1  # the head needs the photos alone
-    assert source.labelled("train").features.shape == (6, 12)
+    assert labelled_maps(source).shape == (6, 1, 1, 12)
 
 
 def test_answers_from_two_looks_need_the_mirror_images_too(config, model, photos):
@@ -314,7 +316,7 @@ def test_rows_are_computed_again_under_the_bar_of_training(config, model, photos
     clear(config.runs / FEATURES_FOLDER)
     with progress_bar() as bar:
         assert not bar.disable
-        assert gathered(source, photos).shape == (6, 12)
+        assert gathered(source, photos).shape == (6, 1, 1, 12)
 
 
 def test_lost_rows_below_trained_layers_end_the_run(config, model, photos):
@@ -340,12 +342,12 @@ def test_a_run_beside_another_does_not_break_it(config, model, photos):
     assert first.views == second.views == 2
     assert used(config) <= ONE_RUN
     for source in (first, second, first):
-        for cut in ("pooled", "block4_pool"):
+        for cut in ("block5_pool", "block4_pool"):
             np.testing.assert_allclose(
                 gathered(source, photos, cut), expected(model, photos, cut), rtol=1e-2, atol=1e-2
             )
             assert used(config) <= ONE_RUN
-    assert np.isfinite(first.labelled("train").features).all()
+    assert np.isfinite(labelled_maps(first)).all()
 
 
 def test_runs_that_begin_at_once_keep_the_limit_together(config, model, photos, monkeypatch):
@@ -370,15 +372,15 @@ def test_runs_that_begin_at_once_keep_the_limit_together(config, model, photos, 
 
 
 def test_recovery_keeps_what_the_run_has_of_other_cuts(config, model, photos):
-    """Its own pooled features are the oldest blocks when block4's rows are computed again."""
+    """Its own rows of block5 are the oldest blocks when block4's rows are computed again."""
     limited = dataclasses.replace(config, cache_limit=ONE_RUN / 1e9)
     source = open_source(limited, model, "w", photos)
-    pooled = sorted(source.stores["pooled"].folder.glob("*.npy"))
+    pooled = sorted(source.stores["block5_pool"].folder.glob("*.npy"))
     os.utime(pooled[0].with_suffix(".json"), (0, 0))
     clear(config.runs / FEATURES_FOLDER, source.stores["block4_pool"].spec.key)
-    spec = dataclasses.replace(source.stores["pooled"].spec, weights="others")
+    spec = dataclasses.replace(source.stores["block5_pool"].spec, weights="others")
     other = FeatureStore(config.runs / FEATURES_FOLDER, spec)
     other.append([View(photos["train"][0], n, 0) for n in range(9)], np.ones((9, 99), np.float16))
     assert gathered(source, photos, "block4_pool").shape == (6, 4, 4, 4)
-    assert sorted(source.stores["pooled"].folder.glob("*.npy")) == pooled
+    assert sorted(source.stores["block5_pool"].folder.glob("*.npy")) == pooled
     assert used(config) <= ONE_RUN
