@@ -25,7 +25,7 @@ from app.onnx_graph import to_onnx
 from app.views import View, load_batches
 
 # A wrong export moves nearly every photo; the float32 networks take 0.3 s for each at 320 pixels.
-GATE_PHOTOS = 64
+GATE_PHOTOS = 32
 GATE_BATCH = (
     4  # two float32 networks at once: the peak of a run's memory, 3.6 GiB with batches of 16
 )
@@ -78,7 +78,7 @@ def export_bundle(
         classes: names in the order of the logits.
         image_size: of the model's input, in pixels.
         temperature: to be written down.
-        photos: view 0 of validation photos for the gate; up to 64 are compared.
+        photos: view 0 of validation photos for the gate; up to 32 are compared.
         trained: the probabilities ``(n, classes)`` that training arrived at for them.
 
     Returns:
@@ -87,7 +87,7 @@ def export_bundle(
     Raises:
         ExportError: when the files disagree with each other or with ``trained``.
     """
-    # Evenly spaced: photos are sorted by class, the first 64 could all be of one.
+    # Evenly spaced: photos are sorted by class, the first 32 could all be of one.
     chosen = np.unique(np.linspace(0, len(photos) - 1, GATE_PHOTOS).astype(int))
     photos, trained = [photos[number] for number in chosen], trained[chosen]
     with whole_folder(folder) as temporary:

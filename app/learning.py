@@ -141,7 +141,7 @@ def calibrated_answers(config: TrainConfig, source: Source, divided_by: float = 
     logits: dict[Split, Float32s] = {}
     targets: dict[Split, Int32s] = {}
     for split in SPLITS[1:]:
-        views = looks(mirrored=config.answers_mirrored())
+        views = looks(mirrored=config.mirror)
         batches = [source.batches(last, split, view=view) for view in views]
         # As the served model does it: see ``mirror`` in app.model.
         logits[split] = np.mean([logits_of(model, look) for look in batches], axis=0)
@@ -167,7 +167,7 @@ def export(
         image_size=config.image_size,
         backbone=config.backbone,
         temperature=answers.temperature,
-        mirror=config.answers_mirrored(),
+        mirror=config.mirror,
     )
     copy_weights(model, served)
     return export_bundle(

@@ -60,9 +60,8 @@ def build_classifier(
         precision: ``float32`` or ``bfloat16``, of the backbone's arithmetic; its variables and the
             head are float32 in both cases.
         temperature: the logits are divided by it (see ``app.calibration``).
-        mirror: look at the photo and at its mirror image, and average the logits: fewer mistakes
-            (16 instead of 21 of 1,477, docs/experiments.md) for twice the time. For the served
-            model.
+        mirror: look at the photo and at its mirror image, and average the logits, for twice the
+            time. For the served model.
 
     Returns:
         A model from ``(batch, image_size, image_size, 3)`` RGB 0–255 (any dtype) to float32

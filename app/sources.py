@@ -265,11 +265,15 @@ class CachedSource:
         return True
 
     def _pays(self, times: CacheTimes, lacking: int) -> tuple[bool, str]:
-        """Apply ``app.choice.cache_pays`` to this run's epochs."""
+        """Apply ``app.choice.cache_pays`` to this run's epochs.
+
+        Fresh views are counted at the rate of the cached ones, although they take longer where
+        these are computed in int8.
+        """
         read = dict(zip(self.stores, times.read, strict=True))
         train, validation, test = (len(self.photos[split]) for split in SPLITS)
         each = train + validation  # views an epoch
-        answers = (validation + test) * len(looks(mirrored=self.config.answers_mirrored()))
+        answers = (validation + test) * len(looks(mirrored=self.config.mirror))
         stages = self.config.stage_plan()
         return cache_pays(
             prefix=times.prefix,
@@ -304,7 +308,7 @@ class CachedSource:
         if number:
             return training
         others = [photo for split in SPLITS[1:] for photo in self.photos[split]]
-        numbers = looks(mirrored=self.config.answers_mirrored())
+        numbers = looks(mirrored=self.config.mirror)
         return training + [View(photo, look, 0) for look in numbers for photo in others]
 
     def _rows(self, cut: str, views: Sequence[View]) -> Float32s:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 BAR = 0.9
 VIEWS = 2  # of each photo: itself and a crop, in equal parts, as in a training set of two views
-CUTS = list(dict.fromkeys(["block5_pool", *(stage.cut for stage in TrainConfig().stage_plan())]))
+CUTS = list(dict.fromkeys(stage.cut for stage in TrainConfig().stage_plan()))
 Work = Callable[[], Any]
 
 
@@ -83,17 +83,22 @@ def time_engines(arguments: argparse.Namespace) -> dict[str, float]:
     """Return the milliseconds a photo of each engine."""
     from app.frozen import frozen_prefix
     from app.model import build_classifier, prefix
+    from app.quantised import quantise
 
     model = build_classifier(2, image_size=arguments.image_size)
     rounded = build_classifier(2, image_size=arguments.image_size, precision="bfloat16")
     images = constant_batch(arguments.image_size)
     keras_float32, keras_bfloat16 = (prefix(each, CUTS) for each in (model, rounded))
     onnx = frozen_prefix(model, CUTS, "float32")
+    with tempfile.TemporaryDirectory(dir=arguments.work) as name:
+        quantise(model, some_photos(None, 8, Path(name) / "drawn"), Path(name) / "int8.onnx")
+        int8 = frozen_prefix(model, CUTS, "float32", quantised=Path(name) / "int8.onnx")
     works: dict[str, Work] = {
         "keras float32": lambda: keras_float32.predict_on_batch(images),
         "keras bfloat16": lambda: keras_bfloat16.predict_on_batch(images),
         # On a GPU frozen_prefix answers with Keras here as well.
         "onnxruntime float32": lambda: onnx(images),
+        "onnxruntime int8": lambda: int8(images),
     }
     rounds = in_turn(works, arguments.repeat)
     return {name: 1000 * min(seconds) / len(images) for name, seconds in rounds.items()}
@@ -102,18 +107,21 @@ def time_engines(arguments: argparse.Namespace) -> dict[str, float]:
 def time_road(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return photos a second of the bare prefix and of the road, and their ratio."""
     from app.cache import FeatureSpec, FeatureStore, compute_features
-    from app.device import resolve_precision
+    from app.device import resolve_frozen_precision, resolve_precision
     from app.frozen import frozen_prefix
     from app.model import build_classifier
+    from app.quantised import quantised_prefix
 
     size = arguments.image_size
-    precision = resolve_precision("auto")
-    frozen: Frozen = frozen_prefix(
-        build_classifier(2, image_size=size, precision=precision), CUTS, precision
-    )
+    precision, trained = resolve_frozen_precision("auto"), resolve_precision("auto")
+    model = build_classifier(2, image_size=size, precision=trained)
     images = constant_batch(size)
     with tempfile.TemporaryDirectory(dir=arguments.work) as name:
         photos = some_photos(arguments.data, arguments.photos, Path(name) / "drawn")
+        int8 = None
+        if precision == "int8":
+            int8, _ = quantised_prefix(Path(name), model, "random", photos)
+        frozen: Frozen = frozen_prefix(model, CUTS, trained, quantised=int8)
         views = [View(photo, number, seed=0) for photo in photos for number in range(VIEWS)]
         fresh = (Path(name) / f"cache{number}" for number in itertools.count())
 

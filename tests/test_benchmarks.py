@@ -289,7 +289,7 @@ WRONG = {
     "seed": (["--seed", "1"], "with seed 0; received one with seed 1; give the flags"),
     "stages": (["--stages", "head,block4"], "with stages head,block5; received one with stages"),
     "views": (["--views", "3"], "with views 2; received one with views 3; give the flags"),
-    "epochs": (["--epochs", "1"], "with epochs None, block5.epochs 3; received one with epochs 1,"),
+    "epochs": (["--epochs", "1"], "with epochs None, block5.epochs 2; received one with epochs 1,"),
     "weights": (["--weights", "none"], "with weights official; received one with weights none"),
     "data": (["--data", "others"], "photos; received one with data "),
 }

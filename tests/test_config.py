@@ -32,6 +32,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"epochs": 100_001}, r"--epochs .*received 100001"),
     ({"head_strength": 0.0}, r"--head-strength above 0; received 0.0"),
     ({"head_strength": float("inf")}, r"--head-strength .*received inf"),
+    ({"precision": "int8", "cache": "off"}, r"--cache off.*received int8"),
     ({"cache_limit": 0.0}, r"--cache-limit above 0 GB; received 0.0"),
     ({"cache_limit": float("nan")}, r"--cache-limit .*received nan"),
     ({"cache_limit": float("inf")}, r"--cache-limit .*received inf"),
@@ -111,21 +112,6 @@ def test_smoke_is_the_same_run_in_its_smallest_form() -> None:
     assert [stage.epochs for stage in small.stage_plan()] == [0, 1, 1]
 
 
-@pytest.mark.parametrize(
-    ("stages", "asked", "mirrored"),
-    [
-        (("head",), None, False),
-        (("head", "block5"), None, True),
-        (("head",), True, True),
-        (("head", "block5"), False, False),
-    ],
-)
-def test_the_mirror_image_is_for_opened_blocks_unless_asked(
-    stages: tuple[str, ...], asked: bool | None, mirrored: bool
-) -> None:
-    assert TrainConfig(stages=stages, mirror=asked).answers_mirrored() == mirrored
-
-
 # ---- train.py: argv → TrainConfig ----
 
 # A value other than the default for every field, and how it is said on the command line.
@@ -173,10 +159,10 @@ def test_smoke_on_the_command_line() -> None:
 
 @pytest.mark.parametrize(("values", "message"), [r for r in REFUSED if "run" not in r[0]])
 def test_the_command_line_refuses_the_same(values: dict[str, Any], message: str) -> None:
-    ((name, value),) = values.items()
-    text = ",".join(value) if isinstance(value, tuple) else str(value)
+    texts = {k: ",".join(v) if isinstance(v, tuple) else str(v) for k, v in values.items()}
+    flags = [f"--{name.replace('_', '-')}={text}" for name, text in texts.items()]
     with pytest.raises(UsageError, match=message):
-        train.parse(["--data", "pets", f"--{name.replace('_', '-')}={text}"])
+        train.parse(["--data", "pets", *flags])
 
 
 @pytest.mark.parametrize(

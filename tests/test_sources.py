@@ -266,9 +266,9 @@ def test_auto_takes_what_is_measured_to_be_faster(
 
 
 def test_the_epochs_of_each_cut_are_counted(config, model, photos):
-    """None for the solved head, 3 of 8 photos in block5; reading is all that differs."""
+    """None for the solved head, 2 of 8 photos in block5; reading is all that differs."""
     source = open_source(config, model, "w", photos)
-    for read, seconds in (((1.0, 0.0), 0), ((0.0, 1.0), 3 * 8 + 2 * 2)):
+    for read, seconds in (((1.0, 0.0), 0), ((0.0, 1.0), 2 * 8 + 2 * 2)):
         _, why = source._pays(CacheTimes(0.0, 0.0, read), 0)
         assert why.startswith(f"{seconds:.1f} s to compute and read 0 views, against 0.0 s")
 
