@@ -3,7 +3,8 @@
 Second-order features have 262,144 numbers, but 2,000 photos span 2,000 directions at most: a head
 with L2 regularisation lies in that space, and is solved there exactly ("representer theorem"), in
 seconds. Of more photos, 2,048 landmarks span the space (Nyström's method: Williams & Seeger 2001,
-"Using the Nyström Method to Speed Up Kernel Machines"); memory does not grow with the photos.
+"Using the Nyström Method to Speed Up Kernel Machines"); from there on memory grows by 16 kB a
+photo, its coordinates in float64.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ Walk = Callable[[Sequence[int]], Iterator[Float32s]]
 LANDMARKS = 2048  # 1.1 GB of features of 512 × 512 symmetric pairs
 # Directions with less of the largest one's variance are left out: float32 gives them no meaning.
 SMALLEST = 1e-6
+TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class Basis:
         Returns:
             Kernel ``(side², classes)``, symmetric in each pair, and bias ``(classes,)``.
         """
-        once = self.landmarks.T @ (self.directions @ coefficients)
+        # In float32: NumPy would else copy the landmarks into 2.1 GB of float64.
+        once = self.landmarks.T @ (self.directions @ coefficients).astype(np.float32)
         bias = intercept - self.mean @ once
         side = _side_of(len(once))
         kernel = np.zeros((side, side, once.shape[1]))
@@ -77,23 +81,22 @@ def find_basis(walk: Walk, targets: NDArray[np.integer[Any]]) -> tuple[Basis, ND
         The basis, and the numbers of its landmarks, ascending.
     """
     chosen = choose_landmarks(targets)
-    features: Float32s | None = None
+    batches = (_each_once(batch) for batch in walk(chosen.tolist()))
+    first = next(batches)
+    features = np.empty((len(chosen), first.shape[1]), np.float32)
     done = 0
-    for batch in walk(chosen.tolist()):
-        rows = _each_once(batch)
-        if features is None:
-            features = np.empty((len(chosen), rows.shape[1]), np.float32)
+    for rows in chain([first], batches):
         features[done : done + len(rows)] = rows
         done += len(rows)
-    assert features is not None  # noqa: S101  there are photos
     mean = features.mean(axis=0)
     features -= mean
     products = features @ features.T
-    scale = float(np.trace(products)) / len(products)
+    # Of photos that are all alike one direction stays, and their coordinates in it are 0.
+    scale = max(float(np.trace(products)) / len(products), TINY)
     values, vectors = np.linalg.eigh(products.astype(np.float64) / scale)
-    kept = values > SMALLEST * values[-1]
-    values, vectors = values[kept], vectors[:, kept]
-    roots = np.sqrt(values)
+    kept = values >= max(SMALLEST * values[-1], TINY)
+    kept[-1] = True
+    roots, vectors = np.sqrt(np.maximum(values[kept], TINY)), vectors[:, kept]
     return Basis(features, mean, vectors / roots / scale, vectors * roots), chosen
 
 

@@ -33,7 +33,7 @@ class Stage:
 
     name: str = setting("head", "what the stage is called in tables and on the command line")
     opens: tuple[str, ...] = setting(
-        (), "blocks of the backbone trained beside the head; none: the head alone, a solved problem"
+        (), "blocks of the backbone that are trained; none: the head, a solved problem"
     )
     cut: str = setting("block5_pool", "the cached activations that the stage trains on")
     epochs: int = setting(0, "at most this many epochs, one view of every photo in each")

@@ -13,10 +13,10 @@ from app.config import Precision
 from app.console import quiet_native_stderr
 from app.errors import UsageError
 
+_VNNI_FLAGS = {"avx512_vnni", "avx_vnni"}  # multiply 8-bit numbers and add up in 32 bits
 # Instructions that multiply bfloat16; without them it is emulated and gains nothing (measured on
 # Zen 3: 274 against 263 ms a photo, ``python -m benchmarks.frozen``).
 BFLOAT16_CAPABILITY = 8.0  # Ampere; NVIDIA's older GPUs emulate it, as Apple's may
-_VNNI_FLAGS = {"avx512_vnni", "avx_vnni"}  # multiply 8-bit numbers and add up in 32 bits
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 # On a processor JAX gains nothing by it (Zen 5, 128 pixels, seconds of processor time for 16 photos
 # through VGG16: 1.07 against 1.02 in float32; TensorFlow 0.35 against 0.68, PyTorch 1.02 against

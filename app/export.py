@@ -30,8 +30,9 @@ GATE_BATCH = (
     4  # two float32 networks at once: the peak of a run's memory, 3.6 GiB with batches of 16
 )
 GATE_TOLERANCE = 1e-3  # of a probability, between model.onnx and classifier.keras
-# On average, between the training's road (float16 or bfloat16 activations) and the bundle's
-# (float32 throughout): a borderline photo may move by more, a wrong model moves nearly all.
+# On average, between the training's road (float16 activations, computed in int8 or bfloat16) and
+# the bundle's (float32 throughout): a borderline photo may move by more, a wrong model moves nearly
+# all.
 TRAINING_TOLERANCE = 0.01
 LIBRARIES = ("keras", "numpy", "onnx", "onnxruntime", "pillow", "scikit-learn")
 

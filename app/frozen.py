@@ -16,7 +16,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -30,11 +29,12 @@ from app.images import Pixels
 from app.memory import halving, out_of_memory
 from app.model import prefix
 from app.onnx_graph import output_of, to_onnx
-from app.quantised import read_outputs
+from app.quantised import QuantisedPrefix
 from app.views import BATCH
 
 # Pixels uint8 (n, size, size, 3) → activations (n, ...), one array for each cut.
 Frozen = Callable[[Pixels], list[NDArray[Any]]]
+Run = Callable[[NDArray[Any]], list[NDArray[Any]]]  # the same of any layers
 
 MAX_BATCH = 128  # the rows of a block of the cache: no more are asked for at once
 GAIN = 1.05  # photos a second that a doubled batch must bring at least
@@ -48,23 +48,24 @@ class Batched:
     Args:
         run: computes the activations of all photos that it is given at once.
         batch: photos at once, to begin with.
+        name: of the layers, in what is said of them.
     """
 
-    def __init__(self, run: Frozen, batch: int = BATCH) -> None:
-        self.run, self.batch = run, batch
+    def __init__(self, run: Run, batch: int = BATCH, name: str = NAME) -> None:
+        self.run, self.batch, self.name = run, batch, name
 
-    def __call__(self, images: Pixels) -> list[NDArray[Any]]:
+    def __call__(self, images: NDArray[Any]) -> list[NDArray[Any]]:
         """Return the activations of ``images``, whose number is free."""
         parts: list[list[NDArray[Any]]] = []
         done = 0
         while done < len(images):
-            parts.append(halving(partial(self._part, images, done), self.batch, NAME))
+            parts.append(halving(partial(self._part, images, done), self.batch, self.name))
             done += len(parts[-1][0])
         if len(parts) == 1:
             return parts[0]
         return [np.concatenate(rows) for rows in zip(*parts, strict=True)]
 
-    def _part(self, images: Pixels, start: int, batch: int) -> list[NDArray[Any]]:
+    def _part(self, images: NDArray[Any], start: int, batch: int) -> list[NDArray[Any]]:
         self.batch = batch
         return self.run(images[start : start + batch])
 
@@ -74,7 +75,7 @@ def frozen_prefix(
     cuts: Sequence[str],
     precision: str,
     photos: int = 0,
-    quantised: Path | None = None,
+    quantised: QuantisedPrefix | None = None,
 ) -> Batched:
     """Return the function that computes the activations at ``cuts``.
 
@@ -85,10 +86,10 @@ def frozen_prefix(
         precision: ``float32`` or ``bfloat16``, as the model was built.
         photos: how many are to be computed; on a GPU the batch size that is the fastest is found
             by trying, if they are enough to make up for that.
-        quantised: the file of the same layers in int8 (``app.quantised``), which then computes.
+        quantised: the same layers in int8 (``app.quantised``), which then compute.
     """
     if quantised is not None:
-        return Batched(_by_onnxruntime(read_outputs(quantised, cuts), cuts))
+        return Batched(_by_onnxruntime(quantised.with_outputs(cuts), cuts))
     lower = prefix(model, cuts)
     if precision != "float32" or on_gpu():
         # With one output Keras gives the array itself.

@@ -21,6 +21,7 @@ from app.calibration import fit_temperature
 from app.config import Stage
 from app.console import progress_bar, say
 from app.evaluation import Floats, Ints, Scores, probabilities_of, score
+from app.frozen import Batched
 from app.history import HistoryRow
 from app.model import HEAD, feature_part, set_head
 from app.training import Float32s, StageResult
@@ -28,6 +29,7 @@ from app.training import Float32s, StageResult
 # scikit-learn's C, the inverse strength, where the losses of the photos are added up and features
 # have a mean square length of 1. On 2,000 photos 10 to 100 did equally well (docs/experiments.md).
 STRENGTHS = tuple(10.0 ** (half / 2) for half in range(-2, 8))
+BATCH = 64  # photos at once; each has 262,144 features
 TOLERANCE, ITERATIONS = 1e-5, 1000  # of L-BFGS
 
 
@@ -79,7 +81,9 @@ def solve_head(
         The scores; the history has a row for each strength tried, in place of an epoch.
     """
     started = time.monotonic()
-    features = partial(_features, feature_part(model))
+    part = feature_part(model)
+    batched = Batched(lambda maps: [part.predict_on_batch(maps)], BATCH, "the head's features")
+    features = partial(_features, batched)
     basis, landmarks = find_basis(partial(features, train), train.targets)
     x = _coordinates(basis, partial(features, train), len(train.targets), landmarks)
     seen = _coordinates(basis, partial(features, validation), len(validation.targets))
@@ -107,10 +111,11 @@ def solve_head(
     )
 
 
-def _features(part: keras.Model, photos: Labelled, numbers: Sequence[int]) -> Iterator[Float32s]:
+def _features(part: Batched, photos: Labelled, numbers: Sequence[int]) -> Iterator[Float32s]:
     """Yield what the head sees of photos."""
     for maps in photos.maps(numbers):
-        yield np.asarray(part.predict_on_batch(maps), np.float32)
+        for start in range(0, len(maps), BATCH):
+            yield np.asarray(part(maps[start : start + BATCH])[0], np.float32)
 
 
 def _coordinates(
@@ -154,7 +159,7 @@ def _path(
             seconds=time.monotonic() - started,
         )
         say(
-            f"head, C {strength:.1g}: loss {row.loss:.4f}, validation log-loss "
+            f"head, C {strength:.2g}: loss {row.loss:.4f}, validation log-loss "
             f"{row.validation_loss:.4f}, accuracy {row.validation_accuracy:.4f}"
         )
         yield Solution(coefficients, intercept, temperature, row, scores)

@@ -16,9 +16,10 @@ class HistoryRow:
     Attributes:
         stage: the name of its stage.
         epoch: its number in the stage, from 1.
-        loss: log-loss (natural logarithm) on the training photos, under dropout but for the head.
+        loss: log-loss (natural logarithm) on the training photos, while it trains.
         accuracy: on the training photos, likewise.
-        validation_loss: log-loss on the validation photos, before calibration.
+        validation_loss: log-loss on the validation photos, of the head at its temperature, of other
+            stages before calibration.
         validation_accuracy: on the validation photos.
         learning_rate: the last of the epoch; 0 for the head.
         seconds: that it took.

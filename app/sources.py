@@ -34,16 +34,15 @@ from app.device import on_gpu, resolve_frozen_precision, resolve_precision
 from app.errors import LostRows, UsageError
 from app.files import SPLITS, Split
 from app.frozen import Batched, frozen_prefix
-from app.head import Labelled
+from app.head import BATCH, Labelled
 from app.model import prefix, row_bytes, suffix
 from app.photos import Photos
-from app.quantised import quantised_prefix
+from app.quantised import QuantisedPrefix, quantised_prefix
 from app.stores import FEATURES_FOLDER, Quota, space
 from app.training import Float32s, ViewBatches, targets_of
 from app.views import ReadPhoto, View, load_batches, load_views, looks, read_photo
 
 HEAD_CUT = STAGES["head"].cut
-HEAD_BATCH = 64  # photos at once; each has 262,144 features
 _RECOVERY = threading.Lock()  # training and validation batches are made in threads of their own
 
 
@@ -93,8 +92,8 @@ def open_source(config: TrainConfig, model: keras.Model, digest: str, photos: Ph
     quota = Quota(config.runs / FEATURES_FOLDER, _limit(config))
     precision, quantised = resolve_frozen_precision(config.precision), None
     if precision == "int8":
-        quantised, scales = quantised_prefix(quota.folder, model, digest, photos["train"])
-        precision += f"-{scales[:8]}"
+        quantised = quantised_prefix(quota.folder, model, digest, photos["train"])
+        precision += f"-{quantised.digest[:8]}"
     stores = _open_stores(config, digest, precision, quota)
     untrained = {cut: _checksum(model, cut) for cut in stores}
     cached = CachedSource(
@@ -173,7 +172,7 @@ class CachedSource:
     """Activations computed once; an epoch reads one of ``views`` views of each photo.
 
     ``quota`` is the stores'; ``untrained`` holds a checksum of the weights below each cut, as the
-    activations were computed; ``quantised`` is the file of the layers in int8, None for others.
+    activations were computed; ``quantised`` are the layers in int8, None for others.
     """
 
     config: TrainConfig
@@ -183,7 +182,7 @@ class CachedSource:
     quota: Quota
     views: int
     untrained: Mapping[str, int]
-    quantised: Path | None = None
+    quantised: QuantisedPrefix | None = None
     name: ClassVar[Literal["disk", "off"]] = "disk"
 
     def part(self, stage: Stage) -> keras.Model:
@@ -209,8 +208,8 @@ class CachedSource:
         photos = self.photos[split]
 
         def maps(numbers: Sequence[int]) -> Iterator[Float32s]:
-            for start in range(0, len(numbers), HEAD_BATCH):
-                some = numbers[start : start + HEAD_BATCH]
+            for start in range(0, len(numbers), BATCH):
+                some = numbers[start : start + BATCH]
                 yield self._rows(HEAD_CUT, [View(photos[number], 0, 0) for number in some])
 
         return Labelled(maps, targets_of(photos))

@@ -162,12 +162,13 @@ class Quota:
 def clear(folder: Path, key: str | None = None, older_than: float = 0.0) -> tuple[int, int]:
     """Remove the blocks of all stores, or of one; return how many, and the bytes that frees.
 
+    With all of them goes what computed them, the frozen layers in int8 (``app.quantised``), some
+    15 MB that do not count for the limit.
+
     Args:
         folder: of all stores.
         key: of the store to clear; all when None.
         older_than: seconds; blocks that were used since stay.
-
-    With all of them goes what computed them, the frozen layers in int8 (``app.quantised``).
     """
     removed, freed = 0, 0
     if key is None and not older_than:
@@ -224,7 +225,7 @@ def _describe(store: Path) -> StoreInfo:
 
 def _remove_leftovers(folder: Path, age: float, store: str = "*") -> None:
     """Remove what broken-off runs left: files that are no part of a block, once they are old."""
-    for path in folder.glob(f"{store}/*"):
+    for path in [*folder.glob(f"{store}/*"), *folder.glob(".int8-*.part")]:
         is_part = path.suffix == ".json" or path.with_suffix(".json").exists()
         with contextlib.suppress(OSError):
             if not is_part and path.stat().st_mtime < time.time() - age:

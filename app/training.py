@@ -159,7 +159,6 @@ def train_stage(
         The stage's scores and its history.
     """
     started = time.monotonic()
-    # The state of dropout's seeds too, which get_weights() leaves out.
     before = [(v, np.array(keras.ops.convert_to_numpy(v))) for v in model.variables]
 
     def restore() -> None:
@@ -251,7 +250,7 @@ def _scores_of(model: keras.Model, batches: ViewBatches) -> Scores:
 
 
 def _optimiser(stage: Stage, steps: int) -> keras.optimizers.Optimizer:
-    """One rate for the head and the top block, a lower one for each block below.
+    """One rate for the top block, a lower one for each block below.
 
     Discriminative rates: Howard & Ruder 2018, section 3.2.
     """
@@ -293,7 +292,7 @@ def _adamw(stage: Stage, rate: float, steps: int) -> keras.optimizers.Optimizer:
 
 
 def _top_rate(optimiser: keras.optimizers.Optimizer) -> float:
-    """Return the rate of the head and the top block; the last optimiser of several is theirs."""
+    """Return the rate of the top block; the last optimiser of several is its."""
     (*_, top) = getattr(optimiser, "optimizers", [optimiser])
     return float(keras.ops.convert_to_numpy(top.learning_rate))
 

@@ -83,7 +83,7 @@ def time_engines(arguments: argparse.Namespace) -> dict[str, float]:
     """Return the milliseconds a photo of each engine."""
     from app.frozen import frozen_prefix
     from app.model import build_classifier, prefix
-    from app.quantised import quantise
+    from app.quantised import quantised_prefix
 
     model = build_classifier(2, image_size=arguments.image_size)
     rounded = build_classifier(2, image_size=arguments.image_size, precision="bfloat16")
@@ -91,8 +91,9 @@ def time_engines(arguments: argparse.Namespace) -> dict[str, float]:
     keras_float32, keras_bfloat16 = (prefix(each, CUTS) for each in (model, rounded))
     onnx = frozen_prefix(model, CUTS, "float32")
     with tempfile.TemporaryDirectory(dir=arguments.work) as name:
-        quantise(model, some_photos(None, 8, Path(name) / "drawn"), Path(name) / "int8.onnx")
-        int8 = frozen_prefix(model, CUTS, "float32", quantised=Path(name) / "int8.onnx")
+        photos = some_photos(None, 8, Path(name) / "drawn")
+        layers = quantised_prefix(Path(name), model, "random", photos)
+        int8 = frozen_prefix(model, CUTS, "float32", quantised=layers)
     works: dict[str, Work] = {
         "keras float32": lambda: keras_float32.predict_on_batch(images),
         "keras bfloat16": lambda: keras_bfloat16.predict_on_batch(images),
@@ -120,7 +121,7 @@ def time_road(arguments: argparse.Namespace) -> dict[str, Any]:
         photos = some_photos(arguments.data, arguments.photos, Path(name) / "drawn")
         int8 = None
         if precision == "int8":
-            int8, _ = quantised_prefix(Path(name), model, "random", photos)
+            int8 = quantised_prefix(Path(name), model, "random", photos)
         frozen: Frozen = frozen_prefix(model, CUTS, trained, quantised=int8)
         views = [View(photo, number, seed=0) for photo in photos for number in range(VIEWS)]
         fresh = (Path(name) / f"cache{number}" for number in itertools.count())

@@ -165,7 +165,7 @@ def measure(size: Size, precision: str) -> list[Row]:
     """Return the rows of the table, the cheapest work first."""
     from app.device import on_gpu
     from app.frozen import fastest_batch, frozen_prefix, seconds_of
-    from app.model import HEAD, build_classifier, suffix
+    from app.model import build_classifier, suffix
 
     model = build_classifier(2, image_size=size.image_size, precision=precision)
     flops = convolution_flops(model)
@@ -183,7 +183,7 @@ def measure(size: Size, precision: str) -> list[Row]:
         ("full fine-tuning step", model, every),
     ):
         for layer in model.layers:
-            layer.trainable = layer.name in {*trained, HEAD}
+            layer.trainable = layer.name in trained
         step = partial(step_row, name, part, step_flops(flops, trained), size.repeat)
         rows.append(halving(step, size.batch, name))
     return rows
@@ -209,8 +209,8 @@ def step_flops(flops: dict[str, float], trained: Sequence[str]) -> float:
 
 def head_row(model: keras.Model, size: Size) -> Row:
     """Solve the head on random activations."""
-    from app.head import Labelled, solve_head
-    from app.sources import HEAD_BATCH, HEAD_CUT
+    from app.head import BATCH, Labelled, solve_head
+    from app.sources import HEAD_CUT
 
     random = np.random.default_rng(0)
     shape = model.get_layer(HEAD_CUT).output.shape[1:]
@@ -221,8 +221,8 @@ def head_row(model: keras.Model, size: Size) -> Row:
         maps[..., ::8] += targets[:, None, None, None]  # something to learn
 
         def walk(numbers: Sequence[int]) -> Iterator[NDArray[np.float32]]:
-            for start in range(0, len(numbers), HEAD_BATCH):
-                yield maps[numbers[start : start + HEAD_BATCH]]
+            for start in range(0, len(numbers), BATCH):
+                yield maps[numbers[start : start + BATCH]]
 
         return Labelled(walk, targets)
 

@@ -2,11 +2,12 @@
 
     python -m benchmarks.scale
 
-``train.py`` is run on 500, 1,000, 2,000 and 4,000 photos, each time with an empty cache, everything
-included, and straight lines are laid through the figures by least squares. Of a stage that is
-trained by epochs only one is run. Further epochs cost no imports and no tracing, only photos: each
-is counted with the slope of the first one's seconds, as many as the stage has at most; early
-stopping makes a real run shorter.
+``train.py`` is run on 500, 1,000, 2,000, 4,000 and 6,000 photos, each time with an empty cache,
+everything included, and straight lines are laid through the figures by least squares; through
+those of memory only where the head has all its landmarks, since below that it grows faster. Of a
+stage that is trained by epochs only one is run. Further epochs cost no imports and no tracing, only
+photos: each is counted with the slope of the first one's seconds, as many as the stage has at most;
+early stopping makes a real run shorter.
 
 The photos are drawn, or those of ``--data``, each as often as needed with another comment in the
 file: other bytes, so nobody takes them for copies, but the same picture. 80 % are for training,
@@ -26,6 +27,7 @@ from typing import Any
 
 from scipy.stats import linregress
 
+from app.basis import LANDMARKS
 from app.cli import run
 from app.config import STAGES
 from app.console import say
@@ -39,7 +41,7 @@ from benchmarks.command import answer, parser_of, train_flags
 from benchmarks.markdown import GB, gib, markdown_table
 from benchmarks.measured import folder_bytes, load_average, measure, train_command
 
-SIZES = (500, 1000, 2000, 4000)
+SIZES = (500, 1000, 2000, 4000, 6000)
 TARGET = 25_000  # Kaggle's whole training set
 DRAWN = 100  # of each class; drawing takes 20 ms, and views of a repeated picture cost the same
 MIN_SIZE = 40  # a class needs a photo in each split, and ten in all
@@ -190,11 +192,29 @@ def lines_of(costs: Sequence[Cost]) -> dict[str, Line]:
         "seconds": [cost.seconds + further * cost.photos for cost in costs],
         "feature_seconds": [cost.feature_seconds for cost in costs],
         "disk": [float(cost.disk) for cost in costs],
-        "peak_rss": [float(cost.peak_rss) for cost in costs],
     }
-    if all(cost.peak_anonymous is not None for cost in costs):
-        columns["peak_anonymous"] = [float(cost.peak_anonymous or 0) for cost in costs]
-    return {name: line_through(photos, values) for name, values in columns.items()}
+    lines = {name: line_through(photos, values) for name, values in columns.items()}
+    return lines | _memory_lines(costs)
+
+
+def _memory_lines(costs: Sequence[Cost]) -> dict[str, Line]:
+    """Return the lines of memory, through the sizes at which the head has all its landmarks.
+
+    Below that (``app.basis``) memory grows with the features of each photo, above it no more. Where
+    fewer than two sizes are large enough, the line goes through all of them, and rises too steeply.
+    """
+    large = [cost for cost in costs if _training_photos(cost.photos) >= LANDMARKS]
+    used = large if len(large) > 1 else costs
+    photos = [cost.photos for cost in used]
+    lines = {"peak_rss": line_through(photos, [float(cost.peak_rss) for cost in used])}
+    if all(cost.peak_anonymous is not None for cost in used):
+        own = [float(cost.peak_anonymous or 0) for cost in used]
+        lines["peak_anonymous"] = line_through(photos, own)
+    return lines
+
+
+def _training_photos(photos: int) -> int:
+    return photos - sum(round(SHARES[split] * photos) for split in SPLITS[1:])
 
 
 def table(costs: Sequence[Cost], lines: dict[str, Line], target: int) -> str:

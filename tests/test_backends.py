@@ -110,7 +110,7 @@ def test_what_it_made_answers_alike_under_any_backend_and_under_none(done, folde
 
 @each_backend
 def test_each_stage_trains_the_same_as_under_the_others(done, folder, backend):
-    """From the same weights, with the same photos in the same order, without dropout."""
+    """From the same weights, with the same photos in the same order."""
     (first, *_) = INSTALLED
     if backend == first:
         pytest.skip(f"{backend} is what the others are compared with")

@@ -5,6 +5,7 @@ import json
 import resource
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -356,6 +357,14 @@ def test_further_epochs_cost_photos_and_no_tracing():
     assert "peak_anonymous" not in lines
 
 
+def test_memory_is_computed_from_sizes_with_all_landmarks():
+    """2,000 photos have 1,600 for training, fewer than the head's 2,048 landmarks."""
+    grown = {500: 1e9, 1000: 1.2e9, 2000: 1.6e9, 4000: 1.8e9, 6000: 1.9e9}
+    costs = [replace(cost(photos), peak_rss=int(rss)) for photos, rss in grown.items()]
+    assert scale.lines_of(costs)["peak_rss"].at(26_000) == pytest.approx(2.9e9)
+    assert scale.lines_of(costs[:3])["peak_rss"].at(3000) == pytest.approx(2e9)
+
+
 def test_the_computed_row_continues_the_measured_ones():
     costs = [cost(photos) for photos in (500, 1000)]
     table = scale.table(costs, scale.lines_of(costs), 1500).splitlines()
@@ -462,6 +471,11 @@ def test_the_frozen_prefix_in_small(photos, tmp_path, capsys):
     argv = ["--data", str(photos), "--photos", "16", "--image-size", "32", "--repeat", "1"]
     frozen.main([*argv, "--work", str(tmp_path), "--json"])  # any ratio
     values = json.loads(capsys.readouterr().out)
-    assert set(values["ms_a_photo"]) == {"keras float32", "keras bfloat16", "onnxruntime float32"}
+    assert set(values["ms_a_photo"]) == {
+        "keras float32",
+        "keras bfloat16",
+        "onnxruntime float32",
+        "onnxruntime int8",
+    }
     assert values["road"]["views"] == 32
     assert values["road"]["ratio"] == values["road"]["road"] / values["road"]["bare"]

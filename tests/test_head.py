@@ -100,8 +100,10 @@ def test_nothing_but_the_dense_layer_changes():
 def test_a_given_strength_is_the_only_one_tried():
     model = model_of(2)
     train, validation = labelled(60, 2, 0), labelled(40, 2, 1)
-    result = solve_head(model, STAGES["head"], train, validation, (0.5,))
+    result = solve_head(model, STAGES["head"], train, validation, (0.05,))
     assert (result.epochs, result.kept_epoch) == (1, 1)
+    weak = solve_head(model, STAGES["head"], train, validation, (500.0,))
+    assert weak.history[0].loss < 0.8 * result.history[0].loss  # it follows the photos more freely
 
 
 def test_more_photos_than_landmarks_are_all_learned_from(monkeypatch):

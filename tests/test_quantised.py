@@ -1,7 +1,6 @@
 """The frozen layers in int8: near the float32 ones, made once, kept beside the cache."""
 
 import dataclasses
-from pathlib import Path
 from unittest.mock import patch
 
 import keras
@@ -19,7 +18,7 @@ from app.errors import UsageError
 from app.frozen import frozen_prefix
 from app.model import CUTS, build_classifier
 from app.photos import Photo
-from app.quantised import quantised_prefix
+from app.quantised import QuantisedPrefix, quantised_prefix
 from app.sources import CachedSource, open_source
 from app.stores import FEATURES_FOLDER, clear, list_stores
 from app.views import View, load_views
@@ -49,8 +48,8 @@ def photos(tmp_path_factory) -> list[Photo]:
 
 
 @pytest.fixture(scope="module")
-def int8(model, photos, tmp_path_factory) -> Path:
-    return quantised_prefix(tmp_path_factory.mktemp("int8"), model, "weights", photos)[0]
+def int8(model, photos, tmp_path_factory) -> QuantisedPrefix:
+    return quantised_prefix(tmp_path_factory.mktemp("int8"), model, "weights", photos)
 
 
 @pytest.mark.parametrize("cut", CUTS)
@@ -60,8 +59,10 @@ def test_int8_is_near_float32_and_not_the_same(model, photos, int8, cut):
     (rounded,) = frozen_prefix(model, [cut], "float32", quantised=int8)(images)
     assert rounded.shape == exact.shape
     error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
-    assert 1e-4 < error < 0.1  # 8 bits through thirteen layers; seen: 0.03 at most
-    assert {node.op_type for node in onnx.load(int8).graph.node} >= {"QuantizeLinear"}
+    assert 1e-4 < error < 0.1  # 8 bits through thirteen layers
+    assert {node.op_type for node in onnx.load_from_string(int8.model).graph.node} >= {
+        "QuantizeLinear"
+    }
 
 
 def test_cuts_come_from_one_pass_in_the_order_asked_for(model, photos, int8):
@@ -72,45 +73,92 @@ def test_cuts_come_from_one_pass_in_the_order_asked_for(model, photos, int8):
         np.testing.assert_array_equal(rows, alone)
 
 
-def test_it_is_made_once_and_later_photos_do_not_change_it(model, photos, tmp_path, monkeypatch):
+def never(*_: object) -> None:
+    raise AssertionError("this was not to be done")
+
+
+def test_it_is_made_once_and_a_few_other_photos_do_not_change_it(
+    model, photos, tmp_path, monkeypatch
+):
     first = quantised_prefix(tmp_path, model, "weights", photos[:20])
-    monkeypatch.setattr(app.quantised, "quantise", None)
+    monkeypatch.setattr(app.quantised, "quantise", never)
     assert quantised_prefix(tmp_path, model, "weights", photos) == first
+    assert quantised_prefix(tmp_path, model, "weights", photos[10:]) == first
+    with pytest.raises(AssertionError, match="not to be done"):
+        quantised_prefix(tmp_path, model, "weights", photos[11:])  # fewer than half are left
+
+
+def test_photos_of_another_kind_have_scales_of_their_own(model, photos, tmp_path):
+    first, second = photos[:10], photos[20:30]
+    made = [quantised_prefix(tmp_path, model, "weights", kind) for kind in (first, second)]
+    assert made[0].digest != made[1].digest
+    again = [quantised_prefix(tmp_path, model, "weights", kind) for kind in (first, second)]
+    assert again == made  # both are kept
+
+
+def test_a_damaged_file_is_made_again(model, photos, tmp_path):
+    first = quantised_prefix(tmp_path, model, "weights", photos[:5])
+    (path,) = tmp_path.glob("*.onnx")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    second = quantised_prefix(tmp_path, model, "weights", photos[:5])
+    (path,) = tmp_path.glob("*.onnx")
+    assert path.read_bytes() == second.model
+    images = load_views([View(photo, 0, 0) for photo in photos[:2]], SIZE)
+    given = [frozen_prefix(model, CUTS, "float32", quantised=q)(images) for q in (first, second)]
+    for one, other in zip(*given, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
 def test_other_weights_or_pixels_make_another(model, photos, tmp_path):
-    files = {quantised_prefix(tmp_path, model, digest, photos[:3])[0] for digest in ("a", "b")}
+    for digest in ("a", "b", "a"):
+        quantised_prefix(tmp_path, model, digest, photos[:3])
     with patch.object(app.vgg, "FILTERS", (4, 4, 4, 4, 4)):
         larger = build_classifier(2, image_size=96)
-    files.add(quantised_prefix(tmp_path, larger, "a", photos[:3])[0])
-    assert len(files) == 3
+    quantised_prefix(tmp_path, larger, "a", photos[:3])
+    assert len(list(tmp_path.glob("*.onnx"))) == 3
 
 
-def test_the_cache_names_the_scales_that_it_was_computed_with(model, photos, tmp_path):
-    config = TrainConfig(
-        runs=tmp_path, image_size=SIZE, precision="int8", cache="disk", stages=("head",)
-    )
-    split = {"train": photos[:6], "validation": photos[6:8], "test": photos[8:10]}
+CONFIG = TrainConfig(image_size=SIZE, precision="int8", cache="disk", stages=("head",))
 
-    def opened(**change):
-        source = open_source(dataclasses.replace(config, **change), model, "w", split)
-        assert isinstance(source, CachedSource)
-        return source
 
-    source = opened()
-    (store,) = list_stores(tmp_path / FEATURES_FOLDER)
-    assert store.precision is not None and store.precision.startswith("int8-")
+def opened(model, photos: list[Photo], config: TrainConfig) -> CachedSource:
+    split = {"train": photos[:-4], "validation": photos[-4:-2], "test": photos[-2:]}
+    source = open_source(config, model, "w", split)
+    assert isinstance(source, CachedSource)
+    return source
+
+
+def labelled_maps(source: CachedSource) -> np.ndarray:
+    return np.concatenate(list(source.labelled("train").maps(range(len(source.photos["train"])))))
+
+
+def test_a_store_belongs_to_the_scales_that_it_was_computed_with(model, photos, tmp_path):
+    config = dataclasses.replace(CONFIG, runs=tmp_path)
+    folder = tmp_path / FEATURES_FOLDER
+    source = opened(model, photos[:12], config)
     assert source.quantised is not None
-    views = [View(photo, 0, 0) for photo in split["train"]]
-    (expected,) = frozen_prefix(model, CUTS[:1], "float32", quantised=source.quantised)(
-        load_views(views, SIZE)
-    )
-    (rows,) = source.labelled("train").maps(range(6))
-    np.testing.assert_allclose(rows, expected, rtol=2**-10, atol=1e-3)
-    opened(precision="float32")
-    assert len(list_stores(tmp_path / FEATURES_FOLDER)) == 2
+    (store,) = list_stores(folder)
+    assert store.precision == f"int8-{source.quantised.digest[:8]}"
+    images = load_views([View(photo, 0, 0) for photo in photos[:8]], SIZE)
+    (expected,) = frozen_prefix(model, CUTS[:1], "float32", quantised=source.quantised)(images)
+    np.testing.assert_allclose(labelled_maps(source), expected, rtol=2**-10, atol=1e-3)
+    opened(model, photos[20:32], config)
+    assert len({store.precision for store in list_stores(folder)}) == 2
+    opened(model, photos[:12], dataclasses.replace(config, precision="float32"))
+    assert len(list_stores(folder)) == 3
+
+
+def test_rows_cleared_under_a_run_are_computed_with_the_same_scales(model, photos, tmp_path):
+    """Clearing takes the int8 file along, and another run may have made another one."""
+    config = dataclasses.replace(CONFIG, runs=tmp_path)
+    source = opened(model, photos[:12], config)
+    before = labelled_maps(source)
     clear(tmp_path / FEATURES_FOLDER)
     assert not list((tmp_path / FEATURES_FOLDER).glob("*.onnx"))
+    opened(model, photos[20:32], config)
+    np.testing.assert_array_equal(labelled_maps(source), before)
 
 
 @pytest.mark.parametrize(
