@@ -267,7 +267,7 @@ facts = {
     "finished": metrics["finished"],
     "device": metrics["device"],
     "backend": f"Keras on {metrics['backend']}, {metrics['precision']}",
-    "frozen activations": metrics["cache"],
+    "frozen activations": f"{metrics['cache']}, {metrics['frozen_precision']}",
     "temperature": f"{metrics['temperature']:.4f}",
     **metrics["versions"],
 }

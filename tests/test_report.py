@@ -99,6 +99,7 @@ def fabricate(folder: Path) -> Run:
         "device": "cpu (made up)",
         "backend": "tensorflow",
         "precision": "float32",
+        "frozen_precision": "int8",
         "cache": "disk",
         "versions": {"python": "3.11.0", "keras": "3.9.9"},
         "finished": "2026-01-31T12:00:00+00:00",

@@ -1,5 +1,7 @@
 """What each stage may change, and that both sources of its input train the same."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small_vgg import (
@@ -16,9 +18,10 @@ from small_vgg import (
 )
 
 from app.config import STAGES
+from app.learning import train_stages
 from app.model import prefix
 from app.photos import Photos
-from app.sources import open_source
+from app.sources import FreshSource, open_source
 
 # Largest distance between the weights that both sources lead to, as a share of how far they moved.
 # Seen: 0 under each backend, on a processor. An engine may order additions otherwise in a whole
@@ -88,3 +91,11 @@ def test_a_cached_batch_is_what_the_frozen_part_says_of_the_fresh_one(photos, tm
                 )
                 seen.append(rows)
         assert len(np.unique(np.concatenate(seen), axis=0)) == different
+
+
+def test_a_given_strength_reaches_the_head(photos, tmp_path):
+    for strength in (0.5, None):
+        config = replace(config_of(tmp_path), stages=("head",), head_strength=strength)
+        model = classifier(config, photos)
+        (result,) = train_stages(config, model, FreshSource(config, model, photos))
+        assert (result.epochs == 1) == (strength is not None)
