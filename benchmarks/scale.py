@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale
 
-``train.py`` is run on 500, 1,000, 2,000, 4,000 and 6,000 photos, each time with an empty cache,
+``train.py`` is run on 500, 1,000, 2,000, 3,000 and 4,000 photos, each time with an empty cache,
 everything included, and straight lines are laid through the figures by least squares; through
 those of memory only where the head has all its landmarks, since below that it grows faster. Of a
 stage that is trained by epochs only one is run. Further epochs cost no imports and no tracing, only
@@ -41,7 +41,7 @@ from benchmarks.command import answer, parser_of, train_flags
 from benchmarks.markdown import GB, gib, markdown_table
 from benchmarks.measured import folder_bytes, load_average, measure, train_command
 
-SIZES = (500, 1000, 2000, 4000, 6000)
+SIZES = (500, 1000, 2000, 3000, 4000)
 TARGET = 25_000  # Kaggle's whole training set
 DRAWN = 100  # of each class; drawing takes 20 ms, and views of a repeated picture cost the same
 MIN_SIZE = 40  # a class needs a photo in each split, and ten in all
