@@ -20,6 +20,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
@@ -28,11 +29,12 @@ from app.device import on_gpu
 from app.images import Pixels
 from app.memory import halving, out_of_memory
 from app.model import prefix
-from app.onnx_graph import output_of, to_onnx
+from app.onnx_graph import float16_outputs, output_of, to_onnx
 from app.quantised import QuantisedPrefix
 from app.views import BATCH
 
-# Pixels uint8 (n, size, size, 3) → activations (n, ...), one array for each cut.
+# Pixels uint8 (n, size, size, 3) → activations (n, ...), one array for each cut: float16 from ONNX
+# Runtime, float32 or what its backend has for bfloat16 from Keras.
 Frozen = Callable[[Pixels], list[NDArray[Any]]]
 Run = Callable[[NDArray[Any]], list[NDArray[Any]]]  # the same of any layers
 
@@ -89,7 +91,7 @@ def frozen_prefix(
         quantised: the same layers in int8 (``app.quantised``), which then compute.
     """
     if quantised is not None:
-        return Batched(_by_onnxruntime(quantised.with_outputs(cuts), cuts))
+        return Batched(_by_onnxruntime(quantised.proto(), cuts))
     lower = prefix(model, cuts)
     if precision != "float32" or on_gpu():
         # With one output Keras gives the array itself.
@@ -98,16 +100,16 @@ def frozen_prefix(
             shape = model.input.shape[1:]
             engine.batch = fastest_batch(lambda n: seconds_of(engine.run, shape, n), photos)
         return engine
-    graph = to_onnx(lower, [output_of(cut) for cut in cuts])
-    return Batched(_by_onnxruntime(graph.SerializeToString(), cuts))
+    return Batched(_by_onnxruntime(to_onnx(lower, [output_of(cut) for cut in cuts]), cuts))
 
 
-def _by_onnxruntime(graph: bytes, cuts: Sequence[str]) -> Frozen:
+def _by_onnxruntime(proto: onnx.ModelProto, cuts: Sequence[str]) -> Frozen:
+    float16_outputs(proto, [output_of(cut) for cut in cuts])
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: they come as exceptions as well
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    names = [output_of(cut) for cut in cuts]
-    return lambda images: list(session.run(names, {"image": images}))
+    graph, providers = proto.SerializeToString(), ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(graph, options, providers=providers)
+    return lambda images: list(session.run(None, {"image": images}))  # None: all of them
 
 
 def fastest_batch(seconds: Callable[[int], float], photos: float = math.inf) -> int:

@@ -55,14 +55,9 @@ class QuantisedPrefix:
     model: bytes
     digest: str
 
-    def with_outputs(self, cuts: Sequence[str]) -> bytes:
-        """Return the model with the outputs of ``cuts`` alone, in their order."""
-        proto = onnx.load_from_string(self.model)
-        outputs = {output.name: output for output in proto.graph.output}
-        del proto.graph.output[:]
-        proto.graph.output.extend(outputs[output_of(cut)] for cut in cuts)
-        result: bytes = proto.SerializeToString()
-        return result
+    def proto(self) -> onnx.ModelProto:
+        """Return the model, with an output for each of ``app.model.CUTS``."""
+        return onnx.load_from_string(self.model)
 
 
 def quantised_prefix(

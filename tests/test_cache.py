@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -143,7 +144,7 @@ def test_an_interrupted_run_keeps_its_finished_blocks(folder, views):
 
 
 def test_a_process_that_is_killed_leaves_its_finished_blocks(tmp_path, folder):
-    """Killed in the second block, with no chance to tidy up; then continued here."""
+    """Killed in the third block while the second may be written still; then continued here."""
     code = f"""
 import os, signal, sys
 sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
@@ -152,10 +153,10 @@ from pathlib import Path
 from photos import as_photo, make_photo
 import test_cache as t
 photo = as_photo(make_photo(Path({str(tmp_path / "one.png")!r})))
-many = [t.View(photo, number, seed=0) for number in range(t.BLOCK_ROWS + 8)]
+many = [t.View(photo, number, seed=0) for number in range(2 * t.BLOCK_ROWS + 8)]
 class Dies(t.Counting):
     def __call__(self, images):
-        if self.views >= t.BLOCK_ROWS:
+        if self.views >= 2 * t.BLOCK_ROWS:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(images)
 t.fill(Path({str(folder)!r}), many, Dies())
@@ -163,8 +164,8 @@ t.fill(Path({str(folder)!r}), many, Dies())
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -9
     photo = as_photo(tmp_path / "one.png")
     frozen = Counting()
-    fill(folder, [View(photo, n, seed=0) for n in range(BLOCK_ROWS + 8)], frozen)
-    assert frozen.views == 8
+    fill(folder, [View(photo, n, seed=0) for n in range(2 * BLOCK_ROWS + 8)], frozen)
+    assert frozen.views in (8, BLOCK_ROWS + 8)
 
 
 def shorten(data: Path) -> None:
@@ -251,6 +252,52 @@ def test_activations_beyond_float16_are_clipped_not_infinite(folder, views):
     store = FeatureStore(folder, SPEC)
     compute_features(lambda images: [np.array([[1e9, -1e9]])], [store], views[:1], 8)
     np.testing.assert_array_equal(store.gather(views[:1]), [[65504, -65504]])
+
+
+def test_float16_rows_of_the_network_are_kept_as_they_are(folder, views):
+    rows = np.array([[1.5, -65504, 0.1]], np.float16)
+    store = FeatureStore(folder, SPEC)
+    compute_features(lambda images: [rows], [store], views[:1], 8)
+    np.testing.assert_array_equal(store.gather(views[:1]), rows.astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_nan_is_never_cached(folder, views, dtype):
+    store = FeatureStore(folder, SPEC)
+    with pytest.raises(AppError, match="received NaN from the frozen network"):
+        compute_features(lambda images: [np.full((1, 2), np.nan, dtype)], [store], views[:1], 8)
+    assert views[0] not in FeatureStore(folder, SPEC)
+
+
+def test_the_next_block_is_computed_while_one_is_written(folder, views, monkeypatch):
+    """Writing the first block waits here for the second one's computation to have begun."""
+    many = [replace(views[1], number=1 + number) for number in range(2 * BLOCK_ROWS)]
+    began, frozen = threading.Event(), Counting()
+
+    def computing(images: np.ndarray) -> list[np.ndarray]:
+        if frozen.views >= BLOCK_ROWS:
+            began.set()
+        return frozen(images)
+
+    append = FeatureStore.append
+
+    def slow_append(self, *arguments) -> None:
+        assert began.wait(timeout=30)
+        append(self, *arguments)
+
+    monkeypatch.setattr(FeatureStore, "append", slow_append)
+    store = FeatureStore(folder, SPEC)
+    compute_features(computing, [store], many, 8)
+    assert all(view in store for view in many)
+
+
+def test_a_block_that_cannot_be_written_ends_the_work(folder, views, monkeypatch):
+    def full(self, *arguments) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FeatureStore, "append", full)
+    with pytest.raises(OSError, match="No space left"):
+        compute_features(Counting(), [FeatureStore(folder, SPEC)], views, 8)
 
 
 def test_many_blocks_need_few_open_files(folder, views):

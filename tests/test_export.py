@@ -102,6 +102,21 @@ def test_the_frozen_prefix_agrees_with_keras(model, views, cut):
     np.testing.assert_allclose(rounded, by_keras, rtol=1e-3, atol=1e-4)
 
 
+def test_onnxruntime_clips_what_float16_cannot_hold_and_keeps_nan(model, views):
+    images = load_views(views[:2], SIZE)
+    before = model.get_layer("block5_conv3").get_weights()
+    kernel, bias = before
+    try:
+        model.get_layer("block5_conv3").set_weights([kernel, bias + np.float32(1e6)])
+        (rows,) = frozen_prefix(model, ["block5_pool"], "float32")(images)
+        assert (rows == np.float16(65504)).all()
+        model.get_layer("block5_conv3").set_weights([kernel * np.nan, bias])
+        (rows,) = frozen_prefix(model, ["block5_pool"], "float32")(images)
+        assert np.isnan(rows).all()
+    finally:
+        model.get_layer("block5_conv3").set_weights(before)
+
+
 def test_several_cuts_come_from_one_pass(model, views):
     outputs = frozen_prefix(model, ["block5_pool", "block4_pool"], "float32")(
         load_views(views, SIZE)

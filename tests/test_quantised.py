@@ -58,6 +58,8 @@ def test_int8_is_near_float32_and_not_the_same(model, photos, int8, cut):
     (exact,) = frozen_prefix(model, [cut], "float32")(images)
     (rounded,) = frozen_prefix(model, [cut], "float32", quantised=int8)(images)
     assert rounded.shape == exact.shape
+    assert rounded.dtype == exact.dtype == np.float16
+    rounded, exact = rounded.astype(np.float64), exact.astype(np.float64)
     error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
     assert 1e-4 < error < 0.1  # 8 bits through thirteen layers
     assert {node.op_type for node in onnx.load_from_string(int8.model).graph.node} >= {
