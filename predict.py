@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from app.answer import Answer, unanswered
+from app.answer import NEITHER, UNSURE, Answer, unanswered
 from app.bundle import Bundle
 from app.cli import run
 from app.errors import UsageError
@@ -25,6 +25,9 @@ examples:
   python predict.py holiday/ --json              a folder and all below it, one JSON object a line
   find . -name '*.jpg' | python predict.py - --csv > answers.csv
   python predict.py --run first 'pets/*.jpg'     a run by its name
+
+answers: a class; neither, when the photo is unlike the training photos; unsure, when no class is
+likely enough
 
 exit code: 0 all were answered, 1 some were not, 2 wrong usage or no trained classifier
 """
@@ -39,20 +42,20 @@ def main(argv: Sequence[str]) -> int:
     folder = bundle_folder(arguments)
     write = Output(arguments.format, Bundle.read(folder).classes, paths)
     all_answered = True
-    for answer in answers(paths, folder):
+    for answer in answers(paths, folder, arguments.min_confidence):
         write(answer)
         all_answered &= answer.error is None
     return 0 if all_answered else 1
 
 
-def answers(paths: Sequence[str], folder: Path) -> Iterator[Answer]:
+def answers(paths: Sequence[str], folder: Path, min_confidence: float | None) -> Iterator[Answer]:
     """Yield an answer for each path, in their order."""
     if not any(map(exists, paths)):
         yield from map(unanswered, paths)  # mistyped: said at once, nothing is loaded
         return
     from app.inference import Classifier  # brings NumPy and ONNX Runtime: not for --help
 
-    yield from Classifier(folder).answers(paths)
+    yield from Classifier(folder, min_confidence).answers(paths)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,12 +78,27 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: %(default)s"
     )
+    result.add_argument(
+        "--min-confidence",
+        type=share,
+        metavar="P",
+        help="answer unsure below this probability, 0 to 1 (default: the run's, from which on at "
+        "most 1 %% of the answers to its validation photos were wrong)",
+    )
     form = result.add_mutually_exclusive_group()
     for name, text in (("json", "one JSON object a line"), ("csv", "comma-separated values")):
         form.add_argument(
             f"--{name}", dest="format", action="store_const", const=name, default="table", help=text
         )
     return result
+
+
+def share(text: str) -> float:
+    """Read a probability for argparse."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected 0 to 1; received {text}")
+    return value
 
 
 def bundle_folder(arguments: argparse.Namespace) -> Path:
@@ -142,7 +160,7 @@ class Output:
     def __init__(self, form: str, classes: Sequence[str], paths: Sequence[str]) -> None:
         self.classes = classes
         self.width = min(WIDEST, max(len(printable(path)) for path in paths))
-        self.label_width = max(len(name) for name in (*classes, NO_ANSWER))
+        self.label_width = max(len(name) for name in (*classes, NEITHER, UNSURE, NO_ANSWER))
         self.write = {"json": self._json, "csv": self._csv, "table": self._table}[form]
         # Names that are not UTF-8, and the consoles that are not, must not end in a traceback.
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -152,7 +170,8 @@ class Output:
     def __call__(self, answer: Answer) -> None:
         """Write one answer, the first one of a CSV below the header."""
         if not self.headed:
-            self.csv.writerow(["path", "label", *(f"p_{name}" for name in self.classes), "error"])
+            probabilities = [f"p_{name}" for name in self.classes]
+            self.csv.writerow(["path", "label", *probabilities, "novelty", "error"])
             self.headed = True
         self.write(answer)
 
@@ -162,15 +181,23 @@ class Output:
     def _csv(self, answer: Answer) -> None:
         values = answer.probabilities or {}
         cells = [f"{values[name]:.6g}" if values else "" for name in self.classes]
+        cells.append("" if answer.novelty is None else f"{answer.novelty:.6g}")
         self.csv.writerow([answer.path, answer.label or "", *cells, answer.error or ""])
 
     def _table(self, answer: Answer) -> None:
         name = printable(answer.path).ljust(self.width)
         label = (answer.label or NO_ANSWER).ljust(self.label_width)
-        if answer.label is None or answer.probabilities is None:
-            print(f"{name}  {label}  {answer.error}")
-        else:
-            print(f"{name}  {label}  {answer.probabilities[answer.label]:6.1%}")
+        print(f"{name}  {label}  {self._detail(answer)}")
+
+    def _detail(self, answer: Answer) -> str | None:
+        if answer.likeliest is None:
+            return answer.error
+        likeliest, probability = answer.likeliest
+        if answer.label == NEITHER:
+            return f"novelty {answer.novelty:.2f}"
+        if answer.label == UNSURE:
+            return f"{likeliest} {probability:.1%}"
+        return f"{probability:6.1%}"
 
 
 def printable(text: str) -> str:

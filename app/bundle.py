@@ -11,7 +11,9 @@ from pathlib import Path
 from app.atomic import write_json
 from app.errors import BundleError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+CONFIDENCE, NOVELTY = "confidence", "novelty"  # the names of the thresholds
+STRANGE = 0.5  # the novelty from which on something is a stranger, by its construction
 ONNX_FILE, KERAS_FILE, DESCRIPTION_FILE = "model.onnx", "classifier.keras", "bundle.json"
 
 
@@ -24,7 +26,8 @@ class Bundle:
         classes: names in the order of the probabilities.
         image_size: height and width in pixels that photos are resized to.
         temperature: which the logits of both models are already divided by.
-        thresholds: confidence or novelty limits by name; none are set yet.
+        thresholds: ``novelty``, above which an answer is ``neither``, and ``confidence``, below
+            which it is ``unsure``.
         sha256: of each file of the bundle.
         versions: of the libraries that made it.
     """

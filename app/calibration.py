@@ -1,4 +1,7 @@
-"""From confident to honest: one temperature, fitted on validation, divides the logits."""
+"""From confident to honest: a temperature that divides the logits, and when to say unsure.
+
+Both are fitted on validation.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from sklearn.metrics import log_loss
 
 from app.evaluation import probabilities_of
 
+MAX_WRONG = 0.01  # share of the answers that are given
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.25, 20.0
 
 
@@ -43,3 +47,29 @@ def fit_temperature(
 
     bounds = (math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE))
     return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)
+
+
+def fit_min_confidence(
+    probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]]
+) -> float:
+    """Return the lowest confidence at which at most 1 % of the answers from there on are wrong.
+
+    Below it an answer is ``unsure``. It is 0 where all answers together are that good.
+
+    Args:
+        probabilities: of validation, ``(n, classes)``.
+        targets: ``(n,)``, the number of each photo's class.
+
+    Returns:
+        0 to 1; above 1, so that nothing is ever sure, only where no confidence is enough.
+    """
+    confidence = probabilities.max(axis=1)
+    order = np.argsort(-confidence, kind="stable")
+    falling = confidence[order]
+    wrong = (probabilities.argmax(axis=1) != targets)[order].cumsum()
+    # Answers of equal confidence are given all or none.
+    last = np.append(falling[1:] < falling[:-1], True)
+    allowed = np.flatnonzero(last & (wrong <= MAX_WRONG * np.arange(1, len(order) + 1)))
+    if not len(allowed):
+        return float(np.nextafter(1.0, 2.0))
+    return 0.0 if allowed[-1] == len(order) - 1 else float(falling[allowed[-1]])

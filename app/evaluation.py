@@ -15,6 +15,7 @@ Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 
 ECE_BINS = 15
+DRAWS = 200  # simulated sets of answers
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,11 @@ class Scores:
         accuracy: share of right answers.
         accuracy_interval_95: Wilson's interval of that share (Wilson 1927).
         log_loss: mean of -ln(probability of the true class), natural logarithm.
+        brier: mean squared error of the probabilities, 0 to 1 (Brier 1950; summed over classes,
+            halved for two of them).
         ece: expected calibration error, ``expected_calibration_error``.
+        ece_bias: what that estimate would show on average if the answers were calibrated perfectly
+            (``calibration_bias``).
         roc_auc: area under the ROC curve; for more than two classes the mean over each class
             against the rest. None when a class has no photo here.
         confusion: ``confusion[i][j]`` photos of class i were answered with class j.
@@ -36,7 +41,9 @@ class Scores:
     accuracy: float
     accuracy_interval_95: tuple[float, float]
     log_loss: float
+    brier: float
     ece: float
+    ece_bias: float
     roc_auc: float | None
     confusion: list[list[int]]
 
@@ -63,7 +70,9 @@ def score(targets: Ints, probabilities: Floats) -> Scores:
         accuracy=right / len(targets),
         accuracy_interval_95=(float(interval.low), float(interval.high)),
         log_loss=float(log_loss(targets, probabilities, labels=classes)),
+        brier=brier_score(targets, probabilities),
         ece=expected_calibration_error(targets, probabilities),
+        ece_bias=calibration_bias(probabilities),
         roc_auc=_roc_auc(targets, probabilities),
         confusion=confusion_matrix(targets, answers, labels=classes).tolist(),
     )
@@ -93,6 +102,17 @@ class ReliabilityBin:
         return self.right / self.count
 
 
+def brier_score(targets: Ints, probabilities: Floats) -> float:
+    """Return the mean squared error of probabilities; 0 is perfect.
+
+    Source: Brier 1950, "Verification of Forecasts Expressed in Terms of Probability"; for two
+    classes halved, as is usual: the error of one probability.
+    """
+    wrong = probabilities - np.eye(probabilities.shape[1])[targets]
+    total = float(np.square(wrong).sum(axis=1).mean())
+    return total / 2 if probabilities.shape[1] == 2 else total
+
+
 def reliability_bins(
     targets: Ints, probabilities: Floats, *, bins: int = ECE_BINS
 ) -> list[ReliabilityBin]:
@@ -117,11 +137,25 @@ def expected_calibration_error(
 ) -> float:
     """Return the gap between confidence and accuracy, averaged over equal bins of confidence.
 
-    0 is perfect. The estimate is biased upwards, the more so the fewer photos there are.
+    0 is perfect. The estimate is biased upwards, the more so the fewer photos there are: see
+    ``calibration_bias``.
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3.
     """
     found = reliability_bins(targets, probabilities, bins=bins)
     return sum(b.count * abs(b.accuracy - b.confidence) for b in found) / len(targets)
+
+
+def calibration_bias(probabilities: Floats, *, bins: int = ECE_BINS) -> float:
+    """Return the calibration error that perfectly calibrated answers would show by chance.
+
+    The mean of ``expected_calibration_error`` over draws in which an answer of confidence c is
+    right with probability c. An error below it is no sign of a fault.
+    """
+    confidence = probabilities.max(axis=1)
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    drawn = np.random.default_rng(0).random((DRAWS, len(confidence))) < confidence
+    gaps = [np.abs((drawn - confidence)[:, place == b].sum(axis=1)) for b in np.unique(place)]
+    return float(np.sum(gaps, axis=0).mean()) / len(confidence)
 
 
 def _roc_auc(targets: Ints, probabilities: Floats) -> float | None:

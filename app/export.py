@@ -16,7 +16,16 @@ import onnx
 from numpy.typing import NDArray
 
 from app.atomic import whole_folder
-from app.bundle import FORMAT_VERSION, KERAS_FILE, ONNX_FILE, Bundle, file_sha256
+from app.bundle import (
+    CONFIDENCE,
+    FORMAT_VERSION,
+    KERAS_FILE,
+    NOVELTY,
+    ONNX_FILE,
+    STRANGE,
+    Bundle,
+    file_sha256,
+)
 from app.console import progress_bar
 from app.errors import ExportError
 from app.evaluation import probabilities_of
@@ -34,17 +43,29 @@ GATE_TOLERANCE = 1e-3  # of a probability, between model.onnx and classifier.ker
 # the bundle's (float32 throughout): a borderline photo may move by more, a wrong model moves nearly
 # all.
 TRAINING_TOLERANCE = 0.01
+# Novelty is steep: a distance that differs by a thousandth moves it by up to a hundredth.
+NOVELTY_TOLERANCE, NOVELTY_TRAINING_TOLERANCE = 1e-2, 0.05
 LIBRARIES = ("keras", "numpy", "onnx", "onnxruntime", "pillow", "scikit-learn")
 
 
 @dataclass(frozen=True)
+class Trained:
+    """What training said of photos: probabilities ``(n, classes)`` and novelties ``(n,)``."""
+
+    probabilities: NDArray[np.floating[Any]]
+    novelty: NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
 class Parity:
-    """What the gate saw: photos compared, and differences of their probabilities."""
+    """What the gate saw: photos compared, and differences of probabilities and of novelty."""
 
     photos: int
     onnx_against_keras_largest: float
     onnx_against_training_largest: float
     onnx_against_training_mean: float
+    novelty_against_keras_largest: float
+    novelty_against_training_mean: float
 
 
 def library_versions() -> dict[str, str]:
@@ -68,19 +89,21 @@ def export_bundle(
     classes: Sequence[str],
     image_size: int,
     temperature: float,
+    min_confidence: float,
     photos: Sequence[View],
-    trained: NDArray[np.floating[Any]],
+    trained: Trained,
 ) -> Parity:
     """Write ``folder`` (model.onnx, classifier.keras, bundle.json), whole or not at all.
 
     Args:
-        model: the float32 classifier, its logits already divided by ``temperature``.
+        model: the float32 classifier with novelty, its logits already divided by ``temperature``.
         folder: the bundle; must not exist.
         classes: names in the order of the logits.
         image_size: of the model's input, in pixels.
         temperature: to be written down.
+        min_confidence: likewise.
         photos: view 0 of validation photos for the gate; up to 32 are compared.
-        trained: the probabilities ``(n, classes)`` that training arrived at for them.
+        trained: what training arrived at for them.
 
     Returns:
         What the parity gate saw.
@@ -90,60 +113,79 @@ def export_bundle(
     """
     # Evenly spaced: photos are sorted by class, the first 32 could all be of one.
     chosen = np.unique(np.linspace(0, len(photos) - 1, GATE_PHOTOS).astype(int))
-    photos, trained = [photos[number] for number in chosen], trained[chosen]
+    photos = [photos[number] for number in chosen]
+    trained = Trained(trained.probabilities[chosen], trained.novelty[chosen])
     with whole_folder(folder) as temporary:
         metadata = {"classes": json.dumps(list(classes)), "temperature": repr(temperature)}
         model.save(temporary / KERAS_FILE)
-        onnx.save(to_onnx(model, ["logits"], metadata), temporary / ONNX_FILE)
+        onnx.save(to_onnx(model, ["logits", "novelty"], metadata), temporary / ONNX_FILE)
         Bundle(
             format_version=FORMAT_VERSION,
             classes=tuple(classes),
             image_size=image_size,
             temperature=temperature,
-            thresholds={},
+            thresholds={NOVELTY: STRANGE, CONFIDENCE: min_confidence},
             sha256={name: file_sha256(temporary / name) for name in (ONNX_FILE, KERAS_FILE)},
             versions=library_versions(),
         ).write(temporary)
         return check_parity(temporary, photos, trained)
 
 
-def check_parity(
-    folder: Path, photos: Sequence[View], trained: NDArray[np.floating[Any]]
-) -> Parity:
+def check_parity(folder: Path, photos: Sequence[View], trained: Trained) -> Parity:
     """Compare the bundle's two models, as they lie on disk, with each other and with ``trained``.
 
     Raises:
-        ExportError: when a label differs between the two models, or a probability by more than
-            1e-3, or when they differ from ``trained`` by more than 0.01 on average.
+        ExportError: when a label differs between the two models, a probability by more than 1e-3 or
+            a novelty by more than 1e-2, or when they differ from ``trained`` by more than 0.01 or
+            0.05 on average.
     """
     classifier = Classifier(folder)
     saved = keras.saving.load_model(folder / KERAS_FILE, compile=False)
-    onnx_parts, keras_parts = [], []
+    by_onnx, by_keras = [], []
     with progress_bar() as bar:
         task = bar.add_task("Comparing the exported models", total=len(photos))
         for images in load_batches(photos, classifier.bundle.image_size, GATE_BATCH):
-            onnx_parts.append(classifier.probabilities(images))
-            keras_parts.append(probabilities_of(saved.predict_on_batch(images)))
+            by_onnx.append(classifier.outputs(images))
+            outputs = saved.predict_on_batch(images)
+            by_keras.append((probabilities_of(outputs["logits"]), outputs["novelty"][:, 0]))
             bar.advance(task, len(images))
-    by_onnx, by_keras = np.concatenate(onnx_parts), np.concatenate(keras_parts)
+    probabilities, novelty = (np.concatenate(parts) for parts in zip(*by_onnx, strict=True))
+    expected, expected_novelty = (np.concatenate(parts) for parts in zip(*by_keras, strict=True))
     parity = Parity(
         photos=len(photos),
-        onnx_against_keras_largest=float(np.abs(by_onnx - by_keras).max()),
-        onnx_against_training_largest=float(np.abs(by_onnx - trained).max()),
-        onnx_against_training_mean=float(np.abs(by_onnx - trained).mean()),
+        onnx_against_keras_largest=float(np.abs(probabilities - expected).max()),
+        onnx_against_training_largest=float(np.abs(probabilities - trained.probabilities).max()),
+        onnx_against_training_mean=float(np.abs(probabilities - trained.probabilities).mean()),
+        novelty_against_keras_largest=float(np.abs(novelty - expected_novelty).max()),
+        novelty_against_training_mean=float(np.abs(novelty - trained.novelty).mean()),
     )
-    changed = int((by_onnx.argmax(axis=1) != by_keras.argmax(axis=1)).sum())
+    changed = int((probabilities.argmax(axis=1) != expected.argmax(axis=1)).sum())
+    _refuse_disagreement(parity, changed)
+    return parity
+
+
+def _refuse_disagreement(parity: Parity, changed: int) -> None:
+    """Raise ``ExportError`` for more than rounding; ``changed`` labels differ between the files."""
     # Written so that a NaN fails as well.
-    if changed or not parity.onnx_against_keras_largest <= GATE_TOLERANCE:
+    if (
+        changed
+        or not parity.onnx_against_keras_largest <= GATE_TOLERANCE
+        or not parity.novelty_against_keras_largest <= NOVELTY_TOLERANCE
+    ):
         raise ExportError(
             f"expected {ONNX_FILE} and {KERAS_FILE} to agree on {parity.photos} photos within "
-            f"{GATE_TOLERANCE}; received {changed} other labels and a difference of "
-            f"{parity.onnx_against_keras_largest:.2g}; no bundle was written, please report this"
+            f"{GATE_TOLERANCE}, {NOVELTY_TOLERANCE} in novelty; received {changed} other labels, "
+            f"differences of {parity.onnx_against_keras_largest:.2g} and "
+            f"{parity.novelty_against_keras_largest:.2g}; no bundle was written, please report this"
         )
-    if not parity.onnx_against_training_mean <= TRAINING_TOLERANCE:
+    if (
+        not parity.onnx_against_training_mean <= TRAINING_TOLERANCE
+        or not parity.novelty_against_training_mean <= NOVELTY_TRAINING_TOLERANCE
+    ):
         raise ExportError(
-            f"expected {ONNX_FILE} to say what training said, probabilities within "
-            f"{TRAINING_TOLERANCE} on average; received {parity.onnx_against_training_mean:.2g}; "
+            f"expected {ONNX_FILE} to say what training said, within {TRAINING_TOLERANCE} on "
+            f"average, {NOVELTY_TRAINING_TOLERANCE} in novelty; received "
+            f"{parity.onnx_against_training_mean:.2g} and "
+            f"{parity.novelty_against_training_mean:.2g}; "
             "no bundle was written; try --precision float32, or --cache off"
         )
-    return parity

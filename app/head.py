@@ -44,11 +44,43 @@ class Labelled:
     maps: Callable[[Sequence[int]], Iterator[Float32s]]
     targets: Ints
 
+    def watched(
+        self, watch: Callable[[Sequence[int], Iterator[Float32s]], Iterator[Float32s]]
+    ) -> Labelled:
+        """Return the same photos, whose numbers and maps go through ``watch`` on their way."""
+        return Labelled(lambda numbers: watch(numbers, self.maps(numbers)), self.targets)
+
+
+@dataclass(frozen=True)
+class SolvedHead:
+    """What the head was solved with, for more questions in the same coordinates.
+
+    Attributes:
+        result: scores and history of the stage.
+        solver: an unfitted scikit-learn classifier of the chosen strength.
+        train: coordinates ``(n, rank)`` of the training photos.
+        validation: of the validation photos.
+        basis: the space they lie in.
+        features: walks through what the head sees of photos.
+    """
+
+    result: StageResult
+    solver: LogisticRegression
+    train: Floats
+    validation: Floats
+    basis: Basis
+    features: Callable[[Labelled, Sequence[int]], Iterator[Float32s]]
+
+    def coordinates(self, photos: Labelled) -> Floats:
+        """Return the coordinates ``(n, rank)`` of other photos."""
+        return _coordinates(self.basis, partial(self.features, photos), len(photos.targets))
+
 
 @dataclass(frozen=True)
 class Solution:
     """The answer ``x @ coefficients + intercept`` for one strength, and how it does."""
 
+    strength: float
     coefficients: Floats
     intercept: Floats
     temperature: float
@@ -62,7 +94,7 @@ def solve_head(
     train: Labelled,
     validation: Labelled,
     strengths: Sequence[float] = STRENGTHS,
-) -> StageResult:
+) -> SolvedHead:
     """Set the dense layer of ``model`` to the solution that validates best.
 
     Method: L2-regularised multinomial logistic regression by L-BFGS (scikit-learn), its logits
@@ -78,7 +110,8 @@ def solve_head(
         strengths: to be tried, ascending.
 
     Returns:
-        The scores; the history has a row for each strength tried, in place of an epoch.
+        The scores, whose history has a row for each strength tried in place of an epoch, and what
+        they were found with.
     """
     started = time.monotonic()
     part = feature_part(model)
@@ -99,7 +132,7 @@ def solve_head(
         bar.update(task, completed=len(strengths))
     best = tried[_best(tried) - 1]
     set_head(model, *basis.dense(best.coefficients, best.intercept))
-    return StageResult(
+    result = StageResult(
         name=stage.name,
         trainable_parameters=model.get_layer(HEAD).count_params(),
         epochs=len(tried),
@@ -109,6 +142,11 @@ def solve_head(
         history=tuple(solution.row for solution in tried),
         temperature=best.temperature,
     )
+    return SolvedHead(result, _solver(best.strength), x, seen, basis, features)
+
+
+def _solver(strength: float) -> LogisticRegression:
+    return LogisticRegression(C=strength, tol=TOLERANCE, max_iter=ITERATIONS, warm_start=True)
 
 
 def _features(part: Batched, photos: Labelled, numbers: Sequence[int]) -> Iterator[Float32s]:
@@ -139,7 +177,7 @@ def _path(
 ) -> Iterator[Solution]:
     """Yield the solutions for ascending strengths; coordinates and class numbers are given."""
     (x, targets), (seen, seen_targets) = train, validation
-    solver = LogisticRegression(tol=TOLERANCE, max_iter=ITERATIONS, warm_start=True)
+    solver = _solver(strengths[0])
     for number, strength in enumerate(strengths, start=1):
         started = time.monotonic()
         solver.set_params(C=strength).fit(x, targets)
@@ -162,7 +200,7 @@ def _path(
             f"head, C {strength:.2g}: loss {row.loss:.4f}, validation log-loss "
             f"{row.validation_loss:.4f}, accuracy {row.validation_accuracy:.4f}"
         )
-        yield Solution(coefficients, intercept, temperature, row, scores)
+        yield Solution(strength, coefficients, intercept, temperature, row, scores)
 
 
 def _coefficients(solver: LogisticRegression) -> tuple[Floats, Floats]:

@@ -11,8 +11,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from app.answer import Answer
-from app.bundle import ONNX_FILE, Bundle
+from app.answer import NEITHER, UNSURE, Answer, no_answer
+from app.bundle import CONFIDENCE, NOVELTY, ONNX_FILE, Bundle
 from app.errors import BundleError, ImageError
 from app.images import Pixels, load_image
 
@@ -33,13 +33,17 @@ class Classifier:
 
     Args:
         folder: a run's ``bundle/``.
+        min_confidence: below it an answer is ``unsure`` (default: the bundle's).
 
     Raises:
         BundleError: when the bundle is missing, incomplete or was changed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, min_confidence: float | None = None) -> None:
         self.bundle = Bundle.read(folder)
+        self.strange = self.bundle.thresholds[NOVELTY]
+        default = self.bundle.thresholds[CONFIDENCE]
+        self.min_confidence = default if min_confidence is None else min_confidence
         path = self.bundle.check_file(folder, ONNX_FILE)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only: they come as exceptions as well
@@ -53,7 +57,7 @@ class Classifier:
                 "update onnxruntime, or train again"
             ) from error
 
-    def probabilities(self, images: Pixels) -> NDArray[np.float32]:
+    def outputs(self, images: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Answer for arrays.
 
         Args:
@@ -61,10 +65,11 @@ class Classifier:
                 makes them.
 
         Returns:
-            float32 ``(n, classes)``, each row adding up to 1.
+            Probabilities, float32 ``(n, classes)``, each row adding up to 1, and novelties, float32
+            ``(n,)``, 0 to 1.
         """
-        result: NDArray[np.float32] = self._session.run(["probabilities"], {"image": images})[0]
-        return result
+        probabilities, novelty = self._session.run(["probabilities", "novelty"], {"image": images})
+        return probabilities, novelty[:, 0]
 
     def answers(self, paths: Iterable[str | Path]) -> Iterator[Answer]:
         """Answer for files, in their order, a batch at a time; decoding goes on meanwhile.
@@ -80,18 +85,20 @@ class Classifier:
 
     def _answer_batch(self, loaded: Sequence[Loaded]) -> Iterator[Answer]:
         images = [image for _, image in loaded if not isinstance(image, ImageError)]
-        rows: Iterator[NDArray[np.float32]] = (
-            iter(self.probabilities(np.stack(images))) if images else iter(())
-        )
+        rows = zip(*self.outputs(np.stack(images)), strict=True) if images else iter(())
         for path, image in loaded:
             if isinstance(image, ImageError):
-                yield Answer(path, None, None, str(image))
+                yield no_answer(path, str(image))
             else:
-                row = next(rows)
-                by_class = {
-                    name: float(p) for name, p in zip(self.bundle.classes, row, strict=True)
-                }
-                yield Answer(path, self.bundle.classes[int(row.argmax())], by_class, None)
+                yield self._answer(path, *next(rows))
+
+    def _answer(self, path: str, probabilities: NDArray[np.float32], novelty: np.float32) -> Answer:
+        by_class = dict(zip(self.bundle.classes, map(float, probabilities), strict=True))
+        likeliest, confidence = max(by_class.items(), key=lambda item: item[1])
+        label = likeliest if confidence >= self.min_confidence else UNSURE
+        if novelty > self.strange:
+            label = NEITHER
+        return Answer(path, label, by_class, float(novelty), None)
 
     def _load_batch(self, paths: Sequence[str | Path]) -> list[Loaded]:
         return [(str(path), self._load(Path(path))) for path in paths]

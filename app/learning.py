@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +15,51 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from app.calibration import fit_temperature
+from app.bundle import STRANGE
+from app.calibration import fit_min_confidence, fit_temperature
 from app.clock import Clock
-from app.config import TrainConfig
+from app.config import Stage, TrainConfig
 from app.console import say
 from app.device import device_name, resolve_frozen_precision, resolve_precision
-from app.evaluation import probabilities_of, score
-from app.export import Parity, export_bundle, library_versions
+from app.evaluation import probabilities_of, reliability_bins, score
+from app.export import Parity, Trained, export_bundle, library_versions
 from app.files import SPLITS, Split
-from app.head import STRENGTHS, solve_head
+from app.findings import find, write_findings
+from app.head import STRENGTHS, Labelled, SolvedHead, solve_head
 from app.history import write_history
 from app.manifest import ManifestRow
 from app.model import build_classifier, copy_weights, open_layers
+from app.novelty import Descriptors, Novelty, fit_novelty, references
 from app.photos import Photo, Photos, class_names, photos_of
 from app.runs import Run
 from app.sources import Source, open_source
 from app.tables import write_rows
-from app.training import Float32s, Int32s, StageResult, logits_of, targets_of, train_stage
+from app.training import Float32s, Int32s, StageResult, outputs_of, targets_of, train_stage
 from app.views import View, looks
 from app.weights import RANDOM_WEIGHTS_WARNING, load_weights, set_weights, tensor_digest
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Calibrated probabilities ``(n, classes)`` of a split's photos, and the temperature."""
+    """What is said of the photos of validation and test, and what it was fitted with.
+
+    Attributes:
+        temperature: which the logits were divided by.
+        min_confidence: below it an answer is unsure.
+        strange: what strangers are told by.
+        probabilities: calibrated, ``(n, classes)`` of each split.
+        novelty: 0 to 1, ``(n,)`` of each split.
+    """
 
     temperature: float
+    min_confidence: float
+    strange: Novelty
     probabilities: dict[Split, NDArray[np.floating[Any]]]
+    novelty: dict[Split, NDArray[np.floating[Any]]]
+
+    def of(self, split: Split) -> Trained:
+        """Return what was said of a split."""
+        return Trained(self.probabilities[split], self.novelty[split])
 
 
 def learn(
@@ -54,7 +74,7 @@ def learn(
     with clock.phase("features"):
         source = open_source(config, model, digest, photos)
     with clock.phase("training"):
-        results = train_stages(config, model, source)
+        results = train_stages(config, model, source, partial(review, photos, classes, run))
         write_history((row for result in results for row in result.history), run.history)
         answers = calibrated_answers(config, source, divided_by=results[-1].temperature)
     with clock.phase("export"):
@@ -64,11 +84,9 @@ def learn(
         "classes": list(classes),
         "photos": {split: len(photos[split]) for split in SPLITS},
         "stages": [stage_values(result) for result in results],
-        **{
-            split: dataclasses.asdict(score(targets_of(photos[split]), probabilities))
-            for split, probabilities in answers.probabilities.items()
-        },
+        **{split: split_values(answers, split, targets_of(photos[split])) for split in SPLITS[1:]},
         "temperature": answers.temperature,
+        "min_confidence": answers.min_confidence,
         "parity": dataclasses.asdict(parity),
         "seconds": clock.total(),
         "device": device_name(),
@@ -112,15 +130,19 @@ def load_classifier(config: TrainConfig, num_classes: int) -> tuple[keras.Model,
     )
 
 
-def train_stages(config: TrainConfig, model: keras.Model, source: Source) -> list[StageResult]:
+# What the head was solved with, and descriptors of all photos → nothing; once a run.
+Review = Callable[[SolvedHead, Mapping[Split, Labelled], Mapping[Split, Descriptors]], None]
+
+
+def train_stages(
+    config: TrainConfig, model: keras.Model, source: Source, review: Review
+) -> list[StageResult]:
     """Train the stages one after the other; ``model`` ends with the best weights of the last."""
     results = []
     for stage in config.stage_plan():
         open_layers(model, stage)
         if not stage.opens:
-            train, validation = source.labelled("train"), source.labelled("validation")
-            strengths = STRENGTHS if config.head_strength is None else (config.head_strength,)
-            results.append(solve_head(model, stage, train, validation, strengths))
+            results.append(solve_and_review(config, stage, model, source, review))
             continue
         results.append(
             train_stage(
@@ -133,24 +155,95 @@ def train_stages(config: TrainConfig, model: keras.Model, source: Source) -> lis
     return results
 
 
+def solve_and_review(
+    config: TrainConfig, stage: Stage, model: keras.Model, source: Source, review: Review
+) -> StageResult:
+    """Solve the head, then look at all photos with what it was solved with."""
+    labelled, descriptors = {}, {}
+    for split in SPLITS:
+        photos = source.labelled(split)
+        descriptors[split] = seen = Descriptors(len(photos.targets))
+        labelled[split] = photos.watched(seen.watch)
+    strengths = STRENGTHS if config.head_strength is None else (config.head_strength,)
+    head = solve_head(model, stage, labelled["train"], labelled["validation"], strengths)
+    review(head, labelled, descriptors)
+    return head.result
+
+
+def review(
+    photos: Photos,
+    classes: Sequence[str],
+    run: Run,
+    head: SolvedHead,
+    labelled: Mapping[Split, Labelled],
+    descriptors: Mapping[Split, Descriptors],
+) -> None:
+    """List the photos that a person should look at, in ``audit.csv``; nothing else depends on it.
+
+    Test photos are among them: their labels may be wrong as well, and nothing is chosen by it.
+    """
+    coordinates = [head.train, head.validation, head.coordinates(labelled["test"])]
+    found = find(
+        [photo for split in SPLITS for photo in photos[split]],
+        classes,
+        np.concatenate(coordinates),
+        np.concatenate([descriptors[split].rows for split in SPLITS]),
+        head.solver,
+    )
+    write_findings(found, run.audit)
+    counts = Counter(finding.finding for finding in found)
+    say(
+        f"worth a look, in {run.audit}: {counts['label']} labels that may be wrong, "
+        f"{counts['stranger']} photos unlike all others"
+    )
+
+
 def calibrated_answers(config: TrainConfig, source: Source, divided_by: float = 1.0) -> Answers:
-    """Fit the temperature on validation, then answer for validation and, this once, for test."""
+    """Fit on validation what answers need, then answer for it and, this once, for test."""
     last = config.stage_plan()[-1]
-    model = source.part(last)
+    model = source.describing(last)
+    train = source.batches(last, "train")
+    train.keep(references(targets_of(train.photos)).tolist())
+    _, reference = outputs_of(model, train)
 
     logits: dict[Split, Float32s] = {}
+    looked: dict[Split, list[Float32s]] = {}
     targets: dict[Split, Int32s] = {}
     for split in SPLITS[1:]:
         views = looks(mirrored=config.mirror)
         batches = [source.batches(last, split, view=view) for view in views]
         # As the served model does it: see ``mirror`` in app.model.
-        logits[split] = np.mean([logits_of(model, look) for look in batches], axis=0)
+        outputs = [outputs_of(model, look) for look in batches]
+        logits[split] = np.mean([each for each, _ in outputs], axis=0)
+        looked[split] = [descriptors for _, descriptors in outputs]
         targets[split] = targets_of(batches[0].photos)
     temperature = fit_temperature(logits["validation"], targets["validation"], divided_by)
+    probabilities = {s: probabilities_of(logits[s] / temperature) for s in SPLITS[1:]}
+    strange = fit_novelty(reference, looked["validation"])
     return Answers(
         temperature,
-        {split: probabilities_of(logits[split] / temperature) for split in SPLITS[1:]},
+        fit_min_confidence(probabilities["validation"], targets["validation"]),
+        strange,
+        probabilities,
+        {split: strange.of(strange.distances(looked[split])) for split in SPLITS[1:]},
     )
+
+
+def split_values(answers: Answers, split: Split, targets: Int32s) -> dict[str, Any]:
+    """Return a split's part of ``metrics.json``."""
+    probabilities, novelty = answers.probabilities[split], answers.novelty[split]
+    given = (probabilities.max(axis=1) >= answers.min_confidence) & (novelty <= STRANGE)
+    wrong = probabilities.argmax(axis=1) != targets
+    return {
+        **dataclasses.asdict(score(targets, probabilities)),
+        "reliability": [dataclasses.asdict(b) for b in reliability_bins(targets, probabilities)],
+        "answers": {
+            "neither": float((novelty > STRANGE).mean()),
+            "unsure": float((~given & (novelty <= STRANGE)).mean()),
+            "given": float(given.mean()),
+            "given_wrong": float(wrong[given].mean()) if given.any() else None,
+        },
+    }
 
 
 def export(
@@ -168,6 +261,7 @@ def export(
         backbone=config.backbone,
         temperature=answers.temperature,
         mirror=config.mirror,
+        novelty=answers.strange,
     )
     copy_weights(model, served)
     return export_bundle(
@@ -176,8 +270,9 @@ def export(
         classes=classes,
         image_size=config.image_size,
         temperature=answers.temperature,
+        min_confidence=answers.min_confidence,
         photos=[View(photo, 0, config.seed) for photo in validation],
-        trained=answers.probabilities["validation"],
+        trained=answers.of("validation"),
     )
 
 
@@ -189,7 +284,7 @@ def stage_values(result: StageResult) -> dict[str, Any]:
 
 
 def write_predictions(answers: Answers, photos: Photos, classes: Sequence[str], path: Path) -> None:
-    """Write truth, answer and calibrated probabilities of every validation and test photo."""
+    """Write truth, likeliest class, probabilities and novelty of the photos that were asked for."""
     rows = (
         {
             "name": photo.name,
@@ -197,9 +292,12 @@ def write_predictions(answers: Answers, photos: Photos, classes: Sequence[str], 
             "label": classes[photo.target],
             "answer": classes[int(row.argmax())],
             **{f"p_{name}": f"{p:.6g}" for name, p in zip(classes, row, strict=True)},
+            "novelty": f"{novelty:.6g}",
         }
-        for split, probabilities in answers.probabilities.items()
-        for photo, row in zip(photos[split], probabilities, strict=True)
+        for split in SPLITS[1:]
+        for photo, row, novelty in zip(
+            photos[split], answers.probabilities[split], answers.novelty[split], strict=True
+        )
     )
-    columns = ["name", "split", "label", "answer", *(f"p_{name}" for name in classes)]
+    columns = ["name", "split", "label", "answer", *(f"p_{name}" for name in classes), "novelty"]
     write_rows(rows, columns, path)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.config import Backbone, Stage
+from app.novelty import Novelty
 from app.vgg import convolution_blocks
 
 # ImageNet's mean colour (blue, green, red), as subtracted when VGG was trained
@@ -28,6 +29,7 @@ MEAN_BGR = (103.939, 116.779, 123.68)
 ROOT_OFFSET = 1e-6
 TINY = 1e-12  # a photo that excites nothing at all has a length too
 HEAD = "dense"
+REFERENCE = "similarity"  # the dense layer that holds the photos novelty compares with
 FEATURES = "features"  # what the head sees
 LAST = "channels_last"  # whatever the user's ~/.keras/keras.json says
 
@@ -43,6 +45,7 @@ def build_classifier(
     precision: str = "float32",
     temperature: float = 1.0,
     mirror: bool = False,
+    novelty: Novelty | None = None,
 ) -> keras.Model:
     """Build the whole network, with random weights in the backbone and zeros in the head.
 
@@ -60,12 +63,14 @@ def build_classifier(
         precision: ``float32`` or ``bfloat16``, of the backbone's arithmetic; its variables and the
             head are float32 in both cases.
         temperature: the logits are divided by it (see ``app.calibration``).
-        mirror: look at the photo and at its mirror image, and average the logits, for twice the
+        mirror: look at the photo and at its mirror image, and average the answers, for twice the
             time. For the served model.
+        novelty: what strangers are told by. For the served model.
 
     Returns:
         A model from ``(batch, image_size, image_size, 3)`` RGB 0–255 (any dtype) to float32
-        calibrated logits ``(batch, num_classes)``.
+        calibrated logits ``(batch, num_classes)``; with ``novelty`` to a dictionary of ``logits``
+        and ``novelty`` ``(batch, 1)``, 0 to 1.
     """
     policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision]
     layers = keras.layers
@@ -79,7 +84,8 @@ def build_classifier(
         name="preprocessing",
         dtype="float32",
     )(_with_mirror_images(image) if mirror else image)
-    x = convolution_blocks(x, backbone, dtype=policy)
+    maps = convolution_blocks(x, backbone, dtype=policy)
+    x = maps
     x = layers.Reshape((-1, x.shape[-1]), name="places", dtype="float32")(x)
     x = layers.Dot(axes=1, name="second_order", dtype="float32")([x, x])
     x = layers.Flatten(name="pairs", dtype="float32")(x)
@@ -91,9 +97,14 @@ def build_classifier(
     x = layers.Dense(num_classes, kernel_initializer="zeros", name=HEAD, dtype="float32")(x)
     x = layers.Rescaling(1.0 / temperature, name="temperature", dtype="float32")(x)
     if mirror:
-        x = keras.ops.mean(keras.ops.reshape(x, (2, -1, num_classes)), axis=0)
-    model = keras.Model(image, x, name=f"{backbone}_classifier")
+        x = _mean_of_looks(x)
+    answer = x
+    if novelty is not None:
+        answer = {"logits": x, "novelty": _novelty_layers(maps, novelty, mirror=mirror)}
+    model = keras.Model(image, answer, name=f"{backbone}_classifier")
     _set_preprocessing(model)
+    if novelty is not None:
+        model.get_layer(REFERENCE).set_weights([novelty.reference.T])
     return model
 
 
@@ -105,6 +116,16 @@ def prefix(model: keras.Model, cuts: Sequence[str]) -> keras.Model:
 def suffix(model: keras.Model, cut: str) -> keras.Model:
     """Return the upper part: activations at ``cut`` → logits. Shares its weights with ``model``."""
     return keras.Model(model.get_layer(cut).output, model.output)
+
+
+def describing_part(model: keras.Model, cut: str | None) -> keras.Model:
+    """Return activations at ``cut``, or pixels where it is None → logits and descriptors.
+
+    Descriptors, float32 ``(n, 512)``, are what ``app.novelty`` compares.
+    """
+    start = model.input if cut is None else model.get_layer(cut).output
+    maps = model.get_layer(CUTS[0]).output
+    return keras.Model(start, [model.output, _descriptors(maps)])
 
 
 def feature_part(model: keras.Model) -> keras.Model:
@@ -141,8 +162,38 @@ def set_head(
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
-    """Copy all weights between two classifiers that differ in precision or temperature only."""
-    target.set_weights(source.get_weights())
+    """Copy all weights of a classifier into one that differs in what it is served with only."""
+    for layer in source.layers:
+        if layer.weights:
+            target.get_layer(layer.name).set_weights(layer.get_weights())
+
+
+def _descriptors(maps: keras.KerasTensor) -> keras.KerasTensor:
+    return keras.layers.GlobalMaxPooling2D(data_format=LAST, name="strongest", dtype="float32")(
+        maps
+    )
+
+
+def _novelty_layers(
+    maps: keras.KerasTensor, novelty: Novelty, *, mirror: bool
+) -> keras.KerasTensor:
+    """Write ``Novelty.distances`` and ``Novelty.of`` as layers."""
+    layers = keras.layers
+    x = layers.UnitNormalization(name="descriptor", dtype="float32")(_descriptors(maps))
+    count = len(novelty.reference)
+    x = layers.Dense(count, use_bias=False, trainable=False, name=REFERENCE, dtype="float32")(x)
+    x, _ = keras.ops.top_k(x, novelty.neighbours)
+    x = keras.ops.mean(x, axis=-1, keepdims=True)  # of the cosines
+    if mirror:
+        x = _mean_of_looks(x)
+    scale, offset = -1 / novelty.scale, (1 - novelty.threshold) / novelty.scale
+    x = layers.Rescaling(scale, offset=offset, name="beyond_threshold", dtype="float32")(x)
+    return layers.Activation("sigmoid", name="novelty", dtype="float32")(x)
+
+
+def _mean_of_looks(x: keras.KerasTensor) -> keras.KerasTensor:
+    """Average what was said of the images with what was said of their mirror images."""
+    return keras.ops.mean(keras.ops.reshape(x, (2, -1, x.shape[-1])), axis=0)
 
 
 def _with_mirror_images(images: keras.KerasTensor) -> keras.KerasTensor:

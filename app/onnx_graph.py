@@ -76,7 +76,9 @@ def to_onnx(
         if not isinstance(layer, keras.layers.InputLayer):
             inputs = layer.input if isinstance(layer.input, list) else [layer.input]
             write = _writer_of(layer)
-            places[id(layer.output)] = write(graph, layer, [places[id(x)] for x in inputs])
+            # Of several outputs the first one is used.
+            first = keras.tree.flatten(layer.output)[0]
+            places[id(first)] = write(graph, layer, [places[id(x)] for x in inputs])
     outputs = []
     for name, tensor in zip(names, model.outputs, strict=True):
         outputs.append(_output(graph, name, places[id(tensor)], tensor.shape))
@@ -224,6 +226,29 @@ def _unit_length(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
     return graph.node("Div", [*inputs, length], layer.name)
 
 
+def _strongest(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+    if layer.keepdims:
+        raise ExportError(f"expected {layer.name} without keepdims; received {layer.keepdims}")
+    return graph.node("ReduceMax", inputs, layer.name, axes=[2, 3], keepdims=0)
+
+
+def _top_k(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
+    count = graph.integers(f"{layer.name}/count", [layer.k])
+    outputs = [f"{layer.name}/values", f"{layer.name}/indices"]
+    node = helper.make_node("TopK", [*inputs, count], outputs, name=layer.name, axis=-1)
+    graph.nodes.append(node)
+    return outputs[0]
+
+
+def _sigmoid(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+    if layer.activation is not keras.activations.sigmoid:
+        raise ExportError(
+            f"expected the activation sigmoid; received {layer.activation.__name__} in "
+            f"{layer.name}; add it to app/onnx_graph.py"
+        )
+    return graph.node("Sigmoid", inputs, f"{layer.name}/sigmoid")
+
+
 def _concatenate(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
     if layer.axis != 0:
         raise ExportError(f"expected {layer.name} to join batches; received axis {layer.axis}")
@@ -253,10 +278,10 @@ def _mean(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
 
 
 def _dense(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
-    kernel, bias = layer.get_weights()
-    weights = graph.constant(f"{layer.name}/kernel", kernel)
-    biases = graph.constant(f"{layer.name}/bias", bias)
-    return _activation(graph, layer, graph.node("Gemm", [*inputs, weights, biases], layer.name))
+    kernel, *bias = layer.get_weights()
+    weights = [graph.constant(f"{layer.name}/kernel", kernel)]
+    weights += [graph.constant(f"{layer.name}/bias", values) for values in bias]
+    return _activation(graph, layer, graph.node("Gemm", [*inputs, *weights], layer.name))
 
 
 def _rescaling(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
@@ -284,4 +309,7 @@ _WRITERS: dict[str, _Writer] = {
     "Flip": _mirror,
     "Reshape": _reshape,
     "Mean": _mean,
+    "GlobalMaxPooling2D": _strongest,
+    "TopK": _top_k,
+    "Activation": _sigmoid,
 }

@@ -30,6 +30,11 @@ class Run:
         return self.folder / "manifest.csv"
 
     @property
+    def audit(self) -> Path:
+        """Photos that a person should look at (``app.findings``)."""
+        return self.folder / "audit.csv"
+
+    @property
     def history(self) -> Path:
         """A row an epoch (``app.history.HistoryRow``)."""
         return self.folder / "history.csv"

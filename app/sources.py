@@ -35,7 +35,7 @@ from app.errors import LostRows, UsageError
 from app.files import SPLITS, Split
 from app.frozen import Batched, frozen_prefix
 from app.head import BATCH, Labelled
-from app.model import prefix, row_bytes, suffix
+from app.model import describing_part, prefix, row_bytes, suffix
 from app.photos import Photos
 from app.quantised import QuantisedPrefix, quantised_prefix
 from app.stores import FEATURES_FOLDER, Quota, space
@@ -59,6 +59,9 @@ class Source(Protocol):
 
     def part(self, stage: Stage) -> keras.Model:
         """Return the part of the network that the stage's batches go into, up to the logits."""
+
+    def describing(self, stage: Stage) -> keras.Model:
+        """Return the same part with descriptors as its second output (``app.novelty``)."""
 
     def batches(
         self, stage: Stage, split: Split, *, shuffle: bool = False, view: int = 0
@@ -188,6 +191,10 @@ class CachedSource:
     def part(self, stage: Stage) -> keras.Model:
         """Return the network above the stage's cut."""
         return suffix(self.model, stage.cut)
+
+    def describing(self, stage: Stage) -> keras.Model:
+        """Return the same with descriptors."""
+        return describing_part(self.model, stage.cut)
 
     def batches(
         self, stage: Stage, split: Split, *, shuffle: bool = False, view: int = 0
@@ -341,6 +348,10 @@ class FreshSource:
     def part(self, stage: Stage) -> keras.Model:
         """Return the whole network."""
         return self.model
+
+    def describing(self, stage: Stage) -> keras.Model:
+        """Return the same with descriptors."""
+        return describing_part(self.model, None)
 
     def batches(
         self, stage: Stage, split: Split, *, shuffle: bool = False, view: int = 0

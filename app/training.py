@@ -127,6 +127,11 @@ class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
         self.batch_size = batch_size
         self._waiting = {}
 
+    def keep(self, numbers: Sequence[int]) -> None:
+        """Go through some of the photos only, from the first epoch."""
+        self.photos = [self.photos[number] for number in numbers]
+        self.begin_epoch(0)
+
     def _view_of(self, number: int) -> int:
         if not self.shuffle:
             return self.view
@@ -229,15 +234,24 @@ def _fit(
     return log.rows
 
 
-def logits_of(model: keras.Model, batches: ViewBatches) -> Float32s:
-    """Return the logits ``(n, classes)`` for the photos of ``batches``, in their order."""
+def outputs_of(model: keras.Model, batches: ViewBatches) -> list[Float32s]:
+    """Return each output ``(n, ...)`` for the photos of ``batches``, in their order."""
 
-    def attempt(batch: int) -> Float32s:
+    def attempt(batch: int) -> list[Float32s]:
         batches.begin_again(batch)
-        parts = [model.predict_on_batch(batches[number][0]) for number in range(len(batches))]
-        return np.concatenate(parts).astype(np.float32)
+        parts = [
+            keras.tree.flatten(model.predict_on_batch(batches[number][0]))
+            for number in range(len(batches))
+        ]
+        return [np.concatenate(rows).astype(np.float32) for rows in zip(*parts, strict=True)]
 
     return halving(attempt, batches.batch_size, "answers")
+
+
+def logits_of(model: keras.Model, batches: ViewBatches) -> Float32s:
+    """Return the logits ``(n, classes)`` of a model that has no other output."""
+    (logits,) = outputs_of(model, batches)
+    return logits
 
 
 def targets_of(photos: Sequence[Photo]) -> Int32s:

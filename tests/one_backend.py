@@ -83,7 +83,7 @@ def answer(folder: Path, backend: str) -> int:
     images = np.load(folder / "images.npy")
     answers = {
         str(path.parent): keras.saving.load_model(path, compile=False)
-        .predict_on_batch(images)
+        .predict_on_batch(images)["logits"]
         .tolist()
         for path in sorted(folder.glob("*/*/bundle/classifier.keras"))
     }

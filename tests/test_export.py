@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -11,10 +12,11 @@ from PIL import Image
 from app.bundle import Bundle, file_sha256
 from app.errors import BundleError, ExportError
 from app.evaluation import probabilities_of
-from app.export import check_parity, export_bundle
+from app.export import Trained, check_parity, export_bundle
 from app.frozen import frozen_prefix
 from app.inference import Classifier
 from app.model import CUTS, build_classifier, prefix
+from app.novelty import Novelty, unit_length
 from app.onnx_graph import to_onnx
 from app.views import View, load_views
 
@@ -24,8 +26,10 @@ SIZE = 32
 @pytest.fixture(scope="module")
 def model() -> keras.Model:
     keras.utils.set_random_seed(0)
-    model = build_classifier(3, image_size=SIZE, temperature=1.7)
     generator = np.random.default_rng(0)
+    reference = unit_length(np.maximum(generator.normal(size=(20, 512)), 0))
+    novelty = Novelty(reference, neighbours=3, threshold=0.45, scale=0.05)
+    model = build_classifier(3, image_size=SIZE, temperature=1.7, novelty=novelty)
     model.get_layer("dense").set_weights(
         [generator.normal(size=(512 * 512, 3)), generator.normal(size=3)]
     )
@@ -45,8 +49,9 @@ def views(tmp_path_factory) -> list[View]:
 
 
 @pytest.fixture(scope="module")
-def trained(model, views) -> np.ndarray:
-    return probabilities_of(model.predict(load_views(views, SIZE), verbose=0))
+def trained(model, views) -> Trained:
+    outputs = model.predict(load_views(views, SIZE), verbose=0)
+    return Trained(probabilities_of(outputs["logits"]), outputs["novelty"][:, 0])
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +63,7 @@ def bundle(model, views, trained, tmp_path_factory):
         classes=["bee", "cat", "dog"],
         image_size=SIZE,
         temperature=1.7,
+        min_confidence=0.6,
         photos=views,
         trained=trained,
     )
@@ -74,6 +80,7 @@ def test_the_bundle_describes_itself(bundle):
     about = Bundle.read(bundle)
     assert about.classes == ("bee", "cat", "dog")
     assert (about.image_size, about.temperature) == (SIZE, 1.7)
+    assert about.thresholds == {"novelty": 0.5, "confidence": 0.6}
     assert {"python", "keras", "onnxruntime"} <= set(about.versions)
     session = onnxruntime.InferenceSession(bundle / "model.onnx")
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == list(about.classes)
@@ -82,14 +89,19 @@ def test_the_bundle_describes_itself(bundle):
 def test_array_batch_keras_and_onnx_agree(bundle, views, trained):
     classifier = Classifier(bundle)
     images = load_views(views, SIZE)
-    batch = classifier.probabilities(images)
-    alone = np.concatenate([classifier.probabilities(image[None]) for image in images])
-    saved = keras.models.load_model(bundle / "classifier.keras")
-    np.testing.assert_allclose(alone, batch, atol=1e-5)
-    np.testing.assert_allclose(batch, trained, atol=1e-5)
-    np.testing.assert_allclose(probabilities_of(saved.predict(images, verbose=0)), batch, atol=1e-5)
-    files = [a.probabilities for a in classifier.answers(v.photo.path for v in views)]
-    np.testing.assert_allclose([list(p.values()) for p in files], batch, atol=1e-5)
+    batch, novelty = classifier.outputs(images)
+    assert np.ptp(novelty) > 0.01
+    saved = keras.models.load_model(bundle / "classifier.keras").predict(images, verbose=0)
+    alone = [np.concatenate(x) for x in zip(*(classifier.outputs(i[None]) for i in images))]  # noqa: B905
+    files = list(classifier.answers(v.photo.path for v in views))
+    for probabilities, strange in (
+        alone,
+        (trained.probabilities, trained.novelty),
+        (probabilities_of(saved["logits"]), saved["novelty"][:, 0]),
+        ([list(a.probabilities.values()) for a in files], [a.novelty for a in files]),
+    ):
+        np.testing.assert_allclose(probabilities, batch, atol=1e-5)
+        np.testing.assert_allclose(strange, novelty, atol=1e-4)
 
 
 @pytest.mark.parametrize("cut", CUTS)
@@ -141,6 +153,7 @@ def test_a_disagreeing_bundle_is_not_written(model, views, trained, tmp_path, mo
             classes=["bee", "cat", "dog"],
             image_size=SIZE,
             temperature=1.7,
+            min_confidence=0.6,
             photos=views,
             trained=trained,
         )
@@ -148,10 +161,27 @@ def test_a_disagreeing_bundle_is_not_written(model, views, trained, tmp_path, mo
 
 
 def test_a_bundle_that_differs_from_training_is_refused(bundle, views, trained):
-    with pytest.raises(ExportError, match="say what training said"):
-        check_parity(bundle, views, np.roll(trained, 1, axis=1))
-    with pytest.raises(ExportError, match="say what training said"):
-        check_parity(bundle, views, trained * np.nan)
+    rolled = np.roll(trained.probabilities, 1, axis=1)
+    for other in (
+        replace(trained, probabilities=rolled),
+        replace(trained, probabilities=rolled * np.nan),
+        replace(trained, novelty=trained.novelty + 0.1),
+        replace(trained, novelty=trained.novelty * np.nan),
+    ):
+        with pytest.raises(ExportError, match="say what training said"):
+            check_parity(bundle, views, other)
+
+
+def test_files_that_differ_in_novelty_alone_are_refused(bundle, views, trained, monkeypatch):
+    outputs = Classifier.outputs
+
+    def moved(self, images):
+        probabilities, novelty = outputs(self, images)
+        return probabilities, novelty + np.float32(0.02)
+
+    monkeypatch.setattr(Classifier, "outputs", moved)
+    with pytest.raises(ExportError, match=r"to agree on 9 photos .* 0 other labels"):
+        check_parity(bundle, views, trained)
 
 
 def test_an_unknown_layer_is_an_error_not_a_guess():
@@ -164,6 +194,8 @@ def test_an_unknown_layer_is_an_error_not_a_guess():
         (keras.layers.Conv2D(2, 3, padding="same", strides=2), "stride"),
         (keras.layers.Conv2D(2, 3, padding="same", dilation_rate=2), "dilation"),
         (keras.layers.MaxPooling2D(2, padding="same"), "padding valid"),
+        (keras.layers.GlobalMaxPooling2D(keepdims=True), "without keepdims"),
+        (keras.layers.Activation("tanh"), "received tanh"),
     ):
         with pytest.raises(ExportError, match=words):
             to_onnx(keras.Model(image, layer(image)), ["x"])

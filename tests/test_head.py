@@ -44,7 +44,8 @@ def model_of(classes: int) -> keras.Model:
 def solved(request):
     model = model_of(request.param)
     train, validation = labelled(120, request.param, 0), labelled(90, request.param, 1)
-    return model, train, validation, solve_head(model, STAGES["head"], train, validation)
+    head = solve_head(model, STAGES["head"], train, validation)
+    return model, train, validation, head.result
 
 
 def test_the_model_holds_the_solution_that_validates_best(solved):
@@ -84,7 +85,7 @@ def test_the_search_ends_when_validation_no_longer_follows():
     train, validation = labelled(60, 2, 0), labelled(60, 2, 1)
     shuffled = Labelled(train.maps, np.random.default_rng(0).permutation(train.targets))
     model = model_of(2)
-    result = solve_head(model, STAGES["head"], shuffled, validation)
+    result = solve_head(model, STAGES["head"], shuffled, validation).result
     assert result.epochs == result.kept_epoch + STAGES["head"].patience < len(STRENGTHS)
 
 
@@ -100,9 +101,9 @@ def test_nothing_but_the_dense_layer_changes():
 def test_a_given_strength_is_the_only_one_tried():
     model = model_of(2)
     train, validation = labelled(60, 2, 0), labelled(40, 2, 1)
-    result = solve_head(model, STAGES["head"], train, validation, (0.05,))
+    result = solve_head(model, STAGES["head"], train, validation, (0.05,)).result
     assert (result.epochs, result.kept_epoch) == (1, 1)
-    weak = solve_head(model, STAGES["head"], train, validation, (500.0,))
+    weak = solve_head(model, STAGES["head"], train, validation, (500.0,)).result
     assert weak.history[0].loss < 0.8 * result.history[0].loss  # it follows the photos more freely
 
 
@@ -119,4 +120,15 @@ def test_more_photos_than_landmarks_are_all_learned_from(monkeypatch):
     counted = Labelled(walk, train.targets)
     few = solve_head(model_of(2), STAGES["head"], counted, validation)
     assert sorted(asked) == list(range(120))
-    assert few.validation.accuracy > 0.7
+    assert few.result.validation.accuracy > 0.7
+
+
+def test_other_photos_get_coordinates_in_which_the_head_answers():
+    """Those of the training photos are the same again."""
+    train, validation = labelled(120, 2, 0), labelled(90, 2, 1)
+    head = solve_head(model_of(2), STAGES["head"], train, validation)
+    np.testing.assert_allclose(head.coordinates(train), head.train, atol=1e-3)
+    others = labelled(90, 2, 5)
+    solver = head.solver.fit(head.train, train.targets)
+    accuracy = solver.score(head.coordinates(others), others.targets)
+    assert accuracy == pytest.approx(head.result.validation.accuracy, abs=0.15)

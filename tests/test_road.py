@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -126,6 +127,7 @@ def files_of(folder: Path) -> list[str]:
 def test_a_run_is_a_folder(trained):
     """Contract 2."""
     assert {path.name for path in trained.folder.iterdir()} == {
+        "audit.csv",
         "bundle",
         "config.json",
         "history.csv",
@@ -160,10 +162,17 @@ def test_metrics_hold_what_they_promise(trained):
             "accuracy",
             "accuracy_interval_95",
             "log_loss",
+            "brier",
             "ece",
+            "ece_bias",
             "roc_auc",
             "confusion",
+            "reliability",
+            "answers",
         }
+        assert sum(b["count"] for b in metrics[split]["reliability"]) == metrics[split]["n"]
+        answers = metrics[split]["answers"]
+        assert answers["neither"] + answers["unsure"] + answers["given"] == pytest.approx(1)
     assert set(metrics["seconds"]) == {"audit", "features", "training", "export", "total"}
     assert metrics["seconds"]["total"] >= sum(
         metrics["seconds"][name] for name in ("audit", "features", "training", "export")
@@ -224,7 +233,8 @@ def test_all_roads_to_an_answer_agree(trained, photos, ask):
     """One decoder, one network: alone, in a batch, as files, through Keras, and in the run."""
     code, out = ask("--json", *files_of(photos))
     assert code == 1  # one of them is broken
-    batch = {Path(a["path"]).name: a["probabilities"] for a in map(json.loads, out.splitlines())}
+    answers = {Path(a["path"]).name: a for a in map(json.loads, out.splitlines())}
+    batch = {name: answer["probabilities"] for name, answer in answers.items()}
     model = keras.models.load_model(trained.bundle / "classifier.keras")
     with trained.predictions.open(newline="") as file:
         in_run = {Path(row["name"]).name: row for row in csv.DictReader(file)}
@@ -232,12 +242,15 @@ def test_all_roads_to_an_answer_agree(trained, photos, ask):
         path = photos / name.split(".")[0] / name
         (alone,) = map(json.loads, ask("--json", str(path))[1].splitlines())
         image = load_image(path, 32)
-        by_keras = probabilities_of(model.predict(image[None], verbose=0))[0]
+        outputs = model.predict(image[None], verbose=0)
+        by_keras = probabilities_of(outputs["logits"])[0]
         for other in ([alone["probabilities"][c] for c in ("cat", "dog")], by_keras):
             np.testing.assert_allclose(list(batch[name].values()), other, atol=1e-3)
         # Training saw float16 activations, whose rounding a weakly regularised head blows up.
         trained_on = [float(in_run[name][f"p_{c}"]) for c in ("cat", "dog")]
         np.testing.assert_allclose(list(batch[name].values()), trained_on, atol=1e-2)
+        strange = [alone["novelty"], outputs["novelty"].item(), float(in_run[name]["novelty"])]
+        np.testing.assert_allclose(strange, answers[name]["novelty"], atol=2e-2)
 
 
 def test_a_second_run_computes_no_features_again(second):
@@ -308,17 +321,36 @@ def test_cache_off_walks_the_same_road(photos, tmp_path):
 
 def test_json_has_one_object_a_line_in_the_order_asked(photos, ask):
     names = files_of(photos)[::-1]
-    code, out = ask("--json", *names)
+    code, out = ask("--json", "--min-confidence", "0", *names)
     answers = [json.loads(line) for line in out.splitlines()]
     assert [answer["path"] for answer in answers] == names
     for answer in answers:
-        assert list(answer) == ["path", "label", "probabilities", "error"]
+        assert list(answer) == ["path", "label", "probabilities", "novelty", "error"]
         if answer["error"] is None:
-            assert answer["label"] == max(answer["probabilities"], key=answer["probabilities"].get)
+            likeliest = max(answer["probabilities"], key=answer["probabilities"].get)
+            assert answer["label"] == ("neither" if answer["novelty"] > 0.5 else likeliest)
             assert sum(answer["probabilities"].values()) == pytest.approx(1)
         else:
-            assert answer["label"] is answer["probabilities"] is None
+            assert answer["label"] is answer["probabilities"] is answer["novelty"] is None
     assert code == 1
+
+
+def test_below_the_wanted_confidence_it_is_unsure(photos, ask):
+    """All three forms say so, and which class it would have been."""
+    name = str(photos / "cat" / "cat.1.jpg")
+    answers = {p: json.loads(ask("--json", "--min-confidence", p, name)[1]) for p in ("0", "1")}
+    assert answers["0"]["probabilities"] == answers["1"]["probabilities"]
+    assert max(answers["1"]["probabilities"].values()) < 1
+    assert answers["0"]["novelty"] <= 0.5, "another photo is needed for this test"
+    assert answers["1"]["label"] == "unsure" != answers["0"]["label"]
+    table = ask("--min-confidence", "1", name)[1]
+    assert re.search(r"  unsure +(cat|dog) \d", table)
+    assert ask("--csv", "--min-confidence", "1", name)[1].splitlines()[1].split(",")[1] == "unsure"
+
+
+@pytest.mark.parametrize("given", ["-0.1", "1.5", "nan", "much"])
+def test_a_confidence_that_is_no_probability_is_refused(ask, given):
+    assert ask(f"--min-confidence={given}", "x.jpg")[0] == 2
 
 
 def test_folder_pattern_and_stdin_give_the_same_answers(photos, ask, monkeypatch):
@@ -391,7 +423,7 @@ def test_a_missing_file_is_reported_and_the_others_answered(ask, photos, missing
     first, second = map(json.loads, out.splitlines())
     assert code == 1
     assert "No such file" in first["error"]
-    assert second["label"] in ("cat", "dog")
+    assert second["label"] in ("cat", "dog", "neither", "unsure")
 
 
 def test_the_table_is_for_people(ask, photos):

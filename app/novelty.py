@@ -1,0 +1,133 @@
+"""How unlike the training photos something is: the distance to the most similar of them.
+
+A photo is described by the largest activation of each of block5's 512 channels, brought to unit
+length; its distance is 1 less the mean cosine to the ten most similar photos of reference. Source:
+Sun et al. 2022, "Out-of-Distribution Detection with Deep Nearest Neighbors". Maxima told other
+things, and dogs from cats where only cats were known, apart better than averages, square roots or
+both side by side (docs/experiments.md).
+
+The same distance, each photo against all others, finds the strangers among the user's own photos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from app.basis import choose_landmarks
+
+Float32s = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
+
+NEIGHBOURS = 10  # 1, 5 and 30 did about as well
+REFUSED = 0.02  # share of the validation photos that lie beyond the threshold
+MEDIAN_NOVELTY = 0.05  # what the photo in the middle of validation gets
+NARROWEST = 1e-3  # of the scale: where all photos are alike, rounding must not decide
+ROWS = 1024  # photos compared at once
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """What a classifier needs to tell strangers.
+
+    Attributes:
+        reference: float32 ``(n, channels)``, descriptors of training photos at unit length.
+        neighbours: how many of them are looked at.
+        threshold: the distance that gives 0.5.
+        scale: how much more distance moves the logit of the answer by 1.
+    """
+
+    reference: Float32s
+    neighbours: int
+    threshold: float
+    scale: float
+
+    def of(self, distances: Floats) -> Floats:
+        """Return novelties ``(n,)``, 0 to 1, of distances: above 0.5 it is a stranger."""
+        result: Floats = expit((np.asarray(distances, np.float64) - self.threshold) / self.scale)
+        return result
+
+    def distances(self, looks: Sequence[Float32s]) -> Floats:
+        """Return the distances ``(n,)`` of photos, the mean over some looks at each of them.
+
+        Args:
+            looks: for each look descriptors ``(n, channels)``, of any length.
+        """
+        means = [
+            np.concatenate([top.mean(axis=1) for top in self._similarities(descriptors)])
+            for descriptors in looks
+        ]
+        result: Floats = 1 - np.mean(means, axis=0)
+        return result
+
+    def _similarities(self, descriptors: Float32s) -> Iterator[Float32s]:
+        return similarities(unit_length(descriptors), self.reference, self.neighbours)
+
+
+def fit_novelty(train: Float32s, validation: Sequence[Float32s]) -> Novelty:
+    """Return the novelty by which 2 % of the validation photos are refused.
+
+    Args:
+        train: descriptors ``(n, channels)`` of the photos of reference (``references``).
+        validation: for each look at them the descriptors of photos that are none of those.
+    """
+    reference = unit_length(train)
+    unscaled = Novelty(reference, min(NEIGHBOURS, len(reference)), threshold=0.0, scale=1.0)
+    median, threshold = np.quantile(unscaled.distances(validation), [0.5, 1 - REFUSED])
+    scale = (threshold - median) / np.log((1 - MEDIAN_NOVELTY) / MEDIAN_NOVELTY)
+    return Novelty(reference, unscaled.neighbours, float(threshold), max(float(scale), NARROWEST))
+
+
+def references(targets: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Return the numbers of the training photos to compare with: all, or 2,048 evenly chosen."""
+    return choose_landmarks(targets)
+
+
+def distances_to_others(descriptors: Float32s) -> Floats:
+    """Return how unlike all others each photo is, ``(n,)``, from descriptors ``(n, channels)``."""
+    rows = unit_length(descriptors)
+    # The most similar one is the photo itself.
+    parts = similarities(rows, rows, min(NEIGHBOURS + 1, len(rows)))
+    return 1 - np.concatenate([top[:, 1:].mean(axis=1) for top in parts])
+
+
+def similarities(rows: Float32s, others: Float32s, count: int) -> Iterator[Float32s]:
+    """Yield the ``count`` largest cosines of each row with the others, falling, in batches."""
+    for start in range(0, len(rows), ROWS):
+        cosines = rows[start : start + ROWS] @ others.T
+        top = np.partition(cosines, -count, axis=1)[:, -count:]
+        yield np.sort(top, axis=1)[:, ::-1]
+
+
+def unit_length(rows: Float32s) -> Float32s:
+    """Bring rows to length 1; those of zeros stay."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    result: Float32s = (rows / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    return result
+
+
+class Descriptors:
+    """Describes photos from their maps of block5 as these go by on their way elsewhere.
+
+    Attributes:
+        rows: float32 ``(n, channels)``, by the photos' numbers; None before the first.
+    """
+
+    def __init__(self, photos: int) -> None:
+        self._photos = photos
+        self.rows: Float32s | None = None
+
+    def watch(self, numbers: Sequence[int], maps: Iterator[Float32s]) -> Iterator[Float32s]:
+        """Yield ``maps`` ``(≤ batch, height, width, channels)`` of the photos ``numbers``."""
+        done = 0
+        for batch in maps:
+            if self.rows is None:
+                self.rows = np.zeros((self._photos, batch.shape[-1]), np.float32)
+            self.rows[list(numbers[done : done + len(batch)])] = batch.max(axis=(1, 2))
+            done += len(batch)
+            yield batch
