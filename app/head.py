@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import keras
 import numpy as np
@@ -30,6 +31,7 @@ from app.training import Float32s, StageResult
 # have a mean square length of 1. On 2,000 photos 10 to 100 did equally well (docs/experiments.md).
 STRENGTHS = tuple(10.0 ** (half / 2) for half in range(-2, 8))
 BATCH = 64  # photos at once; each has 262,144 features
+PROJECTED = 256  # photos at once onto the basis, whose landmarks are read each time: half the time
 TOLERANCE, ITERATIONS = 1e-5, 1000  # of L-BFGS
 
 
@@ -165,10 +167,11 @@ def _coordinates(
     if landmarks is not None:
         result[landmarks] = basis.own
         left = np.setdiff1d(left, landmarks)
-    done = 0
-    for batch in walk(left.tolist()):
-        result[left[done : done + len(batch)]] = basis.coordinates(batch)
-        done += len(batch)
+    done, batches = 0, walk(left.tolist())
+    while together := list(islice(batches, PROJECTED // BATCH)):
+        rows = np.concatenate(together)
+        result[left[done : done + len(rows)]] = basis.coordinates(rows)
+        done += len(rows)
     return result
 
 
