@@ -25,7 +25,8 @@ from PIL.Image import Transpose
 
 from app import reading
 from app.errors import ImageError
-from app.images import FORMATS, MAX_PIXELS, SUFFIXES, decode, load_image, read_image, resize
+from app.images import FORMATS, SUFFIXES, decode, load_image, read_image, resize
+from app.limits import MAX_PIXELS
 
 ROOT = Path(__file__).parents[1]
 # How to turn an upright picture so that its EXIF orientation turns it back.
