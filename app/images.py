@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from app.errors import ImageError
+from app.libtiff import silence as silence_libtiff
 from app.limits import CountedFile, check_cost
 from app.reading import read_bytes
 
@@ -43,6 +45,7 @@ STRIP = 1_000_000  # pixels converted at a time: the whole beside its copies wou
 Image.MAX_IMAGE_PIXELS = None
 # Oddities that a decoder remarks on (broken EXIF, say) are no concern of the person who waits.
 warnings.filterwarnings("ignore", module=r"PIL\..*")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors go to stderr
 
 
 def read_image(source: Path | bytes) -> Pixels:
@@ -74,6 +77,8 @@ def decode(data: bytes) -> tuple[Pixels, str]:
     try:
         if data[4:8] == b"ftyp":
             _register_heif()
+        elif data[:2] in (b"II", b"MM"):
+            silence_libtiff()
         with Image.open(CountedFile(data), formats=FORMATS) as image:
             check_cost(image, data)
             # MPO is what phones save: a JPEG with a second picture behind it.
