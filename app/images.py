@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from app.errors import ImageError
 from app.libtiff import silence as silence_libtiff
-from app.limits import CountedFile, check_cost
+from app.limits import MAX_PIXELS, CountedFile, check_cost, too_many_pixels
 from app.reading import read_bytes
 
 Pixels = NDArray[np.uint8]
@@ -41,8 +41,8 @@ SUFFIXES = {
 VERSION = 1  # part of the cache's key: raise it when a file's decoded or resized pixels change
 STRIP = 1_000_000  # pixels converted at a time: the whole beside its copies would not fit 512 MiB
 
-# Size is checked in app.limits, before decoding, with a message instead of a warning on stderr.
-Image.MAX_IMAGE_PIXELS = None
+# Pillow asks before it makes a canvas; app.limits asks again, more strictly, before decoding.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 # Oddities that a decoder remarks on (broken EXIF, say) are no concern of the person who waits.
 warnings.filterwarnings("ignore", module=r"PIL\..*")
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors go to stderr
@@ -90,6 +90,8 @@ def decode(data: bytes) -> tuple[Pixels, str]:
         raise ImageError(f"not a photo: {_what_it_is(data)}") from None
     except ImageError:
         raise
+    except Image.DecompressionBombError as error:
+        raise too_many_pixels(str(error)) from None
     # Decoders of foreign bytes raise nearly anything: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         raise ImageError(f"damaged: {str(error).strip() or type(error).__name__}") from error
@@ -130,7 +132,7 @@ def _to_rgb(image: Image.Image) -> Pixels:
             rgba = strip.convert("RGBA")
             strip = Image.new("RGBA", rgba.size, "white")
             strip.alpha_composite(rgba)
-        pixels[top : top + strip.height] = strip.convert("RGB")
+        pixels[top : top + strip.height] = np.asarray(strip.convert("RGB"))
     return pixels
 
 

@@ -40,7 +40,7 @@ class Classifier:
 
     def __init__(self, folder: Path) -> None:
         self.bundle = Bundle.read(folder)
-        path = self.bundle.check_file(folder, ONNX_FILE)
+        path = self._path = self.bundle.check_file(folder, ONNX_FILE)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only: they come as exceptions as well
         try:
@@ -62,9 +62,24 @@ class Classifier:
 
         Returns:
             float32 ``(n, classes)``, each row adding up to 1.
+
+        Raises:
+            BundleError: when the model is not one that this project exports.
         """
-        result: NDArray[np.float32] = self._session.run(["probabilities"], {"image": images})[0]
+        expected = (len(images), len(self.bundle.classes))
+        try:
+            result: NDArray[np.float32] = self._session.run(["probabilities"], {"image": images})[0]
+        except Exception as error:  # ONNX Runtime's exceptions have no common class but this
+            raise self._useless(str(error)) from error
+        if result.shape != expected or not np.isfinite(result).all():
+            raise self._useless(f"numbers of shape {result.shape}, or none")
         return result
+
+    def _useless(self, received: str) -> BundleError:
+        return BundleError(
+            f"expected {self._path} to take photos and give probabilities of "
+            f"{len(self.bundle.classes)} classes; received {received}; train again"
+        )
 
     def answers(self, paths: Iterable[str | Path]) -> Iterator[Answer]:
         """Answer for files, in their order, a batch at a time; decoding goes on meanwhile.

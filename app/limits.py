@@ -71,10 +71,16 @@ def check_cost(image: Image.Image, data: bytes) -> None:
         most = MAX_SLOW_PIXELS
     width, height = image.size
     if width * height > most:
-        raise ImageError(
-            f"the header announces {width}×{height} pixels, more than the "
-            f"{most / 1e6:.0f} million that are read of such a file; make it smaller"
-        )
+        raise too_many_pixels(f"{width * height}", most)
+
+
+def too_many_pixels(text: str, most: int = MAX_PIXELS) -> ImageError:
+    """Return the error for a header that announces as many pixels as the first number in a text."""
+    announced = int(re.findall(r"\d+", text)[0])
+    return ImageError(
+        f"the header announces {announced / 1e6:,.1f} million pixels, more than the "
+        f"{most / 1e6:.0f} million that are read of such a file; make it smaller"
+    )
 
 
 def _count_scans(data: bytes) -> int:

@@ -87,7 +87,8 @@ def test_a_mistake_of_ours_keeps_its_traceback(capsys):
 def bundle(tmp_path_factory) -> Path:
     """A bundle's description, enough for answers about files that are not there."""
     folder = tmp_path_factory.mktemp("bundle")
-    Bundle(FORMAT_VERSION, ("cat", "dog"), 32, 1.0, {}, {}, {}).write(folder)
+    digests = {"model.onnx": "0" * 64}
+    Bundle(FORMAT_VERSION, ("cat", "dog"), 32, 1.0, {}, digests, {}).write(folder)
     return folder
 
 
