@@ -17,7 +17,9 @@ from app.bundle import Bundle
 from app.cli import run
 from app.errors import UsageError
 from app.paths import exists, is_folder
+from app.printable import printable
 from app.runs import Run, newest_complete_run
+from app.tables import text_cell
 
 EPILOG = """\
 examples:
@@ -142,7 +144,7 @@ class Output:
     def __init__(self, form: str, classes: Sequence[str], paths: Sequence[str]) -> None:
         self.classes = classes
         self.width = min(WIDEST, max(len(printable(path)) for path in paths))
-        self.label_width = max(len(name) for name in (*classes, NO_ANSWER))
+        self.label_width = max(len(printable(name)) for name in (*classes, NO_ANSWER))
         self.write = {"json": self._json, "csv": self._csv, "table": self._table}[form]
         # Names that are not UTF-8, and the consoles that are not, must not end in a traceback.
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -162,20 +164,16 @@ class Output:
     def _csv(self, answer: Answer) -> None:
         values = answer.probabilities or {}
         cells = [f"{values[name]:.6g}" if values else "" for name in self.classes]
-        self.csv.writerow([answer.path, answer.label or "", *cells, answer.error or ""])
+        path, label, error = map(text_cell, (answer.path, answer.label or "", answer.error or ""))
+        self.csv.writerow([path, label, *cells, error])
 
     def _table(self, answer: Answer) -> None:
         name = printable(answer.path).ljust(self.width)
-        label = (answer.label or NO_ANSWER).ljust(self.label_width)
+        label = printable(answer.label or NO_ANSWER).ljust(self.label_width)
         if answer.label is None or answer.probabilities is None:
-            print(f"{name}  {label}  {answer.error}")
+            print(f"{name}  {label}  {printable(answer.error or '')}")
         else:
             print(f"{name}  {label}  {answer.probabilities[answer.label]:6.1%}")
-
-
-def printable(text: str) -> str:
-    """Show a name on one line: what does not print, such as a newline, becomes an escape."""
-    return text if text.isprintable() else repr(text)[1:-1]
 
 
 if __name__ == "__main__":

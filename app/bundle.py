@@ -63,8 +63,10 @@ class Bundle:
                     f"in {path}; "
                     + (f"get a version of this project that reads {version}" if newer else AGAIN)
                 )
+            if type(values["classes"]) is not list:
+                raise ValueError("classes makes no sense")
             bundle = cls(**{**values, "classes": tuple(values["classes"])})
-            if fault := "classes" if type(values["classes"]) is not list else _fault(bundle):
+            if fault := _fault(bundle):
                 raise ValueError(f"{fault} makes no sense")
             return bundle
         except FileNotFoundError:

@@ -42,10 +42,13 @@ class Classifier:
         self.bundle = Bundle.read(folder)
         path = self._path = self.bundle.check_file(folder, ONNX_FILE)
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors only: they come as exceptions as well
+        options.log_severity_level = 4  # errors come as exceptions; on stderr they would be twice
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                str(path),
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,  # to the same provider, after words on stdout
             )
         except Exception as error:  # ONNX Runtime's exceptions have no common class but this
             raise BundleError(

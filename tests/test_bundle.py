@@ -1,0 +1,150 @@
+"""A bundle that others have written: used as it describes itself, or refused in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from app.bundle import FORMAT_VERSION, Bundle, file_sha256
+from app.errors import BundleError
+from app.inference import Classifier
+
+SIZE = 8
+
+
+def write_model(path: Path, *, output: str = "probabilities", classes: int = 2) -> None:
+    """Save a network that says how bright each half of the channels is, as probabilities."""
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", SIZE, SIZE, 3])
+    result = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["n", classes])
+    weights = np.random.default_rng(0).normal(size=(3 * SIZE * SIZE, classes)) / 255
+    nodes = [
+        helper.make_node("Cast", ["image"], ["number"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["number"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], [output]),
+    ]
+    constants = [onnx.numpy_helper.from_array(weights.astype(np.float32), "weights")]
+    graph = helper.make_graph(nodes, "tiny", [image], [result], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+
+
+def make_bundle(folder: Path, **model: Any) -> dict[str, Any]:
+    """Write a bundle; return what its description says."""
+    write_model(folder / "model.onnx", **model)
+    digests = {"model.onnx": file_sha256(folder / "model.onnx")}
+    Bundle(FORMAT_VERSION, ("cat", "dog"), SIZE, 1.0, {}, digests, {}).write(folder)
+    described: dict[str, Any] = json.loads((folder / "bundle.json").read_text())
+    return described
+
+
+def describe(folder: Path, values: object) -> None:
+    (folder / "bundle.json").write_text(json.dumps(values))
+
+
+@pytest.fixture
+def values(tmp_path: Path) -> dict[str, Any]:
+    return make_bundle(tmp_path)
+
+
+def test_a_sound_bundle_answers(tmp_path: Path, values: dict[str, Any]) -> None:
+    assert Bundle.read(tmp_path).classes == ("cat", "dog")
+    answers = Classifier(tmp_path).probabilities(np.zeros((3, SIZE, SIZE, 3), np.uint8))
+    assert answers.shape == (3, 2)
+
+
+WRONG: list[tuple[str, Any]] = [
+    *(("classes", wrong) for wrong in ("ab", [], ["cat"], ["cat", ""], ["cat", "cat"], ["cat", 1],
+                                       [["cat"], ["dog"]], {"cat": 0, "dog": 1}, None)),
+    *(("image_size", wrong) for wrong in (0, -1, 1e9, 8.0, True, "8", None, [8], 10**400)),
+    *(("temperature", wrong) for wrong in (0, -1.0, True, "1", None, [], float("nan"),
+                                           float("inf"), 10**400)),
+    *(("thresholds", wrong) for wrong in ([], None, {"a": "b"}, {"a": True}, {"a": float("nan")})),
+    *(("sha256", wrong) for wrong in (
+        {}, [], None, "model.onnx", {"model.onnx": None}, {"model.onnx": "0" * 63},
+        {"model.onnx": "G" * 64}, {"model.onnx": ["0" * 64]})),
+    *(("sha256", {"model.onnx": "0" * 64, name: "0" * 64}) for name in (
+        "../evil", "/etc/passwd", "..", "", "C:evil", "a\\b", "a/b", "a\0b")),
+    *(("versions", wrong) for wrong in ([], None, {"keras": 3})),
+    ("something new", 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "wrong"), WRONG)
+def test_a_field_that_cannot_be_right_is_named(
+    tmp_path: Path, values: dict[str, Any], field: str, wrong: object
+) -> None:
+    describe(tmp_path, {**values, field: wrong})
+    with pytest.raises(BundleError, match=rf"damaged.*{field}") as caught:
+        Classifier(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", Bundle.__dataclass_fields__)
+def test_no_field_may_be_missing(tmp_path: Path, values: dict[str, Any], field: str) -> None:
+    del values[field]
+    describe(tmp_path, values)
+    with pytest.raises(BundleError, match=f"damaged.*{field}"):
+        Classifier(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "1" * 10_000, '{"a":' * 100_000, "\ud800"])
+def test_json_that_breaks_parsers_is_damaged(tmp_path: Path, text: str) -> None:
+    (tmp_path / "bundle.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(BundleError, match="damaged"):
+        Bundle.read(tmp_path)
+
+
+def test_a_newer_format_names_the_version_that_is_needed(
+    tmp_path: Path, values: dict[str, Any]
+) -> None:
+    newer = FORMAT_VERSION + 1
+    describe(tmp_path, {**values, "format_version": newer, "a field of the future": 1})
+    with pytest.raises(BundleError, match=f"get a version of this project that reads {newer}"):
+        Bundle.read(tmp_path)
+
+
+@pytest.mark.parametrize("version", [FORMAT_VERSION - 1, "1", None, [], -1])
+def test_another_format_is_to_be_made_again(
+    tmp_path: Path, values: dict[str, Any], version: object
+) -> None:
+    describe(tmp_path, {**values, "format_version": version})
+    with pytest.raises(BundleError, match="train again"):
+        Bundle.read(tmp_path)
+
+
+def test_the_digest_is_compared_before_the_model_is_loaded(
+    tmp_path: Path, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    with (tmp_path / "model.onnx").open("ab") as file:
+        file.write(b"\0")
+
+    def loaded(*_: object, **__: object) -> None:
+        pytest.fail("the changed model was loaded")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", loaded)
+    with pytest.raises(BundleError, match="SHA-256"):
+        Classifier(tmp_path)
+
+
+@pytest.mark.parametrize("model", [{"output": "other"}, {"classes": 3}])
+def test_a_model_of_another_kind_is_one_clear_error(tmp_path: Path, model: dict[str, Any]) -> None:
+    make_bundle(tmp_path, **model)
+    with pytest.raises(BundleError, match="2 classes; received"):
+        Classifier(tmp_path).probabilities(np.zeros((1, SIZE, SIZE, 3), np.uint8))
+
+
+def test_a_size_that_is_not_the_models_is_one_clear_error(
+    tmp_path: Path, values: dict[str, Any]
+) -> None:
+    describe(tmp_path, {**values, "image_size": SIZE + 1})
+    with pytest.raises(BundleError, match="to take photos"):
+        Classifier(tmp_path).probabilities(np.zeros((1, SIZE + 1, SIZE + 1, 3), np.uint8))
