@@ -7,40 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
-from app.bundle import FORMAT_VERSION, Bundle, file_sha256
+from app.bundle import FORMAT_VERSION, Bundle
 from app.errors import BundleError
 from app.inference import Classifier
-
-SIZE = 8
-
-
-def write_model(path: Path, *, output: str = "probabilities", classes: int = 2) -> None:
-    """Save a network that says how bright each half of the channels is, as probabilities."""
-    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", SIZE, SIZE, 3])
-    result = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["n", classes])
-    weights = np.random.default_rng(0).normal(size=(3 * SIZE * SIZE, classes)) / 255
-    nodes = [
-        helper.make_node("Cast", ["image"], ["number"], to=TensorProto.FLOAT),
-        helper.make_node("Flatten", ["number"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], [output]),
-    ]
-    constants = [onnx.numpy_helper.from_array(weights.astype(np.float32), "weights")]
-    graph = helper.make_graph(nodes, "tiny", [image], [result], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, path)
+from tests.fuzz.bundles import SIZE, description, small_model
 
 
 def make_bundle(folder: Path, **model: Any) -> dict[str, Any]:
     """Write a bundle; return what its description says."""
-    write_model(folder / "model.onnx", **model)
-    digests = {"model.onnx": file_sha256(folder / "model.onnx")}
-    Bundle(FORMAT_VERSION, ("cat", "dog"), SIZE, 1.0, {}, digests, {}).write(folder)
-    described: dict[str, Any] = json.loads((folder / "bundle.json").read_text())
+    onnx_bytes = small_model(**model)
+    (folder / "model.onnx").write_bytes(onnx_bytes)
+    (folder / "bundle.json").write_bytes(description(onnx_bytes))
+    described: dict[str, Any] = json.loads(description(onnx_bytes))
     return described
 
 

@@ -37,8 +37,8 @@ VALUES = [
 
 
 @functools.cache
-def model() -> bytes:
-    """Return a small network with the layers that ours have."""
+def small_model(output: str = "probabilities", classes: int = 2) -> bytes:
+    """Return a network of one layer of each kind that ours have."""
     import numpy as np
     import onnx
     from onnx import TensorProto, helper
@@ -47,8 +47,8 @@ def model() -> bytes:
     constants = {
         "kernel": generator.normal(size=(4, 3, 3, 3)).astype(np.float32),
         "bias": np.zeros(4, np.float32),
-        "weights": generator.normal(size=(4, 2)).astype(np.float32),
-        "zeros": np.zeros(2, np.float32),
+        "weights": generator.normal(size=(4, classes)).astype(np.float32),
+        "zeros": np.zeros(classes, np.float32),
     }
     nodes = [
         helper.make_node("Cast", ["image"], ["number"], to=TensorProto.FLOAT),
@@ -59,13 +59,13 @@ def model() -> bytes:
         helper.make_node("GlobalAveragePool", ["pooled"], ["average"]),
         helper.make_node("Flatten", ["average"], ["flat"]),
         helper.make_node("Gemm", ["flat", "weights", "zeros"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+        helper.make_node("Softmax", ["logits"], [output]),
     ]
     graph = helper.make_graph(
         nodes,
         "small",
         [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", SIZE, SIZE, 3])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 2])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["n", classes])],
         [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -84,10 +84,10 @@ def description(onnx_bytes: bytes) -> bytes:
 def make(step: int) -> bytes:
     """Return the input of a step: both files, with the length of the first before them."""
     source = random.Random(step)
-    onnx_bytes = model()
+    onnx_bytes = small_model()
     if source.random() < 0.7:
         onnx_bytes = mutated(onnx_bytes, [onnx_bytes], source)
-    about = description(onnx_bytes if source.random() < 0.9 else model())
+    about = description(onnx_bytes if source.random() < 0.9 else small_model())
     if source.random() < 0.3:
         about = mutated(about, [about, b'{"a":[1,2]}'], source)
     elif source.random() < 0.3:  # another value of a field, in JSON that is whole
