@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from app.bundle import FORMAT_VERSION, Bundle
@@ -128,3 +129,21 @@ def test_a_size_that_is_not_the_models_is_one_clear_error(
     describe(tmp_path, {**values, "image_size": SIZE + 1})
     with pytest.raises(BundleError, match="to take photos"):
         Classifier(tmp_path).probabilities(np.zeros((1, SIZE + 1, SIZE + 1, 3), np.uint8))
+
+
+def test_a_model_that_fails_while_it_runs_is_one_line_and_nothing_on_stderr(
+    tmp_path: Path, values: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its kernel wants five channels, and no shape is declared that would tell so before."""
+    model = onnx.load(tmp_path / "model.onnx")
+    for dimension, name in zip(
+        model.graph.input[0].type.tensor_type.shape.dim, "nhwc", strict=True
+    ):
+        dimension.dim_param = name
+    kernel = onnx.numpy_helper.from_array(np.zeros((4, 5, 3, 3), np.float32), "kernel")
+    model.graph.initializer[0].CopyFrom(kernel)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    describe(tmp_path, json.loads(description(model.SerializeToString())))
+    with pytest.raises(BundleError, match=r"to take photos.*kernel channels"):
+        Classifier(tmp_path).probabilities(np.zeros((1, SIZE, SIZE, 3), np.uint8))
+    assert capfd.readouterr() == ("", "")
