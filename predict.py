@@ -17,7 +17,9 @@ from app.bundle import Bundle
 from app.cli import run
 from app.errors import UsageError
 from app.paths import exists, is_folder
+from app.printable import printable
 from app.runs import Run, newest_complete_run
+from app.tables import text_cell
 
 EPILOG = """\
 examples:
@@ -160,7 +162,8 @@ class Output:
     def __init__(self, form: str, classes: Sequence[str], paths: Sequence[str]) -> None:
         self.classes = classes
         self.width = min(WIDEST, max(len(printable(path)) for path in paths))
-        self.label_width = max(len(name) for name in (*classes, NEITHER, UNSURE, NO_ANSWER))
+        names = map(printable, (*classes, NEITHER, UNSURE, NO_ANSWER))
+        self.label_width = max(map(len, names))
         self.write = {"json": self._json, "csv": self._csv, "table": self._table}[form]
         # Names that are not UTF-8, and the consoles that are not, must not end in a traceback.
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -182,27 +185,24 @@ class Output:
         values = answer.probabilities or {}
         cells = [f"{values[name]:.6g}" if values else "" for name in self.classes]
         cells.append("" if answer.novelty is None else f"{answer.novelty:.6g}")
-        self.csv.writerow([answer.path, answer.label or "", *cells, answer.error or ""])
+        path, label, error = map(text_cell, (answer.path, answer.label or "", answer.error or ""))
+        self.csv.writerow([path, label, *cells, error])
 
     def _table(self, answer: Answer) -> None:
         name = printable(answer.path).ljust(self.width)
-        label = (answer.label or NO_ANSWER).ljust(self.label_width)
-        print(f"{name}  {label}  {self._detail(answer)}")
+        label = printable(answer.label or NO_ANSWER).ljust(self.label_width)
+        print(f"{name}  {label}  {printable(self._detail(answer))}")
 
-    def _detail(self, answer: Answer) -> str | None:
+    def _detail(self, answer: Answer) -> str:
+        """Return what stands behind the label."""
         if answer.likeliest is None:
-            return answer.error
+            return answer.error or ""
         likeliest, probability = answer.likeliest
         if answer.label == NEITHER:
             return f"novelty {answer.novelty:.2f}"
         if answer.label == UNSURE:
             return f"{likeliest} {probability:.1%}"
         return f"{probability:6.1%}"
-
-
-def printable(text: str) -> str:
-    """Show a name on one line: what does not print, such as a newline, becomes an escape."""
-    return text if text.isprintable() else repr(text)[1:-1]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from app.atomic import write_json
 from app.errors import BundleError
 
 FORMAT_VERSION = 2
+AGAIN = "train again, or use the version of this project that wrote it"
 CONFIDENCE, NOVELTY = "confidence", "novelty"  # the names of the thresholds
 STRANGE = 0.5  # the novelty from which on something is a stranger, by its construction
 ONNX_FILE, KERAS_FILE, DESCRIPTION_FILE = "model.onnx", "classifier.keras", "bundle.json"
@@ -49,27 +52,32 @@ class Bundle:
         """Read and check ``bundle.json``.
 
         Raises:
-            BundleError: when it is missing, damaged, or of another format version.
+            BundleError: when it is missing, damaged, or of another format version; a newer one
+                needs a newer version of this project.
         """
         path = folder / DESCRIPTION_FILE
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             version = values["format_version"]
             if version != FORMAT_VERSION:
+                newer = isinstance(version, int) and version > FORMAT_VERSION
                 raise BundleError(
-                    f"expected a bundle of format version {FORMAT_VERSION}; received {version} in "
-                    f"{path}; train again, or use the version of this project that wrote it"
+                    f"expected a bundle of format version {FORMAT_VERSION}; received {version!r} "
+                    f"in {path}; "
+                    + (f"get a version of this project that reads {version}" if newer else AGAIN)
                 )
+            if type(values["classes"]) is not list:
+                raise ValueError("classes makes no sense")
             bundle = cls(**{**values, "classes": tuple(values["classes"])})
-            if len(bundle.classes) < 2 or not 1 <= bundle.image_size <= 10_000:
-                raise ValueError("classes or image_size make no sense")
+            if fault := _fault(bundle):
+                raise ValueError(f"{fault} makes no sense")
             return bundle
         except FileNotFoundError:
             raise BundleError(
                 f"expected a bundle ({ONNX_FILE}, {DESCRIPTION_FILE}); received {folder}, which "
                 "has none; train.py makes one: python train.py --data DIR"
             ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise BundleError(
                 f"expected a readable {path}; received a damaged one ({error}); train again"
             ) from error
@@ -93,6 +101,40 @@ class Bundle:
                 "was changed or cut short; copy the bundle again, or train again"
             )
         return path
+
+
+def _fault(bundle: Bundle) -> str:
+    """Name the first field of a foreign ``bundle.json`` that cannot be right; empty when all can.
+
+    Values are looked at by type: JSON may hold anything, and ``True`` would pass for a number.
+    """
+    names, size, temperature = bundle.classes, bundle.image_size, bundle.temperature
+    digests = bundle.sha256
+    right = {
+        "classes": all(type(name) is str and name for name in names)
+        and len(set(names)) == len(names) >= 2,
+        "image_size": type(size) is int and 1 <= size <= 10_000,
+        "temperature": _is_number(temperature) and temperature > 0,
+        "thresholds": type(bundle.thresholds) is dict
+        and set(bundle.thresholds) == {CONFIDENCE, NOVELTY}
+        and all(map(_is_number, bundle.thresholds.values())),
+        "sha256": type(digests) is dict
+        and ONNX_FILE in digests
+        and all(map(_is_plain_name, digests))
+        and all(re.fullmatch("[0-9a-f]{64}", str(digest)) for digest in digests.values()),
+        "versions": type(bundle.versions) is dict
+        and all(type(version) is str for version in bundle.versions.values()),
+    }
+    return next((field for field, holds in right.items() if not holds), "")
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(float(str(value)))
+
+
+def _is_plain_name(name: str) -> bool:
+    """Say whether a file name stays in its folder on every system."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\:\0")
 
 
 def file_sha256(path: Path) -> str:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from app.errors import AppError
+from app.printable import printable
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -47,7 +48,7 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None)
 
 
 def _tell(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
 
 
 def _abandon_stdout() -> None:

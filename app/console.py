@@ -21,12 +21,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from app.printable import printable
+
 _console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def say(message: str) -> None:
-    """Print one message for people on stderr, exactly as given (no markup, no wrapping)."""
-    _console.print(message, markup=False)
+    """Print one message for people on stderr, on one line: no markup, no wrapping, no controls."""
+    _console.print(printable(message), markup=False)
 
 
 @contextmanager

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import io
+import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from app.errors import ImageError
+from app.libtiff import silence as silence_libtiff
+from app.limits import MAX_PIXELS, CountedFile, check_cost, too_many_pixels
 from app.reading import read_bytes
 
 Pixels = NDArray[np.uint8]
@@ -36,12 +39,13 @@ SUFFIXES = {
     ".heif": "HEIF",
 }
 VERSION = 1  # part of the cache's key: raise it when a file's decoded or resized pixels change
-MAX_PIXELS = 64_000_000  # 192 MB as RGB; a rotated copy beside it stays under 512 MiB
+STRIP = 1_000_000  # pixels converted at a time: the whole beside its copies would not fit 512 MiB
 
-# Size is checked here, before decoding, with a message of ours instead of a warning on stderr.
-Image.MAX_IMAGE_PIXELS = None
+# Pillow asks before it makes a canvas; app.limits asks again, more strictly, before decoding.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 # Oddities that a decoder remarks on (broken EXIF, say) are no concern of the person who waits.
 warnings.filterwarnings("ignore", module=r"PIL\..*")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors go to stderr
 
 
 def read_image(source: Path | bytes) -> Pixels:
@@ -73,20 +77,21 @@ def decode(data: bytes) -> tuple[Pixels, str]:
     try:
         if data[4:8] == b"ftyp":
             _register_heif()
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ImageError(
-                    f"the header announces {width}×{height} pixels, more than the "
-                    f"{MAX_PIXELS // 1_000_000} million that are read; make it smaller"
-                )
+        elif data[:2] in (b"II", b"MM"):
+            silence_libtiff()
+        with Image.open(CountedFile(data), formats=FORMATS) as image:
+            check_cost(image, data)
             # MPO is what phones save: a JPEG with a second picture behind it.
             found = "JPEG" if image.format == "MPO" else str(image.format)
-            return _to_rgb(image), found
+            pixels, orientation = _to_rgb(image), _orientation(image)
+        del image  # its pixels go before they are turned: both at once would not fit
+        return _upright(pixels, orientation), found
     except UnidentifiedImageError:
         raise ImageError(f"not a photo: {_what_it_is(data)}") from None
     except ImageError:
         raise
+    except Image.DecompressionBombError as error:
+        raise too_many_pixels(str(error)) from None
     # Decoders of foreign bytes raise nearly anything: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         raise ImageError(f"damaged: {str(error).strip() or type(error).__name__}") from error
@@ -117,28 +122,52 @@ def load_image(source: Path | bytes, size: int) -> Pixels:
 def _to_rgb(image: Image.Image) -> Pixels:
     image.seek(0)
     image.load()
-    image = _upright(image)
-    if image.mode.startswith("I"):
-        image = _eight_bits(image)
-    elif image.mode == "F":
+    if image.mode == "F":
         raise ImageError("floating-point pixels have no known range; save it as 8-bit")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.new("RGBA", rgba.size, "white")
-        image.alpha_composite(rgba)
-    return np.array(image.convert("RGB"))
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top, strip in _strips(image):
+        if strip.mode.startswith("I"):
+            strip = _eight_bits(strip)
+        if strip.has_transparency_data:
+            rgba = strip.convert("RGBA")
+            strip = Image.new("RGBA", rgba.size, "white")
+            strip.alpha_composite(rgba)
+        pixels[top : top + strip.height] = np.asarray(strip.convert("RGB"))
+    return pixels
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Yield the rows at which strips of an image begin, and the strips."""
+    rows = max(1, STRIP // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _orientation(image: Image.Image) -> int:
     try:
-        return ImageOps.exif_transpose(image)
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # unreadable EXIF is as good as none; the pixels are sound
-        return image
+        return 1
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Turn pixels as EXIF's orientation asks; unknown numbers ask for nothing.
+
+    Source:
+        EXIF 2.32, 4.6.4 A, tag 0x0112: where row 0 and column 0 of the stored picture belong.
+    """
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale 16-bit greyscale to 8 bits; Pillow's own conversion cuts off everything above 255."""
-    values = np.asarray(image).astype(np.int64)
+    values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
         raise ImageError("integer pixels beyond 16 bits have no known range; save it as 8-bit")
     return Image.fromarray((values >> 8).astype(np.uint8))

@@ -44,12 +44,15 @@ class Classifier:
         self.strange = self.bundle.thresholds[NOVELTY]
         default = self.bundle.thresholds[CONFIDENCE]
         self.min_confidence = default if min_confidence is None else min_confidence
-        path = self.bundle.check_file(folder, ONNX_FILE)
+        path = self._path = self.bundle.check_file(folder, ONNX_FILE)
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors only: they come as exceptions as well
+        options.log_severity_level = 4  # errors come as exceptions; on stderr they would be twice
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                str(path),
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,  # to the same provider, after words on stdout
             )
         except Exception as error:  # ONNX Runtime's exceptions have no common class but this
             raise BundleError(
@@ -67,9 +70,25 @@ class Classifier:
         Returns:
             Probabilities, float32 ``(n, classes)``, each row adding up to 1, and novelties, float32
             ``(n,)``, 0 to 1.
+
+        Raises:
+            BundleError: when the model is not one that this project exports.
         """
-        probabilities, novelty = self._session.run(["probabilities", "novelty"], {"image": images})
+        try:
+            results = self._session.run(["probabilities", "novelty"], {"image": images})
+        except Exception as error:  # ONNX Runtime's exceptions have no common class but this
+            raise self._useless(str(error)) from error
+        for result, width in zip(results, (len(self.bundle.classes), 1), strict=True):
+            if result.shape != (len(images), width) or not np.isfinite(result).all():
+                raise self._useless(f"numbers of shape {result.shape}, or none")
+        probabilities, novelty = results
         return probabilities, novelty[:, 0]
+
+    def _useless(self, received: str) -> BundleError:
+        return BundleError(
+            f"expected {self._path} to take photos and give probabilities of "
+            f"{len(self.bundle.classes)} classes; received {received}; train again"
+        )
 
     def answers(self, paths: Iterable[str | Path]) -> Iterator[Answer]:
         """Answer for files, in their order, a batch at a time; decoding goes on meanwhile.

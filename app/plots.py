@@ -46,6 +46,7 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 2.0,
     "lines.markersize": 5.5,
     "figure.facecolor": "white",
+    "text.parse_math": False,  # a class may be called $\\frac$
 }
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from app.errors import ImageError
 
-# 64 million pixels (app.images.MAX_PIXELS) as 16-bit RGBA, not packed; a film among the photos
-# fills no memory.
-MAX_BYTES = 512_000_000
+# 53 million pixels as RGB, not packed; a film among the photos fills no memory. Decoders copy parts
+# of a file once or twice: three times this stays under 512 MiB.
+MAX_BYTES = 160_000_000
 
 
 def read_bytes(path: Path) -> bytes:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.config import TrainConfig
+from app.printable import printable
 from app.runs import Run
 
 
@@ -37,9 +38,9 @@ def print_summary(run: Run) -> None:
     )
     ask = "python predict.py"
     if run.folder.parent != TrainConfig.runs:
-        ask += f" --bundle {shlex.quote(str(run.bundle))}"
+        ask += f" --bundle {shlex.quote(printable(str(run.bundle)))}"
     console.print(
-        f"Everything lies in {run.folder} (photos read and trained in "
+        f"Everything lies in {printable(str(run.folder))} (photos read and trained in "
         f"{metrics['seconds']['total']:.0f} s). Now: {ask} PHOTO",
         markup=False,
     )

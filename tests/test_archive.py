@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -209,3 +210,114 @@ def test_a_full_disk_is_one_line(photos_zip: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(Path, "rename", full)
     assert_refused(photos_zip, "No space left on device")
+
+
+# ---- What zipfile would not write, and what file systems make of names ----
+
+
+def central(archive: bytes, number: int = 0) -> int:
+    """Return where the central directory's entry of a member begins."""
+    place = archive.index(b"PK\x01\x02")
+    for _ in range(number):
+        place = archive.index(b"PK\x01\x02", place + 4)
+    return place
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("cat/0.jpg", "Cat/0.JPG"), ("cat/é.jpg", "cat/e\u0301.jpg"), ("CAT", "cat/0.jpg")],
+)
+def test_names_that_some_systems_take_for_one_never_win_silently(
+    photos_zip: Path, names: tuple[str, str]
+) -> None:
+    pack(photos_zip, {name: name.encode() for name in names})
+    out = photos_zip.parent / "out"
+    try:
+        unpack_zip(photos_zip, out)
+    except FetchError as error:  # macOS and Windows
+        assert "twice" in str(error)
+        assert not out.exists()
+    else:
+        assert {name: (out / name).read_bytes() for name in names} == {
+            name: name.encode() for name in names
+        }
+
+
+def test_members_that_share_their_bytes_are_refused(photos_zip: Path) -> None:
+    """Fifield's bomb of 2019: every entry of the directory points at the same compressed bytes."""
+    pack(photos_zip, {f"cat/{number}.jpg": PHOTO for number in range(5)})
+    content = bytearray(photos_zip.read_bytes())
+    for number in range(1, 5):  # all begin where the first one begins
+        place = central(bytes(content), number)
+        content[place + 42 : place + 46] = bytes(4)
+    photos_zip.write_bytes(content)
+    assert_refused(photos_zip, "damaged|Overlapped|overlap")
+
+
+def test_an_archive_within_an_archive_is_a_file_like_any_other(photos_zip: Path) -> None:
+    pack(photos_zip, {"cat/0.jpg": PHOTO})
+    inner = photos_zip.read_bytes()
+    pack(photos_zip, {"cat/0.jpg": PHOTO, "cat/inner.zip": inner})
+    out = unpack_zip(photos_zip, photos_zip.parent / "out")
+    assert (out / "cat" / "inner.zip").read_bytes() == inner
+
+
+@pytest.mark.parametrize(
+    ("field", "size"), [(20, 1), (24, 1), (24, 2**32 - 2)], ids=["packed", "less", "more"]
+)
+def test_sizes_that_lie_are_refused(photos_zip: Path, field: int, size: int) -> None:
+    pack(photos_zip, {"cat/0.jpg": PHOTO})
+    content = bytearray(photos_zip.read_bytes())
+    place = central(bytes(content)) + field
+    content[place : place + 4] = size.to_bytes(4, "little")
+    photos_zip.write_bytes(content)
+    assert_refused(photos_zip, "damaged|CRC|times its size")
+
+
+@pytest.mark.parametrize("size", [2**64 - 1, 2**63, 10**13])
+def test_zip64_sizes_that_lie_are_refused(photos_zip: Path, size: int) -> None:
+    member = zipfile.ZipInfo("cat/1.jpg")
+    extra = b"\x01\x00\x10\x00" + (10**13).to_bytes(8, "little") * 2
+    member.extra = extra
+    pack_one(photos_zip, member)
+    content = bytearray(photos_zip.read_bytes())
+    place = central(bytes(content), 1)
+    content[place + 20 : place + 28] = b"\xff" * 8  # both sizes: look into the extra field
+    at = content.index(extra, place) + 4
+    content[at : at + 8] = size.to_bytes(8, "little")
+    photos_zip.write_bytes(content)
+    assert_refused(photos_zip, "unpacks to more than")
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_empty_members_are_unpacked_in_a_minute(photos_zip: Path) -> None:
+    pack(photos_zip, {f"cat/{number}": b"" for number in range(100_000)})
+    start = time.process_time()
+    out = unpack_zip(photos_zip, photos_zip.parent / "out")
+    assert time.process_time() - start < 60
+    assert sum(1 for _ in (out / "cat").iterdir()) == 100_000
+
+
+def test_names_that_are_no_utf_8_are_unpacked_as_zip_means_them(photos_zip: Path) -> None:
+    pack(photos_zip, {"cat/cafX.jpg": PHOTO})
+    patch(photos_zip, b"cafX", b"caf\x82")  # é in code page 437, the standard's default
+    assert tree(unpack_zip(photos_zip, photos_zip.parent / "out")) == ["cat/café.jpg"]
+
+
+def test_names_that_claim_to_be_utf_8_and_are_not_are_refused(photos_zip: Path) -> None:
+    pack(photos_zip, {"cat/é.jpg": PHOTO})
+    patch(photos_zip, "é".encode(), b"\xff\xff")
+    assert_refused(photos_zip, "damaged")
+
+
+@pytest.mark.parametrize("name", ["cat/" + "x" * 300 + ".jpg", "/".join(["cat"] * 3000)])
+def test_names_too_long_for_the_disk_are_one_line(photos_zip: Path, name: str) -> None:
+    pack(photos_zip, {"cat/0.jpg": PHOTO, name: PHOTO})
+    assert_refused(photos_zip, "(?i)cannot (read|write)")
+
+
+def test_controls_in_a_name_do_not_reach_the_message(photos_zip: Path) -> None:
+    pack(photos_zip, {"cat/0.jpg": PHOTO, "../\x1b[2J\u202e.jpg": PHOTO})
+    with pytest.raises(FetchError) as caught:
+        unpack_zip(photos_zip, photos_zip.parent / "out")
+    assert str(caught.value).isprintable()

@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature
+from app.calibration import (
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
+    fit_min_confidence,
+    fit_temperature,
+)
 from app.evaluation import probabilities_of, score
 
 
@@ -77,3 +82,35 @@ def test_a_class_without_a_photo() -> None:
     logits, targets = drawn(2.0, classes=3, n=500)
     seen = targets != 2
     assert MIN_TEMPERATURE < fit_temperature(logits[seen], targets[seen]) < MAX_TEMPERATURE
+
+
+def confident(*confidences: float) -> np.ndarray:
+    """Return probabilities of two classes that answer 0 with these confidences."""
+    return np.stack([confidences, 1 - np.array(confidences)], axis=1)
+
+
+def test_min_confidence_is_0_where_one_answer_in_a_hundred_is_wrong() -> None:
+    probabilities = confident(*np.linspace(0.6, 0.99, 100))
+    assert fit_min_confidence(probabilities, np.array([1] + [0] * 99)) == 0
+
+
+def test_min_confidence_leaves_out_just_enough() -> None:
+    """Of 200 answers the 5 least sure are wrong, and one of the surest: two may stay."""
+    confidences = np.linspace(0.6, 0.99, 200)
+    targets = np.zeros(200, int)
+    targets[[0, 1, 2, 3, 4, 195]] = 1
+    limit = fit_min_confidence(confident(*confidences), targets)
+    given = confidences >= limit
+    assert (given.sum(), targets[given].sum()) == (195, 1)
+
+
+def test_answers_of_one_confidence_are_given_all_or_none() -> None:
+    probabilities = confident(*[0.9] * 150, *[0.7] * 50)
+    targets = np.array([0] * 150 + [1] * 2 + [0] * 48)
+    assert fit_min_confidence(probabilities, targets) == 0  # 2 of 200
+    targets[-1] = 1
+    assert fit_min_confidence(probabilities, targets) == 0.9
+
+
+def test_where_the_surest_answers_are_wrong_none_is_sure() -> None:
+    assert fit_min_confidence(confident(0.9, 0.8), np.array([1, 0])) > 1

@@ -236,7 +236,7 @@ def test_a_model_that_does_not_run_is_one_clear_error(own_bundle):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", '{"format_version": 1}', '{"format_version": 99}', "\0", '{"classes": 3}'],
+    ["", "[]", "{}", '{"format_version": 1}', '{"format_version": 2}', "\0", '{"classes": 3}'],
 )
 def test_a_damaged_description_is_one_clear_error(tmp_path, text):
     (tmp_path / "bundle.json").write_text(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from itertools import pairwise
 
 import numpy as np
@@ -163,3 +164,14 @@ def test_time_by_phase_adds_what_the_phases_left_over() -> None:
 )
 def test_times_are_written_for_people(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_names_of_classes_are_no_formulas(number: int) -> None:
+    names = [r"$\frac$", "$", "a_$b^$"][:number]
+    targets, probabilities = answers(60, number)
+    confusion = np.full((number, number), 5).tolist()
+    for figure in (plots.confusion(confusion, names), plots.roc(targets, probabilities, names)):
+        figure.savefig(io.BytesIO())
+    ticks = plots.confusion(confusion, names).axes[0].get_xticklabels()
+    assert [tick.get_text() for tick in ticks] == names
