@@ -68,6 +68,7 @@ def parse(argv: Sequence[str]) -> TrainConfig:
     add("--precision", choices=get_args(Precision))
     add("--cache", choices=get_args(CacheMode))
     add("--cache-limit", type=float, metavar="GB")
+    add("--deterministic", action=argparse.BooleanOptionalAction)
     parser.add_argument(
         "--no-report", dest="report", action="store_false", help="do not write report.html"
     )

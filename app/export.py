@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 
 from app.atomic import whole_folder
 from app.bundle import FORMAT_VERSION, KERAS_FILE, ONNX_FILE, Bundle, file_sha256
+from app.config_file import installed_version
 from app.console import progress_bar
 from app.errors import ExportError
 from app.evaluation import probabilities_of
@@ -50,15 +49,7 @@ class Parity:
 def library_versions() -> dict[str, str]:
     """Return the versions of Python, of the libraries that matter and of Keras's backend."""
     backend = keras.backend.backend()
-    names = {name: _version(name) for name in (*LIBRARIES, backend)}
-    return {"python": platform.python_version(), **names}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:  # tensorflow-cpu and the like bring the module by another name
-        return "unknown"
+    return {name: installed_version(name) for name in ("python", *LIBRARIES, backend)}
 
 
 def export_bundle(

@@ -12,7 +12,7 @@ from typing import Any
 
 from app.console import say
 from app.errors import UsageError
-from app.pipeline import config_values
+from app.config_file import config_values
 from app.results import Results, read_results
 from app.runs import Run
 from benchmarks.measured import measure, train_command

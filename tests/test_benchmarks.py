@@ -21,7 +21,7 @@ from app.errors import AppError, UsageError
 from app.files import find_files
 from app.history import write_history
 from app.manifest import ManifestRow, write_manifest
-from app.pipeline import config_values
+from app.config_file import config_values
 from app.results import Predictions, Results
 from app.runs import Run
 from app.tables import write_rows
