@@ -33,8 +33,8 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None)
     except AppError as error:
         _tell(str(error))
         return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print("; ".join(["stopped by Ctrl-C", *map(str, stop.args)]), file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader (`| head`) has gone
         _abandon_stdout()

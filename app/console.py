@@ -54,7 +54,7 @@ def progress_bar(*columns: TextColumn | BarColumn) -> Iterator[Progress]:
 
 @contextmanager
 def quiet_native_stderr() -> Iterator[None]:
-    """Hold back what native libraries write to stderr; show it only if the block fails.
+    """Hold back what native libraries write to stderr; show it only if the block fails by an error.
 
     TensorFlow's C++ code remarks on missing GPUs before any setting of its own can stop it.
     """
@@ -64,7 +64,7 @@ def quiet_native_stderr() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:  # after Ctrl-C one line is enough
             held.seek(0)
             os.write(kept, held.read())
             raise
