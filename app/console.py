@@ -7,8 +7,10 @@ plain lines, so logs stay readable.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -50,6 +52,32 @@ def progress_bar(*columns: TextColumn | BarColumn) -> Iterator[Progress]:
         disable=not _console.is_terminal,
     ) as bar:
         yield bar
+
+
+@contextmanager
+def heeding_ctrl_c() -> Iterator[None]:
+    """Raise ``KeyboardInterrupt`` at the end of the block at the latest, when Ctrl-C was pressed.
+
+    Libraries lose it while they are imported: what is called from C code cannot raise, and some
+    catch everything.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals come to the main thread
+        return
+    pressed = False
+
+    def remember(*_: object) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed:
+            raise KeyboardInterrupt
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from app.checkpoint import Checkpoint
 from app.clock import Clock
 from app.config import TrainConfig
 from app.config_file import config_values, read_config
-from app.console import quiet_native_stderr, say
+from app.console import heeding_ctrl_c, quiet_native_stderr, say
 from app.errors import AppError, UsageError
 from app.files import SPLITS, data_folder, find_files
 from app.manifest import ManifestRow, read_manifest, write_manifest
@@ -126,7 +126,7 @@ def train(
     say("Starting Keras")
     # TensorFlow warns of every retrace; each part of the network is traced once by design.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    with quiet_native_stderr():
+    with heeding_ctrl_c(), quiet_native_stderr():
         from app.learning import learn  # brings Keras, which takes seconds to import
 
     write_json(learn(config, rows, root, this_run, checkpoint, clock), this_run.metrics)

@@ -122,6 +122,22 @@ def refuse_existing(runs: Path, name: str | None) -> None:
         )
 
 
+def finished_run(runs: Path, name: str) -> Run:
+    """Return the run of that name.
+
+    Raises:
+        BundleError: when it was begun and not finished. Where there is none, reading its bundle
+            says so.
+    """
+    run = Run(runs / name)
+    if run.config.is_file() and not run.is_complete():
+        raise BundleError(
+            f"expected a finished run; received {run.folder}, which was begun and not finished; "
+            f"go on with `{run.resume_command()}`"
+        )
+    return run
+
+
 def newest_complete_run(runs: Path) -> Run:
     """Return the run under ``runs`` that finished last.
 

@@ -75,6 +75,10 @@ def resumable(run: Run) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(go_on) from None
+    except AppError as error:
+        if isinstance(error.__cause__, OSError):
+            raise AppError(f"{error} Then {go_on}") from error
+        raise
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         raise AppError(

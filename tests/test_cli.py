@@ -1,6 +1,7 @@
 """What every command has in common: one line for a failure, an exit code, nothing heavy."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from app.bundle import FORMAT_VERSION, Bundle
 from app.cli import run
-from app.console import quiet_native_stderr
+from app.console import heeding_ctrl_c, quiet_native_stderr
 from app.errors import AppError, DataError, UsageError
 
 ROOT = Path(__file__).parent.parent
@@ -178,3 +179,23 @@ def test_native_remarks_are_shown_when_the_block_fails_not_after_ctrl_c(failure,
         raise failure
     os.write(2, b"afterwards\n")
     assert capfd.readouterr().err == f"{shown}afterwards\n"
+
+
+@pytest.mark.parametrize("kind", [ImportError, None])
+def test_ctrl_c_that_a_library_loses_is_heeded(kind):
+    """It was lost once in twenty imports of Keras."""
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), heeding_ctrl_c():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            if kind:
+                raise kind from None
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_without_ctrl_c_an_error_stays_what_it_was():
+    with pytest.raises(ImportError), heeding_ctrl_c():
+        raise ImportError
+    with heeding_ctrl_c():
+        pass
