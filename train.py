@@ -6,12 +6,11 @@ import argparse
 import contextlib
 import dataclasses
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from app.cli import run
+from app.cli import leave, run
 from app.config import Backbone, CacheMode, Precision, TrainConfig, help_of
 from app.config_file import other_versions, read_config
 from app.errors import UsageError
@@ -150,4 +149,4 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    leave(run(main))

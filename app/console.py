@@ -58,8 +58,8 @@ def progress_bar(*columns: TextColumn | BarColumn) -> Iterator[Progress]:
 def heeding_ctrl_c() -> Iterator[None]:
     """Raise ``KeyboardInterrupt`` at the end of the block at the latest, when Ctrl-C was pressed.
 
-    Libraries lose it while they are imported: what is called from C code cannot raise, and some
-    catch everything.
+    Libraries lose it: what is called from C code cannot raise, some catch everything while they are
+    imported, and TensorFlow makes errors of its own of it while it traces.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals come to the main thread

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from app.checkpoint import Checkpoint
-from app.console import say
+from app.console import heeding_ctrl_c, say
 from app.errors import AppError, UsageError
 from app.lock import locked_unless_taken
 from app.runs import Run, complete_runs
@@ -72,9 +72,10 @@ def resumable(run: Run) -> Iterator[None]:
     """Add to what ends the block how the run goes on: after Ctrl-C, or on a disk that is full."""
     go_on = f"go on with: {run.resume_command()}"
     try:
-        yield
+        with heeding_ctrl_c():
+            yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(go_on) from None
+        raise KeyboardInterrupt(*() if run.is_complete() else (go_on,)) from None
     except AppError as error:
         if isinstance(error.__cause__, OSError):
             raise AppError(f"{error} Then {go_on}") from error

@@ -199,3 +199,15 @@ def test_without_ctrl_c_an_error_stays_what_it_was():
         raise ImportError
     with heeding_ctrl_c():
         pass
+
+
+@pytest.mark.parametrize(("code", "said"), [(130, ""), (0, "late"), (3, "late")])
+def test_after_ctrl_c_nothing_more_is_said(code, said):
+    program = (
+        "import atexit, sys; from app.cli import leave;"
+        "atexit.register(sys.stderr.write, 'late'); print('flushed'); leave(int(sys.argv[1]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(code)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, "flushed\n", said)

@@ -1,6 +1,8 @@
 """One process trains a run, and the newest run is the newest whatever the clock says."""
 
+import contextlib
 import json
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -83,6 +85,13 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     go_on = r"go on with: python train\.py --resume"
     with pytest.raises(KeyboardInterrupt, match=go_on), resumable(Run(tmp_path / "a")):
         raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt, match=go_on), resumable(Run(tmp_path / "a")):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise TypeError("TensorFlow makes this of it")
+    with pytest.raises(KeyboardInterrupt) as caught, resumable(make_run(tmp_path / "b", "")):
+        raise KeyboardInterrupt
+    assert caught.value.args == (), "there is nothing to go on with"
 
 
 def test_what_a_killed_process_had_begun_to_write_goes_and_nothing_else(tmp_path):
