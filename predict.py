@@ -18,7 +18,7 @@ from app.cli import run
 from app.errors import UsageError
 from app.paths import exists, is_folder
 from app.printable import printable
-from app.runs import Run, newest_complete_run
+from app.runs import finished_run, newest_complete_run
 from app.tables import text_cell
 
 EPILOG = """\
@@ -108,7 +108,7 @@ def bundle_folder(arguments: argparse.Namespace) -> Path:
     if arguments.bundle is not None:
         return Path(arguments.bundle)
     if arguments.run is not None:
-        return Run(arguments.runs / arguments.run).bundle
+        return finished_run(arguments.runs, arguments.run).bundle
     return newest_complete_run(arguments.runs).bundle
 
 

@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
-from app.cli import run
+from app.cli import leave, run
 from app.config import Backbone, CacheMode, Precision, TrainConfig, help_of
+from app.config_file import other_versions, read_config
+from app.errors import UsageError
+from app.runs import Run
 
 EPILOG = """\
 examples:
   python -m app.fetch small cats_dogs        get 3,000 photos of cats and dogs
   python train.py --data cats_dogs           train on them; a new folder appears in runs/
   python train.py --data cats_dogs --smoke   walk the whole road in seconds, learn little
+  python train.py --resume runs/NAME         go on with a run that was broken off
   python predict.py photo.jpg                ask the newest run
 """
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse ``argv``, train, print a table; return the exit code."""
-    config = parse(argv)
+    given = flags(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up lines help nobody
-    from app.pipeline import run as train
+    if "resume" in given:
+        refuse_beside_resume(given)
+        from app.pipeline import resume
 
-    finished = train(config)
+        finished = resume(given["resume"], report=given.get("report", True))
+    else:
+        config = settings(given)
+        from app.pipeline import run as train
+
+        finished = train(config)
     from app.summary import print_summary
 
     print_summary(finished)
@@ -36,24 +47,63 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse(argv: Sequence[str]) -> TrainConfig:
-    """Turn command-line arguments into a ``TrainConfig``; the help texts are its sentences."""
+    """Turn command-line arguments into a ``TrainConfig``."""
+    return settings(flags(argv))
+
+
+def settings(given: dict[str, Any]) -> TrainConfig:
+    """Turn the flags that were given into a ``TrainConfig``: the defaults, or a file's, otherwise.
+
+    A file's run keeps its name; the new one has another.
+    """
+    given = dict(given)
+    smoke, path = given.pop("smoke", False), given.pop("config", None)
+    config = TrainConfig()
+    if path is not None:
+        config = dataclasses.replace(read_config(path), run=None)
+        tell_other_versions(Run(path.parent))
+    config = dataclasses.replace(config, **given)
+    return config.smoke() if smoke else config
+
+
+def tell_other_versions(run: Run) -> None:
+    """Say which versions made a run that are not those installed, if it tells."""
+    from app.console import say
+
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        if others := other_versions(run.read_metrics()):
+            say(f"{run.folder} was made with other versions, so figures may differ: {others}")
+
+
+def refuse_beside_resume(given: dict[str, Any]) -> None:
+    """Raise ``UsageError`` for settings that a run which goes on has already."""
+    others = [f"--{name.replace('_', '-')}" for name in given if name not in ("resume", "report")]
+    if others:
+        raise UsageError(
+            f"expected --resume with nothing but --no-report; received {', '.join(others)} as "
+            "well; a run goes on with the settings that it was begun with"
+        )
+
+
+def flags(argv: Sequence[str]) -> dict[str, Any]:
+    """Return what was given on the command line; the help texts are ``TrainConfig``'s sentences."""
     parser = argparse.ArgumentParser(
         description="Turn a folder of labelled photos into a trained, calibrated classifier.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
     )
-
     defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
 
     def add(flag: str, **options: object) -> None:
         name = flag.lstrip("-").replace("-", "_")
         text, default = help_of(TrainConfig, name), defaults[name]
-        if default is not None and not options.get("required"):
+        if default is not None and name != "data":
             shown = ",".join(default) if isinstance(default, tuple) else default
             text += f" (default: {shown})"
-        parser.add_argument(flag, default=default, help=text, **options)  # type: ignore[arg-type]
+        parser.add_argument(flag, help=text, **options)  # type: ignore[arg-type]
 
-    add("--data", type=Path, required=True, metavar="DIR")
+    add("--data", type=Path, metavar="DIR")
     add("--run", metavar="NAME")
     add("--runs", type=Path, metavar="DIR")
     add("--stages", type=lambda text: tuple(text.split(",")), metavar="NAMES")
@@ -68,6 +118,7 @@ def parse(argv: Sequence[str]) -> TrainConfig:
     add("--precision", choices=get_args(Precision))
     add("--cache", choices=get_args(CacheMode))
     add("--cache-limit", type=float, metavar="GB")
+    add("--deterministic", action=argparse.BooleanOptionalAction)
     parser.add_argument(
         "--no-report", dest="report", action="store_false", help="do not write report.html"
     )
@@ -76,11 +127,26 @@ def parse(argv: Sequence[str]) -> TrainConfig:
         action="store_true",
         help="the same road in its smallest form, to see it run: 64 pixels, 1 view, 1 epoch",
     )
-    arguments = vars(parser.parse_args(argv))
-    smoke = arguments.pop("smoke")
-    config = TrainConfig(**arguments)
-    return config.smoke() if smoke else config
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="take the settings of a run's config.json; flags that are given beside it count more",
+    )
+    parser.add_argument(
+        "--resume",
+        type=Path,
+        metavar="RUN",
+        help="go on with a run that was broken off, given by its folder, such as runs/NAME",
+    )
+    known, unknown = parser.parse_known_args(argv)
+    given = vars(known)
+    if not given.keys() & {"data", "config", "resume"}:
+        parser.error("the following arguments are required: --data (or --config, or --resume)")
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return given
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    leave(run(main))

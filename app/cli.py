@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from app.errors import AppError
 from app.printable import printable
@@ -34,8 +35,8 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None)
     except AppError as error:
         _tell(str(error))
         return error.exit_code
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print("; ".join(["stopped by Ctrl-C", *map(str, stop.args)]), file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader (`| head`) has gone
         _abandon_stdout()
@@ -45,6 +46,16 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None)
         _tell(f"{error.strerror or error}{where}")
         _abandon_stdout()
         return 1
+
+
+def leave(code: int) -> NoReturn:
+    """End the process; after Ctrl-C at once, or what libraries left running would remark on it."""
+    if code == INTERRUPTED:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _tell(message: str) -> None:

@@ -131,6 +131,11 @@ class TrainConfig:
         "how freely the head may follow the training photos (scikit-learn's C; default: the best "
         "of several on validation)",
     )
+    deterministic: bool = setting(
+        False,
+        "give the same weights, bit for bit, whenever the same is trained on the same machine; "
+        "slower on a GPU",
+    )
     report: bool = setting(True, "write report.html at the end")
 
     def __post_init__(self) -> None:

@@ -7,8 +7,10 @@ plain lines, so logs stay readable.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -55,8 +57,34 @@ def progress_bar(*columns: TextColumn | BarColumn) -> Iterator[Progress]:
 
 
 @contextmanager
+def heeding_ctrl_c() -> Iterator[None]:
+    """Raise ``KeyboardInterrupt`` at the end of the block at the latest, when Ctrl-C was pressed.
+
+    Libraries lose it: what is called from C code cannot raise, some catch everything while they are
+    imported, and TensorFlow makes errors of its own of it while it traces.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals come to the main thread
+        return
+    pressed = False
+
+    def remember(*_: object) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed:
+            raise KeyboardInterrupt
+
+
+@contextmanager
 def quiet_native_stderr() -> Iterator[None]:
-    """Hold back what native libraries write to stderr; show it only if the block fails.
+    """Hold back what native libraries write to stderr; show it only if the block fails by an error.
 
     TensorFlow's C++ code remarks on missing GPUs before any setting of its own can stop it.
     """
@@ -66,7 +94,7 @@ def quiet_native_stderr() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:  # after Ctrl-C one line is enough
             held.seek(0)
             os.write(kept, held.read())
             raise

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import keras
 
+from app.backend import jax_may_have_gpu
 from app.config import Precision
 from app.console import quiet_native_stderr
 from app.errors import UsageError
@@ -37,6 +40,28 @@ def let_memory_grow() -> None:
 
 
 let_memory_grow()
+
+
+def compute_deterministically() -> None:
+    """Let the backend give the same numbers for the same input, bit for bit, every time.
+
+    To be called before anything is computed. On processors all three do so anyway; on a GPU they
+    take other algorithms, slower ones.
+    """
+    name = keras.backend.backend()
+    if name == "tensorflow":
+        _loaded(name).config.experimental.enable_op_determinism()
+    elif name == "torch":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as cuBLAS demands
+        _loaded(name).use_deterministic_algorithms(True)
+    elif jax_may_have_gpu():
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+
+
+def _loaded(backend: str) -> Any:
+    """Return the module of the backend, which Keras has loaded."""
+    return importlib.import_module(backend)
 
 
 def device_name() -> str:

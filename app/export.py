@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from app.bundle import (
     Bundle,
     file_sha256,
 )
+from app.config_file import installed_version
 from app.console import progress_bar
 from app.errors import ExportError
 from app.evaluation import probabilities_of
@@ -71,15 +70,7 @@ class Parity:
 def library_versions() -> dict[str, str]:
     """Return the versions of Python, of the libraries that matter and of Keras's backend."""
     backend = keras.backend.backend()
-    names = {name: _version(name) for name in (*LIBRARIES, backend)}
-    return {"python": platform.python_version(), **names}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:  # tensorflow-cpu and the like bring the module by another name
-        return "unknown"
+    return {name: installed_version(name) for name in ("python", *LIBRARIES, backend)}
 
 
 def export_bundle(

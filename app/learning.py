@@ -6,7 +6,6 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,18 @@ from numpy.typing import NDArray
 
 from app.bundle import STRANGE
 from app.calibration import fit_min_confidence, fit_temperature
+from app.checkpoint import KEEP_NOTHING, Checkpoint
 from app.clock import Clock
 from app.config import Stage, TrainConfig
+from app.config_file import other_versions
 from app.console import say
-from app.device import device_name, resolve_frozen_precision, resolve_precision
+from app.device import (
+    compute_deterministically,
+    device_name,
+    resolve_frozen_precision,
+    resolve_precision,
+)
+from app.errors import UsageError
 from app.evaluation import probabilities_of, reliability_bins, score
 from app.export import Parity, Trained, export_bundle, library_versions
 from app.files import SPLITS, Split
@@ -33,10 +40,14 @@ from app.novelty import Descriptors, Novelty, fit_novelty, references
 from app.photos import Photo, Photos, class_names, photos_of
 from app.runs import Run
 from app.sources import Source, open_source
+from app.stage_state import assign, copies_of, epochs_record
 from app.tables import write_rows
 from app.training import Float32s, Int32s, StageResult, outputs_of, targets_of, train_stage
+from app.unfinished import finish_time
 from app.views import View, looks
 from app.weights import RANDOM_WEIGHTS_WARNING, load_weights, set_weights, tensor_digest
+
+SOURCE = "source"  # the record of how a run computes
 
 
 @dataclass(frozen=True)
@@ -63,18 +74,31 @@ class Answers:
 
 
 def learn(
-    config: TrainConfig, rows: Sequence[ManifestRow], root: Path, run: Run, clock: Clock
+    config: TrainConfig,
+    rows: Sequence[ManifestRow],
+    root: Path,
+    run: Run,
+    checkpoint: Checkpoint,
+    clock: Clock,
 ) -> dict[str, Any]:
-    """Train as ``config`` says, export the bundle and return the contents of ``metrics.json``."""
+    """Train as ``config`` says, export the bundle and return the contents of ``metrics.json``.
+
+    What ``checkpoint`` holds is not computed again.
+    """
+    if config.deterministic:
+        compute_deterministically()
     classes = class_names(rows)
     photos: Photos = {split: photos_of(rows, split, root) for split in SPLITS}
     trained, frozen = arithmetic(config)
     say(f"computing on {device_name()}, frozen layers in {frozen}, trained ones in {trained}")
     model, digest = load_classifier(config, len(classes))
     with clock.phase("features"):
-        source = open_source(config, model, digest, photos)
+        source = open_source(as_begun(config, checkpoint), model, digest, photos)
+        refuse_other_ways(source, digest, trained, checkpoint)
     with clock.phase("training"):
-        results = train_stages(config, model, source, partial(review, photos, classes, run))
+        results = train_stages(
+            config, model, source, partial(review, photos, classes, run), checkpoint
+        )
         write_history((row for result in results for row in result.history), run.history)
         answers = calibrated_answers(config, source, divided_by=results[-1].temperature)
     with clock.phase("export"):
@@ -96,7 +120,7 @@ def learn(
         "cache": source.name,
         "views": source.views,
         "versions": library_versions(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished": finish_time(run),
     }
 
 
@@ -134,25 +158,100 @@ def load_classifier(config: TrainConfig, num_classes: int) -> tuple[keras.Model,
 Review = Callable[[SolvedHead, Mapping[Split, Labelled], Mapping[Split, Descriptors]], None]
 
 
+def no_review(*_: object) -> None:
+    """Look at no photo."""
+
+
+def as_begun(config: TrainConfig, checkpoint: Checkpoint) -> TrainConfig:
+    """Return the settings with the source of input that was chosen when the run began.
+
+    ``auto`` measures, and might choose another one today.
+    """
+    begun = checkpoint.load(SOURCE)
+    if begun is None:
+        return config
+    if begun.values["cache"] == "off":  # which ``config`` refuses beside int8
+        precision: Any = resolve_precision(config.precision)
+        return dataclasses.replace(config, cache="off", precision=precision)
+    return dataclasses.replace(config, cache="disk", views=begun.values["views"])
+
+
+def refuse_other_ways(source: Source, digest: str, trained: str, checkpoint: Checkpoint) -> None:
+    """Note how the run computes; refuse to go on with it in another way.
+
+    Raises:
+        UsageError: with what differs from the run's beginning.
+    """
+    now = {
+        "backend": keras.backend.backend(),
+        "device": device_name(),
+        "weights": digest,
+        "precision": trained,
+        "cache": source.name,
+        "views": source.views,
+        "frozen layers": source.frozen,
+    }
+    begun = checkpoint.load(SOURCE)
+    if begun is None:
+        checkpoint.save(SOURCE, {**now, "versions": library_versions()})
+        return
+    differ = [name for name in now if now[name] != begun.values[name]]
+    if differ:
+        raise UsageError(
+            "expected to go on as the run was begun, with "
+            f"{', '.join(f'{name} {begun.values[name]}' for name in differ)}; received "
+            f"{', '.join(f'{name} {now[name]}' for name in differ)}; begin a new run"
+        )
+    if others := other_versions(begun.values):
+        say(f"begun with other versions, so the figures may differ: {others}")
+
+
 def train_stages(
-    config: TrainConfig, model: keras.Model, source: Source, review: Review
+    config: TrainConfig,
+    model: keras.Model,
+    source: Source,
+    review: Review = no_review,
+    checkpoint: Checkpoint = KEEP_NOTHING,
 ) -> list[StageResult]:
-    """Train the stages one after the other; ``model`` ends with the best weights of the last."""
+    """Train the stages one after the other; ``model`` ends with the best weights of the last.
+
+    A stage that ``checkpoint`` holds is put back, not trained again.
+    """
     results = []
     for stage in config.stage_plan():
         open_layers(model, stage)
-        if not stage.opens:
-            results.append(solve_and_review(config, stage, model, source, review))
+        if kept := checkpoint.load(stage.name):
+            assign(model.trainable_variables, kept.arrays)
+            results.append(StageResult.of_values(kept.values))
+            say(f"stage {stage.name} was trained before")
             continue
-        results.append(
-            train_stage(
-                source.part(stage),
-                stage,
-                source.batches(stage, "train", shuffle=True),
-                source.batches(stage, "validation"),
-            )
+        result = _train(config, stage, model, source, review, checkpoint)
+        checkpoint.save(
+            stage.name, dataclasses.asdict(result), copies_of(model.trainable_variables)
         )
+        checkpoint.remove(epochs_record(stage.name))
+        results.append(result)
     return results
+
+
+def _train(
+    config: TrainConfig,
+    stage: Stage,
+    model: keras.Model,
+    source: Source,
+    review: Review,
+    checkpoint: Checkpoint,
+) -> StageResult:
+    """Train one stage, its layers already open."""
+    if stage.opens:
+        return train_stage(
+            source.part(stage),
+            stage,
+            source.batches(stage, "train", shuffle=True),
+            source.batches(stage, "validation"),
+            checkpoint,
+        )
+    return solve_and_review(config, stage, model, source, review)
 
 
 def solve_and_review(

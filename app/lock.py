@@ -19,11 +19,20 @@ if sys.platform == "win32":
             except OSError as error:
                 if error.errno != errno.EDEADLOCK:  # that it says after ten seconds
                     raise
+
+    def _try(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 else:
     import fcntl
 
     def _wait(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+    def _try(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+_TAKEN = (errno.EWOULDBLOCK, errno.EACCES)  # what Unix says, and Windows
 
 
 @contextmanager
@@ -39,3 +48,21 @@ def locked(path: Path) -> Iterator[None]:
             path.parent.mkdir(parents=True, exist_ok=True)
             _wait(stack.enter_context(path.open("ab")).fileno())
         yield
+
+
+@contextmanager
+def locked_unless_taken(path: Path) -> Iterator[bool]:
+    """Hold the lock of ``path`` if nobody else does; yield whether that is so.
+
+    Where the system knows no locks the answer is yes.
+    """
+    with contextlib.ExitStack() as stack:
+        free = True
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(path.open("ab"))
+            try:
+                _try(file.fileno())
+            except OSError as error:
+                free = error.errno not in _TAKEN
+        yield free

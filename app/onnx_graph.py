@@ -8,7 +8,9 @@ the same under every backend (docs/decisions/0001-onnx-by-hand.md). Only layers 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, count
 from typing import Any
 
 import keras
@@ -30,6 +32,12 @@ class _Graph:
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
+
+    def name_of(self, operation: keras.Operation) -> str:
+        """Return a name for an operation that is no layer: Keras counts them over the process."""
+        plain = re.sub(r"_\d+$", "", operation.name)
+        taken = {node.name for node in self.nodes}
+        return next(n for n in chain([plain], (f"{plain}_{i}" for i in count(1))) if n not in taken)
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         """Add a node and return the name of its output."""
@@ -233,9 +241,10 @@ def _strongest(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
 
 
 def _top_k(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
-    count = graph.integers(f"{layer.name}/count", [layer.k])
-    outputs = [f"{layer.name}/values", f"{layer.name}/indices"]
-    node = helper.make_node("TopK", [*inputs, count], outputs, name=layer.name, axis=-1)
+    name = graph.name_of(layer)
+    count = graph.integers(f"{name}/count", [layer.k])
+    outputs = [f"{name}/values", f"{name}/indices"]
+    node = helper.make_node("TopK", [*inputs, count], outputs, name=name, axis=-1)
     graph.nodes.append(node)
     return outputs[0]
 
@@ -250,31 +259,35 @@ def _sigmoid(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
 
 
 def _concatenate(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
+    name = graph.name_of(layer)
     if layer.axis != 0:
-        raise ExportError(f"expected {layer.name} to join batches; received axis {layer.axis}")
-    return graph.node("Concat", inputs, layer.name, axis=0)
+        raise ExportError(f"expected {name} to join batches; received axis {layer.axis}")
+    return graph.node("Concat", inputs, name, axis=0)
 
 
 def _mirror(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
+    name = graph.name_of(layer)
     if layer.axis != 2:
-        raise ExportError(f"expected {layer.name} along the width, axis 2; received {layer.axis}")
+        raise ExportError(f"expected {name} along the width, axis 2; received {layer.axis}")
     # Backwards from the last column to before the first one; the width is ONNX's axis 3.
     ends = {"starts": -1, "ends": np.iinfo(np.int64).min, "axes": 3, "steps": -1}
-    names = [graph.integers(f"{layer.name}/{name}", [value]) for name, value in ends.items()]
-    return graph.node("Slice", [*inputs, *names], layer.name)
+    names = [graph.integers(f"{name}/{end}", [value]) for end, value in ends.items()]
+    return graph.node("Slice", [*inputs, *names], name)
 
 
 def _reshape(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
     """Write the layer, which makes a map a list of places, or the operation."""
     if isinstance(layer, keras.layers.Reshape):
         return _places(graph, layer, inputs)
-    shape = graph.integers(f"{layer.name}/shape", layer.newshape)
-    return graph.node("Reshape", [*inputs, shape], layer.name)
+    name = graph.name_of(layer)
+    shape = graph.integers(f"{name}/shape", layer.newshape)
+    return graph.node("Reshape", [*inputs, shape], name)
 
 
 def _mean(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
+    name = graph.name_of(layer)
     axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
-    return graph.node("ReduceMean", inputs, layer.name, axes=axes, keepdims=int(layer.keepdims))
+    return graph.node("ReduceMean", inputs, name, axes=axes, keepdims=int(layer.keepdims))
 
 
 def _dense(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
@@ -292,7 +305,8 @@ def _rescaling(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
 
 
 def _square_root(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
-    return graph.node("Sqrt", inputs, layer.name)
+    name = graph.name_of(layer)
+    return graph.node("Sqrt", inputs, name)
 
 
 # By class name: Keras does not export the classes of its operations.

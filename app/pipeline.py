@@ -10,15 +10,18 @@ from pathlib import Path
 from app.atomic import write_json
 from app.audit import audit, rows_of_others
 from app.backend import require_backend, require_precision
+from app.checkpoint import Checkpoint
 from app.clock import Clock
 from app.config import TrainConfig
-from app.console import quiet_native_stderr, say
+from app.config_file import config_values, read_config
+from app.console import heeding_ctrl_c, quiet_native_stderr, say
 from app.errors import AppError, UsageError
 from app.files import SPLITS, data_folder, find_files
-from app.manifest import ManifestRow, write_manifest
+from app.manifest import ManifestRow, read_manifest, write_manifest
 from app.paths import exists, is_file
 from app.runs import Run, begin_run, refuse_existing
 from app.splits import SHARES, assign_splits
+from app.unfinished import refuse_finished, remove_leftovers, resumable, training
 
 SKIPPED_SHOWN = 10  # the manifest lists them all
 
@@ -30,29 +33,107 @@ def run(config: TrainConfig) -> Run:
 
     Raises:
         AppError: with one line for the user, see ``app.errors``.
+        KeyboardInterrupt: with the words how to go on, once there is a run.
     """
     clock = Clock()
     refuse_what_cannot_work(config)
+    refuse_existing(config.runs, config.run)
     with data_folder(config.data) as root:
-        with clock.phase("audit"):
-            files = find_files(root)
-            judged = audit(files)
-            rows = assign_splits(judged, seed=config.seed)
-            tell_splits(judged, rows)
-            rows += rows_of_others(root, files)
-            tell_what_was_found(rows)
+        rows = judge(config, root, clock)
         this_run = begin_run(config.runs, config.run)
-        write_json(config_values(config), this_run.config)
+        with resumable(this_run), training(this_run) as checkpoint:
+            write_json(config_values(config), this_run.config)
+            write_manifest(rows, this_run.manifest)
+            train(config, rows, root, this_run, checkpoint, clock)
+    return reported(config, this_run)
+
+
+def resume(folder: Path, *, report: bool = True) -> Run:
+    """Go on with a run that was broken off; its figures will be those of an unbroken one.
+
+    Args:
+        folder: of the run.
+        report: whether to write ``report.html``, if the run was begun with it.
+
+    Raises:
+        AppError: when the run cannot be gone on with: it is finished, being trained, or the photos
+            are not those that it was begun with.
+        KeyboardInterrupt: with the words how to go on.
+    """
+    clock = Clock()
+    this_run = Run(folder)
+    refuse_finished(this_run)
+    config = read_config(this_run.config)
+    config = dataclasses.replace(
+        config, runs=folder.parent, run=folder.resolve().name, report=report and config.report
+    )
+    refuse_what_cannot_work(config)
+    with (
+        resumable(this_run),
+        training(this_run) as checkpoint,
+        data_folder(config.data) as root,
+    ):
+        remove_leftovers(this_run)
+        rows = judge(config, root, clock)
+        keep_manifest(rows, this_run)
+        train(config, rows, root, this_run, checkpoint, clock)
+    return reported(config, this_run)
+
+
+def judge(config: TrainConfig, root: Path, clock: Clock) -> list[ManifestRow]:
+    """Decode every file, give each photo its split, and say what was found."""
+    with clock.phase("audit"):
+        files = find_files(root)
+        judged = audit(files)
+        rows = assign_splits(judged, seed=config.seed)
+        tell_splits(judged, rows)
+        rows += rows_of_others(root, files)
+        tell_what_was_found(rows)
+    return rows
+
+
+def keep_manifest(rows: list[ManifestRow], this_run: Run) -> None:
+    """Refuse to go on with other photos than the run was begun with.
+
+    Raises:
+        UsageError: with the name of the first file that differs.
+    """
+    if not this_run.manifest.is_file():  # broken off before it was written
         write_manifest(rows, this_run.manifest)
+        return
+    then, now = (
+        {row.name: row for row in some} for some in (read_manifest(this_run.manifest), rows)
+    )
+    for name in {**then, **now}:
+        if then.get(name) != now.get(name):
+            what = "is gone" if name not in now else "was changed" if name in then else "is new"
+            raise UsageError(
+                f"expected the photos that {this_run.folder} was begun with; received others: "
+                f"{name!r} {what}; put them back, or begin a new run: python train.py --config "
+                f"{this_run.config}"
+            )
 
-        say("Starting Keras")
-        # TensorFlow warns of every retrace; each part of the network is traced once by design.
-        logging.getLogger("tensorflow").setLevel(logging.ERROR)
-        with quiet_native_stderr():
-            from app.learning import learn  # brings Keras, which takes seconds to import
 
-        metrics = learn(config, rows, root, this_run, clock)
-    write_json(metrics, this_run.metrics)
+def train(
+    config: TrainConfig,
+    rows: list[ManifestRow],
+    root: Path,
+    this_run: Run,
+    checkpoint: Checkpoint,
+    clock: Clock,
+) -> None:
+    """Import Keras, learn, and write ``metrics.json``, which makes the run a finished one."""
+    say("Starting Keras")
+    # TensorFlow warns of every retrace; each part of the network is traced once by design.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    with heeding_ctrl_c(), quiet_native_stderr():
+        from app.learning import learn  # brings Keras, which takes seconds to import
+
+    write_json(learn(config, rows, root, this_run, checkpoint, clock), this_run.metrics)
+
+
+def reported(config: TrainConfig, this_run: Run) -> Run:
+    """Write the report of a finished run, if it is wanted, and return the run."""
     if config.report:
         from app.report import write_report
 
@@ -63,24 +144,15 @@ def run(config: TrainConfig) -> Run:
     return this_run
 
 
-def config_values(config: TrainConfig) -> dict[str, object]:
-    """Return the settings as JSON knows them, the stages written out in full."""
-    values = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in dataclasses.asdict(config).items()
-    }
-    return {**values, "stages": [dataclasses.asdict(stage) for stage in config.stage_plan()]}
-
-
 def refuse_what_cannot_work(config: TrainConfig) -> None:
     """Raise ``UsageError`` for what would fail only after minutes of reading photos."""
-    refuse_existing(config.runs, config.run)
     require_backend()
     require_precision(config.precision)
-    place = next(p for p in (config.runs, *config.runs.absolute().parents) if exists(p))
+    run_folder = config.runs / (config.run or "")
+    place = next(p for p in (run_folder, *run_folder.absolute().parents) if exists(p))
     if not os.access(place, os.W_OK):
         raise UsageError(
-            f"expected a place to write; received {config.runs} (permission denied); "
+            f"expected a place to write; received {place} (permission denied); "
             "choose another with --runs"
         )
     if config.weights not in (None, "none") and not is_file(config.weights):

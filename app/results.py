@@ -119,7 +119,8 @@ class Results:
                 value = ",".join(stage["name"] for stage in value)
                 default = ",".join(TrainConfig.stages)
             if field.name == "data" or (value is not None and str(value) != str(default)):
-                words += [f"--{field.name.replace('_', '-')}", str(value)]
+                words.append(f"--{field.name.replace('_', '-')}")
+                words += [] if value is True else [str(value)]
         return shlex.join(words)
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from app.bundle import DESCRIPTION_FILE
 from app.errors import BundleError, UsageError
 from app.paths import exists, is_folder
+
+LONG_AGO = datetime.min.replace(tzinfo=UTC)  # when runs ended that do not say it any more
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ class Run:
         return self.folder / "bundle"
 
     @property
+    def unfinished(self) -> Path:
+        """What training needs to go on, until it has ended (``app.checkpoint``)."""
+        return self.folder / "unfinished"
+
+    @property
     def report(self) -> Path:
         """What a person reads."""
         return self.folder / "report.html"
@@ -68,28 +77,44 @@ class Run:
         metrics: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
         return metrics
 
+    def finished(self) -> datetime | None:
+        """Return the time (UTC) in ``metrics.json``; None when it is damaged."""
+        try:
+            return datetime.fromisoformat(self.read_metrics()["finished"]).astimezone(UTC)
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+            return None
+
+    def resume_command(self) -> str:
+        """Return what a person types to go on with this run."""
+        return f"python train.py --resume {shlex.quote(str(self.folder))}"
+
 
 def begin_run(runs: Path, name: str | None) -> Run:
     """Make the folder of a new run.
 
     Args:
         runs: the folder of all runs; made if missing.
-        name: of the run; the date and time (UTC) when None.
+        name: of the run; the date and time (UTC) when None, with a number behind it where another
+            run has begun in the same second, or the clock was set back.
 
     Raises:
         UsageError: when a run of that name exists, or the folder cannot be written.
     """
-    name = name or datetime.now(UTC).strftime("%Y-%m-%d_%H%M%S")
-    folder = runs / name
-    try:
-        refuse_existing(runs, name)
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise UsageError(
-            f"expected a place to write; received {folder} ({error.strerror}); "
-            "choose another with --runs"
-        ) from error
-    return Run(folder)
+    time = datetime.now(UTC).strftime("%Y-%m-%d_%H%M%S")
+    names = (f"{time}-{number}" if number > 1 else time for number in count(1))
+    while True:
+        folder = runs / (name or next(names))
+        try:
+            folder.mkdir(parents=True)
+            return Run(folder)
+        except OSError as error:
+            refuse_existing(runs, name)
+            if exists(folder):  # a name of ours, which is not the user's mistake
+                continue
+            raise UsageError(
+                f"expected a place to write; received {folder} ({error.strerror}); "
+                "choose another with --runs"
+            ) from error
 
 
 def refuse_existing(runs: Path, name: str | None) -> None:
@@ -102,27 +127,46 @@ def refuse_existing(runs: Path, name: str | None) -> None:
         )
 
 
+def finished_run(runs: Path, name: str) -> Run:
+    """Return the run of that name.
+
+    Raises:
+        BundleError: when it was begun and not finished. Where there is none, reading its bundle
+            says so.
+    """
+    run = Run(runs / name)
+    if run.config.is_file() and not run.is_complete():
+        raise BundleError(
+            f"expected a finished run; received {run.folder}, which was begun and not finished; "
+            f"go on with `{run.resume_command()}`"
+        )
+    return run
+
+
 def newest_complete_run(runs: Path) -> Run:
     """Return the run under ``runs`` that finished last.
 
     Raises:
         BundleError: when no run there is complete.
     """
-    folders = runs.iterdir() if is_folder(runs) else ()
-    found = [Run(f) for f in folders if f.is_dir() and not f.name.startswith(".")]
-    complete = [run for run in found if run.is_complete()]
+    complete = complete_runs(runs)
     if not complete:
-        unfinished = f", only {len(found)} unfinished" if found else ""
+        begun = [run for run in _runs(runs) if run.config.is_file()]
+        unfinished = f", only {len(_runs(runs))} unfinished" if _runs(runs) else ""
+        go_on = f"go on with `{begun[-1].resume_command()}`, " if begun else ""
         raise BundleError(
-            f"expected a finished run under {runs}; received none{unfinished}; "
+            f"expected a finished run under {runs}; received none{unfinished}; {go_on}"
             "train one with `python train.py --data DIR`, or name a bundle with --bundle"
         )
-    return max(complete, key=lambda run: (_finished(run), run.folder.name))
+    return max(complete, key=lambda run: (run.finished() or LONG_AGO, run.folder.name))
 
 
-def _finished(run: Run) -> str:
-    """Return the time in ``metrics.json``; empty, which is before all others, when damaged."""
-    try:
-        return str(run.read_metrics()["finished"] or "")
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+def _runs(runs: Path) -> list[Run]:
+    """Return all runs in a folder, finished or not, by name."""
+    folders = sorted(runs.iterdir()) if is_folder(runs) else ()
+    return [Run(f) for f in folders if f.is_dir() and not f.name.startswith(".")]
+
+
+def complete_runs(runs: Path) -> list[Run]:
+    """Return the finished runs in a folder, by name."""
+    return [run for run in _runs(runs) if run.is_complete()]

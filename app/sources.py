@@ -57,6 +57,10 @@ class Source(Protocol):
     def views(self) -> int | None:
         """How many views of each training photo there are; None: a fresh one in every epoch."""
 
+    @property
+    def frozen(self) -> str:
+        """What computes frozen layers: the digest of those in int8; empty for others."""
+
     def part(self, stage: Stage) -> keras.Model:
         """Return the part of the network that the stage's batches go into, up to the logits."""
 
@@ -188,6 +192,11 @@ class CachedSource:
     quantised: QuantisedPrefix | None = None
     name: ClassVar[Literal["disk", "off"]] = "disk"
 
+    @property
+    def frozen(self) -> str:
+        """The digest of the layers in int8."""
+        return self.quantised.digest if self.quantised else ""
+
     def part(self, stage: Stage) -> keras.Model:
         """Return the network above the stage's cut."""
         return suffix(self.model, stage.cut)
@@ -260,7 +269,9 @@ class CachedSource:
         if not lacking:
             return True
         frozen = self._frozen(list(self.stores), len(lacking))
-        if self.config.cache == "auto" and len(lacking) > BLOCK_ROWS:
+        # What is measured is not the same twice.
+        measured = self.config.cache == "auto" and not self.config.deterministic
+        if measured and len(lacking) > BLOCK_ROWS:
             first, lacking = lacking[:BLOCK_ROWS], lacking[BLOCK_ROWS:]
             times = time_cache(frozen, stores, first, self.config.image_size, frozen.batch)
             pays, why = self._pays(times, len(lacking))
@@ -292,6 +303,8 @@ class CachedSource:
 
     def _frozen(self, cuts: Sequence[str], photos: int = 0) -> Batched:
         precision = resolve_precision(self.config.precision)
+        if self.config.deterministic:  # the fastest batch, which is measured, may be another one
+            photos = 0
         return frozen_prefix(self.model, cuts, precision, photos, self.quantised)
 
     def _bytes(self, lacking: Mapping[str, int], passes: int) -> int:
@@ -344,6 +357,7 @@ class FreshSource:
     read: ReadPhoto = read_photo
     name: ClassVar[Literal["disk", "off"]] = "off"
     views: ClassVar[None] = None
+    frozen: ClassVar[str] = ""
 
     def part(self, stage: Stage) -> keras.Model:
         """Return the whole network."""

@@ -228,5 +228,6 @@ def _remove_leftovers(folder: Path, age: float, store: str = "*") -> None:
     for path in [*folder.glob(f"{store}/*"), *folder.glob(".int8-*.part")]:
         is_part = path.suffix == ".json" or path.with_suffix(".json").exists()
         with contextlib.suppress(OSError):
-            if not is_part and path.stat().st_mtime < time.time() - age:
+            # Either way: a clock that was set back leaves files of the future.
+            if not is_part and abs(time.time() - path.stat().st_mtime) > age:
                 path.unlink()

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress, TaskID, TextColumn
 
+from app.checkpoint import KEEP_NOTHING, Checkpoint
 from app.config import Stage
 from app.console import progress_bar, say
 from app.errors import AppError
@@ -20,6 +21,7 @@ from app.evaluation import Scores, probabilities_of, score
 from app.history import HistoryRow
 from app.memory import halving
 from app.photos import Photo
+from app.stage_state import StageState
 from app.views import View
 
 Float32s = NDArray[np.float32]
@@ -44,6 +46,19 @@ class StageResult:
     validation: Scores
     history: tuple[HistoryRow, ...]
     temperature: float = 1.0
+
+    @classmethod
+    def of_values(cls, values: dict[str, Any]) -> StageResult:
+        """Return the result that ``dataclasses.asdict`` made these values of, read from JSON."""
+        scores = values["validation"]
+        interval = tuple(scores["accuracy_interval_95"])
+        return cls(
+            **{
+                **values,
+                "validation": Scores(**{**scores, "accuracy_interval_95": interval}),
+                "history": tuple(HistoryRow(**row) for row in values["history"]),
+            }
+        )
 
 
 class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -146,6 +161,7 @@ def train_stage(
     stage: Stage,
     train: ViewBatches,
     validation: ViewBatches,
+    checkpoint: Checkpoint = KEEP_NOTHING,
 ) -> StageResult:
     """Train ``model`` as ``stage`` says; afterwards it holds the weights that validated best.
 
@@ -159,11 +175,14 @@ def train_stage(
         stage: rates, epochs and patience.
         train: batches of the training photos.
         validation: batches of the validation photos, unshuffled.
+        checkpoint: keeps the state after each epoch; with one that it holds the stage goes on, to
+            the same end as if nothing had come between.
 
     Returns:
         The stage's scores and its history.
     """
-    started = time.monotonic()
+    state = StageState(checkpoint, stage.name)
+    started = time.monotonic() - state.seconds
     before = [(v, np.array(keras.ops.convert_to_numpy(v))) for v in model.variables]
 
     def restore() -> None:
@@ -175,8 +194,9 @@ def train_stage(
         train.begin_epoch(0)
         train.begin_again(batch)
         validation.begin_again(batch)
+        state.begin(batch)
         first = _scores_of(model, validation)
-        rows = _fit(model, stage, train, validation)
+        rows = _fit(model, stage, train, validation, state)
         losses = np.array([row.validation_loss for row in rows])
         kept = 1 + int(losses.argmin())
         diverged = not np.isfinite(losses).all()
@@ -196,11 +216,15 @@ def train_stage(
             history=tuple(rows),
         )
 
-    return halving(attempt, train.batch_size, f"stage {stage.name}")
+    return halving(attempt, state.batch_size or train.batch_size, f"stage {stage.name}")
 
 
 def _fit(
-    model: keras.Model, stage: Stage, train: ViewBatches, validation: ViewBatches
+    model: keras.Model,
+    stage: Stage,
+    train: ViewBatches,
+    validation: ViewBatches,
+    state: StageState,
 ) -> list[HistoryRow]:
     """Train until patience or epochs end; the averaged weights of the best epoch stay."""
     model.compile(
@@ -216,22 +240,25 @@ def _fit(
         on_epoch_begin=lambda epoch, logs: train.begin_epoch(epoch)
     )
     with progress_bar(TextColumn("{task.fields[scores]}")) as bar:
-        log = _Log(stage, bar, steps=len(train))
+        log = _Log(stage, bar, steps=len(train), rows=state.rows)
+        state.watch(averaging, stopping)
         try:
             model.fit(
                 train,
                 validation_data=validation,
                 epochs=stage.epochs,
+                initial_epoch=stage.epochs if state.stopped else len(state.rows),
                 shuffle=False,  # ViewBatches has its own order
                 verbose=0,
-                # In this order: the averaged weights are there when ``stopping`` looks at them.
-                callbacks=[views, log, averaging, stopping],
+                # In this order: the averaged weights are there when ``stopping`` looks at them, and
+                # what all of them did is there when ``state`` keeps it.
+                callbacks=[views, log, averaging, stopping, state],
             )
         except Exception:
             if failure := train.failure or validation.failure:
                 raise failure from None
             raise
-    return log.rows
+    return state.rows
 
 
 def outputs_of(model: keras.Model, batches: ViewBatches) -> list[Float32s]:
@@ -312,14 +339,16 @@ def _top_rate(optimiser: keras.optimizers.Optimizer) -> float:
 
 
 class _Log(keras.callbacks.Callback):  # type: ignore[misc]
-    """Keep the history, move the bar, and say a line an epoch."""
+    """Add a row to the history, move the bar, and say a line an epoch."""
 
-    def __init__(self, stage: Stage, bar: Progress, steps: int) -> None:
+    def __init__(self, stage: Stage, bar: Progress, steps: int, rows: list[HistoryRow]) -> None:
         super().__init__()
-        self.stage, self.bar, self.steps = stage, bar, steps
-        self.rows: list[HistoryRow] = []
+        self.stage, self.bar, self.steps, self.rows = stage, bar, steps, rows
         self._task: TaskID = bar.add_task(
-            f"Stage {stage.name}", total=stage.epochs * steps, scores=""
+            f"Stage {stage.name}",
+            total=stage.epochs * steps,
+            completed=len(rows) * steps,
+            scores="",
         )
         self._started = time.monotonic()
 

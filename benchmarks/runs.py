@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from app.config_file import config_values
 from app.console import say
 from app.errors import UsageError
-from app.pipeline import config_values
 from app.results import Results, read_results
 from app.runs import Run
 from benchmarks.measured import measure, train_command

@@ -17,11 +17,11 @@ import benchmarks.runs
 from app.atomic import write_json
 from app.audit import audit
 from app.cli import run
+from app.config_file import config_values
 from app.errors import AppError, UsageError
 from app.files import find_files
 from app.history import write_history
 from app.manifest import ManifestRow, write_manifest
-from app.pipeline import config_values
 from app.results import Predictions, Results
 from app.runs import Run
 from app.tables import write_rows

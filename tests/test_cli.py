@@ -1,6 +1,7 @@
 """What every command has in common: one line for a failure, an exit code, nothing heavy."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from app.bundle import FORMAT_VERSION, Bundle
 from app.cli import run
-from app.console import quiet_native_stderr
+from app.console import heeding_ctrl_c, quiet_native_stderr
 from app.errors import AppError, DataError, UsageError
 
 ROOT = Path(__file__).parent.parent
@@ -64,10 +65,10 @@ def test_a_full_disk_is_one_line(failure, capsys):
 
 
 def test_ctrl_c_is_one_line_and_the_shells_code(capsys):
-    code, err = code_and_stderr(KeyboardInterrupt(), capsys)
-    assert code == 130
-    assert len(err.splitlines()) == 1
-    assert "Ctrl-C" in err
+    assert code_and_stderr(KeyboardInterrupt(), capsys) == (130, "stopped by Ctrl-C\n")
+    told = KeyboardInterrupt("go on with: python train.py --resume runs/first")
+    line = "stopped by Ctrl-C; go on with: python train.py --resume runs/first\n"
+    assert code_and_stderr(told, capsys) == (130, line)
 
 
 @pytest.mark.parametrize("code", [0, 2, 7])
@@ -170,10 +171,44 @@ def test_native_remarks_are_held_back(capfd):
     assert capfd.readouterr().err == "afterwards\n"
 
 
-@pytest.mark.parametrize("failure", [ImportError, KeyboardInterrupt])
-def test_native_remarks_are_shown_when_the_block_fails(failure, capfd):
+@pytest.mark.parametrize(
+    ("failure", "shown"), [(ImportError, "libcudart is missing\n"), (KeyboardInterrupt, "")]
+)
+def test_native_remarks_are_shown_when_the_block_fails_not_after_ctrl_c(failure, shown, capfd):
     with pytest.raises(failure), quiet_native_stderr():
         os.write(2, b"libcudart is missing\n")
         raise failure
     os.write(2, b"afterwards\n")
-    assert capfd.readouterr().err == "libcudart is missing\nafterwards\n"
+    assert capfd.readouterr().err == f"{shown}afterwards\n"
+
+
+@pytest.mark.parametrize("kind", [ImportError, None])
+def test_ctrl_c_that_a_library_loses_is_heeded(kind):
+    """It was lost once in twenty imports of Keras."""
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), heeding_ctrl_c():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            if kind:
+                raise kind from None
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_without_ctrl_c_an_error_stays_what_it_was():
+    with pytest.raises(ImportError), heeding_ctrl_c():
+        raise ImportError
+    with heeding_ctrl_c():
+        pass
+
+
+@pytest.mark.parametrize(("code", "said"), [(130, ""), (0, "late"), (3, "late")])
+def test_after_ctrl_c_nothing_more_is_said(code, said):
+    program = (
+        "import atexit, sys; from app.cli import leave;"
+        "atexit.register(sys.stderr.write, 'late'); print('flushed'); leave(int(sys.argv[1]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(code)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, "flushed\n", said)

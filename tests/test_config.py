@@ -131,6 +131,7 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
     "cache_limit": (["--cache-limit", "2.5"], 2.5),
     "mirror": (["--mirror"], True),
     "head_strength": (["--head-strength", "0.25"], 0.25),
+    "deterministic": (["--deterministic"], True),
     "report": (["--no-report"], False),
 }
 

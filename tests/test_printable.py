@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import predict
-from app.answer import Answer
+from app.answer import Answer, no_answer
 from app.cli import run
 from app.console import say
 from app.errors import DataError
@@ -40,20 +40,20 @@ def test_messages(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_table_of_answers(capsys: pytest.CaptureFixture[str]) -> None:
     write = predict.Output("table", [EVIL, "dog"], [EVIL])
-    write(Answer(EVIL, EVIL, {EVIL: 0.75, "dog": 0.25}, None))
-    write(Answer(EVIL, None, None, EVIL))
+    write(Answer(EVIL, EVIL, {EVIL: 0.75, "dog": 0.25}, 0.1, None))
+    write(no_answer(EVIL, EVIL))
     out = capsys.readouterr().out
     assert out == f"{SHOWN}  {SHOWN}   75.0%\n{SHOWN}  {'-':{len(SHOWN)}}  {SHOWN}\n"
 
 
 def test_answers_as_csv_are_no_formulas(capsys: pytest.CaptureFixture[str]) -> None:
     write = predict.Output("csv", ["=cat", "dog"], ["=1"])
-    write(Answer("=1", "=cat", {"=cat": 0.75, "dog": 0.25}, None))
-    write(Answer("-a.jpg", None, None, "@reason"))
+    write(Answer("=1", "=cat", {"=cat": 0.75, "dog": 0.25}, 0.1, None))
+    write(no_answer("-a.jpg", "@reason"))
     assert capsys.readouterr().out.splitlines() == [
-        "path,label,p_=cat,p_dog,error",
-        "'=1,'=cat,0.75,0.25,",
-        "'-a.jpg,,,,'@reason",
+        "path,label,p_=cat,p_dog,novelty,error",
+        "'=1,'=cat,0.75,0.25,0.1,",
+        "'-a.jpg,,,,,'@reason",
     ]
 
 

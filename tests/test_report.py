@@ -20,11 +20,11 @@ import pytest
 from app import report
 from app.cli import run as run_command
 from app.config import TrainConfig
+from app.config_file import config_values
 from app.display import Table, Words, number, percent, shown
 from app.errors import AppError, BundleError, UsageError
 from app.evaluation import score
 from app.manifest import ManifestRow, write_manifest
-from app.pipeline import config_values
 from app.report import SOURCE, main, write_notebook, write_report
 from app.results import chosen_run, read_results
 from app.runs import Run

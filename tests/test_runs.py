@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import BundleError
-from app.runs import Run, newest_complete_run
+from app.runs import Run, finished_run, newest_complete_run
 
 
 def make_run(folder: Path, finished: str | None, *, bundle: bool = True) -> Run:
@@ -76,3 +76,16 @@ def test_where_there_are_no_runs(tmp_path, name):
     (tmp_path / "a file").write_text("")
     with pytest.raises(BundleError, match="received none; train one"):
         newest_complete_run(tmp_path / name)
+
+
+def test_a_run_that_is_named_must_be_finished_too(tmp_path):
+    """Its bundle may be there already, but nobody has vouched for it."""
+    run = make_run(tmp_path / "my run", None)
+    run.config.write_text("{}")
+    with pytest.raises(BundleError, match=r"not finished; go on with .*--resume '.*/my run'"):
+        finished_run(tmp_path, "my run")
+    with pytest.raises(BundleError, match=r"only 1 unfinished; go on with .*--resume '.*/my run'"):
+        newest_complete_run(tmp_path)
+    run.metrics.write_text("{}")
+    assert finished_run(tmp_path, "my run") == run
+    assert finished_run(tmp_path, "nothing").folder == tmp_path / "nothing"

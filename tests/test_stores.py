@@ -69,11 +69,14 @@ def test_an_opened_store_survives_that_another_run_makes_room(folder, blocks):
 def test_leftovers_of_broken_off_runs_go_once_they_are_old(folder, blocks):
     store = blocks[40].parent
     old, young = store / "0a.npy", store / ".0b.npy.77.part"
-    for path in (old, young):
+    future = store / "0c.npy"  # from before the clock was set back
+    for path in (old, young, future):
         path.write_bytes(b"x")
     os.utime(old, (time.time() - DAY,) * 2)
+    os.utime(future, (time.time() + DAY,) * 2)
     make_room(folder, 0, BIG, keep=())
     assert not old.exists()
+    assert not future.exists()
     assert young.exists()  # a run may be writing it
     assert left(blocks) == {40, 3, 20, 1}
 

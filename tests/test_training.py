@@ -1,15 +1,18 @@
 import itertools
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import keras
 import numpy as np
 import pytest
 
+from app.checkpoint import Checkpoint
 from app.config import STAGES, Stage, TrainConfig
+from app.errors import AppError
 from app.evaluation import probabilities_of, score
 from app.learning import calibrated_answers
 from app.photos import Photo
-from app.training import ViewBatches, logits_of, targets_of, train_stage
+from app.training import StageResult, ViewBatches, logits_of, targets_of, train_stage
 
 PHOTOS = [Photo(None, f"{n}", f"{n:064x}", n % 2) for n in range(40)]  # type: ignore[arg-type]
 STAGE = Stage(epochs=8, batch_size=8, learning_rate=0.3)
@@ -266,3 +269,99 @@ def test_a_stage_that_diverges_changes_nothing_and_says_so(capsys):
     assert "changes nothing" in capsys.readouterr().err
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+# ---- broken off and gone on with ----
+
+
+class Network:
+    """Two blocks at different rates, and a head: each with an optimiser of its own."""
+
+    stage = replace(
+        STAGES["block4"], epochs=9, batch_size=8, learning_rate=0.1, lower_rate=0.5, patience=2
+    )
+
+    def __init__(self, broken_off_in: int | None = None) -> None:
+        keras.utils.set_random_seed(0)
+        layers = [keras.layers.Dense(3, name=n) for n in ("block4_conv1", "block5_conv1", "dense")]
+        self.model = keras.Sequential([keras.Input((2,)), *layers])
+        self.broken_off_in = broken_off_in
+        self.batches = ViewBatches(
+            PHOTOS, self.fetch, views=None, batch_size=8, seed=0, shuffle=True
+        )
+
+    def fetch(self, views):
+        """Views that unlearn what was learned, from the fifth epoch on."""
+        if self.batches.epoch == self.broken_off_in:
+            raise AppError("broken off")
+        return fetch(views) * np.array([[-1 if view.number > 3 else 1] for view in views])
+
+    def train(self, folder) -> StageResult:
+        validation = batches(shuffle=False)
+        return train_stage(self.model, self.stage, self.batches, validation, Checkpoint(folder))
+
+
+def without_seconds(result: StageResult) -> StageResult:
+    rows = tuple(replace(row, seconds=0) for row in result.history)
+    return replace(result, seconds=0, history=rows)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> tuple[Network, StageResult]:
+    network = Network()
+    result = network.train(tmp_path_factory.mktemp("run") / "unfinished")
+    assert 1 < result.kept_epoch < result.epochs < Network.stage.epochs, "early stopping counts"
+    return network, result
+
+
+@pytest.mark.parametrize("epochs", [(0,), (1,), (3,), (1, 2), (4, 4, 5)])
+def test_a_stage_goes_on_as_if_nothing_had_come_between(epochs, uninterrupted, tmp_path):
+    """Contract 12: the same weights bit for bit, and the same figures, wherever it broke off."""
+    for epoch in epochs:
+        with pytest.raises(AppError, match="broken off"):
+            Network(epoch).train(tmp_path)
+    resumed = Network()
+    shown = []
+    get = resumed.batches.fetch
+    resumed.batches.fetch = lambda views: shown.append(resumed.batches.epoch) or get(views)
+    result = resumed.train(tmp_path)
+    # Keras looks at a batch before the first epoch.
+    assert sorted(set(shown) - {0}) == list(range(max(epochs[-1], 1), result.epochs))
+    assert without_seconds(result) == without_seconds(uninterrupted[1])
+    expected = uninterrupted[0].model.get_weights()
+    for weights, others in zip(resumed.model.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(weights, others)
+
+
+def test_a_stage_that_had_ended_trains_no_more(uninterrupted, tmp_path):
+    """Killed after the last epoch and before the result was kept."""
+    Network().train(tmp_path)
+    again = Network(broken_off_in=1)
+    result = again.train(tmp_path)
+    assert without_seconds(result) == without_seconds(uninterrupted[1])
+    expected = uninterrupted[0].model.get_weights()
+    for weights, others in zip(again.model.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(weights, others)
+
+
+def test_the_state_of_another_batch_size_is_of_no_use(tmp_path):
+    """Memory that does not suffice any more: the stage begins again, as it does without a state."""
+    with pytest.raises(AppError, match="broken off"):
+        Network(2).train(tmp_path)
+    short, direct = Network(), Network()
+    get = short.batches.fetch
+
+    def with_room_for_four(views):
+        if len(views) > 4:
+            raise MemoryError
+        return get(views)
+
+    short.batches.fetch = with_room_for_four
+    direct.batches.batch_size = 4
+    results = [short.train(tmp_path), direct.train(tmp_path / "other")]
+    assert without_seconds(results[0]) == without_seconds(results[1])
+
+
+def test_a_result_comes_back_from_json(uninterrupted):
+    result = uninterrupted[1]
+    assert StageResult.of_values(json.loads(json.dumps(asdict(result)))) == result
