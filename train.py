@@ -54,6 +54,7 @@ def parse(argv: Sequence[str]) -> TrainConfig:
         parser.add_argument(flag, default=default, help=text, **options)  # type: ignore[arg-type]
 
     add("--data", type=Path, required=True, metavar="DIR")
+    add("--exclude", type=Path, metavar="FILE")
     add("--run", metavar="NAME")
     add("--runs", type=Path, metavar="DIR")
     add("--stages", type=lambda text: tuple(text.split(",")), metavar="NAMES")

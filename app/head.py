@@ -62,6 +62,7 @@ def solve_head(
     train: Labelled,
     validation: Labelled,
     strengths: Sequence[float] = STRENGTHS,
+    class_weight: dict[int, float] | None = None,
 ) -> StageResult:
     """Set the dense layer of ``model`` to the solution that validates best.
 
@@ -76,6 +77,8 @@ def solve_head(
             (docs/experiments.md).
         validation: the validation photos.
         strengths: to be tried, ascending.
+        class_weight: what each training photo of a class counts, by the class's number; validation
+            is scored as it is.
 
     Returns:
         The scores; the history has a row for each strength tried, in place of an epoch.
@@ -90,7 +93,7 @@ def solve_head(
     tried: list[Solution] = []
     with progress_bar() as bar:
         task = bar.add_task("Stage head", total=len(strengths))
-        path = _path(strengths, (x, train.targets), (seen, validation.targets))
+        path = _path(strengths, (x, train.targets), (seen, validation.targets), class_weight)
         for solution in path:
             tried.append(solution)
             bar.advance(task)
@@ -135,11 +138,16 @@ def _coordinates(
 
 
 def _path(
-    strengths: Sequence[float], train: tuple[Floats, Ints], validation: tuple[Floats, Ints]
+    strengths: Sequence[float],
+    train: tuple[Floats, Ints],
+    validation: tuple[Floats, Ints],
+    class_weight: dict[int, float] | None,
 ) -> Iterator[Solution]:
     """Yield the solutions for ascending strengths; coordinates and class numbers are given."""
     (x, targets), (seen, seen_targets) = train, validation
-    solver = LogisticRegression(tol=TOLERANCE, max_iter=ITERATIONS, warm_start=True)
+    solver = LogisticRegression(
+        tol=TOLERANCE, max_iter=ITERATIONS, warm_start=True, class_weight=class_weight
+    )
     for number, strength in enumerate(strengths, start=1):
         started = time.monotonic()
         solver.set_params(C=strength).fit(x, targets)

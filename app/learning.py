@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.calibration import fit_temperature
+from app.class_weights import class_weights
 from app.clock import Clock
 from app.config import TrainConfig
 from app.console import say
@@ -54,7 +55,8 @@ def learn(
     with clock.phase("features"):
         source = open_source(config, model, digest, photos)
     with clock.phase("training"):
-        results = train_stages(config, model, source)
+        weights = class_weights(classes[photo.target] for photo in photos["train"])
+        results = train_stages(config, model, source, by_number(weights, classes))
         write_history((row for result in results for row in result.history), run.history)
         answers = calibrated_answers(config, source, divided_by=results[-1].temperature)
     with clock.phase("export"):
@@ -63,6 +65,7 @@ def learn(
     return {
         "classes": list(classes),
         "photos": {split: len(photos[split]) for split in SPLITS},
+        "class_weights": weights,
         "stages": [stage_values(result) for result in results],
         **{
             split: dataclasses.asdict(score(targets_of(photos[split]), probabilities))
@@ -112,7 +115,21 @@ def load_classifier(config: TrainConfig, num_classes: int) -> tuple[keras.Model,
     )
 
 
-def train_stages(config: TrainConfig, model: keras.Model, source: Source) -> list[StageResult]:
+def by_number(
+    weights: Mapping[str, float] | None, classes: Sequence[str]
+) -> dict[int, float] | None:
+    """Return the weights of classes by their numbers, as Keras and scikit-learn take them."""
+    if weights is None:
+        return None
+    return {number: weights[label] for number, label in enumerate(classes)}
+
+
+def train_stages(
+    config: TrainConfig,
+    model: keras.Model,
+    source: Source,
+    class_weight: dict[int, float] | None = None,
+) -> list[StageResult]:
     """Train the stages one after the other; ``model`` ends with the best weights of the last."""
     results = []
     for stage in config.stage_plan():
@@ -120,7 +137,7 @@ def train_stages(config: TrainConfig, model: keras.Model, source: Source) -> lis
         if not stage.opens:
             train, validation = source.labelled("train"), source.labelled("validation")
             strengths = STRENGTHS if config.head_strength is None else (config.head_strength,)
-            results.append(solve_head(model, stage, train, validation, strengths))
+            results.append(solve_head(model, stage, train, validation, strengths, class_weight))
             continue
         results.append(
             train_stage(
@@ -128,6 +145,7 @@ def train_stages(config: TrainConfig, model: keras.Model, source: Source) -> lis
                 stage,
                 source.batches(stage, "train", shuffle=True),
                 source.batches(stage, "validation"),
+                class_weight,
             )
         )
     return results

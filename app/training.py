@@ -141,6 +141,7 @@ def train_stage(
     stage: Stage,
     train: ViewBatches,
     validation: ViewBatches,
+    class_weight: dict[int, float] | None = None,
 ) -> StageResult:
     """Train ``model`` as ``stage`` says; afterwards it holds the weights that validated best.
 
@@ -154,6 +155,8 @@ def train_stage(
         stage: rates, epochs and patience.
         train: batches of the training photos.
         validation: batches of the validation photos, unshuffled.
+        class_weight: what each training photo of a class counts in the loss, by the class's number;
+            validation is scored as it is.
 
     Returns:
         The stage's scores and its history.
@@ -171,7 +174,7 @@ def train_stage(
         train.begin_again(batch)
         validation.begin_again(batch)
         first = _scores_of(model, validation)
-        rows = _fit(model, stage, train, validation)
+        rows = _fit(model, stage, train, validation, class_weight)
         losses = np.array([row.validation_loss for row in rows])
         kept = 1 + int(losses.argmin())
         diverged = not np.isfinite(losses).all()
@@ -195,7 +198,11 @@ def train_stage(
 
 
 def _fit(
-    model: keras.Model, stage: Stage, train: ViewBatches, validation: ViewBatches
+    model: keras.Model,
+    stage: Stage,
+    train: ViewBatches,
+    validation: ViewBatches,
+    class_weight: dict[int, float] | None,
 ) -> list[HistoryRow]:
     """Train until patience or epochs end; the averaged weights of the best epoch stay."""
     model.compile(
@@ -216,6 +223,7 @@ def _fit(
             model.fit(
                 train,
                 validation_data=validation,
+                class_weight=class_weight,
                 epochs=stage.epochs,
                 shuffle=False,  # ViewBatches has its own order
                 verbose=0,
