@@ -82,8 +82,8 @@ def near_duplicates(fingerprints: Sequence[Fingerprint]) -> list[list[int]]:
 
 
 def _standardised(thumbnails: Pixels) -> NDArray[np.float32]:
-    """Return rows whose products are correlations; that of a picture of one colour is 0."""
-    rows = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
-    rows -= rows.mean(axis=1, keepdims=True)
+    """Return rows whose products are correlations over all channels; 0 for one colour."""
+    centred = thumbnails - thumbnails.mean(axis=(1, 2), keepdims=True, dtype=np.float32)
+    rows: NDArray[np.float32] = centred.reshape(len(thumbnails), -1)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
     return rows
