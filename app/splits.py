@@ -20,8 +20,8 @@ def assign_splits(rows: Sequence[ManifestRow], *, seed: int) -> list[ManifestRow
     Splits that the user gave stay. Those without a photo of a class are taken from the photos of
     the class without a split, or from ``train``: each photo's SHA-256 with the seed decides, so
     that adding photos moves none of the others. Near-duplicates count as one photo and move
-    together, those of another class with them. A class so small that a split would stay empty
-    gives it the photo whose number is nearest, one without near-duplicates if there is any.
+    together, those of another class with them. A class so small that a split, or train, would stay
+    empty gives the photo whose number is nearest, one without near-duplicates if there is any.
 
     Args:
         rows: as ``audit`` judged them, at least ten usable photos of each class.
@@ -58,10 +58,11 @@ def _divide(pool: Counter[str], missing: Sequence[Split], seed: int) -> dict[str
     places = {content: _place(content, seed) for content in pool}
     moved: dict[str, Split] = {}
     low = 0.0
-    for split in missing:
+    for number, split in enumerate(missing):
         high = low + SHARES[split]
         chosen = [content for content in pool if low <= places[content] < high]
-        if not chosen and pool:
+        spare = len(pool) - (len(missing) - number)  # one for each later split, and for train
+        if pool and not 0 < len(chosen) <= spare:
             middle = (low + high) / 2
             chosen = [min(pool, key=lambda content: (pool[content], abs(places[content] - middle)))]
         for content in chosen:

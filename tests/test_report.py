@@ -288,6 +288,12 @@ def test_a_default_needs_no_flag_to_be_repeated(run: Run, tmp_path: Path) -> Non
     )
 
 
+def test_what_was_excluded_is_excluded_again(run: Run) -> None:
+    config = config_values(TrainConfig(data=Path("photos"), exclude=Path("my list.txt")))
+    command = dataclasses.replace(read_results(run), config=config).command()
+    assert command == "python train.py --data photos --exclude 'my list.txt'"
+
+
 def test_tables_put_numbers_to_the_right_and_escape_the_rest() -> None:
     table = Table(["file", "n"], [["<i>", number(1234)]])._repr_html_()
     assert "<td>&lt;i&gt;</td>" in table
