@@ -86,6 +86,13 @@ def test_a_line_that_names_no_file_is_refused_with_its_number(tmp_path: Path) ->
         excluded(tmp_path, "cat/9.jpg")
 
 
+def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
+    names = ["cat/two\nlines.jpg"]
+    (tmp_path / "list.csv").write_text('"cat/two\nlines.jpg",label\ncat/9.jpg\n')
+    with pytest.raises(UsageError, match=r"received 'cat/9\.jpg' on line 3"):
+        excluded_names(tmp_path / "list.csv", DATA, names)
+
+
 def test_a_list_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "none", "No such file"), (tmp_path, "directory")):
         with pytest.raises(UsageError, match=f"expected --exclude to be a list .*{reason}"):

@@ -186,13 +186,17 @@ def test_near_duplicates_in_two_classes_are_on_one_side(seed: int) -> None:
     assert all(counts(divided)[label, split] for label in ("cat", "dog") for split in SPLITS)
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_a_tiny_class_parts_with_photos_that_have_no_near_duplicates(seed: int) -> None:
+def test_a_tiny_class_parts_with_photos_that_have_no_near_duplicates() -> None:
+    """A group of ten leaves train only where its own number says so: in 20 % of all cases."""
     cats = photos("cat", 12)
-    rows = in_groups(cats[:10], 10) + cats[10:]
-    divided = assign_splits(rows + photos("dog", 12), seed=seed)
-    (place,) = {row.split for row in divided[:10]}
-    assert {place, *(row.split for row in divided[10:12])} == set(SPLITS)
+    rows = [*in_groups(cats[:10], 10), *cats[10:], *photos("dog", 12)]
+    places = []
+    for seed in range(200):
+        divided = assign_splits(rows, seed=seed)
+        (place,) = {row.split for row in divided[:10]}
+        assert {place, *(row.split for row in divided[10:12])} == set(SPLITS)
+        places.append(place)
+    assert places.count("train") == pytest.approx(160, abs=15)
 
 
 def test_a_class_of_one_picture_has_nothing_to_train_on() -> None:
