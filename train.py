@@ -104,6 +104,7 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
         parser.add_argument(flag, help=text, **options)  # type: ignore[arg-type]
 
     add("--data", type=Path, metavar="DIR")
+    add("--exclude", type=Path, metavar="FILE")
     add("--run", metavar="NAME")
     add("--runs", type=Path, metavar="DIR")
     add("--stages", type=lambda text: tuple(text.split(",")), metavar="NAMES")

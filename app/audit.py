@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from app.errors import DataError, ImageError
 from app.files import LabelledFile, files_below
 from app.images import SUFFIXES, decode
 from app.manifest import ManifestRow
+from app.near_duplicates import Fingerprint, fingerprint, near_duplicates
 from app.reading import read_bytes
 
 MIN_PHOTOS = 10  # of each class: with fewer, validation and test would hold none
@@ -22,14 +23,19 @@ MIN_PHOTOS = 10  # of each class: with fewer, validation and test would hold non
 _SPLIT_ORDER = {"test": 0, "validation": 1, "train": 2, "": 3}
 
 
-def audit(files: Sequence[LabelledFile]) -> list[ManifestRow]:
+def audit(
+    files: Sequence[LabelledFile], excluded: Mapping[str, str] | None = None
+) -> list[ManifestRow]:
     """Decode every file completely, in parallel, and judge it. Nothing on disk is changed.
 
     Skipped are files that hold no whole photo, all but one copy of the same file within a class,
-    and files that lie in two classes at once (one of the labels must be wrong).
+    and files that lie in two classes at once (one of the labels must be wrong). Of near-duplicates
+    within a class those are skipped that the user's own test or validation part holds as well; the
+    others are used, noted, and in one ``group``.
 
     Args:
         files: as ``find_files`` lists them.
+        excluded: names of files that are not even read, with the reason.
 
     Returns:
         One row for each file, in the same order; ``split`` is what the user gave, or empty.
@@ -39,11 +45,13 @@ def audit(files: Sequence[LabelledFile]) -> list[ManifestRow]:
     """
     with progress_bar() as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
         task = bar.add_task("Reading photos", total=len(files))
-        rows = []
-        for row in pool.map(_judge, files):
-            rows.append(row)
+        excluded = excluded or {}
+        judged = []
+        for result in pool.map(lambda file: _judge(file, excluded.get(file.name)), files):
+            judged.append(result)
             bar.advance(task)
-    rows = _skip_copies(rows)
+    rows = _skip_copies(row for row, _ in judged)
+    rows = _mark_near_duplicates(rows, [print_ for _, print_ in judged])
     _check_enough(rows)
     return rows
 
@@ -59,18 +67,21 @@ def rows_of_others(root: Path, files: Sequence[LabelledFile]) -> list[ManifestRo
     ]
 
 
-def _judge(file: LabelledFile) -> ManifestRow:
+def _judge(file: LabelledFile, excluded: str | None) -> tuple[ManifestRow, Fingerprint | None]:
     row = ManifestRow(file.name, file.label, file.split or "", "", "skipped")
+    if excluded:
+        return replace(row, reason=excluded), None
     try:
         data = read_bytes(file.path)
         row = replace(row, sha256=hashlib.sha256(data).hexdigest())
         pixels, found = decode(data)
     except ImageError as error:
-        return replace(row, reason=str(error))
+        return replace(row, reason=str(error)), None
     expected = SUFFIXES.get(Path(file.name).suffix.lower())
     note = "" if found == expected else f"a {found} file by its content"
     height, width = pixels.shape[:2]
-    return replace(row, verdict="used", reason=note, width=width, height=height)
+    row = replace(row, verdict="used", reason=note, width=width, height=height)
+    return row, fingerprint(pixels)
 
 
 def _skip_copies(rows: Iterable[ManifestRow]) -> list[ManifestRow]:
@@ -91,6 +102,48 @@ def _skip_copies(rows: Iterable[ManifestRow]) -> list[ManifestRow]:
                 continue
             rows[number] = replace(rows[number], verdict="skipped", reason=reason)
     return rows
+
+
+def _mark_near_duplicates(
+    rows: Sequence[ManifestRow], prints: Sequence[Fingerprint | None]
+) -> list[ManifestRow]:
+    rows = list(rows)
+    known = {n: p for n, p in enumerate(prints) if p is not None and rows[n].verdict == "used"}
+    numbers = list(known)
+    for found in near_duplicates(list(known.values())):
+        group = [numbers[place] for place in found]
+        name = min(rows[number].sha256 for number in group)
+        for number in group:
+            rows[number] = replace(rows[number], group=name)
+        left = [number for number in group if not _skip_near_duplicate(rows, number, group)]
+        for number in left:
+            _note_near_duplicate(rows, number, left)
+    return rows
+
+
+def _skip_near_duplicate(rows: list[ManifestRow], number: int, group: Sequence[int]) -> bool:
+    """Skip a photo if its class has one of its group where the user chooses or tests."""
+    row = rows[number]
+    alike = (rows[other] for other in group if rows[other].label == row.label)
+    kept = min(alike, key=lambda other: _SPLIT_ORDER[other.split])
+    if _SPLIT_ORDER[kept.split] == _SPLIT_ORDER[row.split]:
+        return False
+    reason = f"nearly the same picture as {kept.name}"
+    rows[number] = replace(row, verdict="skipped", reason=reason)
+    return True
+
+
+def _note_near_duplicate(rows: list[ManifestRow], number: int, group: Sequence[int]) -> None:
+    """Write a photo that is nearly the same into its reason, one of another class if there is."""
+    row = rows[number]
+    others = [rows[other] for other in group if other != number]
+    if not others:
+        return
+    other = min(others, key=lambda other: other.label == row.label)
+    note = f"nearly the same picture as {other.name}"
+    if other.label != row.label:
+        note += f", which lies in the class {other.label}"
+    rows[number] = replace(row, reason="; ".join(filter(None, (row.reason, note))))
 
 
 def _check_enough(rows: Sequence[ManifestRow]) -> None:

@@ -83,6 +83,11 @@ class TrainConfig:
         "a folder of photos: class folders, train/ validation/ test/ with class folders in each, "
         "cat.0.jpg dog.0.jpg in one folder, or a .zip of any of these; it is only read",
     )
+    exclude: Path | None = setting(
+        None,
+        "a list of files of the data folder, one a line, that are left out, such as lines cut from "
+        "audit.csv",
+    )
     runs: Path = setting(Path("runs"), "the folder that holds the runs")
     run: str | None = setting(None, "the run's name (default: the date and time)")
     stages: tuple[str, ...] = setting(

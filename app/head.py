@@ -96,6 +96,7 @@ def solve_head(
     train: Labelled,
     validation: Labelled,
     strengths: Sequence[float] = STRENGTHS,
+    class_weight: dict[int, float] | None = None,
 ) -> SolvedHead:
     """Set the dense layer of ``model`` to the solution that validates best.
 
@@ -110,6 +111,8 @@ def solve_head(
             (docs/experiments.md).
         validation: the validation photos.
         strengths: to be tried, ascending.
+        class_weight: what each training photo of a class counts, by the class's number; validation
+            is scored as it is.
 
     Returns:
         The scores, whose history has a row for each strength tried in place of an epoch, and what
@@ -125,7 +128,7 @@ def solve_head(
     tried: list[Solution] = []
     with progress_bar() as bar:
         task = bar.add_task("Stage head", total=len(strengths))
-        path = _path(strengths, (x, train.targets), (seen, validation.targets))
+        path = _path(strengths, (x, train.targets), (seen, validation.targets), class_weight)
         for solution in path:
             tried.append(solution)
             bar.advance(task)
@@ -144,11 +147,17 @@ def solve_head(
         history=tuple(solution.row for solution in tried),
         temperature=best.temperature,
     )
-    return SolvedHead(result, _solver(best.strength), x, seen, basis, features)
+    return SolvedHead(result, _solver(best.strength, class_weight), x, seen, basis, features)
 
 
-def _solver(strength: float) -> LogisticRegression:
-    return LogisticRegression(C=strength, tol=TOLERANCE, max_iter=ITERATIONS, warm_start=True)
+def _solver(strength: float, class_weight: dict[int, float] | None) -> LogisticRegression:
+    return LogisticRegression(
+        C=strength,
+        class_weight=class_weight,
+        tol=TOLERANCE,
+        max_iter=ITERATIONS,
+        warm_start=True,
+    )
 
 
 def _features(part: Batched, photos: Labelled, numbers: Sequence[int]) -> Iterator[Float32s]:
@@ -176,11 +185,14 @@ def _coordinates(
 
 
 def _path(
-    strengths: Sequence[float], train: tuple[Floats, Ints], validation: tuple[Floats, Ints]
+    strengths: Sequence[float],
+    train: tuple[Floats, Ints],
+    validation: tuple[Floats, Ints],
+    class_weight: dict[int, float] | None,
 ) -> Iterator[Solution]:
     """Yield the solutions for ascending strengths; coordinates and class numbers are given."""
     (x, targets), (seen, seen_targets) = train, validation
-    solver = _solver(strengths[0])
+    solver = _solver(strengths[0], class_weight)
     for number, strength in enumerate(strengths, start=1):
         started = time.monotonic()
         solver.set_params(C=strength).fit(x, targets)

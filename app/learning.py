@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from app.bundle import STRANGE
 from app.calibration import fit_min_confidence, fit_temperature
 from app.checkpoint import KEEP_NOTHING, Checkpoint
+from app.class_weights import class_weights
 from app.clock import Clock
 from app.config import Stage, TrainConfig
 from app.config_file import other_versions
@@ -96,8 +97,14 @@ def learn(
         source = open_source(as_begun(config, checkpoint), model, digest, photos)
         refuse_other_ways(source, digest, trained, checkpoint)
     with clock.phase("training"):
+        weights = class_weights(classes[photo.target] for photo in photos["train"])
         results = train_stages(
-            config, model, source, partial(review, photos, classes, run), checkpoint
+            config,
+            model,
+            source,
+            by_number(weights, classes),
+            partial(review, photos, classes, run),
+            checkpoint,
         )
         write_history((row for result in results for row in result.history), run.history)
         answers = calibrated_answers(config, source, divided_by=results[-1].temperature)
@@ -107,6 +114,7 @@ def learn(
     return {
         "classes": list(classes),
         "photos": {split: len(photos[split]) for split in SPLITS},
+        "class_weights": weights,
         "stages": [stage_values(result) for result in results],
         **{split: split_values(answers, split, targets_of(photos[split])) for split in SPLITS[1:]},
         "temperature": answers.temperature,
@@ -206,10 +214,20 @@ def refuse_other_ways(source: Source, digest: str, trained: str, checkpoint: Che
         say(f"begun with other versions, so the figures may differ: {others}")
 
 
+def by_number(
+    weights: Mapping[str, float] | None, classes: Sequence[str]
+) -> dict[int, float] | None:
+    """Return the weights of classes by their numbers, as Keras and scikit-learn take them."""
+    if weights is None:
+        return None
+    return {number: weights[label] for number, label in enumerate(classes)}
+
+
 def train_stages(
     config: TrainConfig,
     model: keras.Model,
     source: Source,
+    class_weight: dict[int, float] | None = None,
     review: Review = no_review,
     checkpoint: Checkpoint = KEEP_NOTHING,
 ) -> list[StageResult]:
@@ -225,7 +243,7 @@ def train_stages(
             results.append(StageResult.of_values(kept.values))
             say(f"stage {stage.name} was trained before")
             continue
-        result = _train(config, stage, model, source, review, checkpoint)
+        result = _train(config, stage, model, source, class_weight, review, checkpoint)
         checkpoint.save(
             stage.name, dataclasses.asdict(result), copies_of(model.trainable_variables)
         )
@@ -239,6 +257,7 @@ def _train(
     stage: Stage,
     model: keras.Model,
     source: Source,
+    class_weight: dict[int, float] | None,
     review: Review,
     checkpoint: Checkpoint,
 ) -> StageResult:
@@ -250,12 +269,18 @@ def _train(
             source.batches(stage, "train", shuffle=True),
             source.batches(stage, "validation"),
             checkpoint,
+            class_weight,
         )
-    return solve_and_review(config, stage, model, source, review)
+    return solve_and_review(config, stage, model, source, class_weight, review)
 
 
 def solve_and_review(
-    config: TrainConfig, stage: Stage, model: keras.Model, source: Source, review: Review
+    config: TrainConfig,
+    stage: Stage,
+    model: keras.Model,
+    source: Source,
+    class_weight: dict[int, float] | None,
+    review: Review,
 ) -> StageResult:
     """Solve the head, then look at all photos with what it was solved with."""
     labelled, descriptors = {}, {}
@@ -264,7 +289,9 @@ def solve_and_review(
         descriptors[split] = seen = Descriptors(len(photos.targets))
         labelled[split] = photos.watched(seen.watch)
     strengths = STRENGTHS if config.head_strength is None else (config.head_strength,)
-    head = solve_head(model, stage, labelled["train"], labelled["validation"], strengths)
+    head = solve_head(
+        model, stage, labelled["train"], labelled["validation"], strengths, class_weight
+    )
     review(head, labelled, descriptors)
     return head.result
 

@@ -21,11 +21,13 @@ class ManifestRow:
         name: path relative to the data folder, with forward slashes.
         label: its class.
         split: train, validation or test; empty when the file is skipped and no split was given.
-        sha256: of the file's bytes; empty when it could not be read.
+        sha256: of the file's bytes; empty when it could not be read or was excluded.
         verdict: ``used`` or ``skipped``.
         reason: why it is skipped, or what is odd about a used file; empty otherwise.
         width: in pixels, upright; 0 when unknown.
         height: likewise.
+        group: the same for photos that are nearly the same picture, the smallest ``sha256`` among
+            them; empty for a photo without near-duplicates.
     """
 
     name: str
@@ -36,6 +38,7 @@ class ManifestRow:
     reason: str = ""
     width: int = 0
     height: int = 0
+    group: str = ""
 
 
 def write_manifest(rows: Iterable[ManifestRow], path: Path) -> None:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from app.atomic import write_json
 from app.audit import audit, rows_of_others
 from app.backend import require_backend, require_precision
 from app.checkpoint import Checkpoint
+from app.class_weights import MAX_RATIO, class_weights, imbalance
 from app.clock import Clock
 from app.config import TrainConfig
 from app.config_file import config_values, read_config
 from app.console import heeding_ctrl_c, quiet_native_stderr, say
 from app.errors import AppError, UsageError
-from app.files import SPLITS, data_folder, find_files
+from app.exclusion import excluded_names
+from app.files import SPLITS, LabelledFile, data_folder, files_below, find_files
 from app.manifest import ManifestRow, read_manifest, write_manifest
 from app.paths import exists, is_file
 from app.runs import Run, begin_run, refuse_existing
@@ -24,6 +28,7 @@ from app.splits import SHARES, assign_splits
 from app.unfinished import refuse_finished, remove_leftovers, resumable, training
 
 SKIPPED_SHOWN = 10  # the manifest lists them all
+STATED_RATIO = 1.5  # of the classes' photos; chance in the split alone makes 1.2 of small ones
 
 
 def run(config: TrainConfig) -> Run:
@@ -84,11 +89,13 @@ def judge(config: TrainConfig, root: Path, clock: Clock) -> list[ManifestRow]:
     """Decode every file, give each photo its split, and say what was found."""
     with clock.phase("audit"):
         files = find_files(root)
-        judged = audit(files)
+        judged = audit(files, exclusion(config, root, files))
+        tell_near_duplicates(judged)
         rows = assign_splits(judged, seed=config.seed)
         tell_splits(judged, rows)
         rows += rows_of_others(root, files)
         tell_what_was_found(rows)
+        tell_balance(rows)
     return rows
 
 
@@ -160,6 +167,48 @@ def refuse_what_cannot_work(config: TrainConfig) -> None:
             f"expected --weights to be a file or 'none'; received {config.weights}, which is not "
             "there; without --weights they are found or downloaded"
         )
+
+
+def exclusion(config: TrainConfig, root: Path, files: Sequence[LabelledFile]) -> dict[str, str]:
+    """Return the names of files that ``config.exclude`` lists, each with its reason."""
+    if config.exclude is None:
+        return {}
+    others = (path.relative_to(root).as_posix() for path in files_below(root))
+    names = excluded_names(config.exclude, config.data, {*others, *(file.name for file in files)})
+    say(f"{len(names)} files are excluded by {config.exclude}")
+    return dict.fromkeys(names, f"excluded by {config.exclude}")
+
+
+def tell_near_duplicates(judged: Sequence[ManifestRow]) -> None:
+    """Say which photos are left out for a near-duplicate, and how many stay beside one."""
+    groups = [row for row in judged if row.group]
+    used = [row for row in groups if row.verdict == "used"]
+    places = {(row.group, row.label): row.split for row in used}
+    left_out = Counter(
+        (row.split, places[row.group, row.label]) for row in groups if row.verdict == "skipped"
+    )
+    for (split, other), count in left_out.items():
+        are = "photo is" if count == 1 else "photos are"
+        say(f"{count} {are} left out of {split}: {other} has nearly the same")
+    sizes = Counter(row.group for row in used)
+    several = {group: size for group, size in sizes.items() if size > 1}
+    if several:
+        say(f"{sum(several.values())} used photos are nearly the same as others: see manifest.csv")
+    classes = Counter(group for group, _ in places)
+    strange = sum(size for group, size in several.items() if classes[group] > 1)
+    if strange:
+        say(f"{strange} of them lie in different classes: one of the labels may be wrong")
+
+
+def tell_balance(rows: Sequence[ManifestRow]) -> None:
+    """Say how far the classes are out of balance, and the weights that meet it."""
+    labels = [row.label for row in rows if row.verdict == "used" and row.split == "train"]
+    ratio, weights = imbalance(labels), class_weights(labels)
+    if weights:
+        each = ", ".join(f"{label} {weight:.2f}" for label, weight in weights.items())
+        say(f"classes out of balance, {ratio:.1f} to 1: training weighs them, {each}")
+    elif ratio > STATED_RATIO:
+        say(f"classes out of balance, {ratio:.1f} to 1: not weighted up to {MAX_RATIO} to 1")
 
 
 def tell_splits(judged: list[ManifestRow], rows: list[ManifestRow]) -> None:

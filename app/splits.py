@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,8 +19,9 @@ def assign_splits(rows: Sequence[ManifestRow], *, seed: int) -> list[ManifestRow
 
     Splits that the user gave stay. Those without a photo of a class are taken from the photos of
     the class without a split, or from ``train``: each photo's SHA-256 with the seed decides, so
-    that adding photos moves none of the others. A class so small that a split would stay empty
-    gives it the photo whose number is nearest.
+    that adding photos moves none of the others. Near-duplicates count as one photo and move
+    together, those of another class with them. A class so small that a split, or train, would stay
+    empty gives the photo whose number is nearest, one without near-duplicates if there is any.
 
     Args:
         rows: as ``audit`` judged them, at least ten usable photos of each class.
@@ -35,32 +37,58 @@ def assign_splits(rows: Sequence[ManifestRow], *, seed: int) -> list[ManifestRow
         replace(row, split="train") if row.verdict == "used" and not row.split else row
         for row in rows
     ]
-    for label in sorted({row.label for row in rows if row.verdict == "used"}):
-        _divide(rows, label, seed)
+    given = defaultdict(set)
+    for row in rows:
+        if row.verdict == "used":
+            given[row.label].add(row.split)
+    for label in sorted(given):
+        pool = Counter(_content(row) for row in rows if _trains(row) and row.label == label)
+        moved = _divide(pool, [split for split in SPLITS if split not in given[label]], seed)
+        rows = [
+            replace(row, split=moved.get(_content(row), row.split)) if _trains(row) else row
+            for row in rows
+        ]
+    _check_training_photos(rows)
     return rows
 
 
-def _divide(rows: list[ManifestRow], label: str, seed: int) -> None:
-    """Move photos of one class from train to the splits that have none of it, in place."""
-    used = [n for n, row in enumerate(rows) if row.label == label and row.verdict == "used"]
-    given = {rows[number].split for number in used}
-    pool = [number for number in used if rows[number].split == "train"]
-    places = {number: _place(rows[number].sha256, seed) for number in pool}
+def _divide(pool: Counter[str], missing: Sequence[Split], seed: int) -> dict[str, Split]:
+    """Return the split of those that leave train; the contents of a class are counted in pool."""
+    pool = pool.copy()
+    places = {content: _place(content, seed) for content in pool}
+    moved: dict[str, Split] = {}
     low = 0.0
-    for split in (split for split in SPLITS if split not in given):
+    for number, split in enumerate(missing):
         high = low + SHARES[split]
-        chosen = [number for number in pool if low <= places[number] < high]
-        if not chosen and pool:
+        chosen = [content for content in pool if low <= places[content] < high]
+        spare = len(pool) - (len(missing) - number)  # one for each later split, and for train
+        if pool and not 0 < len(chosen) <= spare:
             middle = (low + high) / 2
-            chosen = [min(pool, key=lambda number: abs(places[number] - middle))]
-        for number in chosen:
-            rows[number] = replace(rows[number], split=split)
-        pool = [number for number in pool if number not in set(chosen)]
+            chosen = [min(pool, key=lambda content: (pool[content], abs(places[content] - middle)))]
+        for content in chosen:
+            moved[content] = split
+            del pool[content]
         low = high
-    if not pool:
+    return moved
+
+
+def _trains(row: ManifestRow) -> bool:
+    return row.verdict == "used" and row.split == "train"
+
+
+def _content(row: ManifestRow) -> str:
+    """Return what decides where a photo goes: its hash, or that of its near-duplicates."""
+    return row.group or row.sha256
+
+
+def _check_training_photos(rows: Sequence[ManifestRow]) -> None:
+    trained = {row.label for row in rows if _trains(row)}
+    for label in sorted({row.label for row in rows if row.verdict == "used"} - trained):
+        count = sum(row.label == label and row.verdict == "used" for row in rows)
         raise DataError(
-            f"expected photos of {label} to train on; received {len(used)} usable ones, all in "
-            "validation and test (a copy in several splits counts as test); add some to train"
+            f"expected photos of {label} to train on; received {count} usable ones, all in "
+            "validation and test (a copy in several splits counts as test, and near-duplicates "
+            "stay together); add some to train"
         )
 
 

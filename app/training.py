@@ -162,6 +162,7 @@ def train_stage(
     train: ViewBatches,
     validation: ViewBatches,
     checkpoint: Checkpoint = KEEP_NOTHING,
+    class_weight: dict[int, float] | None = None,
 ) -> StageResult:
     """Train ``model`` as ``stage`` says; afterwards it holds the weights that validated best.
 
@@ -177,6 +178,8 @@ def train_stage(
         validation: batches of the validation photos, unshuffled.
         checkpoint: keeps the state after each epoch; with one that it holds the stage goes on, to
             the same end as if nothing had come between.
+        class_weight: what each training photo of a class counts in the loss, by the class's number;
+            validation is scored as it is.
 
     Returns:
         The stage's scores and its history.
@@ -196,7 +199,7 @@ def train_stage(
         validation.begin_again(batch)
         state.begin(batch)
         first = _scores_of(model, validation)
-        rows = _fit(model, stage, train, validation, state)
+        rows = _fit(model, stage, train, validation, state, class_weight)
         losses = np.array([row.validation_loss for row in rows])
         kept = 1 + int(losses.argmin())
         diverged = not np.isfinite(losses).all()
@@ -225,6 +228,7 @@ def _fit(
     train: ViewBatches,
     validation: ViewBatches,
     state: StageState,
+    class_weight: dict[int, float] | None,
 ) -> list[HistoryRow]:
     """Train until patience or epochs end; the averaged weights of the best epoch stay."""
     model.compile(
@@ -246,6 +250,7 @@ def _fit(
             model.fit(
                 train,
                 validation_data=validation,
+                class_weight=class_weight,
                 epochs=stage.epochs,
                 initial_epoch=stage.epochs if state.stopped else len(state.rows),
                 shuffle=False,  # ViewBatches has its own order

@@ -110,6 +110,13 @@ Words(
 )
 
 # %%
+if weights := metrics.get("class_weights"):
+    shares = ", ".join(f"{weight:.2f} of {name}" for name, weight in weights.items())
+    display(
+        Words(
+            f"The classes are out of balance, so a training photo does not count 1, but {shares}."
+        )
+    )
 skipped = results.skipped()
 display(
     Words(

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from photos import class_folders, make_photo, shared_folder
+from photos import class_folders, make_photo, picture, shared_folder
 
 from app.audit import MIN_PHOTOS, audit
 from app.errors import DataError
@@ -104,6 +104,110 @@ def test_the_same_file_in_two_classes_is_used_in_neither(pets: Path) -> None:
     assert skipped(audited(pets)) == dict.fromkeys(
         ("cat/both.jpg", "dog/both.jpg", "dog/both again.jpg"), reason
     )
+
+
+# ---- near-duplicates: the same picture in other bytes ----
+
+SAME = 99  # the seed of the picture that lies in several files
+
+
+def save_again(path: Path, quality: int) -> None:
+    picture(SAME).save(path, quality=quality)
+
+
+@pytest.fixture
+def own_splits(tmp_path: Path) -> Path:
+    splits = ("train", "validation", "test")
+    return class_folders(tmp_path, {f"{split}/{c}": 11 for split in splits for c in ("cat", "dog")})
+
+
+def test_near_duplicates_without_splits_are_used_noted_and_grouped(pets: Path) -> None:
+    for quality in (60, 70, 80):
+        save_again(pets / "cat" / f"q{quality}.jpg", quality)
+    rows = audited(pets)
+    assert skipped(rows) == {}
+    found = {name: row for name, row in rows.items() if row.group}
+    assert {name: row.reason for name, row in found.items()} == {
+        "cat/q60.jpg": "nearly the same picture as cat/q70.jpg",
+        "cat/q70.jpg": "nearly the same picture as cat/q60.jpg",
+        "cat/q80.jpg": "nearly the same picture as cat/q60.jpg",
+    }
+    smallest = min(row.sha256 for row in found.values())
+    assert {row.group for row in found.values()} == {smallest}
+
+
+def test_of_near_duplicates_across_given_splits_those_of_test_stay(own_splits: Path) -> None:
+    save_again(own_splits / "test" / "cat" / "a.jpg", 60)
+    save_again(own_splits / "test" / "cat" / "b.jpg", 65)
+    save_again(own_splits / "validation" / "cat" / "c.jpg", 70)
+    save_again(own_splits / "train" / "cat" / "d.jpg", 75)
+    save_again(own_splits / "train" / "cat" / "e.jpg", 80)
+    rows = audited(own_splits)
+    assert skipped(rows) == dict.fromkeys(
+        ("validation/cat/c.jpg", "train/cat/d.jpg", "train/cat/e.jpg"),
+        "nearly the same picture as test/cat/a.jpg",
+    )
+    assert rows["test/cat/a.jpg"].reason == "nearly the same picture as test/cat/b.jpg"
+    assert rows["test/cat/b.jpg"].reason == "nearly the same picture as test/cat/a.jpg"
+
+
+def test_of_near_duplicates_in_train_and_validation_the_latter_stays(own_splits: Path) -> None:
+    save_again(own_splits / "validation" / "dog" / "a.jpg", 60)
+    save_again(own_splits / "train" / "dog" / "b.jpg", 80)
+    rows = audited(own_splits)
+    reason = "nearly the same picture as validation/dog/a.jpg"
+    assert skipped(rows) == {"train/dog/b.jpg": reason}
+    assert rows["validation/dog/a.jpg"].reason == ""
+
+
+def test_near_duplicates_of_another_class_stay_and_say_so(own_splits: Path) -> None:
+    save_again(own_splits / "test" / "cat" / "a.jpg", 60)
+    save_again(own_splits / "train" / "dog" / "b.jpg", 70)
+    save_again(own_splits / "train" / "dog" / "c.jpg", 80)
+    rows = audited(own_splits)
+    assert skipped(rows) == {}
+    in_cat = "nearly the same picture as test/cat/a.jpg, which lies in the class cat"
+    in_dog = "nearly the same picture as train/dog/b.jpg, which lies in the class dog"
+    reasons = {name: row.reason for name, row in rows.items() if row.reason}
+    names = ("train/dog/b.jpg", "train/dog/c.jpg")
+    assert reasons == {"test/cat/a.jpg": in_dog, **dict.fromkeys(names, in_cat)}
+    assert rows["test/cat/a.jpg"].group == rows["train/dog/b.jpg"].group != ""
+
+
+def test_a_wrong_suffix_is_noted_beside_the_near_duplicate(pets: Path) -> None:
+    save_again(pets / "cat" / "x.jpg", 60)
+    save_again(pets / "cat" / "y.jpg", 80)
+    (pets / "cat" / "y.jpg").rename(pets / "cat" / "y.png")
+    reason = "a JPEG file by its content; nearly the same picture as cat/x.jpg"
+    assert audited(pets)["cat/y.png"].reason == reason
+
+
+def test_copies_and_near_duplicates_at_once(own_splits: Path) -> None:
+    """A copy that is skipped makes no near-duplicate of the file that stays."""
+    save_again(own_splits / "test" / "cat" / "a.jpg", 60)
+    copy(own_splits / "test" / "cat" / "a.jpg", own_splits / "train" / "cat" / "copy.jpg")
+    rows = audited(own_splits)
+    assert skipped(rows) == {"train/cat/copy.jpg": "a copy of test/cat/a.jpg"}
+    assert {row.group for row in rows.values()} == {""}
+
+
+# ---- what the user excludes ----
+
+
+def test_excluded_files_are_skipped_unread(pets: Path) -> None:
+    (pets / "cat" / "x.jpg").write_bytes(b"text")
+    names = ("cat/x.jpg", "dog/y.jpg")
+    copy(pets / "dog" / "1.jpg", pets / "dog" / "y.jpg")
+    rows = audit(find_files(pets), dict.fromkeys(names, "excluded by list.txt"))
+    assert skipped({row.name: row for row in rows}) == dict.fromkeys(names, "excluded by list.txt")
+    assert {row.sha256 for row in rows if row.verdict == "skipped"} == {""}
+    assert {row.reason for row in rows if row.verdict == "used"} == {""}
+
+
+def test_to_exclude_everything_leaves_too_few(pets: Path) -> None:
+    files = find_files(pets)
+    with pytest.raises(DataError, match=r"cat: 0, dog: 0 .*for example: excluded by list\.txt"):
+        audit(files, {file.name: "excluded by list.txt" for file in files})
 
 
 def test_damaged_copies_are_damaged_not_copies(pets: Path) -> None:
@@ -210,3 +314,17 @@ def test_no_known_photo_is_lost() -> None:
     files = [file for file in find_files(folder) if file.split == "validation"]
     assert len(files) == 1000
     assert skipped({row.name: row for row in audit(files)}) == {}
+
+
+@pytest.mark.weights
+def test_the_near_duplicates_of_the_small_set_are_found_across_its_splits() -> None:
+    """Two pairs, one within train and one across the splits; no other photo is like another."""
+    folder = shared_folder() / "data" / "cats_vs_dogs_small"
+    files = [file for file in find_files(folder) if file.label == "dog" or file.name[-5] == "0"]
+    rows = {row.name: row for row in audit(files)}
+    assert {name: row.reason for name, row in rows.items() if row.reason} == {
+        "train/dog/dog.180.jpg": "nearly the same picture as train/dog/dog.74.jpg",
+        "train/dog/dog.74.jpg": "nearly the same picture as train/dog/dog.180.jpg",
+        "train/dog/dog.980.jpg": "nearly the same picture as validation/dog/dog.1273.jpg",
+    }
+    assert set(skipped(rows)) == {"train/dog/dog.980.jpg"}

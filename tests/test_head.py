@@ -132,3 +132,44 @@ def test_other_photos_get_coordinates_in_which_the_head_answers():
     solver = head.solver.fit(head.train, train.targets)
     accuracy = solver.score(head.coordinates(others), others.targets)
     assert accuracy == pytest.approx(head.result.validation.accuracy, abs=0.15)
+
+
+def rare(n: int, seed: int) -> Labelled:
+    """Two classes that overlap; one in ten is of the second."""
+    of_each = labelled(2 * n, 2, seed, noise=3.0)
+    kept = np.flatnonzero((of_each.targets == 0) | (np.arange(2 * n) % 20 == 1))
+
+    def walk(numbers):
+        return of_each.maps(kept[list(numbers)])
+
+    return Labelled(walk, of_each.targets[kept])
+
+
+def test_class_weights_find_more_of_the_rare_class():
+    train, validation = rare(300, 0), rare(300, 1)
+    few, many = np.bincount(train.targets)[[1, 0]]
+    assert (few, many) == (30, 300)
+
+    def recalls(class_weight):
+        model = model_of(2)
+        solve_head(model, STAGES["head"], train, validation, (1.0,), class_weight)
+        logits = suffix(model, "block5_pool").predict(maps_of(validation), verbose=0)
+        right = logits.argmax(axis=1) == validation.targets
+        return right[validation.targets == 0].mean(), right[validation.targets == 1].mean()
+
+    common, seldom = recalls(None)
+    balanced_common, balanced_seldom = recalls({0: 330 / 600, 1: 330 / 60})
+    assert balanced_seldom > seldom + 0.2
+    assert balanced_common > 0.6
+    assert common > balanced_common
+
+
+def test_validation_is_scored_without_class_weights():
+    train, validation = rare(300, 0), rare(300, 1)
+    model = model_of(2)
+    weights = {0: 330 / 600, 1: 330 / 60}
+    result = solve_head(model, STAGES["head"], train, validation, (1.0,), weights).result
+    logits = suffix(model, "block5_pool").predict(maps_of(validation), verbose=0)
+    held = score(validation.targets, probabilities_of(logits))
+    assert result.validation.log_loss == pytest.approx(held.log_loss, rel=1e-4)
+    assert fit_temperature(logits, validation.targets) == pytest.approx(1, abs=0.05)

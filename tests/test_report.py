@@ -83,6 +83,7 @@ def fabricate(folder: Path) -> Run:
     metrics = {
         "classes": list(CLASSES),
         "photos": SPLITS,
+        "class_weights": {CLASSES[0]: 0.625, CLASSES[1]: 2.5},
         "stages": [
             {
                 "name": "head",
@@ -131,6 +132,7 @@ def test_the_page_says_what_the_metrics_say(run: Run, page: str) -> None:
     assert f"log-loss {test['log_loss']:.4f}" in page
     assert "damaged: cut short" in page
     assert "Not used: 1 of 91 files:" in page
+    assert f"does not count 1, but 0.62 of {CLASSES[0]}, 2.50 of" in page
     command = "python train.py --data 'my photos' --stages head --epochs 2 --seed 3"
     assert command in html.unescape(page)
     assert "<td>keras</td><td>3.9.9</td>" in page
@@ -286,6 +288,12 @@ def test_a_default_needs_no_flag_to_be_repeated(run: Run, tmp_path: Path) -> Non
         dataclasses.replace(results, config=config_values(config)).command()
         == "python train.py --data photos"
     )
+
+
+def test_what_was_excluded_is_excluded_again(run: Run) -> None:
+    config = config_values(TrainConfig(data=Path("photos"), exclude=Path("my list.txt")))
+    command = dataclasses.replace(read_results(run), config=config).command()
+    assert command == "python train.py --data photos --exclude 'my list.txt'"
 
 
 def test_tables_put_numbers_to_the_right_and_escape_the_rest() -> None:

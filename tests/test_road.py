@@ -17,16 +17,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import app.audit
 import app.cache
 import app.export
+import app.learning
+import app.pipeline
 import app.report
 import predict
 import train
+from app.audit import audit
 from app.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
 from app.cli import run
 from app.drawn import draw_sample
 from app.errors import AppError, ExportError
 from app.evaluation import probabilities_of
+from app.files import find_files
 from app.images import load_image
 from app.manifest import read_manifest
 from app.runs import Run, newest_complete_run
@@ -310,6 +315,129 @@ def test_an_export_that_fails_leaves_an_unfinished_run(
     assert run(predict.main, ["--runs", str(runs), str(photos / "cat" / "cat.1.jpg")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "received none, only 1 unfinished" in line  # .features is no run
+
+
+@pytest.fixture(scope="module")
+def uneven(photos, tmp_path_factory) -> tuple[Run, str]:
+    """Train on cats with near-duplicates and few dogs, some excluded; return what was said too."""
+    root = tmp_path_factory.mktemp("uneven")
+    shutil.copytree(photos, root / "photos")
+    draw_sample(root / "more", per_class=40, seed=1)
+    for path in (root / "more" / "cat").iterdir():
+        path.rename(root / "photos" / "cat" / f"more {path.name}")
+    with Image.open(root / "photos" / "cat" / "cat.3.jpg") as image:
+        image.save(root / "photos" / "cat" / "again.jpg", quality=60)
+        image.save(root / "photos" / "dog" / "strange.jpg", quality=70)
+    (root / "list.txt").write_text("name,reason\ncat/cat.5.jpg,no cat\ndog/dog.7.jpg\n")
+    before = fingerprint(root / "photos")
+    argv = ["--data", str(root / "photos"), "--runs", str(root / "runs"), "--run", "uneven"]
+    argv += ["--exclude", str(root / "list.txt"), "--no-report"]
+    err = io.StringIO()
+    with contextlib.redirect_stderr(err):
+        assert run(train.main, [*argv, *FLAGS, "--epochs", "1"]) == 0
+    assert fingerprint(root / "photos") == before, "contract 1: nothing is deleted"
+    return Run(root / "runs" / "uneven"), " ".join(err.getvalue().split())
+
+
+def test_excluded_files_are_left_out(uneven, tmp_path_factory):
+    trained, said = uneven
+    rows = {row.name: row for row in read_manifest(trained.manifest)}
+    listing = trained.folder.parent.parent / "list.txt"
+    reason = f"excluded by {listing}"
+    out = {name for name, row in rows.items() if row.reason == reason}
+    assert out == {"cat/cat.5.jpg", "dog/dog.7.jpg"}
+    assert {rows[name].verdict for name in out} == {"skipped"}
+    assert json.loads(trained.config.read_text())["exclude"] == str(listing)
+    assert f"2 files are excluded by {listing}" in said
+
+
+def test_near_duplicates_are_on_one_side_whatever_their_class(uneven):
+    trained, said = uneven
+    rows = {row.name: row for row in read_manifest(trained.manifest)}
+    group = [rows[name] for name in ("cat/cat.3.jpg", "cat/again.jpg", "dog/strange.jpg")]
+    assert {row.group for row in rows.values() if row.group} == {group[0].group}
+    assert len({(row.group, row.split, row.verdict) for row in group}) == 1
+    assert "which lies in the class dog" in group[0].reason
+    assert "3 used photos are nearly the same as others" in said
+    assert "3 of them lie in different classes" in said
+
+
+def test_classes_out_of_balance_are_weighted(uneven, trained):
+    metrics, said = uneven[0].read_metrics(), uneven[1]
+    rows = [row for row in read_manifest(uneven[0].manifest) if row.verdict == "used"]
+    counts = {c: sum((r.label, r.split) == (c, "train") for r in rows) for c in ("cat", "dog")}
+    assert counts["cat"] > 3 * counts["dog"]
+    total = sum(counts.values())
+    expected = {label: total / (2 * count) for label, count in counts.items()}
+    assert metrics["class_weights"] == pytest.approx(expected)
+    assert f"out of balance, {counts['cat'] / counts['dog']:.1f} to 1: training weighs" in said
+    assert trained.read_metrics()["class_weights"] is None
+
+
+def test_the_weights_reach_every_stage(photos, tmp_path, monkeypatch):
+    """Each of them gets the weights that ``metrics.json`` has, by the numbers of the classes."""
+    seen = {}
+
+    def recording(name, function):
+        def call(*args):
+            seen[name] = args[-1]
+            return function(*args)
+
+        monkeypatch.setattr(app.learning, name, call)
+
+    recording("solve_head", app.learning.solve_head)
+    recording("train_stage", app.learning.train_stage)
+    shutil.copytree(photos, tmp_path / "photos")
+    draw_sample(tmp_path / "more", per_class=40, seed=1)
+    for path in (tmp_path / "more" / "dog").iterdir():
+        path.rename(tmp_path / "photos" / "dog" / f"more {path.name}")
+    argv = ["--data", str(tmp_path / "photos"), "--runs", str(tmp_path / "runs"), "--run", "r"]
+    assert run(train.main, [*argv, "--no-report", *FLAGS, "--epochs", "1"]) == 0
+    weights = Run(tmp_path / "runs" / "r").read_metrics()["class_weights"]
+    assert weights["cat"] > 1 > weights["dog"]
+    by_number = dict(enumerate(weights.values()))
+    assert seen == {"solve_head": by_number, "train_stage": by_number}
+
+
+@pytest.mark.parametrize("line", ["cat/none.jpg", "/etc/passwd", "dog"])
+def test_a_list_of_other_files_is_refused_before_photos_are_read(
+    photos, tmp_path, capsys, monkeypatch, line
+):
+    monkeypatch.setattr(app.audit, "decode", lambda data: pytest.fail("a photo was read"))
+    (tmp_path / "list.txt").write_text(f"cat/cat.1.jpg\n{line}\n")
+    argv = ["--data", str(photos), "--runs", str(tmp_path / "runs")]
+    assert run(train.main, [*argv, "--exclude", str(tmp_path / "list.txt")]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert f"received '{line}' on line 2; write one name a line" in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_to_exclude_everything_is_refused(photos, tmp_path, capsys):
+    names = (path.relative_to(photos).as_posix() for path in photos.rglob("*.*"))
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    argv = ["--data", str(photos), "--runs", str(tmp_path / "runs")]
+    assert run(train.main, [*argv, "--exclude", str(tmp_path / "list.txt")]) == 2
+    *_, error = capsys.readouterr().err.splitlines()
+    assert "at least 10 usable photos of each class; received cat: 0, dog: 0" in error
+    assert "excluded by" in error
+
+
+def test_near_duplicates_across_own_splits_are_left_out_of_train(tmp_path, capsys):
+    draw_sample(tmp_path / "drawn", per_class=36)
+    parts = {"train": range(12), "validation": range(12, 24), "test": range(24, 36)}
+    for split, numbers in parts.items():
+        for label in ("cat", "dog"):
+            (tmp_path / "own" / split / label).mkdir(parents=True)
+            for number in numbers:
+                name = f"{label}.{number}.jpg"
+                (tmp_path / "drawn" / label / name).rename(tmp_path / "own" / split / label / name)
+    for number in (30, 31):
+        with Image.open(tmp_path / "own" / "test" / "dog" / f"dog.{number}.jpg") as image:
+            image.save(tmp_path / "own" / "train" / "dog" / f"again {number}.jpg", quality=60)
+    rows = audit(find_files(tmp_path / "own"))
+    app.pipeline.tell_near_duplicates(rows)
+    said = capsys.readouterr().err
+    assert said == "2 photos are left out of train: test has nearly the same\n"
 
 
 def test_cache_off_walks_the_same_road(photos, tmp_path):

@@ -6,8 +6,10 @@ import hashlib
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from photos import class_folders
+from PIL import Image
 
 from app.audit import audit
 from app.errors import DataError
@@ -135,3 +137,82 @@ def test_the_three_splits_of_a_folder_share_no_photo(tmp_path: Path) -> None:
         found = photos_of(rows, split, tmp_path)
         assert {p.target for p in found} == {0, 1}
         assert all(p.path.is_file() and p.target == ("dog" in p.name) for p in found)
+
+
+# ---- near-duplicates: a group is on one side ----
+
+
+def in_groups(rows: list[ManifestRow], size: int) -> list[ManifestRow]:
+    """Make near-duplicates of each ``size`` rows that follow one another."""
+    return [
+        photo(row.name, row.label, row.split, group=rows[number // size * size].sha256)
+        for number, row in enumerate(rows)
+    ]
+
+
+def sides(rows: list[ManifestRow]) -> list[set[str]]:
+    """The splits that each group of near-duplicates lies in."""
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        if row.group:
+            found.setdefault(row.group, set()).add(row.split)
+    return list(found.values())
+
+
+def test_near_duplicates_are_on_one_side() -> None:
+    rows = in_groups(photos("cat", 300), 3) + photos("dog", 100)
+    divided = assign_splits(rows, seed=0)
+    assert all(len(splits) == 1 for splits in sides(divided))
+    for split, share in SHARES.items():
+        assert counts(divided)["cat", split] / 300 == pytest.approx(share, abs=0.07)
+
+
+def test_near_duplicates_of_train_stay_together_when_a_split_is_missing() -> None:
+    rows = in_groups(photos("cat", 300, "train"), 2) + photos("dog", 100, "train")
+    rows += photos("cat", 30, "validation") + photos("dog", 30, "validation")
+    divided = assign_splits(rows, seed=0)
+    assert all(len(splits) == 1 for splits in sides(divided))
+    assert {"test"} in sides(divided)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_near_duplicates_in_two_classes_are_on_one_side(seed: int) -> None:
+    """In so small classes most splits get the photo whose number is nearest."""
+    cats, dogs = photos("cat", 10), photos("dog", 10)
+    group = {"group": cats[0].sha256}
+    mixed = [photo(row.name, row.label, **group) for row in (*cats[:2], dogs[0])]
+    divided = assign_splits([*mixed, *cats[2:], *dogs[1:]], seed=seed)
+    assert len({row.split for row in divided[:3]}) == 1
+    assert all(counts(divided)[label, split] for label in ("cat", "dog") for split in SPLITS)
+
+
+def test_a_tiny_class_parts_with_photos_that_have_no_near_duplicates() -> None:
+    """A group of ten leaves train only where its own number says so: in 20 % of all cases."""
+    cats = photos("cat", 12)
+    rows = [*in_groups(cats[:10], 10), *cats[10:], *photos("dog", 12)]
+    places = []
+    for seed in range(200):
+        divided = assign_splits(rows, seed=seed)
+        (place,) = {row.split for row in divided[:10]}
+        assert {place, *(row.split for row in divided[10:12])} == set(SPLITS)
+        places.append(place)
+    assert places.count("train") == pytest.approx(160, abs=15)
+
+
+def test_a_class_of_one_picture_has_nothing_to_train_on() -> None:
+    with pytest.raises(DataError, match=r"photos of cat to train on; .*near-duplicates stay"):
+        assign_splits(in_groups(photos("cat", 12), 12) + photos("dog", 12), seed=0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_near_duplicates_on_disk_are_on_one_side(tmp_path: Path, seed: int) -> None:
+    class_folders(tmp_path, {"cat": 10, "dog": 10})
+    generator = np.random.default_rng(seed)
+    for number in range(20):
+        image = Image.fromarray(generator.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        for quality in (60, 80):
+            path = tmp_path / ("cat", "dog")[number % 2] / f"{number} {quality}.jpg"
+            image.resize((160, 120)).save(path, quality=quality)
+    divided = assign_splits(audit(find_files(tmp_path)), seed=seed)
+    assert len(sides(divided)) == 20
+    assert all(len(splits) == 1 for splits in sides(divided))

@@ -365,3 +365,40 @@ def test_the_state_of_another_batch_size_is_of_no_use(tmp_path):
 def test_a_result_comes_back_from_json(uninterrupted):
     result = uninterrupted[1]
     assert StageResult.of_values(json.loads(json.dumps(asdict(result)))) == result
+
+
+def test_class_weights_weigh_training_and_not_validation():
+    """One step from weights of 0: its loss is ln 2 times the mean weight of the batch's photos."""
+    photos = [photo for photo in PHOTOS if photo.target == 0 or int(photo.name) % 8 == 1]
+    weights = {0: 0.625, 1: 2.5}
+    assert (len(photos), sum(photo.target for photo in photos)) == (25, 5)
+    stage = replace(STAGE, epochs=1, learning_rate=1e-6)
+    kinds = {0: photos[:1], 1: photos[1:2]}
+    assert [kind[0].target for kind in kinds.values()] == [0, 1]
+    for target, kind in kinds.items():
+        validation = batches(photos, shuffle=False)
+        result = train_stage(network(), stage, batches(kind), validation, class_weight=weights)
+        assert result.history[0].loss == pytest.approx(weights[target] * np.log(2), rel=1e-4)
+        assert result.history[0].validation_loss == pytest.approx(np.log(2), rel=1e-4)
+
+
+def test_class_weights_move_the_answers_towards_the_rare_class():
+    """Photos that show nothing: the answer is how often a class comes, and how much it counts."""
+    photos = [photo for photo in PHOTOS if photo.target == 0 or int(photo.name) % 8 == 1]
+
+    def blank(views):
+        return np.zeros((len(views), 2), np.float32)
+
+    def probability(class_weight):
+        model = network()
+        logits = np.log(np.array([0.8, 0.2]))
+        model.get_layer("dense").set_weights([np.zeros((2, 2)), logits])
+        train = ViewBatches(photos, blank, views=1, batch_size=5, seed=0, shuffle=True)
+        even = ViewBatches(PHOTOS, blank, views=1, batch_size=5, seed=0, shuffle=False)
+        train_stage(
+            model, replace(STAGE, learning_rate=0.1), train, even, class_weight=class_weight
+        )
+        return probabilities_of(logits_of(model, even))[0, 1]
+
+    assert probability(None) == pytest.approx(0.2, abs=0.03)
+    assert probability({0: 0.625, 1: 2.5}) == pytest.approx(0.5, abs=0.03)
