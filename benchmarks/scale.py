@@ -10,7 +10,8 @@ photos: each is counted with the slope of the first one's seconds, as many as th
 early stopping makes a real run shorter.
 
 The photos are drawn, or those of ``--data``, each as often as needed, moved round by chance, so
-that the audit does not take them for copies. 80 % are for training, 10 % to choose by, 10 % to test, as where the user gives no splits. Weights are random unless given:
+that the audit does not take them for copies. 80 % are for training, 10 % to choose by, 10 % to
+test, as where the user gives no splits. Weights are random unless given:
 neither changes the time. What follows a lone ``--`` goes to ``train.py``.
 """
 

@@ -392,10 +392,13 @@ def test_repeated_photos_are_taken_for_others_of_the_same_size(tmp_path):
         for label in ("cat", "dog")
     }
     assert {row.verdict for row in audit(files)} == {"used"}
-    sizes = {Image.open(file.path).size for file in files}
-    assert sizes <= {
-        Image.open(io.BytesIO(data)).size for both in sources.values() for data in both
-    }
+
+    def size_of(data: bytes) -> tuple[int, int]:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.size
+
+    sizes = {size_of(file.path.read_bytes()) for file in files}
+    assert sizes <= {size_of(data) for both in sources.values() for data in both}
 
 
 def test_only_jpegs_can_be_repeated(tmp_path, capsys):
