@@ -32,13 +32,14 @@ from app.errors import UsageError
 from app.evaluation import probabilities_of, reliability_bins, score
 from app.export import Parity, Trained, export_bundle, library_versions
 from app.files import SPLITS, Split
-from app.findings import find, write_findings
+from app.findings import write_findings
 from app.head import STRENGTHS, Labelled, SolvedHead, solve_head
 from app.history import write_history
 from app.manifest import ManifestRow
 from app.model import build_classifier, copy_weights, open_layers
 from app.novelty import Descriptors, Novelty, fit_novelty, references
 from app.photos import Photo, Photos, class_names, photos_of
+from app.review import find
 from app.runs import Run
 from app.sources import Source, open_source
 from app.stage_state import assign, copies_of, epochs_record

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from app.config import TrainConfig
 from app.errors import BundleError, UsageError
+from app.findings import Finding, Kind, read_findings
 from app.history import HistoryRow, read_history
 from app.manifest import ManifestRow, read_manifest
 from app.runs import Run, newest_complete_run
@@ -57,6 +58,7 @@ class Results:
         config: the contents of ``config.json``.
         metrics: the contents of ``metrics.json``.
         manifest: a row a file of the data folder.
+        findings: photos that a person should look at.
         history: a row an epoch.
         predictions: by split, ``validation`` and ``test``.
     """
@@ -65,6 +67,7 @@ class Results:
     config: dict[str, Any]
     metrics: dict[str, Any]
     manifest: list[ManifestRow]
+    findings: list[Finding]
     history: list[HistoryRow]
     predictions: dict[str, Predictions]
 
@@ -83,6 +86,10 @@ class Results:
     def skipped(self) -> list[ManifestRow]:
         """Return the files that were not used."""
         return [row for row in self.manifest if row.verdict == "skipped"]
+
+    def findings_of(self, kind: Kind) -> list[Finding]:
+        """Return one of the two lists, from its first place downwards."""
+        return [finding for finding in self.findings if finding.finding == kind]
 
     def sizes(self) -> NDArray[np.int64]:
         """Return ``(n, 2)``, width and height of every used photo."""
@@ -152,6 +159,7 @@ def read_results(run: Run) -> Results:
             config=json.loads(run.config.read_text(encoding="utf-8")),
             metrics=metrics,
             manifest=read_manifest(run.manifest),
+            findings=read_findings(run.audit),
             history=read_history(run.history),
             predictions={
                 split: _read_predictions(run.predictions, split, metrics["classes"])
@@ -177,7 +185,7 @@ def check_complete(run: Run) -> None:
             f"expected the folder of a run; received {run.folder}, which is none; "
             "give one that train.py made, for example runs/2026-01-31_120000"
         )
-    needed = (run.config, run.manifest, run.history, run.predictions, run.metrics)
+    needed = (run.config, run.manifest, run.audit, run.history, run.predictions, run.metrics)
     missing = [path.name for path in needed if not path.is_file()]
     if missing or not run.is_complete():
         raise BundleError(

@@ -127,6 +127,34 @@ display(
 if skipped:
     display(Table(["file", "why not"], [[row.name, row.reason] for row in skipped[:SHOWN]]))
 
+# %%
+labels = results.findings_of("label")
+display(
+    Words(
+        f"Labels that may be wrong: {len(labels):,}. For each of these photos a model that was "
+        "trained without it says another class than its label"
+        + (f"; the {SHOWN} surest are:" if len(labels) > SHOWN else "; the surest first:")
+        if labels
+        else "No label is contradicted by models that were trained without its photo."
+    )
+)
+if labels:
+    display(Table(["file", "why"], [[row.name, row.reason] for row in labels[:SHOWN]]))
+
+# %%
+strangers = results.findings_of("stranger")
+display(
+    Words(
+        "The photos that are the least like all others, the strangest first. Some may show none "
+        "of the classes:"
+    ),
+    Table(["file", "why"], [[row.name, row.reason] for row in strangers[:SHOWN]]),
+    Words(
+        "Both lists are in audit.csv. Nothing was left out for being on them: cut out the lines of "
+        "the photos that are wrong, and train again with --exclude and the file of these lines."
+    ),
+)
+
 # %% [markdown]
 # ## The stages of training
 
@@ -219,6 +247,36 @@ display(
             f"Reliability of {test['n']} test answers, with a histogram of their confidence: "
             f"confidence and accuracy differ by {test['ece']:.4f} on average."
         ),
+    ),
+)
+
+# %%
+said = test["answers"]
+share_wrong = "–" if said["given_wrong"] is None else percent(said["given_wrong"], 2)
+unsure = (
+    f"unsure, where no class reaches {percent(metrics['min_confidence'])}"
+    if metrics["min_confidence"]
+    else "never unsure, since of all answers to the validation photos fewer than 1 % were wrong"
+)
+display(
+    Words(
+        "What predict.py would say of the test photos: neither, where a photo is stranger than "
+        f"98 % of the validation photos; {unsure}."
+    ),
+    Table(
+        ["a class", "of it wrong", "unsure", "neither"],
+        [
+            [
+                percent(said["given"], 2),
+                share_wrong,
+                percent(said["unsure"], 2),
+                percent(said["neither"], 2),
+            ]
+        ],
+    ),
+    Words(
+        f"The Brier score is {test['brier']:.4f}. Perfectly calibrated answers would show a "
+        f"calibration error of {test['ece_bias']:.4f} on so many photos, by chance alone."
     ),
 )
 

@@ -21,6 +21,7 @@ from app.config_file import config_values
 from app.drawn import draw_sample
 from app.errors import AppError, UsageError
 from app.files import find_files
+from app.findings import write_findings
 from app.history import write_history
 from app.manifest import ManifestRow, write_manifest
 from app.results import Predictions, Results
@@ -174,7 +175,7 @@ def results(answers: list[int], **test: float) -> Results:
     names = tuple(map(str, range(len(answers))))
     predictions = {"test": Predictions(names, np.zeros(len(answers), np.int64), probabilities)}
     scores = {"accuracy": float((given == 0).mean()), "log_loss": 0.1, "ece": 0.01, **test}
-    return Results("seed0", {}, {"test": scores}, [], [], predictions)
+    return Results("seed0", {}, {"test": scores}, [], [], [], predictions)
 
 
 def test_mcnemar_by_hand():
@@ -248,6 +249,7 @@ def finished(folder: Path, data: Path, flags: list[str], photo: str = "a.jpg") -
     names = {"cat": photo, "dog": "b.jpg"}
     rows = [ManifestRow(n, c, "test", "0" * 64, "used", "", 9, 9) for c, n in names.items()]
     write_manifest(rows, made.manifest)
+    write_findings([], made.audit)
     write_history([], made.history)
     answers = [
         {"split": split, "name": name, "label": label, "p_cat": 0.7, "p_dog": 0.3}

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from app.findings import find, read_findings, write_findings
+from app.findings import read_findings, write_findings
 from app.photos import Photo
+from app.review import find
 from app.suspects import find_suspects, out_of_fold
 
 CLASSES = ("cat", "dog", "owl")

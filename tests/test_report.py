@@ -24,6 +24,7 @@ from app.config_file import config_values
 from app.display import Table, Words, number, percent, shown
 from app.errors import AppError, BundleError, UsageError
 from app.evaluation import score
+from app.findings import Finding, write_findings
 from app.manifest import ManifestRow, write_manifest
 from app.report import SOURCE, main, write_notebook, write_report
 from app.results import chosen_run, read_results
@@ -32,6 +33,10 @@ from app.runs import Run
 CLASSES = ("cat", "dog & <b>wolf</b>")
 SPLITS = {"train": 40, "validation": 20, "test": 30}
 MEGABYTE = 1_000_000
+FOUND = [
+    Finding("cat/train0.jpg", "label", 1, 0.9, "labelled cat; looks like <b>"),
+    Finding("dog/train1.jpg", "stranger", 1, 0.4, "unlike all others"),
+]
 
 
 def fabricate(folder: Path) -> Run:
@@ -48,7 +53,8 @@ def fabricate(folder: Path) -> Run:
         second = np.clip(0.15 + 0.7 * targets + rng.normal(0, 0.4, n), 0.02, 0.98)
         probabilities = np.stack([1 - second, second], axis=1)
         if split != "train":
-            scores[split] = dataclasses.asdict(score(targets, probabilities))
+            answers = {"neither": 0.05, "unsure": 0.1, "given": 0.85, "given_wrong": None}
+            scores[split] = dataclasses.asdict(score(targets, probabilities)) | {"answers": answers}
         for i, (target, row) in enumerate(zip(targets, probabilities, strict=True)):
             label, name = CLASSES[target], f"{'cat' if target == 0 else 'dog'}/{split}{i}.jpg"
             manifest.append(
@@ -59,9 +65,11 @@ def fabricate(folder: Path) -> Run:
                 p = {f"p_{c}": f"{x:.6g}" for c, x in zip(CLASSES, row, strict=True)}
                 predictions.append(
                     {"name": name, "split": split, "label": label, "answer": answer, **p}
+                    | {"novelty": "0.25"}
                 )
     manifest.append(ManifestRow("cat/b\udcffd.jpg", "cat", "", "", "skipped", "damaged: cut short"))
     write_manifest(manifest, run.manifest)
+    write_findings(FOUND, run.audit)
     history = [
         {
             "stage": "head",
@@ -96,6 +104,7 @@ def fabricate(folder: Path) -> Run:
         ],
         **scores,
         "temperature": 1.25,
+        "min_confidence": 0.625,
         "seconds": {"audit": 1.0, "training": 5.0, "total": 7.0},
         "device": "cpu (made up)",
         "backend": "tensorflow",
@@ -136,6 +145,11 @@ def test_the_page_says_what_the_metrics_say(run: Run, page: str) -> None:
     command = "python train.py --data 'my photos' --stages head --epochs 2 --seed 3"
     assert command in html.unescape(page)
     assert "<td>keras</td><td>3.9.9</td>" in page
+
+
+def test_photos_worth_a_look_are_listed_with_their_reason(page: str) -> None:
+    for found in FOUND:
+        assert f"<td>{found.name}</td><td>{html.escape(found.reason)}</td>" in page
 
 
 def test_mistakes_are_listed_the_surest_first(run: Run, page: str) -> None:

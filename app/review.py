@@ -1,0 +1,70 @@
+"""A look at all photos: whose label may be wrong, and which show something else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.evaluation import Floats, Ints
+from app.findings import Finding
+from app.novelty import Float32s, distances_to_others
+from app.photos import Photo
+from app.suspects import find_suspects, out_of_fold
+
+STRANGERS_SHARE, FEWEST_STRANGERS = 0.01, 20  # listed: this share of the photos, at least so many
+
+
+def find(
+    photos: Sequence[Photo],
+    classes: Sequence[str],
+    coordinates: Floats,
+    descriptors: Float32s,
+    solver: Any,
+) -> list[Finding]:
+    """Return both lists, each from its first place downwards.
+
+    Args:
+        photos: all that are used, of every split; test photos too, since nothing is chosen by it.
+        classes: names by number.
+        coordinates: of the photos ``(n, rank)`` (``app.head.SolvedHead``).
+        descriptors: of the photos ``(n, channels)`` (``app.novelty``).
+        solver: an unfitted scikit-learn classifier.
+    """
+    targets = np.array([photo.target for photo in photos])
+    suspects = _suspects(photos, classes, out_of_fold(solver, coordinates, targets), targets)
+    return suspects + _strangers(photos, distances_to_others(descriptors))
+
+
+def _suspects(
+    photos: Sequence[Photo], classes: Sequence[str], probabilities: Floats, targets: Ints
+) -> list[Finding]:
+    return [
+        Finding(
+            photos[suspect.number].name,
+            "label",
+            rank,
+            -suspect.margin,
+            f"labelled {classes[targets[suspect.number]]}; a model that never saw it says "
+            f"{classes[suspect.likely]} ({suspect.probability:.1%})",
+        )
+        for rank, suspect in enumerate(find_suspects(probabilities, targets), start=1)
+    ]
+
+
+def _strangers(photos: Sequence[Photo], distances: NDArray[np.floating[Any]]) -> list[Finding]:
+    count = max(FEWEST_STRANGERS, round(STRANGERS_SHARE * len(photos)))
+    usual = float(np.median(distances))
+    return [
+        Finding(
+            photos[number].name,
+            "stranger",
+            rank,
+            float(distances[number]),
+            f"unlike all others: distance {distances[number]:.3f} to the most similar photos, "
+            f"where {usual:.3f} is usual",
+        )
+        for rank, number in enumerate(np.argsort(-distances, kind="stable")[:count], start=1)
+    ]
