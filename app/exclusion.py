@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from app.errors import UsageError
+from app.tables import MARK
 
 
 def excluded_names(listing: Path, data: Path, names: Collection[str]) -> set[str]:
@@ -74,7 +75,7 @@ def _readings(line: str, cell: str, data: Path) -> Iterator[str]:
     """Yield the names that a line may mean: as it stands, as a table's row, as a path."""
     yield line
     yield cell
-    yield cell.removeprefix("'")  # which tables put before = + - @ for spreadsheets
+    yield cell.removeprefix(MARK)
     cell = cell.strip()
     yield Path(cell).as_posix()  # ./cat/1.jpg, and cat\1.jpg on Windows
     path = Path(os.path.abspath(cell))  # noqa: PTH100  (without .., and links stay)
