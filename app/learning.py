@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
-from app.bundle import STRANGE
-from app.calibration import fit_min_confidence, fit_temperature
-from app.checkpoint import KEEP_NOTHING, Checkpoint
+from app.answering import Answers, calibrated_answers, split_values, write_predictions
+from app.checkpoint import Checkpoint
 from app.class_weights import class_weights
 from app.clock import Clock
-from app.config import Stage, TrainConfig
+from app.config import TrainConfig
 from app.config_file import other_versions
 from app.console import say
 from app.device import (
@@ -29,50 +26,25 @@ from app.device import (
     resolve_precision,
 )
 from app.errors import UsageError
-from app.evaluation import probabilities_of, reliability_bins, score
-from app.export import Parity, Trained, export_bundle, library_versions
+from app.export import Parity, export_bundle, library_versions
 from app.files import SPLITS, Split
 from app.findings import write_findings
-from app.head import STRENGTHS, Labelled, SolvedHead, solve_head
+from app.head import Labelled, SolvedHead
 from app.history import write_history
 from app.manifest import ManifestRow
-from app.model import build_classifier, copy_weights, open_layers
-from app.novelty import Descriptors, Novelty, fit_novelty, references
+from app.model import build_classifier, copy_weights
+from app.novelty import Descriptors
 from app.photos import Photo, Photos, class_names, photos_of
 from app.review import find
 from app.runs import Run
 from app.sources import Source, open_source
-from app.stage_state import assign, copies_of, epochs_record
-from app.tables import write_rows
-from app.training import Float32s, Int32s, StageResult, outputs_of, targets_of, train_stage
+from app.stages import Training
+from app.training import StageResult, targets_of
 from app.unfinished import finish_time
-from app.views import View, looks
+from app.views import View
 from app.weights import RANDOM_WEIGHTS_WARNING, load_weights, set_weights, tensor_digest
 
 SOURCE = "source"  # the record of how a run computes
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What is said of the photos of validation and test, and what it was fitted with.
-
-    Attributes:
-        temperature: which the logits were divided by.
-        min_confidence: below it an answer is unsure.
-        strange: what strangers are told by.
-        probabilities: calibrated, ``(n, classes)`` of each split.
-        novelty: 0 to 1, ``(n,)`` of each split.
-    """
-
-    temperature: float
-    min_confidence: float
-    strange: Novelty
-    probabilities: dict[Split, NDArray[np.floating[Any]]]
-    novelty: dict[Split, NDArray[np.floating[Any]]]
-
-    def of(self, split: Split) -> Trained:
-        """Return what was said of a split."""
-        return Trained(self.probabilities[split], self.novelty[split])
 
 
 def learn(
@@ -99,14 +71,9 @@ def learn(
         refuse_other_ways(source, digest, trained, checkpoint)
     with clock.phase("training"):
         weights = class_weights(classes[photo.target] for photo in photos["train"])
-        results = train_stages(
-            config,
-            model,
-            source,
-            by_number(weights, classes),
-            partial(review, photos, classes, run),
-            checkpoint,
-        )
+        look = partial(review, photos, classes, run)
+        numbered = by_number(weights, classes)
+        results = Training(config, model, source, numbered, look, checkpoint).run()
         write_history((row for result in results for row in result.history), run.history)
         answers = calibrated_answers(config, source, divided_by=results[-1].temperature)
     with clock.phase("export"):
@@ -163,14 +130,6 @@ def load_classifier(config: TrainConfig, num_classes: int) -> tuple[keras.Model,
     )
 
 
-# What the head was solved with, and descriptors of all photos → nothing; once a run.
-Review = Callable[[SolvedHead, Mapping[Split, Labelled], Mapping[Split, Descriptors]], None]
-
-
-def no_review(*_: object) -> None:
-    """Look at no photo."""
-
-
 def as_begun(config: TrainConfig, checkpoint: Checkpoint) -> TrainConfig:
     """Return the settings with the source of input that was chosen when the run began.
 
@@ -224,79 +183,6 @@ def by_number(
     return {number: weights[label] for number, label in enumerate(classes)}
 
 
-def train_stages(
-    config: TrainConfig,
-    model: keras.Model,
-    source: Source,
-    class_weight: dict[int, float] | None = None,
-    review: Review = no_review,
-    checkpoint: Checkpoint = KEEP_NOTHING,
-) -> list[StageResult]:
-    """Train the stages one after the other; ``model`` ends with the best weights of the last.
-
-    A stage that ``checkpoint`` holds is put back, not trained again.
-    """
-    results = []
-    for stage in config.stage_plan():
-        open_layers(model, stage)
-        if kept := checkpoint.load(stage.name):
-            assign(model.trainable_variables, kept.arrays)
-            results.append(StageResult.of_values(kept.values))
-            say(f"stage {stage.name} was trained before")
-            continue
-        result = _train(config, stage, model, source, class_weight, review, checkpoint)
-        checkpoint.save(
-            stage.name, dataclasses.asdict(result), copies_of(model.trainable_variables)
-        )
-        checkpoint.remove(epochs_record(stage.name))
-        results.append(result)
-    return results
-
-
-def _train(
-    config: TrainConfig,
-    stage: Stage,
-    model: keras.Model,
-    source: Source,
-    class_weight: dict[int, float] | None,
-    review: Review,
-    checkpoint: Checkpoint,
-) -> StageResult:
-    """Train one stage, its layers already open."""
-    if stage.opens:
-        return train_stage(
-            source.part(stage),
-            stage,
-            source.batches(stage, "train", shuffle=True),
-            source.batches(stage, "validation"),
-            checkpoint,
-            class_weight,
-        )
-    return solve_and_review(config, stage, model, source, class_weight, review)
-
-
-def solve_and_review(
-    config: TrainConfig,
-    stage: Stage,
-    model: keras.Model,
-    source: Source,
-    class_weight: dict[int, float] | None,
-    review: Review,
-) -> StageResult:
-    """Solve the head, then look at all photos with what it was solved with."""
-    labelled, descriptors = {}, {}
-    for split in SPLITS:
-        photos = source.labelled(split)
-        descriptors[split] = seen = Descriptors(len(photos.targets))
-        labelled[split] = photos.watched(seen.watch)
-    strengths = STRENGTHS if config.head_strength is None else (config.head_strength,)
-    head = solve_head(
-        model, stage, labelled["train"], labelled["validation"], strengths, class_weight
-    )
-    review(head, labelled, descriptors)
-    return head.result
-
-
 def review(
     photos: Photos,
     classes: Sequence[str],
@@ -323,54 +209,6 @@ def review(
         f"worth a look, in {run.audit}: {counts['label']} labels that may be wrong, "
         f"{counts['stranger']} photos unlike all others"
     )
-
-
-def calibrated_answers(config: TrainConfig, source: Source, divided_by: float = 1.0) -> Answers:
-    """Fit on validation what answers need, then answer for it and, this once, for test."""
-    last = config.stage_plan()[-1]
-    model = source.describing(last)
-    train = source.batches(last, "train")
-    train.keep(references(targets_of(train.photos)).tolist())
-    _, reference = outputs_of(model, train)
-
-    logits: dict[Split, Float32s] = {}
-    looked: dict[Split, list[Float32s]] = {}
-    targets: dict[Split, Int32s] = {}
-    for split in SPLITS[1:]:
-        views = looks(mirrored=config.mirror)
-        batches = [source.batches(last, split, view=view) for view in views]
-        # As the served model does it: see ``mirror`` in app.model.
-        outputs = [outputs_of(model, look) for look in batches]
-        logits[split] = np.mean([each for each, _ in outputs], axis=0)
-        looked[split] = [descriptors for _, descriptors in outputs]
-        targets[split] = targets_of(batches[0].photos)
-    temperature = fit_temperature(logits["validation"], targets["validation"], divided_by)
-    probabilities = {s: probabilities_of(logits[s] / temperature) for s in SPLITS[1:]}
-    strange = fit_novelty(reference, looked["validation"])
-    return Answers(
-        temperature,
-        fit_min_confidence(probabilities["validation"], targets["validation"]),
-        strange,
-        probabilities,
-        {split: strange.of(strange.distances(looked[split])) for split in SPLITS[1:]},
-    )
-
-
-def split_values(answers: Answers, split: Split, targets: Int32s) -> dict[str, Any]:
-    """Return a split's part of ``metrics.json``."""
-    probabilities, novelty = answers.probabilities[split], answers.novelty[split]
-    given = (probabilities.max(axis=1) >= answers.min_confidence) & (novelty <= STRANGE)
-    wrong = probabilities.argmax(axis=1) != targets
-    return {
-        **dataclasses.asdict(score(targets, probabilities)),
-        "reliability": [dataclasses.asdict(b) for b in reliability_bins(targets, probabilities)],
-        "answers": {
-            "neither": float((novelty > STRANGE).mean()),
-            "unsure": float((~given & (novelty <= STRANGE)).mean()),
-            "given": float(given.mean()),
-            "given_wrong": float(wrong[given].mean()) if given.any() else None,
-        },
-    }
 
 
 def export(
@@ -408,23 +246,3 @@ def stage_values(result: StageResult) -> dict[str, Any]:
     values = dataclasses.asdict(result)
     del values["history"]
     return values
-
-
-def write_predictions(answers: Answers, photos: Photos, classes: Sequence[str], path: Path) -> None:
-    """Write truth, likeliest class, probabilities and novelty of the photos that were asked for."""
-    rows = (
-        {
-            "name": photo.name,
-            "split": split,
-            "label": classes[photo.target],
-            "answer": classes[int(row.argmax())],
-            **{f"p_{name}": f"{p:.6g}" for name, p in zip(classes, row, strict=True)},
-            "novelty": f"{novelty:.6g}",
-        }
-        for split in SPLITS[1:]
-        for photo, row, novelty in zip(
-            photos[split], answers.probabilities[split], answers.novelty[split], strict=True
-        )
-    )
-    columns = ["name", "split", "label", "answer", *(f"p_{name}" for name in classes), "novelty"]
-    write_rows(rows, columns, path)

@@ -15,10 +15,11 @@ from photos import as_photo, class_folders
 import app.vgg
 from app.config import STAGES, Stage, TrainConfig
 from app.files import Split
-from app.learning import load_classifier, train_stages
+from app.learning import load_classifier
 from app.model import HEAD, open_layers, prefix
 from app.photos import Photos
 from app.sources import CachedSource, FreshSource, Source
+from app.stages import Training
 from app.stores import Quota
 from app.training import ViewBatches, train_stage
 from app.views import View, load_views
@@ -148,7 +149,7 @@ def train(config: TrainConfig, stage: Stage, model: keras.Model, source: Source)
         batches = source.batches(stage, "train", shuffle=True), source.batches(stage, "validation")
         result = train_stage(source.part(stage), stage, *batches)
     else:
-        (result,) = train_stages(replace(config, stages=(stage.name,)), model, source)
+        (result,) = Training(replace(config, stages=(stage.name,)), model, source).run()
     assert result.kept_epoch > 0, "nothing was learned, so nothing can be shown"
 
 

@@ -20,6 +20,8 @@ from PIL import Image
 
 import app.cache
 import app.learning
+import app.pipeline
+import app.stages
 import app.training
 import train
 from app.cli import run
@@ -137,7 +139,7 @@ def test_broken_off_everywhere_it_ends_as_if_unbroken(photos, unbroken, tmp_path
     for place, name, at in [
         (app.learning, "load_classifier", 1),
         (app.cache.FeatureStore, "append", 2),  # one of two cuts is written
-        (app.learning, "train_stage", 1),  # the head is solved
+        (app.stages, "train_stage", 1),  # the head is solved
         (app.training._Log, "on_epoch_begin", 2),
         (app.training._Log, "on_epoch_begin", 2),  # epoch 3
         (app.learning, "write_predictions", 1),  # the bundle is written
@@ -153,8 +155,8 @@ def test_broken_off_everywhere_it_ends_as_if_unbroken(photos, unbroken, tmp_path
 
 
 def test_what_was_learned_is_not_learned_again(copy, monkeypatch, capsys):
-    for name in ("solve_head", "write_manifest"):
-        monkeypatch.setattr(app.learning, name, None, raising=False)
+    monkeypatch.setattr(app.stages, "solve_head", None)
+    monkeypatch.setattr(app.pipeline, "write_manifest", None)
     monkeypatch.setattr(app.cache, "load_batches", None)
     assert run(train.main, ["--resume", str(copy.folder)]) == 0
     said = capsys.readouterr().err

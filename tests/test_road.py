@@ -20,9 +20,9 @@ from PIL import Image
 import app.audit
 import app.cache
 import app.export
-import app.learning
 import app.pipeline
 import app.report
+import app.stages
 import predict
 import train
 from app.audit import audit
@@ -383,10 +383,10 @@ def test_the_weights_reach_every_stage(photos, tmp_path, monkeypatch):
             seen[name] = args[-1]
             return function(*args)
 
-        monkeypatch.setattr(app.learning, name, call)
+        monkeypatch.setattr(app.stages, name, call)
 
-    recording("solve_head", app.learning.solve_head)
-    recording("train_stage", app.learning.train_stage)
+    recording("solve_head", app.stages.solve_head)
+    recording("train_stage", app.stages.train_stage)
     shutil.copytree(photos, tmp_path / "photos")
     draw_sample(tmp_path / "more", per_class=40, seed=1)
     for path in (tmp_path / "more" / "dog").iterdir():

@@ -18,10 +18,10 @@ from small_vgg import (
 )
 
 from app.config import STAGES
-from app.learning import train_stages
 from app.model import prefix
 from app.photos import Photos
 from app.sources import FreshSource, open_source
+from app.stages import Training
 
 # Largest distance between the weights that both sources lead to, as a share of how far they moved.
 # Seen: 0 under each backend, on a processor. An engine may order additions otherwise in a whole
@@ -97,5 +97,5 @@ def test_a_given_strength_reaches_the_head(photos, tmp_path):
     for strength in (0.5, None):
         config = replace(config_of(tmp_path), stages=("head",), head_strength=strength)
         model = classifier(config, photos)
-        (result,) = train_stages(config, model, FreshSource(config, model, photos))
+        (result,) = Training(config, model, FreshSource(config, model, photos)).run()
         assert (result.epochs == 1) == (strength is not None)

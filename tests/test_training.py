@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pytest
 
+from app.answering import calibrated_answers
 from app.checkpoint import Checkpoint
 from app.config import STAGES, Stage, TrainConfig
 from app.errors import AppError
 from app.evaluation import probabilities_of, score
-from app.learning import calibrated_answers
 from app.photos import Photo
 from app.training import StageResult, ViewBatches, logits_of, targets_of, train_stage
 
