@@ -39,7 +39,8 @@ def absolute(weights: str) -> str:
 def answer(arguments: argparse.Namespace, text: str, values: Any) -> None:
     """Print ``text``, or with ``--json`` the values, and the text on stderr."""
     if arguments.json:
-        say(text)
+        for line in text.splitlines():
+            say(line)
         print(json.dumps(values, indent=2))
     else:
         print(text)
