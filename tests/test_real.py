@@ -11,6 +11,7 @@ import predict
 import train
 from app.cli import run
 from app.runs import Run
+from benchmarks import neither
 
 pytestmark = pytest.mark.weights
 PER_CLASS = {"train": 80, "validation": 30, "test": 40}
@@ -57,5 +58,21 @@ def test_every_broken_or_strange_file_is_answered_or_reported(trained, capsys):
     assert err == ""
     for answer in answers:
         assert (answer["label"] is None) != (answer["error"] is None)
-    dogs = [a["label"] for a in answers if a["label"] and Path(a["path"]).name.startswith("dog")]
-    assert dogs.count("dog") >= 0.8 * len(dogs)  # a small network at 128 pixels
+    dogs = [a["probabilities"]["dog"] for a in answers if is_dog(a["path"]) and a["label"]]
+    assert len(dogs) == 32
+    assert sum(p > 0.5 for p in dogs) >= 0.8 * len(dogs)  # a small network at 128 pixels
+    blank = {Path(a["path"]).name: a for a in answers if Path(a["path"]).name.startswith("solid")}
+    assert {a["label"] for a in blank.values()} == {"neither"}
+
+
+def is_dog(path: str) -> bool:
+    return Path(path).name.startswith("dog")
+
+
+def test_other_things_are_stranger_than_test_photos(trained, capsys):
+    """The bars are those of tests/test_trust.py, with a model of all photos."""
+    argv = ["--run", str(trained.folder), "--json"]
+    run(neither.main, [*argv, "--neither", str(shared_folder() / "data" / "neither")])
+    values = json.loads(capsys.readouterr().out)
+    assert values["neither"]["all"]["auroc"] >= 0.9
+    assert values["test"]["refused"] <= 0.15
