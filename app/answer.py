@@ -10,6 +10,7 @@ from app.reading import read_bytes
 
 NEITHER = "neither"  # it shows none of the classes
 UNSURE = "unsure"  # no class is likely enough
+RESERVED = {NEITHER, UNSURE}  # by which no class may be called
 
 
 @dataclass(frozen=True)

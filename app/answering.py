@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from app.bundle import STRANGE
 from app.calibration import fit_min_confidence, fit_temperature
 from app.config import TrainConfig
+from app.console import say
 from app.evaluation import probabilities_of, reliability_bins, score
 from app.export import Trained
 from app.files import SPLITS, Split
@@ -70,13 +71,17 @@ def calibrated_answers(config: TrainConfig, source: Source, divided_by: float = 
     temperature = fit_temperature(logits["validation"], targets["validation"], divided_by)
     probabilities = {s: probabilities_of(logits[s] / temperature) for s in SPLITS[1:]}
     strange = fit_novelty(reference, looked["validation"])
-    return Answers(
-        temperature,
-        fit_min_confidence(probabilities["validation"], targets["validation"]),
-        strange,
-        probabilities,
-        {split: strange.of(strange.distances(looked[split])) for split in SPLITS[1:]},
+    novelty = {s: strange.of(strange.distances(looked[s])) for s in SPLITS[1:]}
+    known = novelty["validation"] <= STRANGE  # the others are answered neither
+    min_confidence = fit_min_confidence(
+        probabilities["validation"][known], targets["validation"][known]
     )
+    if min_confidence > 1:
+        say(
+            "unsure of every photo: the surest answers on validation are wrong too often; "
+            "predict.py --min-confidence 0 gives them nevertheless"
+        )
+    return Answers(temperature, min_confidence, strange, probabilities, novelty)
 
 
 def split_values(answers: Answers, split: Split, targets: Int32s) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.answer import RESERVED
 from app.atomic import write_json
 from app.errors import BundleError
 
@@ -112,7 +113,8 @@ def _fault(bundle: Bundle) -> str:
     digests = bundle.sha256
     right = {
         "classes": all(type(name) is str and name for name in names)
-        and len(set(names)) == len(names) >= 2,
+        and len(set(names)) == len(names) >= 2
+        and not RESERVED & set(names),
         "image_size": type(size) is int and 1 <= size <= 10_000,
         "temperature": _is_number(temperature) and temperature > 0,
         "thresholds": type(bundle.thresholds) is dict

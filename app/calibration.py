@@ -70,6 +70,8 @@ def fit_min_confidence(
     # Answers of equal confidence are given all or none.
     last = np.append(falling[1:] < falling[:-1], True)
     allowed = np.flatnonzero(last & (wrong <= MAX_WRONG * np.arange(1, len(order) + 1)))
+    if not len(targets):
+        return 0.0
     if not len(allowed):
         return float(np.nextafter(1.0, 2.0))
     return 0.0 if allowed[-1] == len(order) - 1 else float(falling[allowed[-1]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -37,7 +38,7 @@ def read_config(path: Path) -> TrainConfig:
     values = _read(path)
     stages = values["stages"]
     try:
-        values["stages"] = tuple(stage["name"] for stage in stages)
+        values["stages"] = tuple(_text(stage["name"]) for stage in stages)
     except (TypeError, KeyError):
         raise _wrong(path, "stages to be a list of stages with their names", stages) from None
     for name, hint in get_type_hints(TrainConfig).items():
@@ -112,6 +113,12 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
 def _wrong(path: Path, expected: str, received: object) -> UsageError:
     return UsageError(f"expected in {path} {expected}; received {json.dumps(received)}")
 
@@ -127,6 +134,8 @@ def _fits(value: object, hint: Any) -> bool:
     if get_origin(hint) in _UNIONS:
         return any(_fits(value, one) for one in get_args(hint))
     kinds = {Path: (str,), float: (float, int)}.get(hint, (hint,))
+    if type(value) is int and hint is float and abs(value) > sys.float_info.max:
+        return False
     return type(value) in kinds  # exactly: a bool is an int as well
 
 

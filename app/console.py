@@ -66,6 +66,9 @@ def heeding_ctrl_c() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # signals come to the main thread
         return
+    if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
+        yield  # in the background of a shell script: Ctrl-C is meant for others
+        return
     pressed = False
 
     def remember(*_: object) -> None:

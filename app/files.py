@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from app.answer import RESERVED
 from app.archive import unpack_zip
 from app.errors import DataError, FetchError, UsageError
 from app.images import SUFFIXES
@@ -99,6 +100,7 @@ def find_files(root: Path) -> list[LabelledFile]:
             for file in _labelled(folder, root=root, split=split)
         ]
         _check_same_classes(files)
+        _refuse_reserved(files)
         return files
     if len(splits) > 1:  # else validation and test would pass for classes
         names = " and ".join(f"{folder.name}/" for folder in splits.values())
@@ -111,6 +113,7 @@ def find_files(root: Path) -> list[LabelledFile]:
     files = _labelled(top, root=root, split=None)
     if not files:
         raise DataError(f"expected {LAYOUTS}; received {root}, which holds none of these")
+    _refuse_reserved(files)
     return files
 
 
@@ -162,6 +165,16 @@ def _flat(folder: Path, *, root: Path, split: Split | None) -> list[LabelledFile
         for path, match in matches
         if match and _is_photo_name(path)
     ]
+
+
+def _refuse_reserved(files: list[LabelledFile]) -> None:
+    """Refuse classes by whose names nobody could tell an answer from what it is not."""
+    if taken := RESERVED & {file.label for file in files}:
+        raise DataError(
+            f"expected classes of other names than {' and '.join(sorted(RESERVED))}, which are "
+            f"answers of their own; received {', '.join(sorted(taken))}; photos that show none of "
+            "the classes need not be given; else rename the folder"
+        )
 
 
 def _check_same_classes(files: list[LabelledFile]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,10 @@ Floats = NDArray[np.floating[Any]]
 NEIGHBOURS = 10  # 1, 5 and 30 did about as well
 REFUSED = 0.02  # share of the validation photos that lie beyond the threshold
 MEDIAN_NOVELTY = 0.05  # what the photo in the middle of validation gets
-NARROWEST = 1e-3  # of the scale: where all photos are alike, rounding must not decide
+FEW = 100  # of fewer validation photos alone, 2 % are none; the training photos help out
+# The scale is at least this share of the threshold, and this much: few photos, or photos that are
+# all alike, would make it next to nothing, and rounding would decide.
+NARROWEST_SHARE, NARROWEST = 0.02, 1e-3
 ROWS = 1024  # photos compared at once
 
 
@@ -72,15 +75,24 @@ class Novelty:
 def fit_novelty(train: Float32s, validation: Sequence[Float32s]) -> Novelty:
     """Return the novelty by which 2 % of the validation photos are refused.
 
+    Of fewer than 100 the largest distance would decide alone, and new photos of the same kind would
+    be refused far more often. The distances of the training photos to each other, which are spread
+    alike, then count as well.
+
     Args:
         train: descriptors ``(n, channels)`` of the photos of reference (``references``).
         validation: for each look at them the descriptors of photos that are none of those.
     """
     reference = unit_length(train)
     unscaled = Novelty(reference, min(NEIGHBOURS, len(reference)), threshold=0.0, scale=1.0)
-    median, threshold = np.quantile(unscaled.distances(validation), [0.5, 1 - REFUSED])
+    distances = unscaled.distances(validation)
+    method: Literal["linear", "higher"] = "linear"
+    if len(distances) < FEW:
+        distances, method = np.concatenate([distances, distances_to_others(train)]), "higher"
+    median, threshold = np.quantile(distances, [0.5, 1 - REFUSED], method=method)
     scale = (threshold - median) / np.log((1 - MEDIAN_NOVELTY) / MEDIAN_NOVELTY)
-    return Novelty(reference, unscaled.neighbours, float(threshold), max(float(scale), NARROWEST))
+    scale = max(scale, NARROWEST_SHARE * threshold, NARROWEST)
+    return Novelty(reference, unscaled.neighbours, float(threshold), float(scale))
 
 
 def references(targets: NDArray[np.integer[Any]]) -> NDArray[np.int64]:

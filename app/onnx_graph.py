@@ -23,6 +23,7 @@ from app.errors import ExportError
 
 OPSET = 17  # understood by every ONNX Runtime since 1.12 (2022)
 IR_VERSION = 8  # that belongs to it
+LEAST_LENGTH = 1e-12  # what Keras divides by at least (keras.ops.normalize): zeros stay zeros
 SUM_ROWS = 512  # sums of many numbers are added up in so many parts
 
 
@@ -231,6 +232,8 @@ def _unit_length(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
     axis = graph.integers(f"{layer.name}/axis", [1])
     total = graph.node("ReduceSum", [squares, axis], f"{layer.name}/total", keepdims=1)
     length = graph.node("Sqrt", [total], f"{layer.name}/length")
+    least = graph.constant(f"{layer.name}/least", np.asarray(LEAST_LENGTH))
+    length = graph.node("Max", [length, least], f"{layer.name}/divisor")
     return graph.node("Div", [*inputs, length], layer.name)
 
 

@@ -70,7 +70,10 @@ def resume(folder: Path, *, report: bool = True) -> Run:
     refuse_finished(this_run)
     config = read_config(this_run.config)
     config = dataclasses.replace(
-        config, runs=folder.parent, run=folder.resolve().name, report=report and config.report
+        config,
+        runs=(folder if folder.name else folder.resolve()).parent,  # '.' has no name
+        run=folder.resolve().name,
+        report=report and config.report,
     )
     refuse_what_cannot_work(config)
     with (

@@ -14,7 +14,8 @@ from app.novelty import Float32s, distances_to_others
 from app.photos import Photo
 from app.suspects import find_suspects, out_of_fold
 
-STRANGERS_SHARE, FEWEST_STRANGERS = 0.01, 20  # listed: this share of the photos, at least so many
+STRANGERS_SHARE = 0.01  # listed: this share of the photos,
+FEWEST_STRANGERS, FEW_SHARE = 20, 0.1  # but at least 20 of 200 or more, and a tenth of fewer
 
 
 def find(
@@ -55,7 +56,8 @@ def _suspects(
 
 
 def _strangers(photos: Sequence[Photo], distances: NDArray[np.floating[Any]]) -> list[Finding]:
-    count = max(FEWEST_STRANGERS, round(STRANGERS_SHARE * len(photos)))
+    fewest = min(FEWEST_STRANGERS, round(FEW_SHARE * len(photos)))
+    count = max(fewest, round(STRANGERS_SHARE * len(photos)))
     usual = float(np.median(distances))
     return [
         Finding(
@@ -63,8 +65,7 @@ def _strangers(photos: Sequence[Photo], distances: NDArray[np.floating[Any]]) ->
             "stranger",
             rank,
             float(distances[number]),
-            f"unlike all others: distance {distances[number]:.3f} to the most similar photos, "
-            f"where {usual:.3f} is usual",
+            f"distance {distances[number]:.3f} to the most similar photos; {usual:.3f} is usual",
         )
         for rank, number in enumerate(np.argsort(-distances, kind="stable")[:count], start=1)
     ]

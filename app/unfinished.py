@@ -40,8 +40,9 @@ def training(run: Run) -> Iterator[Checkpoint]:
 
 
 def refuse_finished(run: Run) -> None:
-    """Raise ``UsageError`` when there is nothing left to train."""
+    """Raise ``UsageError`` when there is nothing left to train; what was kept for it goes."""
     if run.is_complete():
+        shutil.rmtree(run.unfinished, ignore_errors=True)  # killed between its end and its tidying
         raise UsageError(
             f"expected an unfinished run; received {run.folder}, which is finished; ask it with "
             f"python predict.py --bundle {shlex.quote(str(run.bundle))} PHOTO"

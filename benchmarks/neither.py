@@ -66,8 +66,8 @@ def main(argv: Sequence[str]) -> int:
         "drawn": {kind: _said(given) for kind, given in drawn.items()},
     }
     met = (
-        rows["all"]["auroc"] >= AUROC_BAR
-        and rows["all"]["refused"] >= REFUSED_BAR
+        all(row["auroc"] >= AUROC_BAR for row in rows.values())
+        and all(row["refused"] >= REFUSED_BAR for row in rows.values())
         and refused <= TEST_BAR
     )
     answer(arguments, f"{_text(values)}\n\nBars {verdict(met)}.", values)

@@ -253,10 +253,13 @@ display(
 # %%
 said = test["answers"]
 share_wrong = "–" if said["given_wrong"] is None else percent(said["given_wrong"], 2)
+sure = metrics["min_confidence"]
 unsure = (
-    f"unsure, where no class reaches {percent(metrics['min_confidence'])}"
-    if metrics["min_confidence"]
-    else "never unsure, since of all answers to the validation photos fewer than 1 % were wrong"
+    "never unsure, since of all answers to the validation photos at most 1 % were wrong"
+    if sure == 0
+    else f"unsure, where no class reaches {percent(sure)}"
+    if sure <= 1
+    else "else unsure of every one, since the surest answers to the validation photos were wrong"
 )
 display(
     Words(

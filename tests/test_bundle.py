@@ -46,6 +46,7 @@ WRONG: list[tuple[str, Any]] = [
     *(("image_size", wrong) for wrong in (0, -1, 1e9, 8.0, True, "8", None, [8], 10**400)),
     *(("temperature", wrong) for wrong in (0, -1.0, True, "1", None, [], float("nan"),
                                            float("inf"), 10**400)),
+    ("classes", ["cat", "neither"]),
     *(("thresholds", wrong) for wrong in ([], None, {"a": "b"}, {"a": True}, {"a": float("nan")})),
     *(("sha256", wrong) for wrong in (
         {}, [], None, "model.onnx", {"model.onnx": None}, {"model.onnx": "0" * 63},

@@ -172,6 +172,23 @@ def test_a_bundle_that_differs_from_training_is_refused(bundle, views, trained):
             check_parity(bundle, views, other)
 
 
+def test_a_photo_that_excites_nothing_has_an_answer(model, views):
+    """Its descriptor has no direction: a length of 0 must not become NaN."""
+    layer = model.get_layer("block5_conv3")
+    before = layer.get_weights()
+    try:
+        layer.set_weights([weights * 0 for weights in before])
+        proto = to_onnx(model, ["logits", "novelty"])
+        expected = model.predict(load_views(views[:2], SIZE), verbose=0)
+    finally:
+        layer.set_weights(before)
+    session = onnxruntime.InferenceSession(proto.SerializeToString())
+    logits, novelty = session.run(["logits", "novelty"], {"image": load_views(views[:2], SIZE)})
+    np.testing.assert_allclose(logits, expected["logits"], atol=1e-4)
+    np.testing.assert_allclose(novelty, expected["novelty"], atol=1e-6)
+    assert novelty.min() > 0.99
+
+
 def test_files_that_differ_in_novelty_alone_are_refused(bundle, views, trained, monkeypatch):
     outputs = Classifier.outputs
 

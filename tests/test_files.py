@@ -363,3 +363,12 @@ def test_other_files_get_a_row_with_the_reason(tmp_path: Path) -> None:
     rows = rows_of_others(tmp_path, find_files(tmp_path))
     assert sorted(row.name for row in rows) == ["dev/cat/0.jpg", "loose.jpg"]
     assert {(row.verdict, row.reason) for row in rows} == {("skipped", "its place tells no class")}
+
+
+@pytest.mark.parametrize("name", ["neither", "unsure"])
+def test_names_of_answers_are_no_classes(tmp_path, name):
+    for label in ("cat", name):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "1.jpg").touch()
+    with pytest.raises(DataError, match=f"answers of their own; received {name}; "):
+        find_files(tmp_path)

@@ -133,7 +133,7 @@ def break_off(patch: pytest.MonkeyPatch, place: object, name: str, at: int = 1) 
 
 
 def test_broken_off_everywhere_it_ends_as_if_unbroken(photos, unbroken, tmp_path):
-    """Contract 12: one run, broken off six times, each time a step further."""
+    """Contract 13: one run, broken off six times, each time a step further."""
     result = Run(tmp_path / "run")
     argv = command(photos, result)
     for place, name, at in [
@@ -165,7 +165,7 @@ def test_what_was_learned_is_not_learned_again(copy, monkeypatch, capsys):
 
 
 def test_config_json_trains_the_same_again_under_a_new_name(unbroken, tmp_path, capsys):
-    """Contract 13: bit for bit, the cache, the head and the epochs computed anew."""
+    """Contract 14: bit for bit, the cache, the head and the epochs computed anew."""
     argv = ["--config", str(unbroken.config), "--runs", str(tmp_path / "runs")]
     assert train.parse(argv).run is None
     assert run(train.main, argv) == 0
@@ -250,10 +250,20 @@ def test_other_photos_are_refused(what, copy, photos, tmp_path, capsys):
     assert f"--config {copy.config}" in line
 
 
-def test_another_backend_or_another_int8_is_refused(copy, monkeypatch, capsys):
-    monkeypatch.setattr(app.learning, "tensor_digest", lambda *_: "other weights")
+@pytest.mark.parametrize(
+    ("name", "place", "what"),
+    [
+        ("weights", app.learning, "tensor_digest"),
+        ("device", app.learning, "device_name"),
+        ("backend", app.learning.keras.backend, "backend"),
+        ("frozen layers", app.sources.CachedSource, "frozen"),
+    ],
+)
+def test_a_run_is_not_gone_on_with_in_another_way(copy, monkeypatch, capsys, name, place, what):
+    other = property(lambda _: "others") if what == "frozen" else lambda *_: "others"
+    monkeypatch.setattr(place, what, other)
     line = refused(["--resume", str(copy.folder)], capsys)
-    assert "received weights other weights" in line
+    assert f"received {name} others" in line
 
 
 # ---- real processes ----
@@ -297,7 +307,7 @@ def phase(run: Run) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_killed_at_random_moments_it_ends_as_if_unbroken(way, tmp_path):
-    """Contract 12, with ``kill -9``: each run is killed twice, each time at another moment."""
+    """Contract 13, with ``kill -9``: each run is killed twice, each time at another moment."""
     draw_sample(tmp_path / "photos", per_class=40)
 
     def begun(name: str) -> tuple[Run, list[str]]:

@@ -177,6 +177,8 @@ def test_metrics_hold_what_they_promise(trained):
         }
         assert sum(b["count"] for b in metrics[split]["reliability"]) == metrics[split]["n"]
         answers = metrics[split]["answers"]
+        wrong = answers["given_wrong"]
+        assert wrong is None or split == "test" or wrong <= 0.01
         assert answers["neither"] + answers["unsure"] + answers["given"] == pytest.approx(1)
     assert set(metrics["seconds"]) == {"audit", "features", "training", "export", "total"}
     assert metrics["seconds"]["total"] >= sum(

@@ -316,7 +316,7 @@ def uninterrupted(tmp_path_factory) -> tuple[Network, StageResult]:
 
 @pytest.mark.parametrize("epochs", [(0,), (1,), (3,), (1, 2), (4, 4, 5)])
 def test_a_stage_goes_on_as_if_nothing_had_come_between(epochs, uninterrupted, tmp_path):
-    """Contract 12: the same weights bit for bit, and the same figures, wherever it broke off."""
+    """Contract 13: the same weights bit for bit, and the same figures, wherever it broke off."""
     for epoch in epochs:
         with pytest.raises(AppError, match="broken off"):
             Network(epoch).train(tmp_path)
