@@ -66,7 +66,7 @@ def test_every_broken_or_strange_file_is_answered_or_reported(trained, capsys):
 
 
 def is_dog(path: str) -> bool:
-    return Path(path).name.startswith("dog")
+    return Path(path).name.lower().startswith("dog")
 
 
 def test_other_things_are_stranger_than_test_photos(trained, capsys):
