@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.basis import choose_landmarks
 from app.bundle import STRANGE
 from app.calibration import fit_min_confidence, fit_temperature
 from app.config import TrainConfig
@@ -18,7 +19,7 @@ from app.console import say
 from app.evaluation import probabilities_of, reliability_bins, score
 from app.export import Trained
 from app.files import SPLITS, Split
-from app.novelty import Novelty, fit_novelty, references
+from app.novelty import Novelty, fit_novelty
 from app.photos import Photos
 from app.sources import Source
 from app.tables import write_rows
@@ -54,7 +55,7 @@ def calibrated_answers(config: TrainConfig, source: Source, divided_by: float = 
     last = config.stage_plan()[-1]
     model = source.describing(last)
     train = source.batches(last, "train")
-    train.keep(references(targets_of(train.photos)).tolist())
+    train.keep(choose_landmarks(targets_of(train.photos)).tolist())
     _, reference = outputs_of(model, train)
 
     logits: dict[Split, Float32s] = {}

@@ -54,7 +54,8 @@ def fit_min_confidence(
 ) -> float:
     """Return the lowest confidence at which at most 1 % of the answers from there on are wrong.
 
-    Below it an answer is ``unsure``. It is 0 where all answers together are that good.
+    Below it an answer is ``unsure``. It is 0 where all answers together are that good, and
+    where there are none.
 
     Args:
         probabilities: of validation, ``(n, classes)``.
@@ -63,6 +64,8 @@ def fit_min_confidence(
     Returns:
         0 to 1; above 1, so that nothing is ever sure, only where no confidence is enough.
     """
+    if not len(targets):
+        return 0.0
     confidence = probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
     falling = confidence[order]
@@ -70,8 +73,6 @@ def fit_min_confidence(
     # Answers of equal confidence are given all or none.
     last = np.append(falling[1:] < falling[:-1], True)
     allowed = np.flatnonzero(last & (wrong <= MAX_WRONG * np.arange(1, len(order) + 1)))
-    if not len(targets):
-        return 0.0
     if not len(allowed):
         return float(np.nextafter(1.0, 2.0))
     return 0.0 if allowed[-1] == len(order) - 1 else float(falling[allowed[-1]])

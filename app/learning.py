@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from app.answering import Answers, calibrated_answers, split_values, write_predictions
 from app.checkpoint import Checkpoint
@@ -27,15 +25,12 @@ from app.device import (
 )
 from app.errors import UsageError
 from app.export import Parity, export_bundle, library_versions
-from app.files import SPLITS, Split
-from app.findings import write_findings
-from app.head import Labelled, SolvedHead
+from app.files import SPLITS
 from app.history import write_history
 from app.manifest import ManifestRow
 from app.model import build_classifier, copy_weights
-from app.novelty import Descriptors
 from app.photos import Photo, Photos, class_names, photos_of
-from app.review import find
+from app.review import review
 from app.runs import Run
 from app.sources import Source, open_source
 from app.stages import Training
@@ -181,34 +176,6 @@ def by_number(
     if weights is None:
         return None
     return {number: weights[label] for number, label in enumerate(classes)}
-
-
-def review(
-    photos: Photos,
-    classes: Sequence[str],
-    run: Run,
-    head: SolvedHead,
-    labelled: Mapping[Split, Labelled],
-    descriptors: Mapping[Split, Descriptors],
-) -> None:
-    """List the photos that a person should look at, in ``audit.csv``; nothing else depends on it.
-
-    Test photos are among them: their labels may be wrong as well, and nothing is chosen by it.
-    """
-    coordinates = [head.train, head.validation, head.coordinates(labelled["test"])]
-    found = find(
-        [photo for split in SPLITS for photo in photos[split]],
-        classes,
-        np.concatenate(coordinates),
-        np.concatenate([descriptors[split].rows for split in SPLITS]),
-        head.solver,
-    )
-    write_findings(found, run.audit)
-    counts = Counter(finding.finding for finding in found)
-    say(
-        f"worth a look, in {run.audit}: {counts['label']} labels that may be wrong, "
-        f"{counts['stranger']} photos unlike all others"
-    )
 
 
 def export(

@@ -19,8 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from app.basis import choose_landmarks
-
 Float32s = NDArray[np.float32]
 Floats = NDArray[np.floating[Any]]
 
@@ -80,7 +78,7 @@ def fit_novelty(train: Float32s, validation: Sequence[Float32s]) -> Novelty:
     alike, then count as well.
 
     Args:
-        train: descriptors ``(n, channels)`` of the photos of reference (``references``).
+        train: descriptors ``(n, channels)`` of the photos of reference.
         validation: for each look at them the descriptors of photos that are none of those.
     """
     reference = unit_length(train)
@@ -93,11 +91,6 @@ def fit_novelty(train: Float32s, validation: Sequence[Float32s]) -> Novelty:
     scale = (threshold - median) / np.log((1 - MEDIAN_NOVELTY) / MEDIAN_NOVELTY)
     scale = max(scale, NARROWEST_SHARE * threshold, NARROWEST)
     return Novelty(reference, unscaled.neighbours, float(threshold), float(scale))
-
-
-def references(targets: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """Return the numbers of the training photos to compare with: all, or 2,048 evenly chosen."""
-    return choose_landmarks(targets)
 
 
 def distances_to_others(descriptors: Float32s) -> Floats:

@@ -2,20 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.console import say
 from app.evaluation import Floats, Ints
-from app.findings import Finding
-from app.novelty import Float32s, distances_to_others
-from app.photos import Photo
+from app.files import SPLITS, Split
+from app.findings import Finding, write_findings
+from app.head import Labelled, SolvedHead
+from app.novelty import Descriptors, Float32s, distances_to_others
+from app.photos import Photo, Photos
+from app.runs import Run
 from app.suspects import find_suspects, out_of_fold
 
 STRANGERS_SHARE = 0.01  # listed: this share of the photos,
 FEWEST_STRANGERS, FEW_SHARE = 20, 0.1  # but at least 20 of 200 or more, and a tenth of fewer
+
+
+def review(
+    photos: Photos,
+    classes: Sequence[str],
+    run: Run,
+    head: SolvedHead,
+    labelled: Mapping[Split, Labelled],
+    descriptors: Mapping[Split, Descriptors],
+) -> None:
+    """List the photos that a person should look at, in ``audit.csv``; nothing else depends on it.
+
+    Test photos are among them: their labels may be wrong as well, and nothing is chosen by it.
+    """
+    coordinates = [head.train, head.validation, head.coordinates(labelled["test"])]
+    found = find(
+        [photo for split in SPLITS for photo in photos[split]],
+        classes,
+        np.concatenate(coordinates),
+        np.concatenate([descriptors[split].rows for split in SPLITS]),
+        head.solver,
+    )
+    write_findings(found, run.audit)
+    counts = Counter(finding.finding for finding in found)
+    say(
+        f"worth a look, in {run.audit}: {counts['label']} labels that may be wrong, "
+        f"{counts['stranger']} photos unlike all others"
+    )
 
 
 def find(

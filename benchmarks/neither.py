@@ -26,6 +26,7 @@ from PIL import Image, ImageDraw
 from sklearn.metrics import roc_auc_score
 
 from app.answer import NEITHER, UNSURE, Answer
+from app.bundle import STRANGE
 from app.cli import run
 from app.drawn import draw_sample
 from app.errors import UsageError
@@ -54,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     novelty = np.array([each.novelty for each in strangers])
     groups = {"all": novelty, "settled on": novelty[settled], "not settled on": novelty[~settled]}
     rows = {name: _row(known, values) for name, values in groups.items() if len(values)}
-    refused = float((known > classifier.strange).mean())
+    refused = float((known > STRANGE).mean())
     with tempfile.TemporaryDirectory() as folder:
         drawn = {
             kind: answers_of(classifier, paths) for kind, paths in things(Path(folder)).items()
@@ -129,7 +130,7 @@ def _row(known: np.ndarray[Any, Any], strangers: np.ndarray[Any, Any]) -> dict[s
     return {
         "n": len(strangers),
         "auroc": float(roc_auc_score(truth, np.concatenate([known, strangers]))),
-        "refused": float((strangers > 0.5).mean()),
+        "refused": float((strangers > STRANGE).mean()),
     }
 
 

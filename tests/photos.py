@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
+from app.drawn import draw_sample
 from app.photos import Photo
 
 
@@ -26,6 +29,17 @@ def make_photo(path: Path, seed: int = 0, size: tuple[int, int] = (48, 32)) -> P
     return path
 
 
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    """Return the bytes of a picture in a format; skip the test where it cannot be written."""
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    elif kind == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow was built without AVIF")
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
 def as_photo(path: Path, target: int = 0) -> Photo:
     """Return a file as the audit would: with the hash of its content."""
     return Photo(path, path.name, sha256(path.read_bytes()).hexdigest(), target)
@@ -37,6 +51,15 @@ def class_folders(root: Path, counts: dict[str, int]) -> Path:
         for number in range(count):
             make_photo(root / folder / f"{number}.jpg", zlib.crc32(f"{folder}/{number}".encode()))
     return root
+
+
+def drawn_photos(folder: Path) -> Path:
+    """Draw twelve pets of each class, the dogs bluish: random filters see colours, not shapes."""
+    draw_sample(folder, per_class=12)
+    for path in folder.glob("dog/*.jpg"):
+        with Image.open(path) as image:
+            Image.blend(image, Image.new("RGB", image.size, "navy"), 0.3).save(path)
+    return folder
 
 
 def shared_folder() -> Path:

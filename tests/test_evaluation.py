@@ -6,8 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.metrics import brier_score_loss
 
 from app.evaluation import (
+    brier_score,
+    calibration_bias,
     expected_calibration_error,
     probabilities_of,
     reliability_bins,
@@ -114,6 +117,33 @@ def test_expected_calibration_error_of_honest_answers_is_near_0() -> None:
     probabilities = np.stack([1 - second, second], axis=1)
     assert expected_calibration_error(targets, probabilities) < 0.01
     assert expected_calibration_error(1 - targets, probabilities) > 0.4
+
+
+def test_brier_score_of_two_classes_is_the_error_of_one_probability() -> None:
+    by_hand = (0.1**2 + 0.6**2 + 0.2**2 + 0.3**2 + 0.5**2) / 5
+    assert brier_score(TARGETS, PROBABILITIES) == pytest.approx(by_hand)
+    assert brier_score(TARGETS, PROBABILITIES) == pytest.approx(
+        brier_score_loss(TARGETS, PROBABILITIES[:, 1])
+    )
+    assert score(TARGETS, PROBABILITIES).brier == pytest.approx(by_hand)
+
+
+def test_brier_score_of_three_classes_is_summed_over_them() -> None:
+    assert brier_score(np.array([0]), np.array([[0.5, 0.3, 0.2]])) == pytest.approx(0.38)
+
+
+@pytest.mark.parametrize("n", [50, 2000])
+def test_the_bias_is_the_error_that_honest_answers_show(n: int) -> None:
+    """Fewer photos show more of it; certain answers show none."""
+    generator = np.random.default_rng(1)
+    confidence = generator.uniform(0.5, 1, n)
+    probabilities = np.stack([1 - confidence, confidence], axis=1)
+    errors = [
+        expected_calibration_error((generator.random(n) < confidence).astype(int), probabilities)
+        for _ in range(100)
+    ]
+    assert calibration_bias(probabilities) == pytest.approx(np.mean(errors), rel=0.1)
+    assert calibration_bias(certain([0, 1, 0], 2)) == 0
 
 
 def test_reliability_bins_by_hand() -> None:

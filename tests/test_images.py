@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from photos import make_photo, picture, shared_folder
-from PIL import Image, features
+from photos import encoded, make_photo, picture, shared_folder
+from PIL import Image
 from PIL.Image import Transpose
 
 from app import reading
@@ -40,16 +40,6 @@ STORED = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_270,
 }
-
-
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    if kind == "HEIF":
-        pytest.importorskip("pillow_heif").register_heif_opener()
-    elif kind == "AVIF" and not features.check("avif"):
-        pytest.skip("this Pillow was built without AVIF")
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def differ(pixels: np.ndarray, expected: Image.Image) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import struct
@@ -15,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from photos import picture, shared_folder
-from PIL import Image, features
+from photos import encoded, picture, shared_folder
+from PIL import Image
 
 from app.errors import ImageError
 from app.images import decode
@@ -24,16 +23,6 @@ from app.limits import BYTES_A_PIXEL, MAX_SCANS, MAX_SLOW_PIXELS
 
 ROOT = Path(__file__).parents[1]
 SECONDS, MIB = 2.0, 512
-
-
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    if kind == "HEIF":
-        pytest.importorskip("pillow_heif").register_heif_opener()
-    elif kind == "AVIF" and not features.check("avif"):
-        pytest.skip("this Pillow was built without AVIF")
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def chunk(name: bytes, content: bytes) -> bytes:

@@ -13,7 +13,6 @@ from app.novelty import (
     Novelty,
     distances_to_others,
     fit_novelty,
-    references,
     unit_length,
 )
 
@@ -85,13 +84,6 @@ def test_photos_that_are_all_alike_give_numbers_too(value):
     same = np.full((6, CHANNELS), value, np.float32)
     alike = fit_novelty(same, [same])
     np.testing.assert_allclose(alike.of(alike.distances([same])), 0.5, atol=0.01)
-
-
-def test_references_are_all_photos_or_an_even_choice(monkeypatch):
-    targets = np.repeat([0, 1], [30, 10])
-    assert references(targets).tolist() == list(range(40))
-    monkeypatch.setattr(app.basis, "LANDMARKS", 8)
-    assert np.bincount(targets[references(targets)]).tolist() == [6, 2]
 
 
 def test_distance_to_others_leaves_the_photo_itself_out(monkeypatch):

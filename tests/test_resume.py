@@ -16,7 +16,7 @@ from typing import Any
 
 import onnx
 import pytest
-from PIL import Image
+from photos import drawn_photos
 
 import app.cache
 import app.learning
@@ -87,12 +87,7 @@ def command(photos: Path, folder: Run) -> list[str]:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "drawn"
-    draw_sample(folder, per_class=12)
-    for path in folder.glob("dog/*.jpg"):  # bluish: random filters see colours, not shapes
-        with Image.open(path) as image:
-            Image.blend(image, Image.new("RGB", image.size, "navy"), 0.3).save(path)
-    return folder
+    return drawn_photos(tmp_path_factory.mktemp("data") / "drawn")
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from photos import drawn_photos
 from PIL import Image
 
 import app.audit
@@ -55,11 +56,7 @@ def fingerprint(folder: Path) -> dict[str, tuple[str, int]]:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "drawn"
-    draw_sample(folder, per_class=12)
-    for path in folder.glob("dog/*.jpg"):  # bluish: random filters see colours, not shapes
-        with Image.open(path) as image:
-            Image.blend(image, Image.new("RGB", image.size, "navy"), 0.3).save(path)
+    folder = drawn_photos(tmp_path_factory.mktemp("data") / "drawn")
     (folder / "dog" / "broken.jpg").write_bytes(b"\xff\xd8 no photo")
     return folder
 
