@@ -33,7 +33,7 @@ bundle, photo = Path(sys.argv[1]), Path(sys.argv[2])
 model = keras.models.load_model(bundle / "classifier.keras")
 about = json.loads((bundle / "bundle.json").read_text())
 image = load_image(photo, about["image_size"])
-logits = model.predict(image[None], verbose=0)
+logits = model.predict(image[None], verbose=0)["logits"]
 row = keras.ops.convert_to_numpy(keras.ops.softmax(logits))[0]
 print(json.dumps({"probabilities": dict(zip(about["classes"], map(float, row)))}))
 """

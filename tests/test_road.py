@@ -36,6 +36,7 @@ from app.files import find_files
 from app.images import load_image
 from app.manifest import read_manifest
 from app.runs import Run, newest_complete_run
+from benchmarks import predict_start
 
 ROOT = Path(__file__).parent.parent
 # As little as shows every step: 12 pictures a class of which some train, 32 pixels. With so few
@@ -255,6 +256,13 @@ def test_all_roads_to_an_answer_agree(trained, photos, ask):
         np.testing.assert_allclose(list(batch[name].values()), trained_on, atol=1e-2)
         strange = [alone["novelty"], outputs["novelty"].item(), float(in_run[name]["novelty"])]
         np.testing.assert_allclose(strange, answers[name]["novelty"], atol=2e-2)
+
+
+def test_the_cold_start_is_measured_on_what_a_run_exports(trained, photos, capsys):
+    argv = ["--runs", str(trained.folder.parent), "--run", "first", "--repeat", "1"]
+    predict_start.main([*argv, str(photos / "cat" / "cat.1.jpg")])
+    out = capsys.readouterr().out
+    assert float(re.search(r"answers differ by (\S+)", out)[1]) < 1e-3
 
 
 def test_a_second_run_computes_no_features_again(second):
