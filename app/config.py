@@ -13,6 +13,7 @@ from app.errors import UsageError
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 CacheMode = Literal["auto", "disk", "off"]
 Backbone = Literal["vgg16", "vgg19"]
+FORMATS = ("savedmodel", "litert", "openvino")  # besides ONNX and Keras's own
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 1024  # five poolings halve 32 to 1; 1024 is 640 GFLOP a photo
 

@@ -59,6 +59,11 @@ class Run:
         return self.folder / "bundle"
 
     @property
+    def exports(self) -> Path:
+        """The classifier in other formats, a folder each (``app.formats``)."""
+        return self.folder / "exports"
+
+    @property
     def unfinished(self) -> Path:
         """What training needs to go on, until it has ended (``app.checkpoint``)."""
         return self.folder / "unfinished"
