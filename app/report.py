@@ -8,11 +8,7 @@ from __future__ import annotations
 import argparse
 import html
 import json
-import os
-import re
-import subprocess
 import sys
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,14 +16,12 @@ from typing import Any
 
 from app.atomic import open_whole
 from app.cli import run as run_command
-from app.errors import AppError
+from app.notebook import PROJECT, run_notebook, save_notebook, without_machine
 from app.results import RUN_VARIABLE, check_complete
 from app.runs import Run
 
-PROJECT = Path(__file__).resolve().parent.parent
 SOURCE = PROJECT / "notebooks" / "report.py"
 STYLE = Path(__file__).with_suffix(".css")
-CELL_TIMEOUT = 600  # seconds; a cell takes less than one, but a machine that trains may be busy
 
 PAGE = """\
 <!doctype html>
@@ -64,13 +58,7 @@ def write_notebook(run: Run, path: Path) -> Path:
     Raises:
         AppError: when the run is not finished, or the report's notebook fails on it.
     """
-    import nbformat  # here, because --help should not wait for it
-
-    node = nbformat.from_dict(cleaned(execute(run), run))  # type: ignore[no-untyped-call]
-    text: str = nbformat.writes(node)  # type: ignore[no-untyped-call]
-    with open_whole(path) as file:
-        file.write(text.rstrip("\n") + "\n")
-    return path
+    return save_notebook(cleaned(execute(run), run), path)
 
 
 def execute(run: Run) -> Any:
@@ -82,55 +70,11 @@ def execute(run: Run) -> Any:
         AppError: when the run is not finished, or a cell fails.
     """
     check_complete(run)
-    # Imported here, because Jupyter takes a second that --help should not.
-    import jupytext
-    from jupyter_client.kernelspec import KernelSpecManager
-    from jupyter_client.manager import AsyncKernelManager
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-
-    notebook = jupytext.read(SOURCE)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        # Jupyter warns of its own affairs (asyncio policies, sockets closed late).
-        warnings.simplefilter("ignore")
-        # Without folders to look in, "python3" is the Python that runs this.
-        kernel = AsyncKernelManager(
-            kernel_name="python3",
-            kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
-            connection_file=str(Path(folder) / "kernel.json"),
-        )
-        client = NotebookClient(
-            notebook,
-            km=kernel,
-            timeout=CELL_TIMEOUT,
-            startup_timeout=CELL_TIMEOUT,
-            record_timing=False,
-            extra_arguments=["--HistoryManager.enabled=False"],
-        )
-        environment = {
-            **os.environ,
-            RUN_VARIABLE: str(run.folder.resolve()),
-            "IPYTHONDIR": folder,  # a user's start-up files have no part in a report
-            "MPLBACKEND": "agg",
-        }
-        try:
-            client.execute(
-                cleanup_kc=True,  # else a manager that was given is left running
-                cwd=str(PROJECT),
-                env=environment,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-        except CellExecutionError as error:
-            reason = f"{error.ename}: {error.evalue}"
-        except (CellTimeoutError, DeadKernelError, RuntimeError, OSError) as error:
-            # RuntimeError: the kernel did not start; OSError: no loopback, no disk.
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        else:
-            return notebook
-    raise AppError(
-        f"expected the report's cells to run on {run.folder}; received {reason}; the run itself "
-        f"is whole"
+    return run_notebook(
+        SOURCE,
+        {RUN_VARIABLE: str(run.folder.resolve())},
+        where=f" on {run.folder}",
+        mend="; the run itself is whole",
     )
 
 
@@ -159,19 +103,7 @@ def cleaned(notebook: Any, run: Run) -> Any:
     """
     config = json.loads(run.config.read_text(encoding="utf-8"))
     paths = [value for value in config.values() if isinstance(value, str)]
-    paths += [str(run.folder.resolve()), str(PROJECT), str(Path.home())]
-    # The longest first: one may begin another.
-    found = sorted({path for path in paths if Path(path).is_absolute()}, key=len, reverse=True)
-    any_path = re.compile("|".join(re.escape(json.dumps(path)[1:-1]) for path in found))
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    for cell in code:
-        text = json.dumps(cell.outputs)
-        cell.outputs = json.loads(any_path.sub(lambda match: Path(match[0]).name, text))
-    for index, cell in enumerate(notebook.cells):
-        cell.id, cell.metadata = f"cell-{index:02}", {}
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
-    return notebook
+    return without_machine(notebook, [*paths, str(run.folder.resolve())])
 
 
 def main(argv: Sequence[str]) -> int:
