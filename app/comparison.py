@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, norm
 
 from app.errors import UsageError
-from app.evaluation import Floats
+from app.evaluation import Floats, wilson_interval
 from app.results import Predictions, Results
 
 RESAMPLES = 10_000
@@ -289,8 +289,7 @@ def _chosen(given: Predictions, places: Sequence[int]) -> Predictions:
 
 def _score(given: Predictions) -> Score:
     found = right(given)
-    wilson = binomtest(int(found.sum()), len(found)).proportion_ci(0.95, method="wilson")
-    interval = float(wilson.low), float(wilson.high)
+    interval = wilson_interval(int(found.sum()), len(found))
     return Score(float(found.mean()), interval, float(losses(given).mean()))
 
 

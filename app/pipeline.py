@@ -143,7 +143,13 @@ def train(
 
 
 def reported(config: TrainConfig, this_run: Run) -> Run:
-    """Write the report of a finished run, if it is wanted, and return the run."""
+    """Write the model card of a finished run, and its report if it is wanted; return the run."""
+    from app.model_card import write_model_card
+
+    try:
+        write_model_card(this_run)
+    except (AppError, OSError) as error:  # as with the report below
+        say(f"no model card yet: {error}; again: python -m app.model_card {this_run.folder}")
     if config.report:
         from app.report import write_report
 

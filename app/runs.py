@@ -68,6 +68,11 @@ class Run:
         """What a person reads."""
         return self.folder / "report.html"
 
+    @property
+    def model_card(self) -> Path:
+        """What goes along when the model is passed on (``app.model_card``)."""
+        return self.folder / "MODEL_CARD.md"
+
     def is_complete(self) -> bool:
         """Say whether training came to its end."""
         return self.metrics.is_file() and (self.bundle / DESCRIPTION_FILE).is_file()

@@ -64,7 +64,7 @@ def test_mcnemar_is_the_binomial_test_of_the_photos_that_differ():
 
 
 def test_the_interval_of_paired_accuracies_is_bonett_and_prices():
-    """Of 98 photos 4 and 14: (15 - 5) / 100 ± 1.96 · √((0.05 + 0.15 - 0.1²) / 100) = 0.1 ± 0.0854."""
+    """Of 98, 4 and 14: (15 - 5) / 100 ± 1.96 · √((0.05 + 0.15 - 0.1²) / 100) = 0.1 ± 0.0854."""
     assert paired_interval(4, 14, 98) == pytest.approx((0.0146, 0.1854), abs=1e-4)
     low, high = paired_interval(0, 0, 10)
     assert low == -high < 0
