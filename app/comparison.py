@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, norm
 
+from app.config_file import flattened
 from app.errors import UsageError
 from app.evaluation import Floats, wilson_interval
 from app.results import Predictions, Results
 
 RESAMPLES = 10_000
-# A run's name and place differ always; whether it has a page changes no figure.
-NAMING = ("run", "runs", "report")
+# A run's name and place differ always; who was told of it changes no figure.
+NAMING = ("run", "runs", "report", "log")
 # What metrics.json says of how a run computed; the versions of libraries besides.
 COMPUTING = ("device", "backend", "precision", "frozen_precision", "cache", "views")
 
@@ -236,10 +237,7 @@ def photos_in_common(first: Results, second: Results) -> int:
 def _settings(results: Results) -> dict[str, str]:
     """Return all that may differ, as text."""
     config, metrics = results.config, results.metrics
-    found = {name: value for name, value in config.items() if name not in (*NAMING, "stages")}
-    found["stages"] = ", ".join(stage["name"] for stage in config["stages"])
-    for stage in config["stages"]:
-        found |= {f"{stage['name']}.{name}": v for name, v in stage.items() if name != "name"}
+    found = {name: value for name, value in flattened(config).items() if name not in NAMING}
     found |= {f"{split} photos": n for split, n in metrics["photos"].items()}
     # "cache" of config.json is what was asked for, that of metrics.json what was done.
     found |= {f"{name} in use": metrics.get(name, "–") for name in COMPUTING}

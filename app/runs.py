@@ -69,6 +69,11 @@ class Run:
         return self.folder / "report.html"
 
     @property
+    def logs(self) -> Path:
+        """What TensorBoard reads, with ``--log tensorboard`` (``app.tracking``)."""
+        return self.folder / "logs"
+
+    @property
     def model_card(self) -> Path:
         """What goes along when the model is passed on (``app.model_card``)."""
         return self.folder / "MODEL_CARD.md"

@@ -16,8 +16,10 @@ from app.evaluation import wilson_interval
 from app.model_card import CC_BY, main, plain, put_into, readme_block, write_model_card
 from app.pipeline import reported
 from app.runs import Run
+from app.tracking import Tracking
 
 ROOT = Path(__file__).parent.parent
+CONFIG = TrainConfig(report=False)
 SOURCE = "docs/results/small.json"
 WILD = (
     "a|b *c* <img src=x> [x](https://e.vil) `d` & &amp; ~~e~~ \\* $f$ _g_",
@@ -148,14 +150,14 @@ def test_a_card_that_cannot_be_written_does_not_lose_the_run(tmp_path, capsys):
     run = made_up_run(tmp_path / "run")
     run.model_card.mkdir()  # in the way
     before = {path: path.read_bytes() for path in run.folder.glob("*.*") if path.is_file()}
-    assert reported(TrainConfig(report=False), run) == run
+    assert reported(CONFIG, run, Tracking(CONFIG)) == run
     assert f"again: python -m app.model_card {run.folder}" in capsys.readouterr().err.replace(
         "\n", " "
     )
     assert {path: path.read_bytes() for path in before} == before
     assert not list(run.folder.glob(".*"))
     run.model_card.rmdir()
-    reported(TrainConfig(report=False), run)
+    reported(CONFIG, run, Tracking(CONFIG))
     assert run.model_card.is_file()
 
 
