@@ -241,9 +241,9 @@ def verdict_of(first: str, other: str, found: Comparison) -> tuple[str, str]:
         else "chance alone gives such a difference often enough"
     )
     return outcome, (
-        f"Of {found.n:,} test photos in common, {tested.first_only} are answered rightly by "
-        f"{first} only, {tested.second_only} by {other} only, {tested.both_wrong} by neither; "
-        f"McNemar's test p = {tested.p_value:.3g}: {meaning}."
+        f"Of {found.n:,} test photos in common, answered rightly by {first} only: "
+        f"{tested.first_only}, by {other} only: {tested.second_only}, by neither: "
+        f"{tested.both_wrong}. McNemar's test p = {tested.p_value:.3g}: {meaning}."
     )
 
 

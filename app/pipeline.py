@@ -145,7 +145,7 @@ def train(
     with heeding_ctrl_c(), quiet_native_stderr():
         from app.learning import learn  # brings Keras, which takes seconds to import
 
-        tracking.begin(this_run, checkpoint)
+    tracking.begin(this_run, checkpoint)
     try:
         metrics = learn(config, rows, root, this_run, checkpoint, clock, tracking.stage)
         write_json(metrics, this_run.metrics)

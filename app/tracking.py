@@ -19,13 +19,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
 from app.checkpoint import Checkpoint
 from app.config import TrainConfig
 from app.config_file import config_values, flattened
-from app.console import say
+from app.console import quiet_native_stderr, say
 from app.errors import UsageError
 from app.history import HistoryRow
 from app.runs import Run
@@ -47,7 +48,13 @@ MLFLOW_SETTINGS = {
 
 
 class Tracker(Protocol):
-    """One place that is told."""
+    """One place that is told.
+
+    Attributes:
+        place: in words, where it is found.
+    """
+
+    place: str
 
     def stage(self, name: str, rows: Sequence[HistoryRow]) -> None:
         """Take all epochs of a stage so far; those that were told before are known."""
@@ -110,9 +117,12 @@ class Tracking:
         }
         for name in self._config.trackers():
             try:
-                self._trackers[name] = makers[name]()
+                with quiet_native_stderr():  # TensorFlow's, where TensorBoard finds it
+                    self._trackers[name] = makers[name]()
             except Exception as error:  # see _each
                 _say_left_out(name, error)
+            else:
+                say(self._trackers[name].place)
 
     def stage(self, name: str, rows: Sequence[HistoryRow]) -> None:
         """Tell all epochs of a stage so far."""
@@ -165,9 +175,12 @@ class TensorBoardTracker:
         from tensorboard.summary import Writer
 
         self.folder, self._open = folder, Writer
+        self.place = f"TensorBoard: tensorboard --logdir {folder.parent.parent}"
+        for path in folder.glob("events.*"):  # of a process that came to no end
+            path.unlink()
+        self._final = Writer(str(folder))
         self._written: dict[str, list[HistoryRow]] = {}
         self._writers: dict[str, tuple[Any, ...]] = {}
-        say(f"TensorBoard: tensorboard --logdir {folder.parent.parent}")
 
     def stage(self, name: str, rows: Sequence[HistoryRow]) -> None:
         """Write the epochs that are not there yet."""
@@ -197,21 +210,15 @@ class TensorBoardTracker:
 
     def finish(self, values: Mapping[str, str], scores: Mapping[str, float]) -> None:
         """Write the settings, for the tab HPARAMS, and the final figures."""
-        self.stop()
-        for path in self.folder.glob("events.*"):  # of a process that was killed in between
-            path.unlink()
         _write_settings(self.folder, values)
-        writer = self._open(str(self.folder))
         for name, value in scores.items():
-            writer.add_scalar(name, value, 0)
-        writer.close()
+            self._final.add_scalar(name, value, 0)
+        self.stop()
 
     def stop(self) -> None:
         """Close the files."""
-        for pair in self._writers.values():
-            for writer in pair:
-                writer.close()
-        self._writers, self._written = {}, {}
+        for writer in (self._final, *chain(*self._writers.values())):
+            writer.close()
 
 
 class MLflowTracker:
@@ -241,7 +248,7 @@ class MLflowTracker:
         if not kept:
             self._mlflow.log_params(settings_of(config))
             checkpoint.save(RECORD, {"run_id": self._id})
-        say(f"MLflow: run {self._id} at {self._mlflow.get_tracking_uri()}")
+        self.place = f"MLflow: run {self._id} at {self._mlflow.get_tracking_uri()}"
 
     @property
     def _id(self) -> str:

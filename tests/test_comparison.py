@@ -152,7 +152,7 @@ def test_the_page_lies_beside_the_runs_and_needs_nothing_else(folders, capsys):
     assert output.splitlines()[-1] == str(page)
     assert "B" in output
     assert "0.6000  0.3127–0.8318" in output  # Wilson's interval of 6 in 10
-    assert "3 by B only, 1 by neither; McNemar's test p = 0.25" in output
+    assert "by A only: 0, by B only: 3, by neither: 1. McNemar's test p = 0.25" in output
     assert "seed: 3 | 4" in output
     text = page.read_text(encoding="utf-8")
     assert not re.search(r"<script|<link|<iframe|@import|url\(|http", text)
