@@ -14,6 +14,7 @@ Precision = Literal["auto", "float32", "bfloat16", "int8"]
 CacheMode = Literal["auto", "disk", "off"]
 Backbone = Literal["vgg16", "vgg19"]
 FORMATS = ("savedmodel", "litert", "openvino")  # besides ONNX and Keras's own
+TRACKERS = ("tensorboard", "mlflow")
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 1024  # five poolings halve 32 to 1; 1024 is 640 GFLOP a photo
 
@@ -143,6 +144,11 @@ class TrainConfig:
         "slower on a GPU",
     )
     report: bool = setting(True, "write report.html at the end")
+    log: str = setting(
+        "none",
+        "who else is told of epochs and figures: tensorboard (into the run's logs/), mlflow (where "
+        "MLFLOW_TRACKING_URI says), both separated by a comma, or none",
+    )
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, before any work is done."""
@@ -161,6 +167,12 @@ class TrainConfig:
             raise UsageError(
                 "expected head as the first stage: an untrained head spoils an open backbone; "
                 f"received {', '.join(self.stages)}"
+            )
+        trackers = self.trackers()
+        if not set(trackers) <= set(TRACKERS) or len(set(trackers)) < len(trackers):
+            raise UsageError(
+                f"expected --log to be none or out of {', '.join(TRACKERS)}, each once; received "
+                f"{self.log}; write for example --log tensorboard,mlflow"
             )
         _in_range("--views", self.views, 1, 1000)
         _in_range("--image-size", self.image_size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE)
@@ -196,6 +208,10 @@ class TrainConfig:
             else stage
             for stage in plan
         )
+
+    def trackers(self) -> tuple[str, ...]:
+        """Return the names in ``log``; none of them changes a figure."""
+        return () if self.log == "none" else tuple(self.log.split(","))
 
     def training_views(self) -> int:
         """Return how many views of each training photo are asked for; the head needs one."""

@@ -17,6 +17,7 @@ from typing import Any
 from app.atomic import open_whole
 from app.cli import run as run_command
 from app.notebook import PROJECT, run_notebook, save_notebook, without_machine
+from app.printable import printable
 from app.results import RUN_VARIABLE, check_complete
 from app.runs import Run
 
@@ -93,7 +94,30 @@ def render(notebook: Any, *, title: str) -> str:
             exclude_anchor_links=True,
         )
         body, _ = exporter.from_notebook_node(notebook)
+    return framed(body, title)
+
+
+def framed(body: str, title: str) -> str:
+    """Return a whole page around its content."""
     return PAGE.format(title=html.escape(title), style=STYLE.read_text(encoding="utf-8"), body=body)
+
+
+def write_comparison(arguments: argparse.Namespace) -> None:
+    """Write the page of ``--compare`` and print its table, or JSON.
+
+    Raises:
+        AppError: when the runs cannot be compared.
+    """
+    from app.comparison_page import read_compared  # brings matplotlib
+
+    compared = read_compared(arguments.compare)
+    path = compared.place(arguments.output)
+    with open_whole(path) as file:
+        file.write(framed(compared.body(), compared.title))
+    if arguments.json:
+        print(json.dumps({**compared.values(), "page": str(path)}, indent=2))
+    else:
+        print(f"{compared.text()}\n\n{printable(str(path))}")
 
 
 def cleaned(notebook: Any, run: Run) -> Any:
@@ -111,14 +135,37 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m app.report", description="Write the report of a finished run."
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, runs/<name>")
+    parser.add_argument(
+        "run", type=Path, nargs="?", metavar="RUN", help="the run's folder, runs/<name>"
+    )
     parser.add_argument(
         "--notebook",
         type=Path,
         metavar="FILE",
         help="write the executed notebook to this file, instead of report.html",
     )
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="two runs or more side by side, each against the first: a page of its own",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="of --compare (default: compare-A-B.html beside the runs)",
+    )
+    parser.add_argument("--json", action="store_true", help="--compare answers in JSON")
     arguments = parser.parse_args(argv)
+    if (arguments.run is None) == (arguments.compare is None):
+        parser.error("expected the folder of one run, or --compare with those of two or more")
+    if not arguments.compare and (arguments.output or arguments.json):
+        parser.error("--output and --json go with --compare")
+    if arguments.compare:
+        write_comparison(arguments)
+        return 0
     run = Run(arguments.run)
     print(write_notebook(run, arguments.notebook) if arguments.notebook else write_report(run))
     return 0

@@ -115,11 +115,11 @@ class Results:
     def command(self) -> str:
         """Return the command that trains this again; flags that repeat a default are left out.
 
-        So are the run's name, which is taken now, and ``--no-report``.
+        So are the run's name, which is taken now, ``--no-report`` and ``--log``.
         """
         words = ["python", "train.py"]
         for field in fields(TrainConfig):
-            if field.name in ("run", "report") or field.name not in self.config:
+            if field.name in ("run", "report", "log") or field.name not in self.config:
                 continue
             default, value = field.default, self.config[field.name]
             if field.name == "stages":

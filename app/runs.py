@@ -73,6 +73,16 @@ class Run:
         """What a person reads."""
         return self.folder / "report.html"
 
+    @property
+    def logs(self) -> Path:
+        """What TensorBoard reads, with ``--log tensorboard`` (``app.tracking``)."""
+        return self.folder / "logs"
+
+    @property
+    def model_card(self) -> Path:
+        """What goes along when the model is passed on (``app.model_card``)."""
+        return self.folder / "MODEL_CARD.md"
+
     def is_complete(self) -> bool:
         """Say whether training came to its end."""
         return self.metrics.is_file() and (self.bundle / DESCRIPTION_FILE).is_file()

@@ -130,6 +130,7 @@ def files_of(folder: Path) -> list[str]:
 def test_a_run_is_a_folder(trained):
     """Contract 2."""
     assert {path.name for path in trained.folder.iterdir()} == {
+        "MODEL_CARD.md",
         "audit.csv",
         "bundle",
         "config.json",
