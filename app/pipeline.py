@@ -21,6 +21,7 @@ from app.console import heeding_ctrl_c, quiet_native_stderr, say
 from app.errors import AppError, UsageError
 from app.exclusion import excluded_names
 from app.files import SPLITS, LabelledFile, data_folder, files_below, find_files
+from app.formats import export_formats, require_formats
 from app.manifest import ManifestRow, read_manifest, write_manifest
 from app.paths import exists, is_file
 from app.runs import Run, begin_run, refuse_existing
@@ -156,7 +157,7 @@ def train(
 
 
 def reported(config: TrainConfig, this_run: Run, tracking: Tracking) -> Run:
-    """Write the model card of a finished run, and its report if it is wanted; return the run."""
+    """Write a finished run's model card, and what else is wanted of it; return the run."""
     from app.model_card import write_model_card
 
     try:
@@ -164,6 +165,11 @@ def reported(config: TrainConfig, this_run: Run, tracking: Tracking) -> Run:
     except (AppError, OSError) as error:  # as with the report below
         say(f"no model card yet: {error}; again: python -m app.model_card {this_run.folder}")
     tracking.finish(this_run)
+    if config.formats():
+        try:
+            export_formats(this_run, config.formats())
+        except AppError as error:
+            say(f"{error}; again: python -m app.formats {this_run.folder} {config.export}")
     if config.report:
         from app.report import write_report
 
@@ -179,6 +185,7 @@ def refuse_what_cannot_work(config: TrainConfig) -> None:
     require_backend()
     require_precision(config.precision)
     require_trackers(config)
+    require_formats(config.formats())
     run_folder = config.runs / (config.run or "")
     place = next(p for p in (run_folder, *run_folder.absolute().parents) if exists(p))
     if not os.access(place, os.W_OK):

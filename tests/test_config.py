@@ -39,6 +39,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"log": "mlflow,wandb"}, r"--log to be none or .*received mlflow,wandb"),
     ({"log": "mlflow,mlflow"}, r"each once; received mlflow,mlflow"),
     ({"log": ""}, r"--log .*received ;"),
+    ({"export": "savedmodel,onnx"}, r"--export .*received savedmodel,onnx"),
     ({"run": ""}, r"--run to be a plain folder name; received ''"),
     ({"run": "a/b"}, r"--run to be a plain folder name; received 'a/b'"),
     ({"run": "/tmp"}, r"--run .*received '/tmp'"),
@@ -138,6 +139,7 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
     "deterministic": (["--deterministic"], True),
     "report": (["--no-report"], False),
     "log": (["--log", "tensorboard,mlflow"], "tensorboard,mlflow"),
+    "export": (["--export", "savedmodel,litert"], "savedmodel,litert"),
 }
 
 
