@@ -84,6 +84,7 @@ def learn(
         "min_confidence": answers.min_confidence,
         "parity": dataclasses.asdict(parity),
         "seconds": clock.total(),
+        "memory": clock.memory,
         "device": device_name(),
         "backend": keras.backend.backend(),
         "precision": trained,
