@@ -20,8 +20,8 @@ from typing import Any
 
 from app.atomic import open_whole
 from app.cli import run as run_command
-from app.errors import AppError
-from app.results import RUN_VARIABLE, check_complete
+from app.errors import AppError, BundleError
+from app.results import PHOTOS_VARIABLE, RUN_VARIABLE, check_complete
 from app.runs import Run
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -49,17 +49,21 @@ PAGE = """\
 def write_report(run: Run) -> Path:
     """Write ``report.html`` into the folder of a finished run and return its path.
 
+    It shows photos that the run was trained on, where they still lie.
+
     Raises:
         AppError: when the run is not finished, or the report's notebook fails on it.
     """
-    page = render(execute(run), title=f"Report: {run.folder.resolve().name}")
+    page = render(execute(run, photos=photos_of(run)), title=f"Report: {run.folder.resolve().name}")
     with open_whole(run.report) as file:
         file.write(page)
     return run.report
 
 
 def write_notebook(run: Run, path: Path) -> Path:
-    """Write the executed notebook to ``path``, the same for the same run on every machine.
+    """Write the executed notebook to ``path``, without traces of the machine.
+
+    It is made to be passed on, so it shows drawings where the report shows photos.
 
     Raises:
         AppError: when the run is not finished, or the report's notebook fails on it.
@@ -73,10 +77,31 @@ def write_notebook(run: Run, path: Path) -> Path:
     return path
 
 
-def execute(run: Run) -> Any:
+def photos_of(run: Run) -> Path:
+    """Return where the photos lay that a run was trained on.
+
+    Raises:
+        AppError: when the run is not finished, or does not say it.
+    """
+    check_complete(run)
+    try:
+        data: str = json.loads(run.config.read_text(encoding="utf-8"))["data"]
+        return Path(data).absolute()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(
+            f"expected {run.config} to say where the photos are; received a damaged file "
+            f"({type(error).__name__}: {error}); train again with `python train.py --data DIR`"
+        ) from error
+
+
+def execute(run: Run, photos: Path | None = None) -> Any:
     """Return notebooks/report.py as an executed ``NotebookNode``.
 
     It is run by this Python, whatever kernels are installed, and reads no settings of Jupyter.
+
+    Args:
+        run: a finished one.
+        photos: the folder or archive whose photos may be shown; without it drawings are.
 
     Raises:
         AppError: when the run is not finished, or a cell fails.
@@ -110,6 +135,7 @@ def execute(run: Run) -> Any:
         environment = {
             **os.environ,
             RUN_VARIABLE: str(run.folder.resolve()),
+            PHOTOS_VARIABLE: str(photos or ""),
             "IPYTHONDIR": folder,  # a user's start-up files have no part in a report
             "MPLBACKEND": "agg",
         }
