@@ -14,7 +14,7 @@ from app.answer import RESERVED
 from app.atomic import write_json
 from app.errors import BundleError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 AGAIN = "train again, or use the version of this project that wrote it"
 CONFIDENCE, NOVELTY = "confidence", "novelty"  # the names of the thresholds
 STRANGE = 0.5  # the novelty from which on something is a stranger, by its construction

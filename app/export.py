@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from app.activation_maps import add_activation_maps
 from app.atomic import whole_folder
 from app.bundle import (
     CONFIDENCE,
@@ -30,7 +31,7 @@ from app.errors import ExportError
 from app.evaluation import probabilities_of
 from app.inference import Classifier
 from app.onnx_graph import to_onnx
-from app.views import View, load_batches
+from app.views import View, load_batches, load_views
 
 # A wrong export moves nearly every photo; the float32 networks take 0.3 s for each at 320 pixels.
 GATE_PHOTOS = 32
@@ -57,12 +58,17 @@ class Trained:
 
 @dataclass(frozen=True)
 class Parity:
-    """What the gate saw: photos compared, and differences of probabilities and of novelty."""
+    """What the gate saw: photos compared, and differences of probabilities and of novelty.
+
+    ``maps_…``: between the probabilities and those that the activation maps of the first few photos
+    add up to.
+    """
 
     photos: int
     onnx_against_keras_largest: float
     onnx_against_training_largest: float
     onnx_against_training_mean: float
+    maps_against_onnx_largest: float
     novelty_against_keras_largest: float
     novelty_against_training_mean: float
 
@@ -109,7 +115,8 @@ def export_bundle(
     with whole_folder(folder) as temporary:
         metadata = {"classes": json.dumps(list(classes)), "temperature": repr(temperature)}
         model.save(temporary / KERAS_FILE)
-        onnx.save(to_onnx(model, ["logits", "novelty"], metadata), temporary / ONNX_FILE)
+        graph = to_onnx(model, ["logits", "novelty"], metadata, also=[add_activation_maps])
+        onnx.save(graph, temporary / ONNX_FILE)
         Bundle(
             format_version=FORMAT_VERSION,
             classes=tuple(classes),
@@ -126,9 +133,9 @@ def check_parity(folder: Path, photos: Sequence[View], trained: Trained) -> Pari
     """Compare the bundle's two models, as they lie on disk, with each other and with ``trained``.
 
     Raises:
-        ExportError: when a label differs between the two models, a probability by more than 1e-3 or
-            a novelty by more than 1e-2, or when they differ from ``trained`` by more than 0.01 or
-            0.05 on average.
+        ExportError: when a label differs between the two models, a probability by more than 1e-3
+            (also from what the activation maps add up to) or a novelty by more than 1e-2, or when
+            they differ from ``trained`` by more than 0.01 or 0.05 on average.
     """
     classifier = Classifier(folder)
     saved = keras.saving.load_model(folder / KERAS_FILE, compile=False)
@@ -142,11 +149,15 @@ def check_parity(folder: Path, photos: Sequence[View], trained: Trained) -> Pari
             bar.advance(task, len(images))
     probabilities, novelty = (np.concatenate(parts) for parts in zip(*by_onnx, strict=True))
     expected, expected_novelty = (np.concatenate(parts) for parts in zip(*by_keras, strict=True))
+    few = photos[:GATE_BATCH]
+    maps = classifier.activation_maps(load_views(few, classifier.bundle.image_size))
+    by_maps = probabilities_of(maps.sum(axis=(1, 2), dtype=np.float64))
     parity = Parity(
         photos=len(photos),
         onnx_against_keras_largest=float(np.abs(probabilities - expected).max()),
         onnx_against_training_largest=float(np.abs(probabilities - trained.probabilities).max()),
         onnx_against_training_mean=float(np.abs(probabilities - trained.probabilities).mean()),
+        maps_against_onnx_largest=float(np.abs(by_maps - probabilities[: len(few)]).max()),
         novelty_against_keras_largest=float(np.abs(novelty - expected_novelty).max()),
         novelty_against_training_mean=float(np.abs(novelty - trained.novelty).mean()),
     )
@@ -161,12 +172,14 @@ def _refuse_disagreement(parity: Parity, changed: int) -> None:
     if (
         changed
         or not parity.onnx_against_keras_largest <= GATE_TOLERANCE
+        or not parity.maps_against_onnx_largest <= GATE_TOLERANCE
         or not parity.novelty_against_keras_largest <= NOVELTY_TOLERANCE
     ):
         raise ExportError(
             f"expected {ONNX_FILE} and {KERAS_FILE} to agree on {parity.photos} photos within "
             f"{GATE_TOLERANCE}, {NOVELTY_TOLERANCE} in novelty; received {changed} other labels, "
-            f"differences of {parity.onnx_against_keras_largest:.2g} and "
+            f"differences of {parity.onnx_against_keras_largest:.2g}, "
+            f"{parity.maps_against_onnx_largest:.2g} (activation maps) and "
             f"{parity.novelty_against_keras_largest:.2g}; no bundle was written, please report this"
         )
     if (

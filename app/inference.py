@@ -47,6 +47,8 @@ class Classifier:
         path = self._path = self.bundle.check_file(folder, ONNX_FILE)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors come as exceptions; on stderr they would be twice
+        self._asked_for_only = onnxruntime.RunOptions()
+        self._asked_for_only.only_execute_path_to_fetches = True  # maps cost time and memory
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path),
@@ -74,15 +76,40 @@ class Classifier:
         Raises:
             BundleError: when the model is not one that this project exports.
         """
+        probabilities, novelty = self._run(images, ["probabilities", "novelty"])
+        for result, width in ((probabilities, len(self.bundle.classes)), (novelty, 1)):
+            if result.shape != (len(images), width):
+                raise self._useless(f"numbers of shape {result.shape}")
+        return probabilities, novelty[:, 0]
+
+    def activation_maps(self, images: Pixels) -> NDArray[np.float32]:
+        """Say what each place of photos contributes to each class's logit, exactly.
+
+        Some MB of memory for each photo and class: ask for a few photos at a time.
+
+        Args:
+            images: as for ``outputs``.
+
+        Returns:
+            float32 ``(n, height, width, classes)``, see ``app.activation_maps``; what it says for
+            an answer: ``app.heat.evidence``.
+
+        Raises:
+            BundleError: as ``outputs``.
+        """
+        (maps,) = self._run(images, ["activation_maps"])
+        if maps.ndim != 4 or maps.shape[::3] != (len(images), len(self.bundle.classes)):
+            raise self._useless(f"maps of shape {maps.shape}")
+        return maps
+
+    def _run(self, images: Pixels, names: list[str]) -> list[NDArray[np.float32]]:
         try:
-            results = self._session.run(["probabilities", "novelty"], {"image": images})
+            results = self._session.run(names, {"image": images}, self._asked_for_only)
         except Exception as error:  # ONNX Runtime's exceptions have no common class but this
             raise self._useless(str(error)) from error
-        for result, width in zip(results, (len(self.bundle.classes), 1), strict=True):
-            if result.shape != (len(images), width) or not np.isfinite(result).all():
-                raise self._useless(f"numbers of shape {result.shape}, or none")
-        probabilities, novelty = results
-        return probabilities, novelty[:, 0]
+        if not all(np.isfinite(result).all() for result in results):
+            raise self._useless("numbers that are none")
+        return list(results)
 
     def _useless(self, received: str) -> BundleError:
         return BundleError(
@@ -109,9 +136,10 @@ class Classifier:
             if isinstance(image, ImageError):
                 yield no_answer(path, str(image))
             else:
-                yield self._answer(path, *next(rows))
+                yield self.answer(path, *next(rows))
 
-    def _answer(self, path: str, probabilities: NDArray[np.float32], novelty: np.float32) -> Answer:
+    def answer(self, path: str, probabilities: NDArray[np.float32], novelty: np.float32) -> Answer:
+        """Say in words what ``outputs`` says of one photo: ``(classes,)`` and a number."""
         by_class = dict(zip(self.bundle.classes, map(float, probabilities), strict=True))
         likeliest, confidence = max(by_class.items(), key=lambda item: item[1])
         label = likeliest if confidence >= self.min_confidence else UNSURE

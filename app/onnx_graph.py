@@ -27,7 +27,7 @@ LEAST_LENGTH = 1e-12  # what Keras divides by at least (keras.ops.normalize): ze
 SUM_ROWS = 512  # sums of many numbers are added up in so many parts
 
 
-class _Graph:
+class Graph:
     """Nodes and initializers on the way."""
 
     def __init__(self) -> None:
@@ -58,11 +58,17 @@ class _Graph:
 
 
 # (graph, layer, names of its inputs) → name of its output
-_Writer = Callable[[_Graph, keras.Layer, list[str]], str]
+_Writer = Callable[[Graph, keras.Layer, list[str]], str]
+# (graph with the model's nodes, model) → a further output
+Addition = Callable[[Graph, keras.Model], onnx.ValueInfoProto]
 
 
 def to_onnx(
-    model: keras.Model, names: Sequence[str], metadata: Mapping[str, str] | None = None
+    model: keras.Model,
+    names: Sequence[str],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    also: Sequence[Addition] = (),
 ) -> onnx.ModelProto:
     """Write a classifier from ``app.model``, or its prefix, as an ONNX model.
 
@@ -73,11 +79,12 @@ def to_onnx(
         model: float32, of layers that this file knows.
         names: of the model's outputs, in their order.
         metadata: stored in the file, such as the class names.
+        also: writers of further outputs, of nodes beside the model's own.
 
     Raises:
         ExportError: for a layer that this writer does not know.
     """
-    graph = _Graph()
+    graph = Graph()
     graph.node("Cast", ["image"], "image_float", to=TensorProto.FLOAT)
     # Keras computes channels last, ONNX channels first.
     places = {id(model.input): graph.node("Transpose", ["image_float"], "x", perm=[0, 3, 1, 2])}
@@ -93,8 +100,9 @@ def to_onnx(
         outputs.append(_output(graph, name, places[id(tensor)], tensor.shape))
         if name == "logits":
             graph.node("Softmax", ["logits"], "probabilities", axis=1)
-            outputs.append(_value("probabilities", tensor.shape))
-    image = _value("image", model.input.shape, TensorProto.UINT8)
+            outputs.append(value_info("probabilities", tensor.shape))
+    outputs += [add(graph, model) for add in also]
+    image = value_info("image", model.input.shape, TensorProto.UINT8)
     proto = helper.make_model(
         helper.make_graph(graph.nodes, model.name, [image], outputs, graph.initializers),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -143,23 +151,24 @@ def _writer_of(layer: keras.Operation) -> _Writer:
     return write
 
 
-def _value(
+def value_info(
     name: str, shape: Sequence[int | None], kind: int = TensorProto.FLOAT
 ) -> onnx.ValueInfoProto:
+    """Describe an input or output; the first axis is the batch, whatever ``shape`` says."""
     return helper.make_tensor_value_info(name, kind, ["batch", *shape[1:]])
 
 
 def _output(
-    graph: _Graph, name: str, place: str, shape: Sequence[int | None]
+    graph: Graph, name: str, place: str, shape: Sequence[int | None]
 ) -> onnx.ValueInfoProto:
     if len(shape) == 4:
         graph.node("Transpose", [place], name, perm=[0, 2, 3, 1])
     else:
         graph.node("Identity", [place], name)
-    return _value(name, shape)
+    return value_info(name, shape)
 
 
-def _convolution(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+def _convolution(graph: Graph, layer: keras.Layer, inputs: list[str]) -> str:
     sizes = {*layer.strides, *layer.dilation_rate, layer.groups}
     if layer.padding != "same" or sizes != {1} or any(k % 2 == 0 for k in layer.kernel_size):
         raise ExportError(
@@ -175,7 +184,7 @@ def _convolution(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
     return _activation(graph, layer, output)
 
 
-def _activation(graph: _Graph, layer: keras.Layer, name: str) -> str:
+def _activation(graph: Graph, layer: keras.Layer, name: str) -> str:
     if layer.activation is keras.activations.linear:
         return name
     if layer.activation is keras.activations.relu:
@@ -186,7 +195,7 @@ def _activation(graph: _Graph, layer: keras.Layer, name: str) -> str:
     )
 
 
-def _pooling(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+def _pooling(graph: Graph, layer: keras.Layer, inputs: list[str]) -> str:
     if layer.padding != "valid":
         raise ExportError(f"expected {layer.name} with padding valid; received {layer.padding}")
     return graph.node(
@@ -198,7 +207,7 @@ def _pooling(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
     )
 
 
-def _places(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+def _places(graph: Graph, layer: keras.Layer, inputs: list[str]) -> str:
     if len(layer.target_shape) != 2:
         raise ExportError(f"expected {layer.name} to make places; received {layer.target_shape}")
     last = graph.node("Transpose", inputs, f"{layer.name}/last", perm=[0, 2, 3, 1])
@@ -206,7 +215,7 @@ def _places(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
     return graph.node("Reshape", [last, shape], layer.name)
 
 
-def _dot(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+def _dot(graph: Graph, layer: keras.Layer, inputs: list[str]) -> str:
     if layer.axes != 1 or layer.normalize:
         raise ExportError(f"expected {layer.name} along axis 1; received {layer.axes}")
     first, second = inputs
@@ -214,13 +223,13 @@ def _dot(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
     return graph.node("MatMul", [turned, second], layer.name)
 
 
-def _flatten(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+def _flatten(graph: Graph, layer: keras.Layer, inputs: list[str]) -> str:
     if len(layer.input.shape) != 3:  # of a map, ONNX would flatten the channels first
         raise ExportError(f"expected {layer.name} after a matrix; received {layer.input.shape}")
     return graph.node("Flatten", inputs, layer.name, axis=1)
 
 
-def _unit_length(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+def _unit_length(graph: Graph, layer: keras.Layer, inputs: list[str]) -> str:
     if layer.axis != -1:
         raise ExportError(f"expected {layer.name} along the last axis; received {layer.axis}")
     # In two steps: ONNX Runtime adds up one by one, and 262,144 squares in float32 came out
@@ -237,13 +246,13 @@ def _unit_length(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
     return graph.node("Div", [*inputs, length], layer.name)
 
 
-def _strongest(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+def _strongest(graph: Graph, layer: keras.Layer, inputs: list[str]) -> str:
     if layer.keepdims:
         raise ExportError(f"expected {layer.name} without keepdims; received {layer.keepdims}")
     return graph.node("ReduceMax", inputs, layer.name, axes=[2, 3], keepdims=0)
 
 
-def _top_k(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
+def _top_k(graph: Graph, layer: keras.Operation, inputs: list[str]) -> str:
     name = graph.name_of(layer)
     count = graph.integers(f"{name}/count", [layer.k])
     outputs = [f"{name}/values", f"{name}/indices"]
@@ -252,7 +261,7 @@ def _top_k(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
     return outputs[0]
 
 
-def _sigmoid(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+def _sigmoid(graph: Graph, layer: keras.Layer, inputs: list[str]) -> str:
     if layer.activation is not keras.activations.sigmoid:
         raise ExportError(
             f"expected the activation sigmoid; received {layer.activation.__name__} in "
@@ -261,14 +270,14 @@ def _sigmoid(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
     return graph.node("Sigmoid", inputs, f"{layer.name}/sigmoid")
 
 
-def _concatenate(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
+def _concatenate(graph: Graph, layer: keras.Operation, inputs: list[str]) -> str:
     name = graph.name_of(layer)
     if layer.axis != 0:
         raise ExportError(f"expected {name} to join batches; received axis {layer.axis}")
     return graph.node("Concat", inputs, name, axis=0)
 
 
-def _mirror(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
+def _mirror(graph: Graph, layer: keras.Operation, inputs: list[str]) -> str:
     name = graph.name_of(layer)
     if layer.axis != 2:
         raise ExportError(f"expected {name} along the width, axis 2; received {layer.axis}")
@@ -278,7 +287,7 @@ def _mirror(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
     return graph.node("Slice", [*inputs, *names], name)
 
 
-def _reshape(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
+def _reshape(graph: Graph, layer: keras.Operation, inputs: list[str]) -> str:
     """Write the layer, which makes a map a list of places, or the operation."""
     if isinstance(layer, keras.layers.Reshape):
         return _places(graph, layer, inputs)
@@ -287,27 +296,27 @@ def _reshape(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
     return graph.node("Reshape", [*inputs, shape], name)
 
 
-def _mean(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
+def _mean(graph: Graph, layer: keras.Operation, inputs: list[str]) -> str:
     name = graph.name_of(layer)
     axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
     return graph.node("ReduceMean", inputs, name, axes=axes, keepdims=int(layer.keepdims))
 
 
-def _dense(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+def _dense(graph: Graph, layer: keras.Layer, inputs: list[str]) -> str:
     kernel, *bias = layer.get_weights()
     weights = [graph.constant(f"{layer.name}/kernel", kernel)]
     weights += [graph.constant(f"{layer.name}/bias", values) for values in bias]
     return _activation(graph, layer, graph.node("Gemm", [*inputs, *weights], layer.name))
 
 
-def _rescaling(graph: _Graph, layer: keras.Layer, inputs: list[str]) -> str:
+def _rescaling(graph: Graph, layer: keras.Layer, inputs: list[str]) -> str:
     scale = graph.constant(f"{layer.name}/scale", np.asarray(layer.scale))
     offset = graph.constant(f"{layer.name}/offset", np.asarray(layer.offset))
     scaled = graph.node("Mul", [*inputs, scale], f"{layer.name}/scaled")
     return graph.node("Add", [scaled, offset], layer.name)
 
 
-def _square_root(graph: _Graph, layer: keras.Operation, inputs: list[str]) -> str:
+def _square_root(graph: Graph, layer: keras.Operation, inputs: list[str]) -> str:
     name = graph.name_of(layer)
     return graph.node("Sqrt", inputs, name)
 

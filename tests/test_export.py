@@ -9,7 +9,7 @@ import pytest
 from photos import as_photo
 from PIL import Image
 
-from app.bundle import Bundle, file_sha256
+from app.bundle import FORMAT_VERSION, Bundle, file_sha256
 from app.errors import BundleError, ExportError
 from app.evaluation import probabilities_of
 from app.export import Trained, check_parity, export_bundle
@@ -140,10 +140,10 @@ def test_a_disagreeing_bundle_is_not_written(model, views, trained, tmp_path, mo
     """Contract 6: break the ONNX writer by a little, and nothing appears."""
     import app.export
 
-    def forgetful(model, names, metadata=None):
+    def forgetful(model, *settings, **more):
         other = keras.models.clone_model(model)
         other.set_weights([w + 0.01 for w in model.get_weights()])
-        return to_onnx(other, names, metadata)
+        return to_onnx(other, *settings, **more)
 
     monkeypatch.setattr(app.export, "to_onnx", forgetful)
     with pytest.raises(ExportError, match=r"agree .* no bundle was written"):
@@ -201,6 +201,13 @@ def test_files_that_differ_in_novelty_alone_are_refused(bundle, views, trained, 
         check_parity(bundle, views, trained)
 
 
+def test_activation_maps_that_do_not_add_up_are_refused(bundle, views, trained, monkeypatch):
+    maps = Classifier.activation_maps
+    monkeypatch.setattr(Classifier, "activation_maps", lambda self, x: 1.2 * maps(self, x))
+    with pytest.raises(ExportError, match=r"0 other labels, .* \(activation maps\)"):
+        check_parity(bundle, views, trained)
+
+
 def test_an_unknown_layer_is_an_error_not_a_guess():
     image = keras.Input((8, 8, 3))
     with pytest.raises(ExportError, match="received LeakyReLU"):
@@ -253,7 +260,15 @@ def test_a_model_that_does_not_run_is_one_clear_error(own_bundle):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", '{"format_version": 1}', '{"format_version": 2}', "\0", '{"classes": 3}'],
+    [
+        "",
+        "[]",
+        "{}",
+        '{"format_version": 1}',
+        f'{{"format_version": {FORMAT_VERSION}}}',
+        "\0",
+        '{"classes": 3}',
+    ],
 )
 def test_a_damaged_description_is_one_clear_error(tmp_path, text):
     (tmp_path / "bundle.json").write_text(text)
