@@ -33,13 +33,14 @@ from app.views import make_view, read_photo
 SHOWN = 12  # pictures a panel
 SAMPLES, VIEWS = 4, 4  # photos whose views are shown, and how many random views of each
 PHOTO_SIDE = 320  # pixels of the longer side: sharp at half a phone's width
-DRAWN_SIDE = 200  # less, since the notebook is kept in the repository
-DRAWN_PER_KIND = 30
+DRAWN_SIDE = 160  # less, since the notebook is kept in the repository
+DRAWN_PER_KIND = 24
 EXCHANGED = 6  # drawings whose label is made wrong, to be found
 BATCH = 4  # pictures at once: maps take some MB a picture and class
 NO_ANSWERS = (
     "The run's bundle is gone, damaged or of another version, so there are no answers to show."
 )
+NO_PETS = "The drawings show cats and dogs, which are not the classes of this run."
 NO_HEAT = "There are no heat maps: the run's bundle is gone, damaged or of a version that has none."
 
 
@@ -108,19 +109,15 @@ def photo_album(results: Results, bundle: Path, photos: Path) -> Album:
 
 def drawn_album(results: Results, bundle: Path) -> Album:
     """Return an album of drawings, answered by the run's bundle if it knows cats and dogs."""
-    drawings = draw(results)
+    numbers = {kind_of(name): number for number, name in enumerate(results.classes)}
+    known = set(KINDS) <= set(numbers)
+    classifier = open_bundle(bundle) if known else None
+    drawings = draw(results, SAMPLES // len(KINDS) if classifier is None else DRAWN_PER_KIND)
     shots = {name: shot for name, (_, shot) in drawings.items()}
     samples = [name for name, shot in shots.items() if shot.views]
-    album = Album(True, shots, samples, None, [], [])
-    numbers = {kind_of(name): number for number, name in enumerate(results.classes)}
-    if not set(KINDS) <= set(numbers):
-        classes = " and ".join(f"{kind}s" for kind in KINDS)
-        return dataclasses.replace(
-            album, lacking=f"The drawings show {classes}, which are not the classes of this run."
-        )
-    classifier = open_bundle(bundle)
+    album = Album(True, shots, samples, None, [], [], lacking=NO_ANSWERS if known else NO_PETS)
     if classifier is None or (outputs := outputs_of(classifier, list(shots.values()))) is None:
-        return dataclasses.replace(album, lacking=NO_ANSWERS)
+        return album
     targets = np.array([numbers[kind] for kind, _ in drawings.values()])
     answered = Predictions(tuple(shots), targets, *outputs)
     heat, lacking = heat_maps(classifier, shots, answered)
@@ -179,10 +176,10 @@ def read_shots(
     return shots
 
 
-def draw(results: Results) -> dict[str, tuple[str, Shot]]:
+def draw(results: Results, per_kind: int) -> dict[str, tuple[str, Shot]]:
     """Return drawings of all kinds, by name; the first have views."""
     drawings: dict[str, tuple[str, Shot]] = {}
-    for number in range(DRAWN_PER_KIND):
+    for number in range(per_kind):
         for place, kind in enumerate(KINDS):
             drawing = draw_animal(kind, np.random.default_rng([number, place]))
             pixels = np.asarray(drawing.image)
@@ -284,7 +281,8 @@ def exchanged_labels(answered: Predictions, classes: Sequence[str]) -> list[Find
             "label",
             rank,
             float(margins[n]),
-            f"labelled {classes[labels[n]]}; the classifier says {classes[answered.answers[n]]} "
+            f"labelled {classes[labels[n]]}{' on purpose' if n in some else ''}; answered "
+            f"{classes[answered.answers[n]]} "
             f"({answered.confidence[n]:.1%})",
         )
         for rank, n in enumerate(suspects[:SHOWN], start=1)

@@ -95,7 +95,7 @@ class Card:
         )
         return (
             f'<li><figure><div class="shots">{images}</div>'
-            f"<figcaption>{_escaped(self.caption)}</figcaption></figure></li>"
+            f"<figcaption>{_breakable(self.caption)}</figcaption></figure></li>"
         )
 
 
@@ -205,6 +205,11 @@ def _row(cells: Iterable[object], right: Sequence[bool], scopes: Sequence[str]) 
         attributes += ' class="right"' if at_right else ""
         written.append(f"<{tag}{attributes}>{_escaped(cell)}</{tag}>")
     return f"<tr>{''.join(written)}</tr>"
+
+
+def _breakable(text: str) -> str:
+    """Escape text that may be broken after a slash, and not before a percent sign."""
+    return _escaped(text).replace("/", "/<wbr>").replace(" %", "&nbsp;%")
 
 
 def _escaped(text: object) -> str:

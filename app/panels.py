@@ -57,8 +57,8 @@ def missing(album: Album, names: Sequence[str]) -> str:
     if there == len(names):
         return ""
     return (
-        f" Of these {len(names)} photos {there or 'none'} can be shown; the others are no longer "
-        "where they were, or are not the same any more."
+        f" Photos that can be shown: {there} of {len(names)}; the others are no longer where they "
+        "were, or are not the same any more."
     )
 
 

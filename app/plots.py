@@ -35,6 +35,7 @@ DARK, LIGHT, GREY = "#0072B2", "#E69F00", "#595959"
 WIDTH = 5.6  # inches: at 11 points the words are still legible on a phone 360 pixels wide
 CURVES_SHOWN = 6  # more are not told apart by eye
 ZOOM, ZOOM_FROM = 0.1, 0.97  # the corner of a square that is enlarged; from which area on
+FULL_CELLS = 8  # classes up to which a cell has room for a share as well
 MOST_CELLS = 25  # classes; the numbers of more are not legible in a square
 PAIRS_SHOWN = 20
 LONGEST_NAME = 18  # letters of a class beside a bar
@@ -123,13 +124,16 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     size = {"fontsize": 13} if len(classes) <= 4 else {"fontsize": 9}
     for (i, j), count in np.ndenumerate(counts):
-        text = f"{count:,}\n{percent(shares[i, j])}" if len(classes) <= 8 else f"{count:,}"
+        text = f"{count:,}\n{percent(shares[i, j])}"
+        if len(classes) > FULL_CELLS:  # no room, and what is confused should stand out
+            text = f"{count:,}" if count else ""
         colour = "white" if shares[i, j] > 0.5 else "black"
         axes.text(j, i, text, ha="center", va="center", color=colour, **size)  # type: ignore[arg-type]
     ticks = range(len(classes))
-    turned = 90 if max(map(len, classes)) * len(classes) > 40 else 0
-    axes.set_xticks(ticks, classes, rotation=turned)
-    axes.set_yticks(ticks, classes)
+    names = [_shortened(name) for name in classes]
+    turned = 90 if max(map(len, names)) * len(names) > 40 else 0
+    axes.set_xticks(ticks, names, rotation=turned)
+    axes.set_yticks(ticks, names)
     axes.set(xlabel="Answer", ylabel="Truth")
     axes.grid(visible=False)
     axes.tick_params(length=0)
@@ -225,7 +229,7 @@ def precision_recall(targets: Ints, probabilities: Floats, classes: Sequence[str
         curves[k] = recall, precision
     figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
     axes = figure.subplots()
-    _draw_curves(axes, curves, areas, classes, (0.1, 0.13, 0.41, 0.38), left=1 - ZOOM)
+    _draw_curves(axes, curves, areas, classes, (0.17, 0.13, 0.41, 0.38), left=1 - ZOOM)
     axes.set(xlabel="Of the class found (recall)", ylabel="Right where it is named (precision)")
     _legend_below(figure, axes)
     return figure
@@ -273,11 +277,12 @@ def coverage(confidence: Floats, right: NDArray[np.bool_], total: int, threshold
         )
     # Where few photos are answered the interval is long, and says little.
     bottom = min(low[share >= min(0.1, share[-1])].min(), accuracy.min())
-    axes.set(xlim=(0, 1), ylim=(bottom - 0.05 * (1 - bottom), 1 + 0.02 * (1 - bottom)))
+    left = np.floor(10 * share[0]) / 10  # the surest answers are often equally sure
+    axes.set(xlim=(left, 1), ylim=(bottom - 0.05 * (1 - bottom), 1 + 0.02 * (1 - bottom)))
     axes.set(xlabel="Share of photos that get an answer", ylabel="Accuracy of these answers")
     axes.xaxis.set_major_formatter(WHOLE_PERCENT)
     axes.yaxis.set_major_formatter(PERCENT)
-    axes.legend(loc="lower left", frameon=False, fontsize=9)
+    _legend_below(figure, axes)
     return figure
 
 
@@ -305,8 +310,12 @@ def novelty(values: Mapping[str, Floats], threshold: float) -> Figure:
             **style,
         )
     axes.axvline(threshold, color="black", linestyle=":", linewidth=1.5)
-    axes.text(threshold + 0.015, 0.5, "neither →", transform=axes.get_xaxis_transform())
-    axes.text(threshold - 0.015, 0.5, "← a class", ha="right", transform=axes.get_xaxis_transform())
+    beside = {
+        "transform": axes.get_xaxis_transform(),
+        "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+    }
+    axes.text(threshold + 0.02, 0.6, "neither →", zorder=4, **beside)
+    axes.text(threshold - 0.02, 0.6, "← a class", zorder=4, ha="right", **beside)
     axes.set(xlim=(0, 1), xlabel="Novelty", ylabel="Share of photos")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(WHOLE_PERCENT)
@@ -331,15 +340,20 @@ def time_by_phase(seconds: Mapping[str, float]) -> Figure:
 
 
 def _bars(
-    values: Mapping[str, float], texts: Sequence[str], unit: str, divided_by: float = 1
+    values: Mapping[str, float],
+    texts: Sequence[str],
+    unit: str,
+    divided_by: float = 1,
+    room: float = 0.32,
 ) -> Figure:
+    """Draw a bar a name, the first on top; ``room`` is kept for the words behind the longest."""
     figure = Figure(figsize=(WIDTH, 0.9 + 0.42 * len(values)), layout="constrained")
     axes = figure.subplots()
     widths = [value / divided_by for value in values.values()]
     bars = axes.barh(list(values), widths, color=DARK, height=0.65)
     axes.bar_label(bars, texts, padding=4)
     axes.invert_yaxis()
-    axes.margins(x=0.32)  # room for the words behind the longest bar
+    axes.margins(x=room)
     axes.set(xlabel=unit)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
@@ -370,7 +384,7 @@ def _confused_pairs(counts: Ints, classes: Sequence[str]) -> Figure:
     }
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     texts = [f"{n:,} ({percent(shares[i, j])})" for i, j, n in pairs]
-    return _bars(values, texts, "Photos of the first class answered with the second")
+    return _bars(values, texts, "Photos", room=0.8)
 
 
 def _shortened(name: str) -> str:
@@ -413,14 +427,16 @@ def _draw_curves(
     for place in places:
         for axis in (place.xaxis, place.yaxis):
             axis.set_major_formatter(WHOLE_PERCENT)
-            axis.set_major_locator(MaxNLocator(5))
+            axis.set_major_locator(MaxNLocator(5 if place is axes else 4))
     axes.set(xlim=(0, 1), ylim=(0, 1.01))
 
 
 def _legend_below(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=2, fontsize=9, frameon=False
+        )
 
 
 def _label_right(axes: Axes, height: float, text: str) -> None:

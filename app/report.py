@@ -40,7 +40,9 @@ PAGE = """\
 {style}</style>
 </head>
 <body>
+<main>
 {body}
+</main>
 </body>
 </html>
 """
@@ -175,7 +177,26 @@ def render(notebook: Any, *, title: str) -> str:
             exclude_anchor_links=True,
         )
         body, _ = exporter.from_notebook_node(notebook)
-    return PAGE.format(title=html.escape(title), style=STYLE.read_text(encoding="utf-8"), body=body)
+    return PAGE.format(
+        title=html.escape(title),
+        style=STYLE.read_text(encoding="utf-8"),
+        body=with_contents(body),
+    )
+
+
+def with_contents(body: str) -> str:
+    """Number the sections of a page and put links to them before the first one."""
+    start, *sections = body.split("<h2>")
+    links = "\n".join(
+        f'<li><a href="#section-{number}">{section.partition("</h2>")[0]}</a></li>'
+        for number, section in enumerate(sections, start=1)
+    )
+    contents = (
+        '<nav aria-label="Contents"><details><summary>Contents</summary>\n'
+        f"<ol>\n{links}\n</ol></details></nav>\n"
+    )
+    numbered = [f'<h2 id="section-{n}">{section}' for n, section in enumerate(sections, start=1)]
+    return "".join([start, contents if sections else "", *numbered])
 
 
 def cleaned(notebook: Any, run: Run) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -97,12 +98,9 @@ class Results:
         """Names in the order of the probabilities."""
         return list(self.metrics["classes"])
 
-    def count(self, split: str, label: str) -> int:
-        """Return the number of used photos of a class in a split."""
-        return sum(
-            row.verdict == "used" and (row.split, row.label) == (split, label)
-            for row in self.manifest
-        )
+    def counts(self) -> Counter[tuple[str, str]]:
+        """Return the number of used photos by split and class."""
+        return Counter((row.split, row.label) for row in self.manifest if row.verdict == "used")
 
     def skipped(self) -> list[ManifestRow]:
         """Return the files that were not used."""

@@ -25,8 +25,8 @@ from IPython.display import display
 from rich.filesize import decimal
 
 from app import panels, plots
+from app.album import EXCHANGED, drawn_album, photo_album
 from app.album import SHOWN as PICTURES
-from app.album import drawn_album, photo_album
 from app.bundle import ONNX_FILE, STRANGE
 from app.calibration import MAX_WRONG
 from app.display import (
@@ -51,12 +51,8 @@ metrics, classes = results.metrics, [shown(name) for name in results.classes]
 test, given = metrics["test"], results.predictions["test"]
 photos = chosen_photos()  # where they lie, if they may be shown
 album = photo_album(results, run.bundle, photos) if photos else drawn_album(results, run.bundle)
-instead = (
-    "Drawings stand here for the photos, which belong to others; this run's bundle has answered "
-    "them as it would answer photos. "
-    if album.drawn
-    else ""
-)
+instead = "Drawings stand here for the photos, which belong to others. " if album.drawn else ""
+answered = "This run's bundle has answered them as it would answer photos. " if album.drawn else ""
 
 # %% [markdown]
 # # How good is this classifier?
@@ -107,29 +103,27 @@ Words(
 # ## The photos
 
 # %%
-splits = list(metrics["photos"])
-counts = sorted(
-    ([results.count(split, name) for split in splits] for name in results.classes), key=sum
-)
-by_class = [
-    [shown(name), *map(number, row), number(sum(row))]
+splits, counts = list(metrics["photos"]), results.counts()
+rows = [
+    [shown(name), *(counts[split, name] for split in splits), sum(counts[s, name] for s in splits)]
     for name in results.classes
-    for row in [[results.count(split, name) for split in splits]]
 ]
-total = [sum(results.count(split, name) for name in results.classes) for split in splits]
+if len(rows) > SHOWN:
+    rows.sort(key=lambda row: row[-1])
+every = ["all", *(sum(row[column] for row in rows) for column in range(1, len(splits) + 2))]
 display(
     Words(
-        f"Of {len(results.manifest):,} files {sum(total):,} are used; look for classes that have "
+        f"Of {len(results.manifest):,} files {every[-1]:,} are used; look for classes that have "
         "few photos, since those are learned and tested the least well"
         + (
-            f": of {len(classes)} classes the first {SHOWN} are listed."
+            f": of {len(classes)} classes the smallest {SHOWN} are listed."
             if len(classes) > SHOWN
             else "."
         )
     ),
     Table(
         ["", *splits, "all"],
-        [*by_class[:SHOWN], ["all", *map(number, total), number(sum(total))]],
+        [[row[0], *map(number, row[1:])] for row in [*rows[:SHOWN], every]],
     ),
 )
 
@@ -177,11 +171,14 @@ across = [group for group in groups if len({row.label for row in group}) > 1]
 found = {kind: results.findings_of(kind) for kind in ("label", "stranger")}
 display(
     Words(
-        f"Photos that are used although they show nearly the same picture as others: "
-        f"{sum(map(len, groups)):,}, in {len(groups):,} groups, each on one side of the splits"
+        (
+            f"Used although others show nearly the same picture: {sum(map(len, groups)):,} photos, "
+            f"where {len(groups):,} would do; those that are alike share a split"
+            if groups
+            else "No two photos that are used show nearly the same picture"
+        )
         + (
-            f"; {len(across):,} of the groups lie in several classes, so one of their labels is "
-            "wrong."
+            f". Of these pictures {len(across):,} lie in several classes, so a label is wrong."
             if across
             else "."
         )
@@ -210,7 +207,9 @@ trained_on = (
     if seen is None
     else "each photo itself, and no other view"
     if seen == 1
-    else f"{seen} views of each photo: the photo itself and the first {seen - 1} of its random views"
+    else "the photo itself and random view 1"
+    if seen == 2
+    else f"the photo itself and its random views 1 to {seen - 1}"
 )
 display(
     Words(
@@ -333,6 +332,16 @@ display(
     Words(f"{where}; {commonest}"),
     Picture(plots.confusion(confusion, classes), alt=f"Confusion of the test photos. {cells}."),
 )
+if plots.FULL_CELLS < len(classes) <= plots.MOST_CELLS and pairs:
+    display(
+        Table(
+            ["truth", "answered as", "photos", "of"],
+            [
+                [classes[i], classes[j], number(often), number(confusion[i].sum())]
+                for i, j, often in pairs[:SHOWN]
+            ],
+        )
+    )
 
 # %%
 area = "not defined" if test["roc_auc"] is None else f"{test['roc_auc']:.4f}"
@@ -402,7 +411,7 @@ display(
 
 # %%
 said = test["answers"]
-share_wrong = "–" if said["given_wrong"] is None else percent(said["given_wrong"], 2)
+share_wrong = Number("–") if said["given_wrong"] is None else percent(said["given_wrong"], 2)
 sure = metrics["min_confidence"]
 unsure = (
     f"never unsure, since of all answers to the validation photos at most {percent(MAX_WRONG, 0)} "
@@ -468,7 +477,7 @@ elif mistakes := asked.mistakes():
             f"Wrong answers: {len(mistakes):,} of {len(asked.names):,}, the surest first"
             + (f"; {PICTURES} are shown" if len(mistakes) > PICTURES else "")
             + ". Each is worth a look: its label may be wrong, or it may show more than one class. "
-            f"{lit}{album.lacking} {instead}{panels.missing(album, names)}"
+            f"{lit}{album.lacking} {instead}{answered}{panels.missing(album, names)}"
         ),
         panels.answers(album, mistakes[:PICTURES], classes),
     )
@@ -476,7 +485,7 @@ else:
     display(
         Words(
             f"There is no wrong answer among {len(asked.names):,} "
-            f"{'drawings' if album.drawn else 'test photos'}. {instead}"
+            f"{'drawings' if album.drawn else 'test photos'}. {instead}{answered}"
         )
     )
 
@@ -493,7 +502,7 @@ else:
         Words(
             "Here the classes are nearly as likely as each other: look for what these pictures "
             "have in common, and add training photos like them. "
-            f"{lit}{album.lacking} {instead}{panels.missing(album, names)}"
+            f"{lit}{album.lacking} {instead}{answered}{panels.missing(album, names)}"
         ),
         panels.answers(album, doubtful, classes),
     )
@@ -505,8 +514,9 @@ else:
 suspects = album.labels
 if album.drawn and asked is not None:
     words = (
-        "The labels of some drawings were exchanged on purpose; those whose label the answer "
-        "contradicts are shown, the surest first, and the exchanged ones should come first. "
+        f"The labels of {EXCHANGED} drawings were exchanged on purpose, which is said of them; a "
+        "list like this, of those whose label the answer contradicts, the surest first, should "
+        "begin with them. "
     )
 elif found["label"]:
     words = (
@@ -521,7 +531,7 @@ else:
 display(
     Words(
         f"{words}{panels.missing(album, [f.name for f in suspects])} {instead}"
-        f"{album.lacking if album.drawn else ''}"
+        f"{album.lacking or answered if album.drawn else ''}"
     )
 )
 if suspects:
@@ -541,7 +551,7 @@ display(
         "The least like all others, the strangest first: some may show none of the classes, and "
         "are better left out, in the same way. "
         f"{panels.missing(album, [f.name for f in album.strangers])} {instead}"
-        f"{album.lacking if album.drawn and asked is None else ''}"
+        f"{album.lacking or answered if album.drawn else ''}"
     )
 )
 if album.strangers:
@@ -563,10 +573,10 @@ beyond = {
 strange = given.novelty > STRANGE
 display(
     Words(
-        "Photos to the right of the dotted line are answered neither: validation put the line where "
-        f"it refuses {percent(REFUSED, 0)} of its own photos, so test should lose about as many, "
-        "and the two outlines should look alike. A photo that shows none of the classes should "
-        "fall to the right."
+        "Photos to the right of the dotted line are answered neither: the line lies where it "
+        f"refuses {percent(REFUSED, 0)} of the validation photos, so test should lose about as "
+        "many, and the two outlines should look alike. A photo that shows none of the classes "
+        "should fall to the right."
     ),
     Picture(
         plots.novelty({split: a.novelty for split, a in results.predictions.items()}, STRANGE),
@@ -609,8 +619,8 @@ if memory := metrics.get("memory"):
     display(
         Words(
             f"It needed {decimal(max(memory.values()))} of memory at most. A bar shows the most "
-            "that was in use up to the end of a phase, so bars never fall: the phase after the "
-            "largest step is the one that needs it. A GPU's own memory is not counted."
+            "that was in use up to the end of a phase, so bars never fall: the phase "
+            "with the largest step up is the one that needs it. A GPU's own memory is not counted."
         ),
         Picture(
             plots.memory_by_phase(memory),
