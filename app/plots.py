@@ -310,7 +310,7 @@ def novelty(values: Mapping[str, Floats], threshold: float) -> Figure:
             **style,
         )
     axes.axvline(threshold, color="black", linestyle=":", linewidth=1.5)
-    beside = {
+    beside: dict[str, Any] = {
         "transform": axes.get_xaxis_transform(),
         "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1.5},
     }
