@@ -10,6 +10,7 @@ import base64
 import html
 import io
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ DPI = 160  # sharp on a screen that packs two pixels into one, some 40 kB a figu
 MAX_THUMBNAIL = (
     30_000  # bytes; a report's 100 pictures stay below 4 MB in base64, whatever they show
 )
+_FLAG = re.compile(r"(?<!\S)--[a-z]+(-[a-z]+)*")
 QUALITIES = (80, 60, 40, 20, 5)  # of JPEG, until a thumbnail is small enough
 
 
@@ -146,12 +148,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Words:
-    """A paragraph made of data."""
+    """A paragraph made of data; ``--flags`` in it stand in one piece."""
 
     text: str
 
     def _repr_html_(self) -> str:
-        return f"<p>{_escaped(self.text)}</p>"
+        text = _escaped(" ".join(self.text.split())).replace(" %", "&nbsp;%")
+        return "<p>" + _FLAG.sub(r"<code>\g<0></code>", text) + "</p>"
 
     def __repr__(self) -> str:
         return shown(self.text)

@@ -427,7 +427,10 @@ def _draw_curves(
     for place in places:
         for axis in (place.xaxis, place.yaxis):
             axis.set_major_formatter(WHOLE_PERCENT)
-            axis.set_major_locator(MaxNLocator(5 if place is axes else 4))
+            axis.set_major_locator(MaxNLocator(5))
+    for corner in places[1:]:
+        for axis in (corner.xaxis, corner.yaxis):  # 2.5 % would be labelled as 2 %
+            axis.set_major_locator(MaxNLocator(5, steps=[1, 5, 10]))
     axes.set(xlim=(0, 1), ylim=(0, 1.01))
 
 
