@@ -21,9 +21,8 @@ from PIL import Image
 from app.images import Pixels
 
 DPI = 160  # sharp on a screen that packs two pixels into one, some 40 kB a figure
-MAX_THUMBNAIL = (
-    30_000  # bytes; a report's 100 pictures stay below 4 MB in base64, whatever they show
-)
+# Bytes of a thumbnail: a report's hundred pictures take less than 4.5 MB, whatever they show.
+MAX_THUMBNAIL = 30_000
 _FLAG = re.compile(r"(?<!\S)--[a-z]+(-[a-z]+)*")
 QUALITIES = (80, 60, 40, 20, 5)  # of JPEG, until a thumbnail is small enough
 

@@ -26,6 +26,7 @@ from app.album import (
     photo_album,
     reduced,
     sample_rows,
+    strangest,
 )
 from app.drawn import KINDS
 from app.results import Predictions, Results, read_results
@@ -159,3 +160,11 @@ def test_exchanged_labels_come_first_where_answers_are_right() -> None:
     assert found[-1].name == "drawing 0"
     assert found[-1].reason == "labelled cat; answered dog (60.0%)"
     assert len(found) <= SHOWN
+
+
+def test_the_strangest_drawings_come_first() -> None:
+    novelty = np.array([0.2, 0.9, 0.5])
+    answered = Predictions(("a", "b", "c"), np.zeros(3, np.int64), np.full((3, 2), 0.5), novelty)
+    found = strangest(answered)
+    assert [(finding.name, finding.rank) for finding in found] == [("b", 1), ("c", 2), ("a", 3)]
+    assert found[0].reason == "novelty 0.900"

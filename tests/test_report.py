@@ -7,6 +7,7 @@ import dataclasses
 import html
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,14 +30,16 @@ from photos import drawn_photos
 from PIL import Image
 
 from app import report
-from app.album import NO_HEAT, SAMPLES, SHOWN, VIEWS
+from app.album import NO_HEAT, NO_PETS, SAMPLES, SHOWN, VIEWS, drawn_album, photo_album
+from app.bundle import ONNX_FILE
 from app.cli import run as run_command
 from app.config import TrainConfig
 from app.config_file import config_values
 from app.display import MAX_THUMBNAIL, Table, Words, jpeg, number, percent, shown
 from app.errors import AppError, BundleError, UsageError
+from app.network import read_blocks
 from app.report import SOURCE, main, write_notebook, write_report
-from app.results import chosen_run, read_results
+from app.results import check_complete, chosen_run, read_results
 from app.runs import Run
 
 MEGABYTE = 1_000_000
@@ -296,6 +299,16 @@ def test_an_unfinished_run_is_answered_in_one_line(
     assert "expected a finished run" in error
     assert missing in error
     assert not run.report.exists()
+
+
+def test_a_report_needs_no_bundle(tmp_path: Path) -> None:
+    run = fabricate(tmp_path / "without")
+    shutil.rmtree(run.bundle)
+    check_complete(run)
+    results = read_results(run)
+    assert drawn_album(results, run.bundle).lacking == NO_PETS
+    assert photo_album(results, run.bundle, tmp_path).lacking == NO_HEAT
+    assert read_blocks(run.bundle / ONNX_FILE) == []
 
 
 def test_a_folder_that_is_none_is_answered_in_one_line(tmp_path: Path) -> None:

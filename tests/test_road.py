@@ -621,7 +621,7 @@ def test_the_reports_pictures_are_lit_by_the_runs_bundle(passed_on, trained, pho
     numbers = chosen(answered)
     assert album.lacking == ""
     assert set(album.heat) == {(answered.names[n], answered.answers[n]) for n in numbers}
-    classifier = Classifier(trained.bundle)
+    classifier = Classifier(trained.bundle, precision="float32")
     seen = np.stack([album.shots[answered.names[n]].seen for n in numbers])
     for n, maps in zip(numbers, classifier.activation_maps(seen), strict=True):
         name, answer = answered.names[n], answered.answers[n]
