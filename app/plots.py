@@ -203,7 +203,7 @@ def roc(targets: Ints, probabilities: Floats, classes: Sequence[str]) -> Figure:
     figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
     axes = figure.subplots()
     # Under the diagonal, where no curve is.
-    _draw_curves(axes, curves, areas, classes, (0.57, 0.13, 0.41, 0.38), left=0.0)
+    _draw_curves(axes, curves, areas, classes, (0.6, 0.13, 0.38, 0.33), left=0.0)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2)
     if two:
         axes.set(xlabel=f"{classes[0]} answered as {classes[1]}", ylabel=f"{classes[1]} found")

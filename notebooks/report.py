@@ -425,7 +425,7 @@ known = given.novelty <= STRANGE
 hits = given.answers == given.targets
 display(
     Words(
-        "Whoever asks for fewer answers gets better ones: the line begins at the left with the "
+        "Asking for fewer answers should give better ones: the line begins at the left with the "
         "surest answers alone and takes in less certain ones towards the right, where only photos "
         "that are answered neither are lacking"
         + ("; the diamond marks what this run does." if said["given"] else ".")

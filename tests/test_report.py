@@ -219,6 +219,17 @@ def test_the_notebook_is_executed_without_photos_whatever_the_environment_says(
     assert '"None\\n"' in path.read_text(encoding="utf-8")
 
 
+def test_photos_are_looked_for_where_training_was_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = fabricate(tmp_path / "relative")
+    monkeypatch.chdir(tmp_path)  # the report's cells run in the project's folder
+    assert report.photos_of(run) == tmp_path / "my photos"
+    run.config.write_text("{}", encoding="utf-8")
+    with pytest.raises(BundleError, match="to say where the photos are"):
+        report.photos_of(run)
+
+
 def test_a_page_of_photos_that_compress_badly_stays_small() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (320, 320, 3), dtype=np.uint8)
     assert len(jpeg(noise)) <= MAX_THUMBNAIL
