@@ -88,6 +88,7 @@ def learn(
         "parity": dataclasses.asdict(parity),
         "int8": {"why_not": int8.why_not, **(dataclasses.asdict(int8.gate) if int8.gate else {})},
         "seconds": clock.total(),
+        "memory": clock.memory,
         "device": device_name(),
         "backend": keras.backend.backend(),
         "precision": trained,

@@ -242,12 +242,12 @@ def _limits(metrics: Mapping[str, Any]) -> str:
 def _training_data(results: Results) -> str:
     metrics = results.metrics
     lines = [f"From the folder {plain(_data_name(results.config))}: {_photos(metrics)}.", ""]
-    splits = list(metrics["photos"])
+    splits, counts = list(metrics["photos"]), results.counts()
     lines.append(
         _table(
             ["class", *splits],
             [
-                [plain(label), *(f"{results.count(split, label):,}" for split in splits)]
+                [plain(label), *(f"{counts[split, label]:,}" for split in splits)]
                 for label in results.classes
             ],
         )

@@ -16,9 +16,10 @@ from typing import Any
 
 from app.atomic import open_whole
 from app.cli import run as run_command
+from app.errors import BundleError
 from app.notebook import PROJECT, run_notebook, save_notebook, without_machine
 from app.printable import printable
-from app.results import RUN_VARIABLE, check_complete
+from app.results import PHOTOS_VARIABLE, RUN_VARIABLE, check_complete
 from app.runs import Run
 
 SOURCE = PROJECT / "notebooks" / "report.py"
@@ -35,7 +36,9 @@ PAGE = """\
 {style}</style>
 </head>
 <body>
+<main>
 {body}
+</main>
 </body>
 </html>
 """
@@ -44,17 +47,21 @@ PAGE = """\
 def write_report(run: Run) -> Path:
     """Write ``report.html`` into the folder of a finished run and return its path.
 
+    It shows photos that the run was trained on, where they still lie.
+
     Raises:
         AppError: when the run is not finished, or the report's notebook fails on it.
     """
-    page = render(execute(run), title=f"Report: {run.folder.resolve().name}")
+    page = render(execute(run, photos=photos_of(run)), title=f"Report: {run.folder.resolve().name}")
     with open_whole(run.report) as file:
         file.write(page)
     return run.report
 
 
 def write_notebook(run: Run, path: Path) -> Path:
-    """Write the executed notebook to ``path``, the same for the same run on every machine.
+    """Write the executed notebook to ``path``, without traces of the machine.
+
+    It is made to be passed on, so it shows drawings where the report shows photos.
 
     Raises:
         AppError: when the run is not finished, or the report's notebook fails on it.
@@ -62,10 +69,31 @@ def write_notebook(run: Run, path: Path) -> Path:
     return save_notebook(cleaned(execute(run), run), path)
 
 
-def execute(run: Run) -> Any:
+def photos_of(run: Run) -> Path:
+    """Return where the photos lay that a run was trained on.
+
+    Raises:
+        AppError: when the run is not finished, or does not say it.
+    """
+    check_complete(run)
+    try:
+        data: str = json.loads(run.config.read_text(encoding="utf-8"))["data"]
+        return Path(data).absolute()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(
+            f"expected {run.config} to say where the photos are; received a damaged file "
+            f"({type(error).__name__}: {error}); train again with `python train.py --data DIR`"
+        ) from error
+
+
+def execute(run: Run, photos: Path | None = None) -> Any:
     """Return notebooks/report.py as an executed ``NotebookNode``.
 
     It is run by this Python, whatever kernels are installed, and reads no settings of Jupyter.
+
+    Args:
+        run: a finished one.
+        photos: the folder or archive whose photos may be shown; without it drawings are.
 
     Raises:
         AppError: when the run is not finished, or a cell fails.
@@ -73,7 +101,7 @@ def execute(run: Run) -> Any:
     check_complete(run)
     return run_notebook(
         SOURCE,
-        {RUN_VARIABLE: str(run.folder.resolve())},
+        {RUN_VARIABLE: str(run.folder.resolve()), PHOTOS_VARIABLE: str(photos or "")},
         where=f" on {run.folder}",
         mend="; the run itself is whole",
     )
@@ -94,12 +122,27 @@ def render(notebook: Any, *, title: str) -> str:
             exclude_anchor_links=True,
         )
         body, _ = exporter.from_notebook_node(notebook)
-    return framed(body, title)
+    return framed(with_contents(body), title)
 
 
 def framed(body: str, title: str) -> str:
     """Return a whole page around its content."""
     return PAGE.format(title=html.escape(title), style=STYLE.read_text(encoding="utf-8"), body=body)
+
+
+def with_contents(body: str) -> str:
+    """Number the sections of a page and put links to them before the first one."""
+    start, *sections = body.split("<h2>")
+    links = "\n".join(
+        f'<li><a href="#section-{number}">{section.partition("</h2>")[0]}</a></li>'
+        for number, section in enumerate(sections, start=1)
+    )
+    contents = (
+        '<nav aria-label="Contents"><details><summary>Contents</summary>\n'
+        f"<ol>\n{links}\n</ol></details></nav>\n"
+    )
+    numbered = [f'<h2 id="section-{n}">{section}' for n, section in enumerate(sections, start=1)]
+    return "".join([start, contents if sections else "", *numbered])
 
 
 def write_comparison(arguments: argparse.Namespace) -> None:
