@@ -153,7 +153,7 @@ def test_mlflow_has_settings_epochs_figures_and_small_files(run, tmp_path, mlflo
     found, metrics = mlflow_rows(mlflow)
     assert (found.info.run_name, found.info.status) == ("made-up", "FINISHED")
     assert found.data.params["seed"] == "3"
-    assert found.data.params["stages"] == "head, block5"
+    assert found.data.params["stages"] == "head,block5"
     assert found.data.params["block5.epochs"] == "2"
     assert_metrics_are([*HEAD, *BLOCK5], metrics)
     assert metrics["test/accuracy"] == [(0, run.read_metrics()["test"]["accuracy"])]
