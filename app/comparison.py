@@ -213,8 +213,8 @@ def differing(results: Sequence[Results]) -> dict[str, list[str]]:
         stage
         for each in settings
         for other in settings
-        for stage in each["stages"].split(", ")
-        if stage not in other["stages"].split(", ")
+        for stage in each["stages"].split(",")
+        if stage not in other["stages"].split(",")
     }
     names = dict.fromkeys(name for each in settings for name in each)
     told = {name: [each.get(name, "–") for each in settings] for name in names}

@@ -269,10 +269,10 @@ def _training_data(results: Results) -> str:
 def _evaluation_data(metrics: Mapping[str, Any]) -> str:
     photos = metrics["photos"]
     return (
-        f"{photos['test']:,} test photos of the same folder, scored once at the end; no test photo "
-        "is a copy of a training photo, nor nearly the same as one of its own class. Choices "
-        f"(strength, epoch, temperature, thresholds) were made on {photos['validation']:,} "
-        "validation photos."
+        f"{photos['test']:,} test photos of the same folder, scored once at the end. No test photo "
+        "is a copy of a training photo, and none was found to be nearly the same as one of its own "
+        "class. Choices (strength, epoch, temperature, thresholds) were made on "
+        f"{photos['validation']:,} validation photos."
     )
 
 

@@ -79,7 +79,7 @@ class Training:
             self.source.batches(stage, "validation"),
             self.checkpoint,
             self.class_weight,
-            self.track,
+            track=self.track,
         )
 
     def _solve(self, stage: Stage) -> StageResult:

@@ -139,7 +139,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(other, message, folders,
 def test_what_was_done_otherwise_is_told_once(results):
     assert differing(results) == {
         "seed": ["3", "4"],
-        "stages": ["head, block5", "head"],
+        "stages": ["head,block5", "head"],
         "device in use": ["cpu (made up)", "gpu"],
     }
     assert differing([results[0]] * 2) == {}

@@ -394,9 +394,9 @@ def test_the_weights_reach_every_stage(photos, tmp_path, monkeypatch):
     seen = {}
 
     def recording(name, function):
-        def call(*args):
+        def call(*args, **options):
             seen[name] = args[-1]
-            return function(*args)
+            return function(*args, **options)
 
         monkeypatch.setattr(app.stages, name, call)
 

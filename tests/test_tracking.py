@@ -146,6 +146,7 @@ def test_tensorboard_has_no_epoch_twice_after_an_end_in_between(run, tmp_path, t
     assert len(events(run.logs)["test/accuracy"]) == 1
 
 
+@pytest.mark.slow  # the database's tables alone take seconds
 @MLFLOW_WARNINGS
 def test_mlflow_has_settings_epochs_figures_and_small_files(run, tmp_path, mlflow):
     run.model_card.write_text("card")
@@ -153,7 +154,7 @@ def test_mlflow_has_settings_epochs_figures_and_small_files(run, tmp_path, mlflo
     found, metrics = mlflow_rows(mlflow)
     assert (found.info.run_name, found.info.status) == ("made-up", "FINISHED")
     assert found.data.params["seed"] == "3"
-    assert found.data.params["stages"] == "head, block5"
+    assert found.data.params["stages"] == "head,block5"
     assert found.data.params["block5.epochs"] == "2"
     assert_metrics_are([*HEAD, *BLOCK5], metrics)
     assert metrics["test/accuracy"] == [(0, run.read_metrics()["test"]["accuracy"])]
@@ -163,6 +164,7 @@ def test_mlflow_has_settings_epochs_figures_and_small_files(run, tmp_path, mlflo
     assert mlflow.active_run() is None
 
 
+@pytest.mark.slow  # the database's tables alone take seconds
 @MLFLOW_WARNINGS
 def test_mlflow_goes_on_with_the_run_that_was_broken_off(run, tmp_path, mlflow):
     kept = Checkpoint(tmp_path / "kept")
@@ -175,6 +177,7 @@ def test_mlflow_goes_on_with_the_run_that_was_broken_off(run, tmp_path, mlflow):
     assert_metrics_are([*HEAD, *BLOCK5], metrics)
 
 
+@pytest.mark.slow  # the database's tables alone take seconds
 @MLFLOW_WARNINGS
 def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(run, tmp_path, mlflow, capsys):
     pytest.importorskip("tensorboard", reason="TensorBoard is optional and not installed")
