@@ -38,7 +38,7 @@ class Classifier:
         folder: a run's ``bundle/``.
         min_confidence: below it an answer is ``unsure`` (default: the bundle's).
         precision: ``auto`` computes in int8 where the bundle has such a model and the processor
-            has instructions for it, else in float32.
+            has instructions for it (only Linux tells), else in float32.
 
     Raises:
         BundleError: when the bundle is missing, incomplete or was changed, or has no int8 model
@@ -57,7 +57,7 @@ class Classifier:
         self.min_confidence = default if min_confidence is None else min_confidence
         self.precision = self._resolve(precision)
         name = INT8_FILE if self.precision == "int8" else ONNX_FILE
-        path = self._path = self.bundle.check_file(folder, name)
+        path = self._path = self._checked(folder, name)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors come as exceptions; on stderr they would be twice
         self._asked_for_only = onnxruntime.RunOptions()
@@ -82,9 +82,22 @@ class Classifier:
                 f"{self.bundle.why_no_int8 or 'it was not exported'}); "
                 "leave --precision out, or take float32"
             )
+        if precision == "int8" and not has_vnni():
+            raise BundleError(
+                "expected a processor with VNNI instructions for int8 (only Linux tells); received "
+                "one without, on which it would be slow and partly wrong; leave --precision out"
+            )
         if precision == "auto":
             return "int8" if self.bundle.has_int8 and has_vnni() else "float32"
         return precision
+
+    def _checked(self, folder: Path, name: str) -> Path:
+        try:
+            return self.bundle.check_file(folder, name)
+        except BundleError as error:
+            if name == ONNX_FILE:
+                raise
+            raise BundleError(f"{error}, or --precision float32") from error
 
     def outputs(self, images: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Answer for arrays.

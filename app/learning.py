@@ -203,10 +203,10 @@ def export(
     )
     copy_weights(model, served)
     int8 = int8_model(
-        classifier_graph(served, classes, answers.temperature),
+        partial(classifier_graph, served, classes, answers.temperature),
         source,
         config.stage_plan()[-1],
-        answers.of("validation"),
+        answers.min_confidence,
         mirror=config.mirror,
     )
     say(int8.said())
