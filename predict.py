@@ -58,16 +58,7 @@ def answers(paths: Sequence[str], folder: Path, arguments: argparse.Namespace) -
         return
     from app.inference import Classifier  # brings NumPy and ONNX Runtime: not for --help
 
-    classifier = Classifier(folder, arguments.min_confidence, arguments.precision)
-    if arguments.explain is None:
-        yield from classifier.answers(paths)
-        return
-    from app.explanations import Explanations
-
-    explanations = Explanations(arguments.explain)
-    for answer in classifier.answers(paths):
-        yield answer
-        explanations.write(classifier, answer)
+    yield from Classifier(folder, arguments.min_confidence, arguments.precision).answers(paths)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,9 +92,9 @@ def parser() -> argparse.ArgumentParser:
         "--precision",
         choices=("auto", "int8", "float32"),
         default="auto",
-        help="int8 takes a quarter of the time and says the same, within the bars that bundle.json "
-        "was written behind; auto takes it where it was exported and the processor can "
-        "(default: %(default)s)",
+        help="int8 takes a quarter of the time, and was exported only if it answers nearly as "
+        "float32 does; auto takes it where it was exported and the processor can (default: "
+        "%(default)s)",
     )
     result.add_argument(
         "--explain",

@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from itertools import chain, count
 from pathlib import Path
 
 from app.answer import Answer
 from app.atomic import whole
-from app.errors import UsageError
+from app.errors import ImageError, UsageError
 from app.heat import evidence, overlay
 from app.images import read_image, resize
 from app.inference import Classifier
 from app.paths import exists, is_folder
 
 ENDING = ".heat.png"
+LONGEST_NAME = 150  # characters kept of a photo's name: 255 bytes are the most for a file's
+NOT_FILES = {"thumbs.db", "desktop.ini"}  # what systems put into folders; hidden ones besides
 
 
 class Explanations:
     """Writes ``<name>.heat.png`` for answers, into a folder that holds nothing else.
 
     Args:
-        folder: made if missing; heat maps of an earlier call are replaced.
+        folder: made if missing. Maps that an earlier call left for photos of the same names are
+            replaced, others stay.
+        asked: the files and folders that were asked about: the maps must not lie among them, or
+            they would be taken for photos the next time.
 
     Raises:
-        UsageError: when the folder holds anything else, or cannot be written.
+        UsageError: when the folder holds anything else, lies among the photos, or cannot be
+            written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, asked: Iterable[str] = ()) -> None:
         self.folder = folder
         self._written: set[str] = set()
         if exists(folder) and not is_folder(folder):
             raise UsageError(
                 f"expected a folder for heat maps; received {folder}, a file; name another"
             )
+        for name in asked:
+            if is_folder(name) and folder.resolve().is_relative_to(Path(name).resolve()):
+                raise UsageError(
+                    f"expected a folder for heat maps outside of {name}, whose photos are asked "
+                    f"about; received {folder}; name another"
+                )
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            others = [path.name for path in folder.iterdir() if not path.name.endswith(ENDING)]
+            others = [path.name for path in folder.iterdir() if not _is_ours(path)]
         except OSError as error:
             raise self._unwritable(error) from error
         if others:
@@ -53,7 +67,10 @@ class Explanations:
         """
         if answer.likeliest is None:
             return None
-        pixels = read_image(Path(answer.path))
+        try:
+            pixels = read_image(Path(answer.path))
+        except ImageError as error:
+            raise ImageError(f"{answer.path}: no heat map, {error}") from error
         (maps,) = classifier.activation_maps(resize(pixels, classifier.bundle.image_size)[None])
         number = classifier.bundle.classes.index(answer.likeliest[0])
         path = self.folder / self._free_name(Path(answer.path).name)
@@ -66,6 +83,9 @@ class Explanations:
 
     def _free_name(self, name: str) -> str:
         """Return a name for the heat map of a file; of the same name in other folders, numbered."""
+        name = name[-LONGEST_NAME:]
+        while len(os.fsencode(name)) > LONGEST_NAME:  # letters of several bytes
+            name = name[1:]
         numbered = chain([name], (f"{name}-{number}" for number in count(2)))
         free = next(n for n in numbered if n.casefold() not in self._written)
         self._written.add(free.casefold())
@@ -76,3 +96,10 @@ class Explanations:
             f"expected a folder for heat maps; received {self.folder} "
             f"({error.strerror or error}); name another"
         )
+
+
+def _is_ours(path: Path) -> bool:
+    """Say whether something in the folder is a heat map, or nothing that a person put there."""
+    name = path.name
+    hidden = name.startswith(".") or name.lower() in NOT_FILES
+    return path.is_file() and (hidden or name.endswith(ENDING))

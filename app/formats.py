@@ -22,6 +22,7 @@ from app.cli import run as run_command
 from app.config import FORMATS
 from app.console import quiet_native_stderr, say
 from app.errors import ExportError, UsageError
+from app.paths import exists
 from app.results import check_complete
 from app.runs import Run
 
@@ -64,6 +65,11 @@ def export_formats(run: Run, names: Sequence[str]) -> list[Path]:
     """
     require_formats(names)
     check_complete(run)
+    if there := [str(run.exports / name) for name in names if exists(run.exports / name)]:
+        raise UsageError(
+            f"expected formats that are not there yet; received {', '.join(there)}; remove the "
+            "folder, or leave the format out"
+        )
     from app.bundle import KERAS_FILE, Bundle
 
     bundle = Bundle.read(run.bundle)
@@ -74,14 +80,24 @@ def export_formats(run: Run, names: Sequence[str]) -> list[Path]:
     images = _validation_pixels(run, bundle.image_size)
     say(f"comparing {', '.join(names)} with the trained model on {len(images)} validation photos")
     expected = model.predict_on_batch(images)
-    written = []
-    for name in names:
-        target = run.exports / name
-        with whole_folder(target) as folder, quiet_native_stderr():
-            BY_NAME[name].write(run.bundle, model, folder)
-            _compare(name, BY_NAME[name].read(folder)(images), expected)
-        written.append(target)
-    return written
+    return [_export(run, name, model, images, expected) for name in names]
+
+
+def _export(run: Run, name: str, model: Any, images: Any, expected: dict[str, Any]) -> Path:
+    """Write one format and return its folder."""
+    target, kind = run.exports / name, BY_NAME[name]
+    with whole_folder(target) as folder, quiet_native_stderr():
+        try:
+            kind.write(run.bundle, model, folder)
+            found = kind.read(folder)(images)
+        except Exception as error:  # of a foreign library: it may raise anything
+            reason = " ".join(str(error).split())[:200]
+            raise ExportError(
+                f"expected {kind.package} to write {name}; received {type(error).__name__}: "
+                f"{reason}; it was not written"
+            ) from error
+        _compare(name, found, expected)
+    return target
 
 
 def require_formats(names: Sequence[str]) -> None:
@@ -90,6 +106,8 @@ def require_formats(names: Sequence[str]) -> None:
     Raises:
         UsageError: with the package that is missing, or the backend that is needed.
     """
+    if len(set(names)) < len(names):
+        raise UsageError(f"expected each format once; received {','.join(names)}")
     for name in names:
         if name not in BY_NAME:
             raise UsageError(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageFilter
 
 from app.images import Pixels
 
@@ -55,7 +55,8 @@ def overlay(pixels: Pixels, spoken: Floats) -> Image.Image:
     longer = max(photo.size)
     side = min(max(longer, SHORTEST), LONGEST)
     if side != longer:
-        photo = ImageOps.contain(photo, (side, side))
+        width, height = (max(1, round(length * side / longer)) for length in photo.size)
+        photo = photo.resize((width, height))
     most = float(spoken.max())
     share = np.clip(spoken / most, 0, 1) if most > 0 else np.zeros_like(spoken)
     stretched = Image.fromarray(share.astype(np.float32)).resize(

@@ -165,11 +165,11 @@ def reported(config: TrainConfig, this_run: Run, tracking: Tracking) -> Run:
     except (AppError, OSError) as error:  # as with the report below
         say(f"no model card yet: {error}; again: python -m app.model_card {this_run.folder}")
     tracking.finish(this_run)
-    if config.formats():
+    for name in config.formats():
         try:
-            export_formats(this_run, config.formats())
+            export_formats(this_run, [name])
         except AppError as error:
-            say(f"{error}; again: python -m app.formats {this_run.folder} {config.export}")
+            say(f"{error}; again: python -m app.formats {this_run.folder} {name}")
     if config.report:
         from app.report import write_report
 

@@ -124,6 +124,13 @@ def test_tiny_photos_are_shown_larger_lest_the_line_cover_them():
     assert 0 < outlined.mean() < 0.05
 
 
+@pytest.mark.parametrize(("height", "width"), [(3, 5000), (2000, 1), (1, 1)])
+def test_photos_as_thin_as_a_thread_have_a_picture(height, width):
+    picture = overlay(np.zeros((height, width, 3), np.uint8), np.ones((2, 2)))
+    assert 240 <= max(picture.size) <= LONGEST
+    assert min(picture.size) >= 1
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0])
 def test_where_nothing_speaks_nothing_is_lit(value):
     photo = Image.effect_noise((64, 48), 60).convert("RGB")

@@ -1,6 +1,7 @@
 """Other formats of a run: made by their libraries, compared before they appear."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ def test_every_format_has_a_writer():
 def test_what_is_missing_is_one_line_that_names_it(monkeypatch):
     with pytest.raises(UsageError, match="received 'tflite'"):
         require_formats(["tflite"])
+    with pytest.raises(UsageError, match="each format once"):
+        require_formats(["openvino", "openvino"])
     monkeypatch.setattr(app.formats, "find_spec", lambda name: None if name == "openvino" else 1)
     with pytest.raises(UsageError, match=r"pip install openvino$"):
         require_formats(["openvino"])
@@ -59,6 +62,12 @@ def test_a_format_says_what_the_trained_model_says(trained, name, capfd, monkeyp
     assert "it was not written" in capfd.readouterr().err
     assert not (trained.exports / name).exists()
 
+    def fails(*_: object) -> None:
+        raise RuntimeError("a library's\nown words")
+
+    monkeypatch.setitem(BY_NAME, name, replace(BY_NAME[name], write=fails))
+    assert run(main, [str(trained.folder), name]) == 1
+    assert "RuntimeError: a library's own words" in capfd.readouterr().err
     monkeypatch.undo()
     assert BY_NAME[name].write is write
     assert run(main, [str(trained.folder), name]) == 0
@@ -72,8 +81,8 @@ def test_a_format_says_what_the_trained_model_says(trained, name, capfd, monkeyp
     )
     np.testing.assert_allclose(np.asarray(found["novelty"])[:, 0], novelty, atol=1e-2)
 
-    assert run(main, [str(trained.folder), name]) == 1  # nothing is overwritten
-    assert "holds something already" in capfd.readouterr().err
+    assert run(main, [str(trained.folder), name]) == 2  # nothing is overwritten
+    assert "that are not there yet" in capfd.readouterr().err
 
 
 def spoilt(kind: app.formats.Format) -> app.formats.Format:
@@ -96,4 +105,4 @@ def test_photos_that_have_gone_are_one_line(trained, tmp_path, capsys, monkeypat
         assert run(main, [str(trained.folder), "savedmodel"]) == 2
     finally:
         trained.config.write_text(kept)
-    assert "gone" in capsys.readouterr().err
+    assert "expected --data to be a folder" in capsys.readouterr().err

@@ -92,7 +92,7 @@ def test_random_weights_give_other_maps(trained, tmp_path):
     brighter = [(picture * 0.95 + 12).astype(np.uint8) for picture in pictures]
     model = keras.saving.load_model(trained.bundle / "classifier.keras", compile=False)
     convolutions = [layer.name for layer in model.layers if "_conv" in layer.name]
-    learned = Classifier(trained.bundle)
+    learned = Classifier(trained.bundle, precision="float32")
 
     def likeness(other: Classifier, others: list[np.ndarray]) -> float:
         """Return the mean strength of the rank correlation between two maps of a picture."""
@@ -129,7 +129,7 @@ def shuffled(model: keras.Model, names: Sequence[str], bundle: Path, folder: Pat
     onnx.save(to_onnx(other, ["logits", "novelty"], also=[add_activation_maps]), path)
     about = Bundle.read(bundle)
     replace(about, sha256={**about.sha256, ONNX_FILE: file_sha256(path)}).write(folder)
-    return Classifier(folder)
+    return Classifier(folder, precision="float32")
 
 
 def test_every_broken_or_strange_file_is_answered_or_reported(trained, capsys):
