@@ -1,0 +1,135 @@
+"""The service on a socket: uvicorn, and an end in which nothing that was asked is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+from typing import Any
+
+from uvicorn import Config, Server
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from app.errors import UsageError
+from app.service import Service
+
+PATIENCE = 10.0  # seconds that a connection may take for the head of a request, or be idle
+MAX_CONNECTIONS = 512  # systems give a process 1,024 open files or fewer
+FAREWELL = 1.0  # seconds in which kept connections may still ask, and are told that it is the last
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound, but does not listen yet.
+
+    Raises:
+        UsageError: when the port is taken, or the address is none of this machine.
+    """
+    where = f"{host}:{port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        result = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError) as error:
+        raise UsageError(
+            f"expected a name or address of this machine; received {host} ({error}); "
+            "leave --host out to serve this machine only"
+        ) from error
+    try:
+        if os.name != "nt":  # there it would mean sharing the port
+            result.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        result.bind(address)
+        # Another process may be bound, too, until one of the two listens.
+        result.listen()
+    except OSError as error:
+        result.close()
+        reason = error.strerror or str(error)
+        mend = "choose another with --port, or --port 0 for any that is free"
+        if error.errno == errno.EADDRNOTAVAIL:
+            mend = "leave --host out to serve this machine only"
+        raise UsageError(
+            f"expected a free port of this machine; received {where} ({reason}); {mend}"
+        ) from error
+    return result
+
+
+class Connection(H11Protocol):
+    """A connection that ends when nothing whole is asked on it for a while."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request, or end at once where there are too many connections."""
+        super().connection_made(transport)
+        self._last: object = None  # the request under way when it was last looked at
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.close()
+        else:
+            self._look_again()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        if len(self.connections) <= MAX_CONNECTIONS:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def _look_again(self) -> None:
+        self._timer = self.loop.call_later(PATIENCE, self._look)
+
+    def _look(self) -> None:
+        idle = self.cycle is None or (self.cycle is self._last and self.cycle.response_complete)
+        if idle:
+            self.transport.close()
+        else:
+            self._last = self.cycle
+            self._look_again()
+
+
+class GracefulServer(Server):
+    """Uvicorn's server; on SIGTERM and Ctrl-C it answers all that has come in, then it ends.
+
+    A second Ctrl-C ends it at once.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        super().__init__(
+            Config(
+                service.app,
+                http=Connection,
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                log_level="critical",  # its messages could name what was asked
+                access_log=False,
+                server_header=False,
+                # A request under way ends by its own time limit; this is for what hangs.
+                timeout_graceful_shutdown=round(service.limits.seconds) + 5,
+            )
+        )
+
+    def serve_on(self, listening: socket.socket) -> None:
+        """Serve until a signal comes, and everything that was asked has been answered."""
+
+        def end(*_: Any) -> None:
+            self.should_exit = True
+
+        # Uvicorn raises the signal once more at its end, for handlers that were there before.
+        signals = (signal.SIGTERM, signal.SIGINT)
+        before = [signal.signal(number, end) for number in signals]
+        try:
+            self.run(sockets=[listening])
+        finally:
+            for number, handler in zip(signals, before, strict=True):
+                signal.signal(number, handler)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the door, let everyone who is inside ask to the end, and be answered."""
+        self.service.app.ending = True
+        await asyncio.sleep(0.01)  # whoever has already knocked is let in
+        for server in self.servers:
+            server.close()
+        latest = asyncio.get_running_loop().time() + FAREWELL
+        while self.server_state.connections and asyncio.get_running_loop().time() < latest:
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
