@@ -47,9 +47,6 @@ def main(argv: Sequence[str]) -> int:
     from app.service import Service
     from app.uploads import Limits
 
-    listening = bind(arguments.host, arguments.port)
-    host, port = listening.getsockname()[:2]
-    loopback = is_loopback(host)
     limits = Limits(
         body=round(arguments.max_body * MB),
         files=arguments.max_files,
@@ -59,16 +56,19 @@ def main(argv: Sequence[str]) -> int:
         batch=arguments.batch,
         wait=arguments.wait / 1000,
     )
-    classifier = Classifier(folder, arguments.min_confidence)
-    service = Service(classifier, limits, names=arguments.name, loopback=loopback)
-    shown = f"[{host}]" if ":" in host else host
-    if not loopback:
-        say(
-            f"Open to everyone who can reach port {port} of this machine, at {shown}: there is no "
-            "password, and nothing is encrypted. Leave --host out to serve this machine only."
-        )
-    say(f"{folder} answers at http://{shown}:{port}/ (Ctrl-C ends it)")
-    GracefulServer(service).serve_on(listening)
+    with bind(arguments.host, arguments.port) as listening:
+        host, port = listening.getsockname()[:2]
+        loopback = is_loopback(host)
+        classifier = Classifier(folder, arguments.min_confidence)
+        service = Service(classifier, limits, names=arguments.name, loopback=loopback)
+        shown = f"[{host}]" if ":" in host else host
+        if not loopback:
+            say(
+                f"Open to everyone who can reach port {port} of this machine, at {shown}: there is "
+                "no password, and nothing is encrypted. Leave --host out to serve this machine only"
+            )
+        say(f"{folder} answers at http://{shown}:{port}/ (Ctrl-C ends it)")
+        GracefulServer(service).serve_on(listening)
     say("ended; all that was asked has been answered")
     return 0
 

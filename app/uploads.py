@@ -17,6 +17,7 @@ from app.printable import printable
 MB = 1_000_000  # as the flags count
 LONGEST_NAME = 200  # characters of a file's name that are repeated
 UNNAMED = "photo"  # what a body without a file's name is called
+BROKEN = "expected a form with files; received a broken or cut one"
 FORM, BYTES = "multipart/form-data", "application/octet-stream"
 
 
@@ -131,6 +132,10 @@ class _InMemory(MultiPartParser):
     """Starlette's parser, which writes files above 1 MB to disk; here, none."""
 
     spool_max_size = 0  # to tempfile.SpooledTemporaryFile this means: never
+    whole = False  # whether the form's last line has come
+
+    def on_end(self) -> None:
+        self.whole = True
 
 
 def _refuse_announced(request: Request, limits: Limits) -> None:
@@ -159,14 +164,21 @@ async def _limited(
 async def _files_of_form(
     request: Request, chunks: AsyncGenerator[bytes, None], limits: Limits
 ) -> list[Upload]:
-    # One more than allowed, so that it is known whether there are too many.
-    parser = _InMemory(request.headers, chunks, max_files=limits.files + 1, max_fields=limits.files)
+    async def to_its_last_line() -> AsyncGenerator[bytes, None]:
+        async for chunk in chunks:
+            yield chunk
+        if not parser.whole:  # said in here, where the parser closes what it has begun
+            raise MultiPartException(BROKEN)
+
+    # An empty file is sent where nothing was chosen: one more than allowed.
+    most = limits.files + 1
+    parser = _InMemory(request.headers, to_its_last_line(), max_files=most, max_fields=most)
     try:
         form = await parser.parse()
     except (MultiPartException, UnicodeError) as error:
         if "Too many files" in str(getattr(error, "message", "")):
             raise _too_many(limits) from None
-        raise Refused(400, "expected a form with files; received a broken or cut one") from None
+        raise Refused(400, BROKEN) from None
     files = []
     for _, value in form.multi_items():
         if isinstance(value, UploadFile):
