@@ -58,7 +58,7 @@ def document(bundle: Bundle, limits: Limits) -> Values:
         },
         "paths": {
             "/v1/predict": {"post": _predict(classes, limits)},
-            "/v1/explain": {"post": _explain(limits)},
+            "/v1/explain": {"post": _explain()},
             "/v1/model": {
                 "get": _get("model", "What the classifier knows, and the limits.", _ref("Model"))
             },
@@ -95,7 +95,7 @@ def _predict(classes: Sequence[str], limits: Limits) -> Values:
         "summary": "Say what photos show.",
         "description": f"Up to {limits.files} photos and {limits.body:,} bytes at once. One that "
         "cannot be read gets an answer with its error; the others get theirs.",
-        "requestBody": _body(limits.files),
+        "requestBody": _body(),
         "responses": {
             "200": _json(
                 "An answer for each photo, in their order.",
@@ -107,12 +107,12 @@ def _predict(classes: Sequence[str], limits: Limits) -> Values:
     }
 
 
-def _explain(limits: Limits) -> Values:
+def _explain() -> Values:
     return {
         "operationId": "explain",
         "summary": "Show which places of a photo speak for its likeliest class.",
         "description": "A form with one file, or one photo as it is.",
-        "requestBody": _body(1),
+        "requestBody": _body(),
         "responses": {
             "200": {
                 "description": "The photo; what speaks for the class is in colour, the rest grey.",
@@ -124,9 +124,9 @@ def _explain(limits: Limits) -> Values:
     }
 
 
-def _body(files: int) -> Values:
+def _body() -> Values:
     photo = {"type": "string", "format": "binary"}
-    photos = {"type": "array", "items": photo, "minItems": 1, "maxItems": files}
+    photos = {"type": "array", "items": photo, "minItems": 1}
     form = {"type": "object", "properties": {"photos": photos}, "required": ["photos"]}
     return {
         "required": True,
@@ -139,7 +139,11 @@ def _body(files: int) -> Values:
 
 
 def _refusals() -> Values:
-    responses = {status: _json(text, _ref("Error")) for status, text in REFUSALS.items()}
+    error = {"error": "expected a photo; received none; send a file or a form with files"}
+    responses = {
+        status: _json(text, _ref("Error"), error if status == "400" else None)
+        for status, text in REFUSALS.items()
+    }
     responses["429"]["headers"] = {
         "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}
     }
