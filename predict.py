@@ -26,6 +26,7 @@ examples:
   python predict.py photo.jpg                    the newest run in runs/ answers
   python predict.py holiday/ --json              a folder and all below it, one JSON object a line
   find . -name '*.jpg' | python predict.py - --csv > answers.csv
+  python predict.py photo.jpg --explain why/     and why: why/photo.jpg.heat.png
   python predict.py --run first 'pets/*.jpg'     a run by its name
 
 answers: a class; neither, when the photo is unlike the training photos; unsure, when no class is
@@ -44,20 +45,29 @@ def main(argv: Sequence[str]) -> int:
     folder = bundle_folder(arguments)
     write = Output(arguments.format, Bundle.read(folder).classes, paths)
     all_answered = True
-    for answer in answers(paths, folder, arguments.min_confidence):
+    for answer in answers(paths, folder, arguments):
         write(answer)
         all_answered &= answer.error is None
     return 0 if all_answered else 1
 
 
-def answers(paths: Sequence[str], folder: Path, min_confidence: float | None) -> Iterator[Answer]:
-    """Yield an answer for each path, in their order."""
+def answers(paths: Sequence[str], folder: Path, arguments: argparse.Namespace) -> Iterator[Answer]:
+    """Yield an answer for each path, in their order; explain it, if that is asked for."""
     if not any(map(exists, paths)):
         yield from map(unanswered, paths)  # mistyped: said at once, nothing is loaded
         return
     from app.inference import Classifier  # brings NumPy and ONNX Runtime: not for --help
 
-    yield from Classifier(folder, min_confidence).answers(paths)
+    classifier = Classifier(folder, arguments.min_confidence, arguments.precision)
+    if arguments.explain is None:
+        yield from classifier.answers(paths)
+        return
+    from app.explanations import Explanations
+
+    explanations = Explanations(arguments.explain)
+    for answer in classifier.answers(paths):
+        yield answer
+        explanations.write(classifier, answer)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,6 +85,13 @@ def parser() -> argparse.ArgumentParser:
         "paths on standard input, one a line",
     )
     add_bundle_arguments(result)
+    result.add_argument(
+        "--explain",
+        type=Path,
+        metavar="DIR",
+        help="write a heat map for each photo into this folder, NAME.heat.png: in colour what "
+        "speaks for its likeliest class",
+    )
     form = result.add_mutually_exclusive_group()
     for name, text in (("json", "one JSON object a line"), ("csv", "comma-separated values")):
         form.add_argument(

@@ -18,7 +18,8 @@ FORMAT_VERSION = 3
 AGAIN = "train again, or use the version of this project that wrote it"
 CONFIDENCE, NOVELTY = "confidence", "novelty"  # the names of the thresholds
 STRANGE = 0.5  # the novelty from which on something is a stranger, by its construction
-ONNX_FILE, KERAS_FILE, DESCRIPTION_FILE = "model.onnx", "classifier.keras", "bundle.json"
+ONNX_FILE, INT8_FILE, KERAS_FILE = "model.onnx", "model.int8.onnx", "classifier.keras"
+DESCRIPTION_FILE = "bundle.json"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Bundle:
             which it is ``unsure``.
         sha256: of each file of the bundle.
         versions: of the libraries that made it.
+        why_no_int8: why there is no ``model.int8.onnx``; empty where there is one.
     """
 
     format_version: int
@@ -43,6 +45,12 @@ class Bundle:
     thresholds: dict[str, float]
     sha256: dict[str, str]
     versions: dict[str, str]
+    why_no_int8: str = ""
+
+    @property
+    def has_int8(self) -> bool:
+        """Say whether there is a ``model.int8.onnx``."""
+        return INT8_FILE in self.sha256
 
     def write(self, folder: Path) -> None:
         """Write ``bundle.json`` into ``folder``."""
@@ -126,6 +134,7 @@ def _fault(bundle: Bundle) -> str:
         and all(re.fullmatch("[0-9a-f]{64}", str(digest)) for digest in digests.values()),
         "versions": type(bundle.versions) is dict
         and all(type(version) is str for version in bundle.versions.values()),
+        "why_no_int8": type(bundle.why_no_int8) is str,
     }
     return next((field for field, holds in right.items() if not holds), "")
 

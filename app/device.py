@@ -6,17 +6,16 @@ import importlib
 import os
 import platform
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import keras
 
+from app import processor
 from app.backend import jax_may_have_gpu
 from app.config import Precision
 from app.console import quiet_native_stderr
 from app.errors import UsageError
 
-_VNNI_FLAGS = {"avx512_vnni", "avx_vnni"}  # multiply 8-bit numbers and add up in 32 bits
 # Instructions that multiply bfloat16; without them it is emulated and gains nothing (measured on
 # Zen 3: 274 against 263 ms a photo, ``python -m benchmarks.frozen``).
 BFLOAT16_CAPABILITY = 8.0  # Ampere; NVIDIA's older GPUs emulate it, as Apple's may
@@ -70,7 +69,7 @@ def device_name() -> str:
         placed = str(keras.ops.zeros(1).device).lower()  # every backend's tensors know their device
     if any(word in placed for word in ("gpu", "cuda", "mps")):
         return f"gpu ({placed})"
-    return f"cpu ({_cpu_info('model name') or platform.processor() or platform.machine()})"
+    return f"cpu ({processor.cpu_info('model name') or platform.processor() or platform.machine()})"
 
 
 def on_gpu() -> bool:
@@ -100,7 +99,7 @@ def resolve_precision(precision: Precision) -> str:
         return precision
     if on_gpu():
         return "bfloat16" if _compute_capability() >= BFLOAT16_CAPABILITY else "float32"
-    flags = set((_cpu_info("flags") or _cpu_info("Features")).split())
+    flags = set((processor.cpu_info("flags") or processor.cpu_info("Features")).split())
     return "bfloat16" if _BFLOAT16_FLAGS & flags else "float32"
 
 
@@ -117,14 +116,9 @@ def resolve_frozen_precision(precision: Precision) -> str:
             "expected --precision auto, float32 or bfloat16 on a GPU; received int8, which is "
             "computed on processors only"
         )
-    if precision == "int8" or (precision == "auto" and has_vnni() and not on_gpu()):
+    if precision == "int8" or (precision == "auto" and processor.has_vnni() and not on_gpu()):
         return "int8"
     return resolve_precision(precision)
-
-
-def has_vnni() -> bool:
-    """Say whether the processor has instructions for int8; only Linux tells."""
-    return bool(_VNNI_FLAGS & set(_cpu_info("flags").split()))
 
 
 def _compute_capability() -> float:
@@ -135,13 +129,3 @@ def _compute_capability() -> float:
         return min(float(line) for line in told.stdout.split())
     except (OSError, subprocess.SubprocessError, ValueError):
         return 0.0
-
-
-def _cpu_info(field: str) -> str:
-    """Return a field of Linux's /proc/cpuinfo; empty on other systems."""
-    path = Path("/proc/cpuinfo")
-    for line in path.read_text().splitlines() if path.exists() else ():
-        name, _, value = line.partition(":")
-        if name.strip() == field:
-            return value.strip()
-    return ""

@@ -18,6 +18,7 @@ from app.atomic import whole_folder
 from app.bundle import (
     CONFIDENCE,
     FORMAT_VERSION,
+    INT8_FILE,
     KERAS_FILE,
     NOVELTY,
     ONNX_FILE,
@@ -45,6 +46,7 @@ GATE_TOLERANCE = 1e-3  # of a probability, between model.onnx and classifier.ker
 TRAINING_TOLERANCE = 0.01
 # Novelty is steep: a distance that differs by a thousandth moves it by up to a hundredth.
 NOVELTY_TOLERANCE, NOVELTY_TRAINING_TOLERANCE = 1e-2, 0.05
+OUTPUTS = ("logits", "probabilities", "novelty", "activation_maps")
 LIBRARIES = ("keras", "numpy", "onnx", "onnxruntime", "pillow", "scikit-learn")
 
 
@@ -89,6 +91,8 @@ def export_bundle(
     min_confidence: float,
     photos: Sequence[View],
     trained: Trained,
+    int8: onnx.ModelProto | None = None,
+    why_no_int8: str = "",
 ) -> Parity:
     """Write ``folder`` (model.onnx, classifier.keras, bundle.json), whole or not at all.
 
@@ -101,6 +105,8 @@ def export_bundle(
         min_confidence: likewise.
         photos: view 0 of validation photos for the gate; up to 32 are compared.
         trained: what training arrived at for them.
+        int8: the same model in int8 (``app.int8_export``), for model.int8.onnx.
+        why_no_int8: written down where there is none.
 
     Returns:
         What the parity gate saw.
@@ -113,39 +119,51 @@ def export_bundle(
     photos = [photos[number] for number in chosen]
     trained = Trained(trained.probabilities[chosen], trained.novelty[chosen])
     with whole_folder(folder) as temporary:
-        metadata = {"classes": json.dumps(list(classes)), "temperature": repr(temperature)}
         model.save(temporary / KERAS_FILE)
-        graph = to_onnx(model, ["logits", "novelty"], metadata, also=[add_activation_maps])
-        onnx.save(graph, temporary / ONNX_FILE)
+        onnx.save(classifier_graph(model, classes, temperature), temporary / ONNX_FILE)
+        if int8 is not None:
+            onnx.save(int8, temporary / INT8_FILE)
         Bundle(
             format_version=FORMAT_VERSION,
             classes=tuple(classes),
             image_size=image_size,
             temperature=temperature,
             thresholds={NOVELTY: STRANGE, CONFIDENCE: min_confidence},
-            sha256={name: file_sha256(temporary / name) for name in (ONNX_FILE, KERAS_FILE)},
+            sha256={path.name: file_sha256(path) for path in sorted(temporary.iterdir())},
             versions=library_versions(),
+            why_no_int8=why_no_int8,
         ).write(temporary)
         return check_parity(temporary, photos, trained)
 
 
+def classifier_graph(
+    model: keras.Model, classes: Sequence[str], temperature: float
+) -> onnx.ModelProto:
+    """Return the served model as ONNX, with the outputs ``OUTPUTS``."""
+    metadata = {"classes": json.dumps(list(classes)), "temperature": repr(temperature)}
+    return to_onnx(model, ["logits", "novelty"], metadata, also=[add_activation_maps])
+
+
 def check_parity(folder: Path, photos: Sequence[View], trained: Trained) -> Parity:
-    """Compare the bundle's two models, as they lie on disk, with each other and with ``trained``.
+    """Compare the bundle's models, as they lie on disk, with each other and with ``trained``.
 
     Raises:
         ExportError: when a label differs between the two models, a probability by more than 1e-3
             (also from what the activation maps add up to) or a novelty by more than 1e-2, or when
             they differ from ``trained`` by more than 0.01 or 0.05 on average.
     """
-    classifier = Classifier(folder)
+    classifier = Classifier(folder, precision="float32")
+    quick = Classifier(folder, precision="int8") if classifier.bundle.has_int8 else None
     saved = keras.saving.load_model(folder / KERAS_FILE, compile=False)
-    by_onnx, by_keras = [], []
+    by_onnx, by_keras, by_int8 = [], [], []
     with progress_bar() as bar:
         task = bar.add_task("Comparing the exported models", total=len(photos))
         for images in load_batches(photos, classifier.bundle.image_size, GATE_BATCH):
             by_onnx.append(classifier.outputs(images))
             outputs = saved.predict_on_batch(images)
             by_keras.append((probabilities_of(outputs["logits"]), outputs["novelty"][:, 0]))
+            if quick:
+                by_int8.append(quick.outputs(images))
             bar.advance(task, len(images))
     probabilities, novelty = (np.concatenate(parts) for parts in zip(*by_onnx, strict=True))
     expected, expected_novelty = (np.concatenate(parts) for parts in zip(*by_keras, strict=True))
@@ -163,7 +181,22 @@ def check_parity(folder: Path, photos: Sequence[View], trained: Trained) -> Pari
     )
     changed = int((probabilities.argmax(axis=1) != expected.argmax(axis=1)).sum())
     _refuse_disagreement(parity, changed)
+    if by_int8:
+        int8 = Trained(*(np.concatenate(parts) for parts in zip(*by_int8, strict=True)))
+        _refuse_other_int8(int8, trained)
     return parity
+
+
+def _refuse_other_int8(int8: Trained, trained: Trained) -> None:
+    """Raise ``ExportError`` when the file does not say what its parts said on their own."""
+    difference = float(np.abs(int8.probabilities - trained.probabilities).mean())
+    of_novelty = float(np.abs(int8.novelty - trained.novelty).mean())
+    if not (difference <= TRAINING_TOLERANCE and of_novelty <= NOVELTY_TRAINING_TOLERANCE):
+        raise ExportError(
+            f"expected {INT8_FILE} to say what training said, within {TRAINING_TOLERANCE} on "
+            f"average, {NOVELTY_TRAINING_TOLERANCE} in novelty; received {difference:.2g} and "
+            f"{of_novelty:.2g}; no bundle was written, please report this"
+        )
 
 
 def _refuse_disagreement(parity: Parity, changed: int) -> None:

@@ -6,19 +6,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from app.answer import NEITHER, UNSURE, Answer, no_answer
-from app.bundle import CONFIDENCE, NOVELTY, ONNX_FILE, Bundle
+from app.bundle import CONFIDENCE, INT8_FILE, NOVELTY, ONNX_FILE, Bundle
 from app.errors import BundleError, ImageError
 from app.images import Pixels, load_image
+from app.processor import has_vnni
 
 BATCH = 8  # photos at once; ONNX Runtime took as long for 16 at once as one by one
 
 
+Precision = Literal["auto", "int8", "float32"]
 Loaded = tuple[str, Pixels | ImageError]
 
 
@@ -34,17 +37,27 @@ class Classifier:
     Args:
         folder: a run's ``bundle/``.
         min_confidence: below it an answer is ``unsure`` (default: the bundle's).
+        precision: ``auto`` computes in int8 where the bundle has such a model and the processor
+            has instructions for it, else in float32.
 
     Raises:
-        BundleError: when the bundle is missing, incomplete or was changed.
+        BundleError: when the bundle is missing, incomplete or was changed, or has no int8 model
+            and it was asked for.
     """
 
-    def __init__(self, folder: Path, min_confidence: float | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        min_confidence: float | None = None,
+        precision: Precision = "auto",
+    ) -> None:
         self.bundle = Bundle.read(folder)
         self.strange = self.bundle.thresholds[NOVELTY]
         default = self.bundle.thresholds[CONFIDENCE]
         self.min_confidence = default if min_confidence is None else min_confidence
-        path = self._path = self.bundle.check_file(folder, ONNX_FILE)
+        self.precision = self._resolve(precision)
+        name = INT8_FILE if self.precision == "int8" else ONNX_FILE
+        path = self._path = self.bundle.check_file(folder, name)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors come as exceptions; on stderr they would be twice
         self._asked_for_only = onnxruntime.RunOptions()
@@ -61,6 +74,17 @@ class Classifier:
                 f"expected a model that ONNX Runtime can run; received {path} ({error}); "
                 "update onnxruntime, or train again"
             ) from error
+
+    def _resolve(self, precision: Precision) -> Literal["int8", "float32"]:
+        if precision == "int8" and not self.bundle.has_int8:
+            raise BundleError(
+                f"expected a bundle with {INT8_FILE}; received none ("
+                f"{self.bundle.why_no_int8 or 'it was not exported'}); "
+                "leave --precision out, or take float32"
+            )
+        if precision == "auto":
+            return "int8" if self.bundle.has_int8 and has_vnni() else "float32"
+        return precision
 
     def outputs(self, images: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Answer for arrays.

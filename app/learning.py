@@ -24,12 +24,13 @@ from app.device import (
     resolve_precision,
 )
 from app.errors import UsageError
-from app.export import Parity, export_bundle, library_versions
+from app.export import Parity, classifier_graph, export_bundle, library_versions
 from app.files import SPLITS
 from app.history import write_history
+from app.int8_export import Int8Model, int8_model
 from app.manifest import ManifestRow
 from app.model import build_classifier, copy_weights
-from app.photos import Photo, Photos, class_names, photos_of
+from app.photos import Photos, class_names, photos_of
 from app.review import review
 from app.runs import Run
 from app.sources import Source, open_source
@@ -72,7 +73,7 @@ def learn(
         write_history((row for result in results for row in result.history), run.history)
         answers = calibrated_answers(config, source, divided_by=results[-1].temperature)
     with clock.phase("export"):
-        parity = export(config, model, classes, photos["validation"], answers, run.bundle)
+        parity, int8 = export(config, model, source, classes, photos, answers, run.bundle)
     write_predictions(answers, photos, classes, run.predictions)
     return {
         "classes": list(classes),
@@ -83,6 +84,7 @@ def learn(
         "temperature": answers.temperature,
         "min_confidence": answers.min_confidence,
         "parity": dataclasses.asdict(parity),
+        "int8": {"why_not": int8.why_not, **(dataclasses.asdict(int8.gate) if int8.gate else {})},
         "seconds": clock.total(),
         "device": device_name(),
         "backend": keras.backend.backend(),
@@ -181,12 +183,13 @@ def by_number(
 def export(
     config: TrainConfig,
     model: keras.Model,
+    source: Source,
     classes: Sequence[str],
-    validation: Sequence[Photo],
+    photos: Photos,
     answers: Answers,
     folder: Path,
-) -> Parity:
-    """Build the served model (float32, temperature inside) and write the bundle."""
+) -> tuple[Parity, Int8Model]:
+    """Build the served model (float32, temperature inside) and its int8 twin; write the bundle."""
     served = build_classifier(
         len(classes),
         image_size=config.image_size,
@@ -196,16 +199,27 @@ def export(
         novelty=answers.strange,
     )
     copy_weights(model, served)
-    return export_bundle(
+    int8 = int8_model(
+        classifier_graph(served, classes, answers.temperature),
+        source,
+        config.stage_plan()[-1],
+        answers.of("validation"),
+        mirror=config.mirror,
+    )
+    say(int8.said())
+    parity = export_bundle(
         served,
         folder,
         classes=classes,
         image_size=config.image_size,
         temperature=answers.temperature,
         min_confidence=answers.min_confidence,
-        photos=[View(photo, 0, config.seed) for photo in validation],
+        photos=[View(photo, 0, config.seed) for photo in photos["validation"]],
         trained=answers.of("validation"),
+        int8=int8.model,
+        why_no_int8=int8.why_not,
     )
+    return parity, int8
 
 
 def stage_values(result: StageResult) -> dict[str, Any]:

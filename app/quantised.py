@@ -36,15 +36,16 @@ from onnxruntime.quantization import (
 
 from app.atomic import whole
 from app.console import progress_bar, say
-from app.device import has_vnni
 from app.model import CUTS, prefix
 from app.onnx_graph import output_of, to_onnx
 from app.photos import Photo
+from app.processor import has_vnni
 from app.views import View, load_batches
 
 CALIBRATION_PHOTOS = 32
 VERSION = 1  # raise it when the same photos give other scales
 QUANTISED = ["Conv", "Relu", "MaxPool"]
+Feed = dict[str, NDArray[Any]]  # what ONNX Runtime takes
 SCALED_BY = "scaled_by"  # the entry of the model's metadata that names the photos
 
 
@@ -112,14 +113,26 @@ def _share_of(found: QuantisedPrefix, photos: Collection[str]) -> float:
 def quantise(model: keras.Model, photos: Sequence[Photo], path: Path) -> None:
     """Write the int8 model of the layers up to the highest cut, an output for each cut."""
     proto = to_onnx(prefix(model, CUTS), [output_of(cut) for cut in CUTS])
-    # Else it recommends on stderr a preparation that this graph does not need.
-    prepared = {"onnx.quant.pre_process": "onnxruntime.quant"}
     scaled_by = {SCALED_BY: json.dumps([photo.content for photo in photos])}
-    onnx.helper.set_model_props(proto, prepared | scaled_by)
+    onnx.helper.set_model_props(proto, scaled_by)
+    write_int8(proto, path, _images(photos, model.input.shape[1]))
+
+
+def write_int8(proto: onnx.ModelProto, path: Path, inputs: Iterator[Feed]) -> None:
+    """Write a model of ``app.onnx_graph`` with its convolutions and poolings in int8.
+
+    Args:
+        proto: float32; its metadata is kept.
+        path: of the file.
+        inputs: of the model, which give the scales.
+    """
+    # Else it recommends on stderr a preparation that this graph does not need.
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = "onnx.quant.pre_process", "onnxruntime.quant"
     quantize_static(
         proto,
         path,
-        _Photos(photos, model.input.shape[1]),
+        _Inputs(inputs),
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=QUANTISED,
         nodes_to_exclude=["preprocessing"],  # whole pixels less a mean: exact in float32
@@ -132,19 +145,21 @@ def quantise(model: keras.Model, photos: Sequence[Photo], path: Path) -> None:
     )
 
 
-class _Photos(CalibrationDataReader):  # type: ignore[misc]
-    """Hands the photos to ONNX Runtime, one by one."""
+class _Inputs(CalibrationDataReader):  # type: ignore[misc]
+    """Hands inputs to ONNX Runtime, one by one."""
 
-    def __init__(self, photos: Sequence[Photo], size: int) -> None:
-        self._inputs = self._walk([View(photo, 0, 0) for photo in photos], size)
+    def __init__(self, inputs: Iterator[Feed]) -> None:
+        self._inputs = inputs
 
-    def _walk(self, views: Sequence[View], size: int) -> Iterator[dict[str, NDArray[Any]]]:
-        with progress_bar() as bar:
-            task = bar.add_task("Calibrating int8", total=len(views))
-            for images in load_batches(views, size, batch=1):
-                yield {"image": images}
-                bar.advance(task)
-
-    def get_next(self) -> dict[str, NDArray[Any]] | None:
+    def get_next(self) -> Feed | None:
         """Return the next input, None after the last."""
         return next(self._inputs, None)
+
+
+def _images(photos: Sequence[Photo], size: int) -> Iterator[Feed]:
+    views = [View(photo, 0, 0) for photo in photos]
+    with progress_bar() as bar:
+        task = bar.add_task("Calibrating int8", total=len(views))
+        for images in load_batches(views, size, batch=1):
+            yield {"image": images}
+            bar.advance(task)

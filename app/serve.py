@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     with bind(arguments.host, arguments.port) as listening:
         host, port = listening.getsockname()[:2]
         loopback = is_loopback(host)
-        classifier = Classifier(folder, arguments.min_confidence)
+        classifier = Classifier(folder, arguments.min_confidence, arguments.precision)
         service = Service(classifier, limits, names=arguments.name, loopback=loopback)
         shown = f"[{host}]" if ":" in host else host
         if not loopback:
@@ -67,7 +67,9 @@ def main(argv: Sequence[str]) -> int:
                 f"Open to everyone who can reach port {port} of this machine, at {shown}: there is "
                 "no password, and nothing is encrypted. Leave --host out to serve this machine only"
             )
-        say(f"{folder} answers at http://{shown}:{port}/ (Ctrl-C ends it)")
+        say(
+            f"{folder} answers at http://{shown}:{port}/ in {classifier.precision} (Ctrl-C ends it)"
+        )
         GracefulServer(service).serve_on(listening)
     say("ended; all that was asked has been answered")
     return 0

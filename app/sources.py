@@ -61,6 +61,10 @@ class Source(Protocol):
     def frozen(self) -> str:
         """What computes frozen layers: the digest of those in int8; empty for others."""
 
+    @property
+    def quantised(self) -> QuantisedPrefix | None:
+        """The frozen layers in int8; None for others."""
+
     def part(self, stage: Stage) -> keras.Model:
         """Return the part of the network that the stage's batches go into, up to the logits."""
 
@@ -358,6 +362,7 @@ class FreshSource:
     name: ClassVar[Literal["disk", "off"]] = "off"
     views: ClassVar[None] = None
     frozen: ClassVar[str] = ""
+    quantised: ClassVar[None] = None
 
     def part(self, stage: Stage) -> keras.Model:
         """Return the whole network."""

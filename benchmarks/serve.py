@@ -141,9 +141,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 @contextmanager
-def serving(folder: Path, *flags: str) -> Iterator[Served]:
+def serving(state: Run, *flags: str) -> Iterator[Served]:
     """Start a service; it is ended at the end of the block if it has not ended itself."""
-    command = [sys.executable, "-m", "app.serve", "--bundle", str(folder.resolve()), "--port", "0"]
+    command = [sys.executable, "-m", "app.serve", "--bundle", str(state.folder.resolve())]
+    command += ["--port", "0", "--precision", state.arguments.precision]
     process = subprocess.Popen([*command, *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
         line = process.stderr.readline() if process.stderr else ""
@@ -196,8 +197,9 @@ def load(served: Served, state: Run, seconds: float, rate: float = 0) -> Values:
 def check_answers(state: Run) -> None:
     """Make sure that what is fast is also right: the service says what the classifier says."""
     few = state.files[:8]
-    classifier = Classifier(state.folder, state.arguments.min_confidence)
-    with serving(state.folder) as served:
+    classifier = Classifier(state.folder, precision=state.arguments.precision)
+    state.values["precision"] = classifier.precision
+    with serving(state) as served:
         for path, expected in zip(few, classifier.answers(few), strict=True):
             got = post(served, path.read_bytes())["answers"][0]
             if got["label"] != expected.label or got["error"] != expected.error:
@@ -222,13 +224,13 @@ def post(served: Served, data: bytes) -> Values:
 
 def measure_speed(state: Run) -> None:
     """Compare the service's photos a second with those of bare ONNX Runtime."""
-    classifier = Classifier(state.folder)
+    classifier = Classifier(state.folder, precision=state.arguments.precision)
     size = classifier.bundle.image_size
     images = np.stack([load_image(path, size) for path in state.files[: max(BATCHES)]])
     seconds, repeat = state.arguments.seconds, state.arguments.repeat
     rates: dict[str, list[float]] = {"bare": [], "served": []}
     loads = []
-    with serving(state.folder) as served:
+    with serving(state) as served:
         load(served, state, min(3, seconds))  # warm: files and code are read, pools have started
         fastest = max(BATCHES, key=lambda batch: bare_rate(classifier, images[:batch], seconds / 4))
         for _ in range(repeat):
@@ -252,7 +254,11 @@ def measure_speed(state: Run) -> None:
         "loads": loads,
     }
     rows = [
-        [f"bare ONNX Runtime, ready arrays, {fastest} at once", f"{medians['bare']:.2f}", "–"],
+        [
+            f"bare ONNX Runtime, {classifier.precision}, ready arrays, {fastest} at once",
+            f"{medians['bare']:.2f}",
+            "–",
+        ],
         [
             f"served, {state.arguments.clients} clients",
             f"{medians['served']:.2f}",
@@ -280,7 +286,7 @@ def bare_rate(classifier: Classifier, images: Pixels, seconds: float) -> float:
 def measure_latency(state: Run) -> None:
     """Tell how long an answer takes at half of the rate that the service can bear."""
     rate = state.values["speed"]["served"] / 2
-    with serving(state.folder) as served:
+    with serving(state) as served:
         load(served, state, min(3, state.arguments.seconds), rate)
         found = load(served, state, state.arguments.seconds * state.arguments.repeat, rate)
     state.values["latency"] = {"asked_rate": rate, **found}
@@ -293,7 +299,7 @@ def measure_memory(state: Run) -> None:
     """Compare what is held after a tenth of the requests and after all."""
     total = state.arguments.requests
     held: dict[int, int] = {}
-    with serving(state.folder) as served:
+    with serving(state) as served:
         sender = subprocess.Popen(
             wrk_command(served, state, 86_400), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -320,7 +326,7 @@ def measure_end(state: Run) -> None:
     rows = []
     values: Values = {}
     for name, kept in (("kept connections", True), ("a new one for each request", False)):
-        with serving(state.folder) as served:
+        with serving(state) as served:
             counts: Counter[str] = Counter()
             clients = [
                 threading.Thread(target=ask_on, args=(served.port, state.files[i:], kept, counts))
@@ -377,7 +383,7 @@ def measure_rough(state: Run) -> None:
     told: Counter[str] = Counter()
     ending = threading.Event()
     limit = max(1.0, seconds / 4)
-    with serving(state.folder, "--timeout", f"{limit:g}") as served:
+    with serving(state, "--timeout", f"{limit:g}") as served:
         kinds: list[tuple[int, Callable[..., None]]] = [(100, slow), (50, half), (2, wrong)]
         clients = [
             threading.Thread(target=kind, args=(served.port, told, ending))

@@ -2,6 +2,7 @@ import keras
 import pytest
 
 import app.device
+import app.processor
 from app.device import resolve_precision
 from app.errors import UsageError
 
@@ -13,7 +14,7 @@ def machine(monkeypatch):
     def pretend(backend: str, device: str, flags: str = "", capability: float = 0.0) -> None:
         monkeypatch.setattr(keras.backend, "backend", lambda: backend)
         monkeypatch.setattr(app.device, "device_name", lambda: device)
-        monkeypatch.setattr(app.device, "_cpu_info", {"flags": flags, "Features": ""}.__getitem__)
+        monkeypatch.setattr(app.processor, "cpu_info", {"flags": flags, "Features": ""}.__getitem__)
         monkeypatch.setattr(app.device, "_compute_capability", lambda: capability)
 
     return pretend

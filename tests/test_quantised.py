@@ -10,14 +10,16 @@ import pytest
 from photos import as_photo, make_photo
 
 import app.device
+import app.processor
 import app.quantised
 import app.vgg
 from app.config import TrainConfig
-from app.device import has_vnni, resolve_frozen_precision, resolve_precision
+from app.device import resolve_frozen_precision, resolve_precision
 from app.errors import UsageError
 from app.frozen import frozen_prefix
 from app.model import CUTS, build_classifier
 from app.photos import Photo
+from app.processor import has_vnni
 from app.quantised import QuantisedPrefix, quantised_prefix
 from app.sources import CachedSource, open_source
 from app.stores import FEATURES_FOLDER, clear, list_stores
@@ -176,7 +178,7 @@ def test_rows_cleared_under_a_run_are_computed_with_the_same_scales(model, photo
     ],
 )
 def test_the_processor_decides(monkeypatch, flags, asked, frozen, trained):
-    monkeypatch.setattr(app.device, "_cpu_info", lambda field: flags if field == "flags" else "")
+    monkeypatch.setattr(app.processor, "cpu_info", lambda field: flags if field == "flags" else "")
     monkeypatch.setattr(app.device, "on_gpu", lambda: False)
     assert resolve_frozen_precision(asked) == frozen
     assert resolve_precision(asked) == trained

@@ -488,6 +488,37 @@ def test_a_confidence_that_is_no_probability_is_refused(ask, given):
     assert ask(f"--min-confidence={given}", "x.jpg")[0] == 2
 
 
+def test_answers_are_explained_beside_nothing_of_the_users(photos, ask, tmp_path):
+    same_name = tmp_path / "others" / "cat.0.jpg"
+    same_name.parent.mkdir()
+    shutil.copy(photos / "dog" / "dog.0.jpg", same_name)
+    files = [photos / "cat" / "cat.0.jpg", same_name, photos / "dog" / "broken.jpg"]
+    before = fingerprint(photos)
+    plain = ask("--json", *map(str, files))
+    for _ in range(2):  # its own maps of an earlier call are replaced
+        assert ask("--json", "--explain", str(tmp_path / "why"), *map(str, files)) == plain
+    assert fingerprint(photos) == before
+    maps = {path.name: path for path in (tmp_path / "why").iterdir()}
+    assert sorted(maps) == ["cat.0.jpg-2.heat.png", "cat.0.jpg.heat.png"]
+    with Image.open(files[0]) as photo, Image.open(maps["cat.0.jpg.heat.png"]) as heat:
+        assert heat.size == photo.size
+    first, second = (path.read_bytes() for path in maps.values())
+    assert first != second
+
+
+@pytest.mark.parametrize("holds", ["notes.txt", "a photo.jpg"])
+def test_heat_maps_are_not_mixed_with_what_is_there(photos, trained, tmp_path, capsys, holds):
+    (tmp_path / holds).write_text("mine")
+    photo = str(photos / "cat" / "cat.0.jpg")
+    argv = ["--bundle", str(trained.bundle), photo, "--explain", str(tmp_path)]
+    assert run(predict.main, argv) == 2
+    assert f"holds {holds!r}" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [holds]
+    argv[-1] = str(tmp_path / holds)
+    assert run(predict.main, argv) == 2
+    assert "a file; name another" in capsys.readouterr().err
+
+
 def test_folder_pattern_and_stdin_give_the_same_answers(photos, ask, monkeypatch):
     folder = ask("--csv", str(photos / "cat"))
     pattern = ask("--csv", str(photos / "cat" / "*.jpg"))
