@@ -15,7 +15,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from app.errors import UsageError
 from app.service import Service
 
-PATIENCE = 10.0  # seconds that a connection may take for the head of a request, or be idle
+PATIENCE = 10.0  # seconds that a connection may take for the head of a request
+KEPT = 30  # seconds that a connection is kept after an answer, for a next request
 MAX_CONNECTIONS = 512  # systems give a process 1,024 open files or fewer
 FAREWELL = 1.0  # seconds in which kept connections may still ask, and are told that it is the last
 
@@ -56,7 +57,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class Connection(H11Protocol):
-    """A connection that ends when nothing whole is asked on it for a while."""
+    """A connection that ends when the head of a request does not come to its end."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request, or end at once where there are too many connections."""
@@ -77,8 +78,10 @@ class Connection(H11Protocol):
         self._timer = self.loop.call_later(PATIENCE, self._look)
 
     def _look(self) -> None:
-        idle = self.cycle is None or (self.cycle is self._last and self.cycle.response_complete)
-        if idle:
+        answered = self.cycle is not None and self.cycle.response_complete
+        # After an answer uvicorn waits KEPT seconds itself, until a next head begins.
+        begun = answered and self.timeout_keep_alive_task is None and self.cycle is self._last
+        if self.cycle is None or begun:
             self.transport.close()
         else:
             self._last = self.cycle
@@ -103,6 +106,7 @@ class GracefulServer(Server):
                 log_level="critical",  # its messages could name what was asked
                 access_log=False,
                 server_header=False,
+                timeout_keep_alive=KEPT,
                 # A request under way ends by its own time limit; this is for what hangs.
                 timeout_graceful_shutdown=round(service.limits.seconds) + 5,
             )

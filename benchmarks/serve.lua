@@ -41,7 +41,8 @@ end
 
 function done(summary, latency)
   local errors = summary.errors
-  local failed = errors.connect + errors.read + errors.write + errors.status + errors.timeout
+  -- Not errors.timeout: wrk counts connections that wait for their turn among them.
+  local failed = errors.connect + errors.read + errors.write + errors.status
   io.write(string.format(
     '{"requests": %d, "seconds": %.6f, "failed": %d, "p50": %.6f, "p95": %.6f, "p99": %.6f}\n',
     summary.requests, summary.duration / 1e6, failed, latency:percentile(50) / 1e6,

@@ -165,8 +165,12 @@ def serving(state: Run, *flags: str) -> Iterator[Served]:
 
 
 def wrk_command(served: Served, state: Run, seconds: float, rate: float = 0) -> list[str]:
-    """Return the command that sends load; a rate of 0 is as fast as it is answered."""
-    clients = str(state.arguments.clients)
+    """Return the command that sends load; a rate of 0 is as fast as it is answered.
+
+    At a slow rate there are fewer connections: the service closes those on which nothing comes.
+    """
+    most = state.arguments.clients
+    clients = str(min(most, max(1, round(4 * rate))) if rate else most)
     return [
         *("wrk", "-t", "1", "-c", clients, "-d", f"{max(1, round(seconds))}s"),
         *("--timeout", "60s", "-s", str(SCRIPT), f"http://{served.host}", "--"),

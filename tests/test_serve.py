@@ -332,11 +332,18 @@ def test_silent_connections_end(bundle, monkeypatch):
     with asking(Classifier(bundle)) as client:
         address = str(client.base_url)
         with contextlib.ExitStack() as stack:
-            silent = [stack.enter_context(connect(address)) for _ in range(3)]
-            silent[1].sendall(b"GET / HT")
+            some = [stack.enter_context(connect(address)) for _ in range(3)]
             time.sleep(0.05)
             with connect(address) as one_too_many:
                 assert one_too_many.recv(1) == b""
+            assert [read_all(connection) for connection in some] == [b""] * 3
+            silent = [stack.enter_context(connect(address)) for _ in range(3)]
+            silent[1].sendall(b"GET / HT")
+            silent[2].sendall(head(address, path="/healthz", method="GET"))
+            while not (answer := silent[2].recv(4096)).endswith(b"}"):
+                assert answer
+            time.sleep(0.5)  # kept beyond that patience, until half of a next head has come
+            silent[2].sendall(b"GET / HT")
             assert [read_all(connection) for connection in silent] == [b""] * 3
         assert client.get("/healthz").status_code == 200
 
