@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import signal
@@ -130,10 +131,26 @@ class GracefulServer(Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the door, let everyone who is inside ask to the end, and be answered."""
         self.service.app.ending = True
-        await asyncio.sleep(0.01)  # whoever has already knocked is let in
+        doors = [door.dup() for door in sockets or ()]
         for server in self.servers:
             server.close()
+        for door in doors:
+            await self._let_in(door)
         latest = asyncio.get_running_loop().time() + FAREWELL
         while self.server_state.connections and asyncio.get_running_loop().time() < latest:
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)
+
+    async def _let_in(self, door: socket.socket) -> None:
+        """Take in whoever has knocked: the system has told them that they are connected."""
+        knocked: list[socket.socket] = []
+        with door, contextlib.suppress(OSError):  # BlockingIOError: that was the last one
+            door.setblocking(False)
+            while len(knocked) < MAX_CONNECTIONS:
+                knocked.append(door.accept()[0])
+        for accepted in knocked:
+            accepted.setblocking(False)
+            await asyncio.get_running_loop().connect_accepted_socket(self._connection, accepted)
+
+    def _connection(self) -> Connection:
+        return Connection(self.config, self.server_state, self.lifespan.state)

@@ -1,5 +1,6 @@
 """The service, asked over a real socket: the right answers, its limits, and its end."""
 
+import asyncio
 import contextlib
 import io
 import json
@@ -554,6 +555,23 @@ def test_an_end_loses_nothing(bundle):
         assert started.wait(10) == 0
         assert started.stdout.read() == ""
         assert started.stderr.read() == "ended; all that was asked has been answered\n"
+
+
+def test_who_knocks_while_the_door_closes_is_let_in(bundle, monkeypatch):
+    """The system says "connected" before the service knows of it."""
+    close = asyncio.base_events.Server.close
+    late: list[socket.socket] = []
+
+    def knock_and_close(self):
+        if not late:
+            late.append(connect(address))
+            late[0].sendall(head(address, path="/v1/model", method="GET"))
+        close(self)
+
+    with served(Classifier(bundle)) as (address, _):
+        monkeypatch.setattr(asyncio.base_events.Server, "close", knock_and_close)
+    with late[0] as connection:
+        assert read_all(connection).startswith(b"HTTP/1.1 200 ")
 
 
 def test_an_open_host_is_told_and_ctrl_c_ends_it(bundle):
