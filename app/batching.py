@@ -172,8 +172,8 @@ class Batcher:
         if not batch:  # all of them have given up
             return
         started = time.perf_counter()
-        images = np.stack([waiting.pixels for waiting in batch])
         try:
+            images = np.stack([waiting.pixels for waiting in batch])
             rows = await self._in(self._network, self.classifier.outputs, images)
         except Exception as error:
             for waiting in batch:

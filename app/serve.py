@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from app.bundle_arguments import add_bundle_arguments, bundle_folder
-from app.cli import leave, run
+from app.cli import INTERRUPTED, leave, run
 from app.errors import UsageError
 
 MB = 1_000_000
@@ -26,7 +26,8 @@ addresses: / is the page; /v1/predict, /v1/explain, /v1/model, /openapi.json; /h
 Of a photo at most 64 million pixels are read. Nothing that is sent is written to disk or logged.
 Ctrl-C or SIGTERM ends it when all that was asked has been answered.
 
-exit code: 0 ended as asked, 2 wrong usage, no trained classifier, or a port that is taken
+exit code: 0 ended as asked, 130 after a second Ctrl-C, which does not wait, 2 wrong usage, no
+trained classifier, or a port that is taken
 """
 
 
@@ -70,9 +71,11 @@ def main(argv: Sequence[str]) -> int:
         say(
             f"{folder} answers at http://{shown}:{port}/ in {classifier.precision} (Ctrl-C ends it)"
         )
-        GracefulServer(service).serve_on(listening)
-    say("ended; all that was asked has been answered")
-    return 0
+        if GracefulServer(service).serve_on(listening):
+            say("ended; all that was asked has been answered")
+            return 0
+    say("ended at once; not all that was asked has been answered")
+    return INTERRUPTED
 
 
 def parser() -> argparse.ArgumentParser:

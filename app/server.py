@@ -64,6 +64,7 @@ class Connection(H11Protocol):
         """Begin to wait for a request, or end at once where there are too many connections."""
         super().connection_made(transport)
         self._last: object = None  # the request under way when it was last looked at
+        self._timer: asyncio.TimerHandle | None = None
         if len(self.connections) > MAX_CONNECTIONS:
             transport.close()
         else:
@@ -71,7 +72,7 @@ class Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
-        if len(self.connections) <= MAX_CONNECTIONS:
+        if self._timer is not None:
             self._timer.cancel()
         super().connection_lost(exc)
 
@@ -107,14 +108,15 @@ class GracefulServer(Server):
                 log_level="critical",  # its messages could name what was asked
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 timeout_keep_alive=KEPT,
                 # A request under way ends by its own time limit; this is for what hangs.
                 timeout_graceful_shutdown=round(service.limits.seconds) + 5,
             )
         )
 
-    def serve_on(self, listening: socket.socket) -> None:
-        """Serve until a signal comes, and everything that was asked has been answered."""
+    def serve_on(self, listening: socket.socket) -> bool:
+        """Serve until a signal comes; return whether everything that was asked was answered."""
 
         def end(*_: Any) -> None:
             self.should_exit = True
@@ -127,6 +129,7 @@ class GracefulServer(Server):
         finally:
             for number, handler in zip(signals, before, strict=True):
                 signal.signal(number, handler)
+        return not self.force_exit and not self.server_state.tasks
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the door, let everyone who is inside ask to the end, and be answered."""
@@ -138,6 +141,8 @@ class GracefulServer(Server):
             await self._let_in(door)
         latest = asyncio.get_running_loop().time() + FAREWELL
         while self.server_state.connections and asyncio.get_running_loop().time() < latest:
+            if self.force_exit:
+                break
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)
 

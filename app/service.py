@@ -68,7 +68,11 @@ class Service:
             Starlette(
                 routes=routes,
                 lifespan=self._lifespan,
-                exception_handlers={Refused: _refused, HTTPException: _http_error},
+                exception_handlers={
+                    Refused: _refused,
+                    HTTPException: _http_error,
+                    Exception: _failed,
+                },
             ),
             self.metrics,
             {route.path for route in routes},
@@ -94,13 +98,13 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        batches = asyncio.create_task(self.batcher.run())
+        self.batches = asyncio.create_task(self.batcher.run())
         try:
             yield
         finally:
-            batches.cancel()
+            self.batches.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await batches
+                await self.batches
             self.batcher.close()
 
     async def predict(self, request: Request) -> Response:
@@ -127,7 +131,7 @@ class Service:
 
     async def ready(self, _: Request) -> Response:
         """Say whether to send requests here."""
-        if self.app.ending:
+        if self.app.ending or self.batches.done():
             return JSONResponse({"error": "ending"}, 503)
         return JSONResponse({"status": "ready"})
 
@@ -192,3 +196,8 @@ async def _refused(_: Request, error: Any) -> Response:
 async def _http_error(_: Request, error: Any) -> Response:
     """Answer for an unknown path or method."""
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    """Answer for an error of ours; Starlette raises it once more, and the guard tells where."""
+    return JSONResponse({"error": "the service failed; its own messages say where"}, 500)

@@ -483,6 +483,7 @@ def test_nothing_that_is_sent_is_written_or_logged(client, service, capfd, caplo
         patch.setattr(service[1].batcher.classifier, "outputs", fails)
         failed = client.post(PREDICT, files=files)
     assert failed.status_code == 500
+    assert failed.json()["error"].startswith("the service failed")
     assert "secret" not in failed.text
     assert client.post(PREDICT, files=files).status_code == 200
     out, err = capfd.readouterr()
@@ -581,6 +582,18 @@ def test_an_open_host_is_told_and_ctrl_c_ends_it(bundle):
             assert client.get("/readyz", headers={"host": "any.example"}).status_code == 200
         started.send_signal(signal.SIGINT)
         assert started.wait(10) == 0
+
+
+def test_a_second_ctrl_c_does_not_wait(bundle):
+    with process(bundle) as (started, address, _), connect(address) as connection:
+        connection.sendall(head(address, "Content-Type: image/jpeg", "Content-Length: 9") + b"half")
+        time.sleep(0.2)
+        started.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert started.poll() is None
+        started.send_signal(signal.SIGINT)
+        assert started.wait(10) == 130
+        assert started.stderr.read() == "ended at once; not all that was asked has been answered\n"
 
 
 def test_what_cannot_be_served_is_one_line(bundle, tmp_path, capsys):
