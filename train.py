@@ -120,6 +120,8 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
     add("--cache", choices=get_args(CacheMode))
     add("--cache-limit", type=float, metavar="GB")
     add("--deterministic", action=argparse.BooleanOptionalAction)
+    add("--log", metavar="NAMES")
+    add("--export", metavar="NAMES")
     parser.add_argument(
         "--no-report", dest="report", action="store_false", help="do not write report.html"
     )

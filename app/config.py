@@ -13,6 +13,8 @@ from app.errors import UsageError
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 CacheMode = Literal["auto", "disk", "off"]
 Backbone = Literal["vgg16", "vgg19"]
+FORMATS = ("savedmodel", "litert", "openvino")  # besides ONNX and Keras's own
+TRACKERS = ("tensorboard", "mlflow")
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 1024  # five poolings halve 32 to 1; 1024 is 640 GFLOP a photo
 
@@ -142,6 +144,16 @@ class TrainConfig:
         "slower on a GPU",
     )
     report: bool = setting(True, "write report.html at the end")
+    log: str = setting(
+        "none",
+        "who else is told of epochs and figures: tensorboard (into the run's logs/), mlflow (where "
+        "MLFLOW_TRACKING_URI says), both separated by a comma, or none",
+    )
+    export: str = setting(
+        "none",
+        f"other formats for the run's exports/, separated by commas: {', '.join(FORMATS)}; each is "
+        "compared with the trained model before it appears",
+    )
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant, before any work is done."""
@@ -161,6 +173,8 @@ class TrainConfig:
                 "expected head as the first stage: an untrained head spoils an open backbone; "
                 f"received {', '.join(self.stages)}"
             )
+        _known("--log", self.trackers(), TRACKERS)
+        _known("--export", self.formats(), FORMATS)
         _in_range("--views", self.views, 1, 1000)
         _in_range("--image-size", self.image_size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE)
         _in_range("--seed", self.seed, 0, 2**32 - 1)
@@ -196,6 +210,14 @@ class TrainConfig:
             for stage in plan
         )
 
+    def trackers(self) -> tuple[str, ...]:
+        """Return the names in ``log``; none of them changes a figure."""
+        return _names(self.log)
+
+    def formats(self) -> tuple[str, ...]:
+        """Return the names in ``export``; none of them changes a figure."""
+        return _names(self.export)
+
     def training_views(self) -> int:
         """Return how many views of each training photo are asked for; the head needs one."""
         return self.views if any(stage.opens for stage in self.stage_plan()) else 1
@@ -206,6 +228,18 @@ class TrainConfig:
         For trying out the road on a new folder or machine in seconds.
         """
         return dataclasses.replace(self, image_size=64, views=1, epochs=1)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return () if text == "none" else tuple(text.split(","))
+
+
+def _known(flag: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
+    if not set(names) <= set(known) or len(set(names)) < len(names):
+        raise UsageError(
+            f"expected {flag} to be none or out of {', '.join(known)}, each once; received "
+            f"{','.join(names)}; write for example {flag} {','.join(known)}"
+        )
 
 
 def _in_range(flag: str, value: int, low: int, high: int) -> None:

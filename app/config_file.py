@@ -28,6 +28,18 @@ def config_values(config: TrainConfig) -> dict[str, object]:
     return {**values, "stages": [dataclasses.asdict(stage) for stage in config.stage_plan()]}
 
 
+def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``config_values`` gave with one entry a setting, a stage's as ``block5.epochs``.
+
+    ``stages`` is left as the command line takes it: ``head,block5``.
+    """
+    stages = values["stages"]
+    flat = {**values, "stages": ",".join(stage["name"] for stage in stages)}
+    for stage in stages:
+        flat |= {f"{stage['name']}.{name}": v for name, v in stage.items() if name != "name"}
+    return flat
+
+
 def read_config(path: Path) -> TrainConfig:
     """Return the settings that ``config_values`` gave, exactly those or none.
 

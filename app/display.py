@@ -10,18 +10,29 @@ import base64
 import html
 import io
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
+from PIL import Image
+
+from app.images import Pixels
 
 DPI = 160  # sharp on a screen that packs two pixels into one, some 40 kB a figure
+# Bytes of a thumbnail: a report's hundred pictures take less than 4.5 MB, whatever they show.
+MAX_THUMBNAIL = 30_000
+_FLAG = re.compile(r"(?<!\S)--[a-z]+(-[a-z]+)*")
+QUALITIES = (80, 60, 40, 20, 5)  # of JPEG, until a thumbnail is small enough
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table; numbers stand right, words left, by the type of the first row's cells."""
+    """A table; numbers stand right, words left, by the type of the first row's cells.
+
+    Where the first title is empty, the first column names the rows.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[object]]
@@ -29,11 +40,15 @@ class Table:
     def _repr_html_(self) -> str:
         first = self.rows[0] if self.rows else self.header
         right = [isinstance(cell, Number) for cell in first]
-        head = _row(self.header, right, "th")
-        body = "\n".join(_row(row, right, "td") for row in self.rows)
+        scopes = ["col" if title else "" for title in self.header]
+        head = _row(self.header, right, scopes)
+        scopes = ["" if title else "row" for title in self.header]
+        body = "\n".join(_row(row, right, scopes) for row in self.rows)
+        # A wide table scrolls on its own, and a keyboard must reach it for that.
+        label = _escaped(", ".join(filter(None, self.header)))
         return (
-            f'<div class="table"><table>\n<thead>{head}</thead>\n'
-            f"<tbody>\n{body}\n</tbody></table></div>"
+            f'<div class="table" role="region" tabindex="0" aria-label="Table: {label}"><table>\n'
+            f"<thead>{head}</thead>\n<tbody>\n{body}\n</tbody></table></div>"
         )
 
     def __repr__(self) -> str:
@@ -66,6 +81,53 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Card:
+    """Small pictures side by side with one caption; each is uint8 ``(h, w, 3)`` with its words."""
+
+    pictures: Sequence[tuple[Pixels, str]]
+    caption: str
+
+    def html(self) -> str:
+        """Return the card as an item of a list."""
+        images = "".join(
+            f'<img src="data:image/jpeg;base64,{base64.b64encode(jpeg(pixels)).decode()}" '
+            f'width="{pixels.shape[1]}" height="{pixels.shape[0]}" alt="{_escaped(words)}">'
+            for pixels, words in self.pictures
+        )
+        return (
+            f'<li><figure><div class="shots">{images}</div>'
+            f"<figcaption>{_breakable(self.caption)}</figcaption></figure></li>"
+        )
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Cards in rows, as many in a row as have room; ``kind`` is a class of the style sheet."""
+
+    cards: Sequence[Card]
+    kind: str = "single"
+
+    def _repr_html_(self) -> str:
+        # The role: some screen readers do not call a list one that has no bullets.
+        items = "\n".join(card.html() for card in self.cards)
+        return f'<ul class="gallery {self.kind}" role="list">\n{items}\n</ul>'
+
+    def __repr__(self) -> str:
+        return "\n".join(shown(card.caption) for card in self.cards)
+
+
+def jpeg(pixels: Pixels) -> bytes:
+    """Return a small picture as JPEG, in the best quality that ``MAX_THUMBNAIL`` has room for."""
+    image = Image.fromarray(pixels)
+    for quality in QUALITIES:
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=quality)
+        if file.tell() <= MAX_THUMBNAIL:
+            break
+    return file.getvalue()
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The one number that matters, large, with a sentence for everyone under it."""
 
@@ -85,12 +147,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Words:
-    """A paragraph made of data."""
+    """A paragraph made of data; ``--flags`` in it stand in one piece."""
 
     text: str
 
     def _repr_html_(self) -> str:
-        return f"<p>{html.escape(shown(self.text))}</p>"
+        text = _escaped(" ".join(self.text.split())).replace(" %", "&nbsp;%")
+        return "<p>" + _FLAG.sub(r"<code>\g<0></code>", text) + "</p>"
 
     def __repr__(self) -> str:
         return shown(self.text)
@@ -103,7 +166,7 @@ class Command:
     text: str
 
     def _repr_html_(self) -> str:
-        return f'<pre class="command">{html.escape(shown(self.text))}</pre>'
+        return f'<pre class="command">{_escaped(self.text)}</pre>'
 
     def __repr__(self) -> str:
         return shown(self.text)
@@ -135,10 +198,21 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def _row(cells: Iterable[object], right: Sequence[bool], tag: str) -> str:
-    starts = [f'<{tag} class="right">' if at_right else f"<{tag}>" for at_right in right]
-    return "".join(
-        ["<tr>"]
-        + [f"{a}{html.escape(shown(b))}</{tag}>" for a, b in zip(starts, cells, strict=True)]
-        + ["</tr>"]
-    )
+def _row(cells: Iterable[object], right: Sequence[bool], scopes: Sequence[str]) -> str:
+    """Write a row; a cell with a scope names its column or row."""
+    written = []
+    for cell, at_right, scope in zip(cells, right, scopes, strict=True):
+        tag = "th" if scope else "td"
+        attributes = f' scope="{scope}"' if scope else ""
+        attributes += ' class="right"' if at_right else ""
+        written.append(f"<{tag}{attributes}>{_escaped(cell)}</{tag}>")
+    return f"<tr>{''.join(written)}</tr>"
+
+
+def _breakable(text: str) -> str:
+    """Escape text that may be broken after a slash, and not before a percent sign."""
+    return _escaped(text).replace("/", "/<wbr>").replace(" %", "&nbsp;%")
+
+
+def _escaped(text: object) -> str:
+    return html.escape(shown(text))

@@ -64,11 +64,10 @@ def score(targets: Ints, probabilities: Floats) -> Scores:
     classes = np.arange(probabilities.shape[1])
     answers = probabilities.argmax(axis=1)
     right = int((answers == targets).sum())
-    interval = binomtest(right, len(targets)).proportion_ci(0.95, method="wilson")
     return Scores(
         n=len(targets),
         accuracy=right / len(targets),
-        accuracy_interval_95=(float(interval.low), float(interval.high)),
+        accuracy_interval_95=wilson_interval(right, len(targets)),
         log_loss=float(log_loss(targets, probabilities, labels=classes)),
         brier=brier_score(targets, probabilities),
         ece=expected_calibration_error(targets, probabilities),
@@ -76,6 +75,12 @@ def score(targets: Ints, probabilities: Floats) -> Scores:
         roc_auc=_roc_auc(targets, probabilities),
         confusion=confusion_matrix(targets, answers, labels=classes).tolist(),
     )
+
+
+def wilson_interval(right: int, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share, ``right`` of ``n`` photos (Wilson 1927)."""
+    interval = binomtest(right, n).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 @dataclass(frozen=True)

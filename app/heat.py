@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 
 from app.images import Pixels
 
-LONGEST = 640  # pixels of the picture's longer side
+SHORTEST, LONGEST = 240, 640  # pixels of the picture's longer side
 DIMMED = 0.45  # brightness of what says nothing
 EDGE = (230, 159, 0)  # Okabe and Ito's orange, around what says more than half of the most
 EDGE_AT, EDGE_WIDTH = 0.5, 2
@@ -49,10 +49,13 @@ def overlay(pixels: Pixels, spoken: Floats) -> Image.Image:
         spoken: ``(h, w)``, see ``evidence``; it is stretched over the photo.
 
     Returns:
-        RGB, at most 640 pixels wide and high.
+        RGB, its longer side between 240 and 640 pixels.
     """
     photo = Image.fromarray(pixels)
-    photo.thumbnail((LONGEST, LONGEST))
+    longer = max(photo.size)
+    side = min(max(longer, SHORTEST), LONGEST)
+    if side != longer:
+        photo = ImageOps.contain(photo, (side, side))
     most = float(spoken.max())
     share = np.clip(spoken / most, 0, 1) if most > 0 else np.zeros_like(spoken)
     stretched = Image.fromarray(share.astype(np.float32)).resize(

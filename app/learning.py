@@ -35,6 +35,7 @@ from app.review import review
 from app.runs import Run
 from app.sources import Source, open_source
 from app.stages import Training
+from app.tracking import Track, track_nothing
 from app.training import StageResult, targets_of
 from app.unfinished import finish_time
 from app.views import View
@@ -50,10 +51,11 @@ def learn(
     run: Run,
     checkpoint: Checkpoint,
     clock: Clock,
+    track: Track = track_nothing,
 ) -> dict[str, Any]:
     """Train as ``config`` says, export the bundle and return the contents of ``metrics.json``.
 
-    What ``checkpoint`` holds is not computed again.
+    What ``checkpoint`` holds is not computed again; ``track`` is told of each epoch.
     """
     if config.deterministic:
         compute_deterministically()
@@ -69,7 +71,7 @@ def learn(
         weights = class_weights(classes[photo.target] for photo in photos["train"])
         look = partial(review, photos, classes, run)
         numbered = by_number(weights, classes)
-        results = Training(config, model, source, numbered, look, checkpoint).run()
+        results = Training(config, model, source, numbered, look, checkpoint, track).run()
         write_history((row for result in results for row in result.history), run.history)
         answers = calibrated_answers(config, source, divided_by=results[-1].temperature)
     with clock.phase("export"):
@@ -86,6 +88,7 @@ def learn(
         "parity": dataclasses.asdict(parity),
         "int8": {"why_not": int8.why_not, **(dataclasses.asdict(int8.gate) if int8.gate else {})},
         "seconds": clock.total(),
+        "memory": clock.memory,
         "device": device_name(),
         "backend": keras.backend.backend(),
         "precision": trained,

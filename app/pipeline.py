@@ -21,10 +21,12 @@ from app.console import heeding_ctrl_c, quiet_native_stderr, say
 from app.errors import AppError, UsageError
 from app.exclusion import excluded_names
 from app.files import SPLITS, LabelledFile, data_folder, files_below, find_files
+from app.formats import export_formats, require_formats
 from app.manifest import ManifestRow, read_manifest, write_manifest
 from app.paths import exists, is_file
 from app.runs import Run, begin_run, refuse_existing
 from app.splits import SHARES, assign_splits
+from app.tracking import Tracking, require_trackers
 from app.unfinished import refuse_finished, remove_leftovers, resumable, training
 
 SKIPPED_SHOWN = 10  # the manifest lists them all
@@ -49,8 +51,8 @@ def run(config: TrainConfig) -> Run:
         with resumable(this_run), training(this_run) as checkpoint:
             write_json(config_values(config), this_run.config)
             write_manifest(rows, this_run.manifest)
-            train(config, rows, root, this_run, checkpoint, clock)
-    return reported(config, this_run)
+            tracking = train(config, rows, root, this_run, checkpoint, clock)
+    return reported(config, this_run, tracking)
 
 
 def resume(folder: Path, *, report: bool = True) -> Run:
@@ -84,8 +86,8 @@ def resume(folder: Path, *, report: bool = True) -> Run:
         remove_leftovers(this_run)
         rows = judge(config, root, clock)
         keep_manifest(rows, this_run)
-        train(config, rows, root, this_run, checkpoint, clock)
-    return reported(config, this_run)
+        tracking = train(config, rows, root, this_run, checkpoint, clock)
+    return reported(config, this_run, tracking)
 
 
 def judge(config: TrainConfig, root: Path, clock: Clock) -> list[ManifestRow]:
@@ -131,19 +133,43 @@ def train(
     this_run: Run,
     checkpoint: Checkpoint,
     clock: Clock,
-) -> None:
-    """Import Keras, learn, and write ``metrics.json``, which makes the run a finished one."""
+) -> Tracking:
+    """Import Keras, learn, and write ``metrics.json``, which makes the run a finished one.
+
+    Returns:
+        Those who were told of it, and are to be told of its end.
+    """
+    tracking = Tracking(config)
     say("Starting Keras")
     # TensorFlow warns of every retrace; each part of the network is traced once by design.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with heeding_ctrl_c(), quiet_native_stderr():
         from app.learning import learn  # brings Keras, which takes seconds to import
 
-    write_json(learn(config, rows, root, this_run, checkpoint, clock), this_run.metrics)
+    tracking.begin(this_run, checkpoint)
+    try:
+        metrics = learn(config, rows, root, this_run, checkpoint, clock, tracking.stage)
+        write_json(metrics, this_run.metrics)
+    except BaseException:  # Ctrl-C too
+        tracking.stop()
+        raise
+    return tracking
 
 
-def reported(config: TrainConfig, this_run: Run) -> Run:
-    """Write the report of a finished run, if it is wanted, and return the run."""
+def reported(config: TrainConfig, this_run: Run, tracking: Tracking) -> Run:
+    """Write a finished run's model card, and what else is wanted of it; return the run."""
+    from app.model_card import write_model_card
+
+    try:
+        write_model_card(this_run)
+    except (AppError, OSError) as error:  # as with the report below
+        say(f"no model card yet: {error}; again: python -m app.model_card {this_run.folder}")
+    tracking.finish(this_run)
+    if config.formats():
+        try:
+            export_formats(this_run, config.formats())
+        except AppError as error:
+            say(f"{error}; again: python -m app.formats {this_run.folder} {config.export}")
     if config.report:
         from app.report import write_report
 
@@ -158,6 +184,8 @@ def refuse_what_cannot_work(config: TrainConfig) -> None:
     """Raise ``UsageError`` for what would fail only after minutes of reading photos."""
     require_backend()
     require_precision(config.precision)
+    require_trackers(config)
+    require_formats(config.formats())
     run_folder = config.runs / (config.run or "")
     place = next(p for p in (run_folder, *run_folder.absolute().parents) if exists(p))
     if not os.access(place, os.W_OK):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,31 +23,52 @@ from app.runs import Run, newest_complete_run
 from app.tables import read_rows
 
 RUN_VARIABLE = "CATS_DOGS_RUN"
+PHOTOS_VARIABLE = "CATS_DOGS_PHOTOS"
+# The beginnings of ``app.audit``'s reasons that go on with a name → what they have in common.
+_KINDS = {
+    "a copy of ": "a copy of another file",
+    "nearly the same picture as ": "nearly the same picture as one in test or validation",
+    "the same file lies in the classes ": "the same file lies in several classes",
+}
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The answers on one split's photos.
+    """The answers on some photos.
 
     Attributes:
         names: of the photos, relative to the data folder.
         targets: ``(n,)``, the number of each photo's class.
         probabilities: ``(n, classes)``.
+        novelty: ``(n,)``, 0 to 1; above ``app.bundle.STRANGE`` the answer is ``neither``.
     """
 
     names: tuple[str, ...]
     targets: NDArray[np.int64]
     probabilities: NDArray[np.float64]
+    novelty: NDArray[np.float64]
 
+    @property
+    def answers(self) -> NDArray[np.int64]:
+        """The number of each photo's likeliest class."""
+        answers: NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        return answers
 
-@dataclass(frozen=True)
-class Mistake:
-    """A wrong answer; ``confidence`` is the probability that it was given with."""
+    @property
+    def confidence(self) -> NDArray[np.float64]:
+        """The probability of each photo's likeliest class."""
+        confidence: NDArray[np.float64] = self.probabilities.max(axis=1)
+        return confidence
 
-    name: str
-    truth: str
-    answer: str
-    confidence: float
+    def mistakes(self) -> list[int]:
+        """Return the numbers of the photos that are answered wrongly, the most confident first."""
+        wrong = np.flatnonzero(self.answers != self.targets)
+        return sorted(wrong.tolist(), key=lambda n: (-self.confidence[n], self.names[n]))
+
+    def least_certain(self) -> list[int]:
+        """Return the numbers of all photos, those with the least confident answers first."""
+        numbers = range(len(self.names))
+        return sorted(numbers, key=lambda n: (self.confidence[n], self.names[n]))
 
 
 @dataclass(frozen=True)
@@ -76,12 +98,9 @@ class Results:
         """Names in the order of the probabilities."""
         return list(self.metrics["classes"])
 
-    def count(self, split: str, label: str) -> int:
-        """Return the number of used photos of a class in a split."""
-        return sum(
-            row.verdict == "used" and (row.split, row.label) == (split, label)
-            for row in self.manifest
-        )
+    def counts(self) -> Counter[tuple[str, str]]:
+        """Return the number of used photos by split and class."""
+        return Counter((row.split, row.label) for row in self.manifest if row.verdict == "used")
 
     def skipped(self) -> list[ManifestRow]:
         """Return the files that were not used."""
@@ -97,29 +116,32 @@ class Results:
             [(row.width, row.height) for row in self.manifest if row.verdict == "used"], np.int64
         )
 
-    def mistakes(self, split: str) -> list[Mistake]:
-        """Return the wrong answers on a split, the most confident first."""
-        given = self.predictions[split]
-        answers = given.probabilities.argmax(axis=1)
-        found = [
-            Mistake(
-                given.names[i],
-                self.classes[given.targets[i]],
-                self.classes[answers[i]],
-                float(given.probabilities[i, answers[i]]),
-            )
-            for i in np.flatnonzero(answers != given.targets)
-        ]
-        return sorted(found, key=lambda mistake: (-mistake.confidence, mistake.name))
+    def refusals(self) -> dict[str, list[ManifestRow]]:
+        """Return the files that were not used by the kind of reason, the most frequent first.
+
+        A reason names single files ("a copy of cat.1.jpg") and numbers; its kind does not.
+        """
+        kinds: dict[str, list[ManifestRow]] = {}
+        for row in self.skipped():
+            kinds.setdefault(_kind_of(row.reason), []).append(row)
+        return dict(sorted(kinds.items(), key=lambda item: -len(item[1])))
+
+    def near_duplicates(self) -> list[list[ManifestRow]]:
+        """Return the groups of used photos that show nearly the same picture."""
+        groups: dict[str, list[ManifestRow]] = {}
+        for row in self.manifest:
+            if row.verdict == "used" and row.group:
+                groups.setdefault(row.group, []).append(row)
+        return [group for group in groups.values() if len(group) > 1]
 
     def command(self) -> str:
         """Return the command that trains this again; flags that repeat a default are left out.
 
-        So are the run's name, which is taken now, and ``--no-report``.
+        So are the run's name, which is taken now, ``--no-report`` and ``--log``.
         """
         words = ["python", "train.py"]
         for field in fields(TrainConfig):
-            if field.name in ("run", "report") or field.name not in self.config:
+            if field.name in ("run", "report", "log") or field.name not in self.config:
                 continue
             default, value = field.default, self.config[field.name]
             if field.name == "stages":
@@ -142,6 +164,16 @@ def chosen_run(project: Path) -> Run:
     """
     named = os.environ.get(RUN_VARIABLE)
     return Run(Path(named)) if named else newest_complete_run(project / "runs")
+
+
+def chosen_photos() -> Path | None:
+    """Return where the photos lie that may be shown; None: show drawings.
+
+    The environment variable ``CATS_DOGS_PHOTOS`` names the folder or archive. Without it no photo
+    gets into what may be passed on.
+    """
+    named = os.environ.get(PHOTOS_VARIABLE)
+    return Path(named) if named else None
 
 
 def read_results(run: Run) -> Results:
@@ -174,7 +206,7 @@ def read_results(run: Run) -> Results:
 
 
 def check_complete(run: Run) -> None:
-    """Refuse a folder that a report cannot be made from.
+    """Refuse a folder that a report cannot be made from; it needs no bundle.
 
     Raises:
         UsageError: when there is no such folder.
@@ -187,10 +219,10 @@ def check_complete(run: Run) -> None:
         )
     needed = (run.config, run.manifest, run.audit, run.history, run.predictions, run.metrics)
     missing = [path.name for path in needed if not path.is_file()]
-    if missing or not run.is_complete():
+    if missing:
         raise BundleError(
             f"expected a finished run; received {run.folder}, which lacks "
-            f"{', '.join(missing) or 'its bundle'}; train to the end with "
+            f"{', '.join(missing)}; train to the end with "
             "`python train.py --data DIR`"
         )
 
@@ -201,4 +233,12 @@ def _read_predictions(path: Path, split: str, classes: Sequence[str]) -> Predict
         names=tuple(row["name"] for row in rows),
         targets=np.array([classes.index(row["label"]) for row in rows], np.int64),
         probabilities=np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows]),
+        novelty=np.array([float(row["novelty"]) for row in rows]),
     )
+
+
+def _kind_of(reason: str) -> str:
+    for beginning, kind in _KINDS.items():
+        if reason.startswith(beginning):
+            return kind
+    return reason.partition(":")[0].partition(" (")[0]

@@ -59,6 +59,11 @@ class Run:
         return self.folder / "bundle"
 
     @property
+    def exports(self) -> Path:
+        """The classifier in other formats, a folder each (``app.formats``)."""
+        return self.folder / "exports"
+
+    @property
     def unfinished(self) -> Path:
         """What training needs to go on, until it has ended (``app.checkpoint``)."""
         return self.folder / "unfinished"
@@ -67,6 +72,16 @@ class Run:
     def report(self) -> Path:
         """What a person reads."""
         return self.folder / "report.html"
+
+    @property
+    def logs(self) -> Path:
+        """What TensorBoard reads, with ``--log tensorboard`` (``app.tracking``)."""
+        return self.folder / "logs"
+
+    @property
+    def model_card(self) -> Path:
+        """What goes along when the model is passed on (``app.model_card``)."""
+        return self.folder / "MODEL_CARD.md"
 
     def is_complete(self) -> bool:
         """Say whether training came to its end."""

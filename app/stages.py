@@ -17,6 +17,7 @@ from app.model import open_layers
 from app.novelty import Descriptors
 from app.sources import Source
 from app.stage_state import assign, copies_of, epochs_record
+from app.tracking import Track, track_nothing
 from app.training import StageResult, train_stage
 
 # What the head was solved with, the photos and their descriptors, by split → nothing; once a run.
@@ -38,6 +39,7 @@ class Training:
         class_weight: what a training photo counts, by the number of its class.
         review: looks at all photos once the head is solved.
         checkpoint: keeps each stage's end; a stage that it holds is put back, not trained again.
+        track: is told of all epochs (``app.tracking``).
     """
 
     config: TrainConfig
@@ -46,10 +48,15 @@ class Training:
     class_weight: dict[int, float] | None = None
     review: Review = no_review
     checkpoint: Checkpoint = KEEP_NOTHING
+    track: Track = track_nothing
 
     def run(self) -> list[StageResult]:
         """Train all stages; ``model`` ends with the best weights of the last."""
-        return [self._ended(stage) for stage in self.config.stage_plan()]
+        results = []
+        for stage in self.config.stage_plan():
+            results.append(self._ended(stage))
+            self.track(stage.name, results[-1].history)
+        return results
 
     def _ended(self, stage: Stage) -> StageResult:
         """Return a stage's result, and leave its layers open."""
@@ -72,6 +79,7 @@ class Training:
             self.source.batches(stage, "validation"),
             self.checkpoint,
             self.class_weight,
+            track=self.track,
         )
 
     def _solve(self, stage: Stage) -> StageResult:

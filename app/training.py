@@ -22,6 +22,7 @@ from app.history import HistoryRow
 from app.memory import halving
 from app.photos import Photo
 from app.stage_state import StageState
+from app.tracking import Track, track_nothing
 from app.views import View
 
 Float32s = NDArray[np.float32]
@@ -163,6 +164,7 @@ def train_stage(
     validation: ViewBatches,
     checkpoint: Checkpoint = KEEP_NOTHING,
     class_weight: dict[int, float] | None = None,
+    track: Track = track_nothing,
 ) -> StageResult:
     """Train ``model`` as ``stage`` says; afterwards it holds the weights that validated best.
 
@@ -180,6 +182,8 @@ def train_stage(
             the same end as if nothing had come between.
         class_weight: what each training photo of a class counts in the loss, by the class's number;
             validation is scored as it is.
+        track: is told of each epoch when its state is kept, so that none is told which a resumed
+            run trains again.
 
     Returns:
         The stage's scores and its history.
@@ -199,7 +203,7 @@ def train_stage(
         validation.begin_again(batch)
         state.begin(batch)
         first = _scores_of(model, validation)
-        rows = _fit(model, stage, train, validation, state, class_weight)
+        rows = _fit(model, stage, train, validation, state, class_weight, track)
         losses = np.array([row.validation_loss for row in rows])
         kept = 1 + int(losses.argmin())
         diverged = not np.isfinite(losses).all()
@@ -229,6 +233,7 @@ def _fit(
     validation: ViewBatches,
     state: StageState,
     class_weight: dict[int, float] | None,
+    track: Track,
 ) -> list[HistoryRow]:
     """Train until patience or epochs end; the averaged weights of the best epoch stay."""
     model.compile(
@@ -242,6 +247,9 @@ def _fit(
     averaging = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
     views = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda epoch, logs: train.begin_epoch(epoch)
+    )
+    tell = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: track(stage.name, state.rows)
     )
     with progress_bar(TextColumn("{task.fields[scores]}")) as bar:
         log = _Log(stage, bar, steps=len(train), rows=state.rows)
@@ -257,7 +265,7 @@ def _fit(
                 verbose=0,
                 # In this order: the averaged weights are there when ``stopping`` looks at them, and
                 # what all of them did is there when ``state`` keeps it.
-                callbacks=[views, log, averaging, stopping, state],
+                callbacks=[views, log, averaging, stopping, state, tell],
             )
         except Exception:
             if failure := train.failure or validation.failure:

@@ -28,11 +28,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import binomtest, t
+from scipy.stats import t
 
 from app.cli import run
+from app.comparison import McNemar, bootstrap_interval, losses, mcnemar, right
 from app.errors import UsageError
+from app.evaluation import Floats
 from app.results import Predictions, Results
 from benchmarks.command import answer, parser_of, train_flags
 from benchmarks.markdown import markdown_table, verdict
@@ -45,9 +46,7 @@ BARS = {
     "head": (("accuracy", ">=", 0.986), ("log_loss", "<=", 0.045)),
     "staged": (("accuracy", ">=", 0.990), ("log_loss", "<=", 0.035), ("ece", "<=", 0.010)),
 }
-RESAMPLES = 10_000
 ROUNDING = 1e-4  # of a probability; predictions.csv has six digits
-Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -65,23 +64,6 @@ class Mean:
     value: float
     over_seeds: tuple[float, float] | None
     over_photos: tuple[float, float] | None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """McNemar's test of two classifiers on the same photos.
-
-    Attributes:
-        first_only: photos that only the first answers rightly.
-        second_only: photos that only the second answers rightly.
-        both_wrong: photos that neither does.
-        p_value: of "both are equally good", two-sided, exact.
-    """
-
-    first_only: int
-    second_only: int
-    both_wrong: int
-    p_value: float
 
 
 def main(argv: Sequence[str]) -> int:
@@ -148,22 +130,6 @@ def same_answers(given: Sequence[Predictions]) -> bool:
     return all(np.abs(each.probabilities - first).max() < ROUNDING for each in given)
 
 
-def right(given: Predictions) -> NDArray[np.bool_]:
-    """Return ``(n,)``, whether each photo's answer is right."""
-    found: NDArray[np.bool_] = given.probabilities.argmax(axis=1) == given.targets
-    return found
-
-
-def losses(given: Predictions) -> Floats:
-    """Return ``(n,)``, -ln of the probability that each photo's true class was given.
-
-    ``predictions.csv`` has six digits; 0 there is taken for the smallest float64 above it.
-    """
-    own = given.probabilities[np.arange(len(given.targets)), given.targets]
-    found: Floats = -np.log(np.maximum(own, np.finfo(np.float64).tiny))
-    return found
-
-
 def seed_interval(values: Floats, highest: float) -> tuple[float, float] | None:
     """Return Student's 95 % interval of the mean of ``values``; None for a single one.
 
@@ -175,22 +141,9 @@ def seed_interval(values: Floats, highest: float) -> tuple[float, float] | None:
     return max(0.0, float(values.mean() - half)), min(highest, float(values.mean() + half))
 
 
-def bootstrap_interval(values: Floats) -> tuple[float, float]:
-    """Return the percentile bootstrap's 95 % interval of the mean of ``values``, one a photo."""
-    generator = np.random.default_rng(0)
-    means = [
-        values[generator.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)
-    ]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def compare(first: Results, second: Results) -> Comparison:
-    """Compare two runs on their test photos by McNemar's exact test."""
-    one, two = (right(result.predictions["test"]) for result in (first, second))
-    only = int((one & ~two).sum()), int((two & ~one).sum())
-    p_value = float(binomtest(only[0], sum(only), 0.5).pvalue) if sum(only) else 1.0
-    return Comparison(*only, int((~one & ~two).sum()), p_value)
+def compare(first: Results, second: Results) -> McNemar:
+    """Compare two runs on their test photos, which are the same, by McNemar's exact test."""
+    return mcnemar(*(right(result.predictions["test"]) for result in (first, second)))
 
 
 def bars(means: dict[str, dict[str, Mean]]) -> list[tuple[str, bool]]:
@@ -256,7 +209,7 @@ def _told(interval: tuple[float, float] | None) -> str:
     return "–" if interval is None else f"{interval[0]:.4f}–{interval[1]:.4f}"
 
 
-def _comparison_table(compared: Sequence[Comparison], seeds: Sequence[int]) -> str:
+def _comparison_table(compared: Sequence[McNemar], seeds: Sequence[int]) -> str:
     header = ["seed", "only head right", "only staged right", "both wrong", "McNemar's p"]
     rows = [
         [str(seed), str(c.first_only), str(c.second_only), str(c.both_wrong), f"{c.p_value:.3g}"]
@@ -268,7 +221,7 @@ def _comparison_table(compared: Sequence[Comparison], seeds: Sequence[int]) -> s
 def _values(
     runs: dict[str, list[Results]],
     means: dict[str, dict[str, Mean]],
-    compared: Sequence[Comparison],
+    compared: Sequence[McNemar],
     seeds: Sequence[int],
 ) -> dict[str, Any]:
     """Return everything that the tables show, as JSON knows it."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.config_file import config_values
+from app.config_file import config_values, flattened
 from app.console import say
 from app.errors import UsageError
 from app.results import Results, read_results
@@ -18,7 +18,7 @@ from app.runs import Run
 from benchmarks.measured import measure, train_command
 from train import parse
 
-FREE = ("runs", "run", "report")  # where a run lies and whether it has a page change no figure
+FREE = ("runs", "run", "report", "log")  # where it lies and who is told of it changes no figure
 
 
 def results_of(
@@ -61,10 +61,7 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     A stage's settings go by ``block5.epochs``. Of the weights only whether there are any is told:
     those that are given are proved to be the official ones wherever they lie (``app.weights``).
     """
-    settings = {name: value for name, value in config.items() if name not in FREE}
-    settings["stages"] = ",".join(stage["name"] for stage in config["stages"])
-    for stage in config["stages"]:
-        settings |= {f"{stage['name']}.{name}": v for name, v in stage.items() if name != "name"}
+    settings = {name: value for name, value in flattened(config).items() if name not in FREE}
     settings["data"] = str(Path(config["data"]).resolve())
     settings["weights"] = "none" if config["weights"] == "none" else "official"
     return settings

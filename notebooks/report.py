@@ -22,8 +22,13 @@ sys.path.insert(0, str(project))
 
 import numpy as np
 from IPython.display import display
+from rich.filesize import decimal
 
-from app import plots
+from app import panels, plots
+from app.album import EXCHANGED, drawn_album, photo_album
+from app.album import SHOWN as PICTURES
+from app.bundle import ONNX_FILE, STRANGE
+from app.calibration import MAX_WRONG
 from app.display import (
     Command,
     Number,
@@ -36,11 +41,18 @@ from app.display import (
     percent,
     shown,
 )
-from app.results import chosen_run, read_results
+from app.network import read_blocks
+from app.novelty import REFUSED
+from app.results import chosen_photos, chosen_run, read_results
 
-results = read_results(chosen_run(project))
+run = chosen_run(project)
+results = read_results(run)
 metrics, classes = results.metrics, [shown(name) for name in results.classes]
 test, given = metrics["test"], results.predictions["test"]
+photos = chosen_photos()  # where they lie, if they may be shown
+album = photo_album(results, run.bundle, photos) if photos else drawn_album(results, run.bundle)
+instead = "Drawings stand here for the photos, which belong to others. " if album.drawn else ""
+answered = "This run's bundle has answered them as it would answer photos. " if album.drawn else ""
 
 # %% [markdown]
 # # How good is this classifier?
@@ -91,12 +103,28 @@ Words(
 # ## The photos
 
 # %%
-counts = {
-    split: [results.count(split, label) for label in results.classes] for split in metrics["photos"]
-}
-Table(
-    ["", *classes, "total"],
-    [[split, *map(number, row), number(sum(row))] for split, row in counts.items()],
+splits, counts = list(metrics["photos"]), results.counts()
+rows = [
+    [shown(name), *(counts[split, name] for split in splits), sum(counts[s, name] for s in splits)]
+    for name in results.classes
+]
+if len(rows) > SHOWN:
+    rows.sort(key=lambda row: row[-1])
+every = ["all", *(sum(row[column] for row in rows) for column in range(1, len(splits) + 2))]
+display(
+    Words(
+        f"Of {len(results.manifest):,} files {every[-1]:,} are used; look for classes that have "
+        "few photos, since those are learned and tested the least well"
+        + (
+            f": of {len(classes)} classes the smallest {SHOWN} are listed."
+            if len(classes) > SHOWN
+            else "."
+        )
+    ),
+    Table(
+        ["", *splits, "all"],
+        [[row[0], *map(number, row[1:])] for row in [*rows[:SHOWN], every]],
+    ),
 )
 
 # %%
@@ -111,74 +139,152 @@ Words(
 
 # %%
 if weights := metrics.get("class_weights"):
-    shares = ", ".join(f"{weight:.2f} of {name}" for name, weight in weights.items())
+    shares = [f"{weight:.2f} of {name}" for name, weight in weights.items()]
+    more = f" and so on for {len(shares)} classes" if len(shares) > SHOWN else ""
     display(
         Words(
-            f"The classes are out of balance, so a training photo does not count 1, but {shares}."
+            "The classes are out of balance, so a training photo does not count 1, but "
+            f"{', '.join(shares[:SHOWN])}{more}."
         )
     )
-skipped = results.skipped()
+skipped, refusals = results.skipped(), results.refusals()
 display(
     Words(
         f"Not used: {len(skipped):,} of {len(results.manifest):,} files"
-        + (f". The first {SHOWN} are:" if len(skipped) > SHOWN else ":" if skipped else ".")
+        + (", for these reasons:" if skipped else ".")
     )
 )
 if skipped:
-    display(Table(["file", "why not"], [[row.name, row.reason] for row in skipped[:SHOWN]]))
+    display(
+        Table(
+            ["why not", "files", "for example"],
+            [
+                [why, number(len(rows)), f"{rows[0].name} ({rows[0].reason})"]
+                for why, rows in list(refusals.items())[:SHOWN]
+            ],
+        )
+    )
 
 # %%
-labels = results.findings_of("label")
+groups = results.near_duplicates()
+across = [group for group in groups if len({row.label for row in group}) > 1]
+found = {kind: results.findings_of(kind) for kind in ("label", "stranger")}
 display(
     Words(
-        f"Labels that may be wrong: {len(labels):,}. For each of these photos a model that was "
-        "trained without it says another class than its label"
-        + (f"; the {SHOWN} surest are:" if len(labels) > SHOWN else "; the surest first:")
-        if labels
-        else "No label is contradicted by models that were trained without its photo."
+        (
+            f"Used although others show nearly the same picture: {sum(map(len, groups)):,} photos, "
+            f"where {len(groups):,} would do; those that are alike share a split"
+            if groups
+            else "No two photos that are used show nearly the same picture"
+        )
+        + (
+            f". Of these pictures {len(across):,} lie in several classes, so a label is wrong."
+            if across
+            else "."
+        )
     )
 )
-if labels:
-    display(Table(["file", "why"], [[row.name, row.reason] for row in labels[:SHOWN]]))
+if across:
+    display(
+        Table(
+            ["nearly the same picture, in several classes"],
+            [[", ".join(row.name for row in group)] for group in across[:SHOWN]],
+        )
+    )
+Words(
+    f"Suspects: {len(found['label']):,} labels that may be wrong and {len(found['stranger']):,} "
+    "photos unlike all others are listed in audit.csv, and the first of them are shown further "
+    "down. None was left out for being on the list."
+)
+
+# %% [markdown]
+# ## What training saw of them
 
 # %%
-strangers = results.findings_of("stranger")
+seen = metrics.get("views")
+trained_on = (
+    "every epoch a fresh view of each photo"
+    if seen is None
+    else "each photo itself, and no other view"
+    if seen == 1
+    else "the photo itself and random view 1"
+    if seen == 2
+    else f"the photo itself and its random views 1 to {seen - 1}"
+)
 display(
     Words(
-        "The photos that are the least like all others, the strangest first. Some may show none "
-        "of the classes:"
+        f"Each row is a training photo and random views of it, squeezed as the network sees them: "
+        "the animal should still be whole enough to be told in each. Stages that open a block "
+        f"learned from {trained_on}; the head learns from the photo itself. {instead}"
+        f"{panels.missing(album, album.samples)}"
     ),
-    Table(["file", "why"], [[row.name, row.reason] for row in strangers[:SHOWN]]),
-    Words(
-        "Both lists are in audit.csv. Nothing was left out for being on them: cut out the lines of "
-        "the photos that are wrong, and train again with --exclude and the file of these lines."
-    ),
+    panels.views(album),
 )
 
 # %% [markdown]
-# ## The stages of training
+# ## The network, and what each stage trained
 
 # %%
-Table(
-    ["stage", "trained numbers", "epochs", "kept", "time", "validation accuracy", "log-loss"],
+stages, blocks = results.config["stages"], read_blocks(run.bundle / ONNX_FILE)
+head_weights = metrics["stages"][0]["trainable_parameters"]
+begun = "random weights" if results.config["weights"] == "none" else "what it learned on ImageNet"
+rows = [
     [
+        block.name,
+        f"{block.convolutions} convolutions",
+        Number(" × ".join(map(str, block.output))),
+        number(block.weights),
+        *("trained" if block.name in stage["opens"] else "frozen" for stage in stages),
+    ]
+    for block in blocks
+]
+rows.append(
+    [
+        "head",
+        "softmax regression",
+        Number(str(len(classes))),
+        number(head_weights),
+        *("frozen" if stage["opens"] else "solved" for stage in stages),
+    ]
+)
+display(
+    Words(
+        f"A photo goes through {results.config['backbone'].upper()} from the top of this table to "
+        f"its bottom. The blocks begin with {begun}; a stage trains only what is marked in its "
+        "column and leaves the rest as it was."
+        + ("" if blocks else " Of the blocks the run's bundle would tell, which cannot be read.")
+    ),
+    Table(
+        ["", "layers", "gives", "weights", *(f"stage {stage['name']}" for stage in stages)], rows
+    ),
+)
+
+# %%
+display(
+    Table(
+        ["", "trained numbers", "epochs", "kept", "time", "validation accuracy", "log-loss"],
         [
-            stage["name"],
-            number(stage["trainable_parameters"]),
-            number(stage["epochs"]),
-            number(stage["kept_epoch"]),
-            Number(duration(stage["seconds"])),
-            percent(stage["validation"]["accuracy"], 2),
-            number(stage["validation"]["log_loss"], 4),
-        ]
-        for stage in metrics["stages"]
-    ],
+            [
+                stage["name"],
+                number(stage["trainable_parameters"]),
+                number(stage["epochs"]),
+                number(stage["kept_epoch"]),
+                Number(duration(stage["seconds"])),
+                percent(stage["validation"]["accuracy"], 2),
+                number(stage["validation"]["log_loss"], 4),
+            ]
+            for stage in metrics["stages"]
+        ],
+    ),
+    Words(
+        "A stage keeps the epoch with the best validation log-loss; kept 0 means that none was "
+        "better than what the stage began with. The stage head is solved, not trained: each of its "
+        "“epochs” is the solution for a weaker regularisation, from strong to weak."
+    ),
 )
 
 # %% [markdown]
-# A stage keeps the epoch with the best validation log-loss; *kept* 0 means that none was better
-# than what the stage began with. The stage *head* is solved, not trained: each of its "epochs" is
-# the solution for a weaker regularisation, from strong to weak.
+# ## How it learned
 
 # %%
 first, last = results.history[0], results.history[-1]
@@ -203,32 +309,77 @@ display(
 
 # %%
 confusion = np.array(test["confusion"])
-wrong = confusion * (1 - np.eye(len(classes), dtype=int))
-truth, answer = np.unravel_index(wrong.argmax(), wrong.shape)
-commonest = (
-    f"the most frequent mistake is {classes[truth]} taken for {classes[answer]}, "
-    f"{wrong.max():,} of {confusion[truth].sum():,} photos."
-    if wrong.any()
-    else "there is no mistake."
-)
+pairs = plots.confused_pairs(confusion)
+few = len(classes) <= plots.MOST_CELLS
+commonest = "there is no mistake."
+if pairs:
+    truth, answer, often = pairs[0]
+    commonest = (
+        f"the most frequent mistake is {classes[truth]} taken for {classes[answer]}, {often:,} of "
+        f"{confusion[truth].sum():,} photos."
+    )
 cells = "; ".join(
-    f"{classes[i]} answered as {classes[j]}: {count}" for (i, j), count in np.ndenumerate(confusion)
+    f"{classes[i]} answered as {classes[j]}: {count}"
+    for i, j, count in [(k, k, confusion[k, k]) for k in range(len(classes) if few else 0)]
+    + pairs[:SHOWN]
+)
+where = (
+    "Right answers stand on the diagonal"
+    if few
+    else f"These pairs of the {len(classes)} classes are confused the most often"
 )
 display(
-    Words(f"Right answers stand on the diagonal; {commonest}"),
+    Words(f"{where}; {commonest}"),
     Picture(plots.confusion(confusion, classes), alt=f"Confusion of the test photos. {cells}."),
 )
+if plots.FULL_CELLS < len(classes) <= plots.MOST_CELLS and pairs:
+    display(
+        Table(
+            ["truth", "answered as", "photos", "of"],
+            [
+                [classes[i], classes[j], number(often), number(confusion[i].sum())]
+                for i, j, often in pairs[:SHOWN]
+            ],
+        )
+    )
 
 # %%
 area = "not defined" if test["roc_auc"] is None else f"{test['roc_auc']:.4f}"
+few_curves = (
+    f" Of {len(classes)} classes the worst {plots.CURVES_SHOWN} are drawn."
+    if len(classes) > plots.CURVES_SHOWN
+    else ""
+)
 display(
     Words(
         "The closer a curve comes to the upper left corner, the fewer photos of one class are "
-        "lost for the sake of another, wherever the line between them is drawn."
+        f"lost for the sake of another, wherever the line between them is drawn.{few_curves}"
     ),
     Picture(
         plots.roc(given.targets, given.probabilities, classes),
         alt=f"ROC curve of the test photos; the area under it is {area}.",
+    ),
+)
+
+# %%
+rarest = min(range(len(classes)), key=lambda k: confusion[k].sum())
+chance = confusion[rarest].sum() / confusion.sum()
+display(
+    Words(
+        "The longer a curve stays at the top on its way to the right, the more photos of a class "
+        "are found before others are taken for it; naming photos of the rarest class, "
+        f"{classes[rarest]}, by chance would be right in {percent(chance)}.{few_curves}"
+    ),
+    Picture(
+        plots.precision_recall(given.targets, given.probabilities, classes),
+        alt=(
+            "Precision over recall of the test photos. "
+            + "; ".join(
+                f"{classes[k]}: average precision {area:.4f}"
+                for k, area in plots.precision_areas(given.targets, given.probabilities).items()
+            )
+            + "."
+        ),
     ),
 )
 
@@ -239,7 +390,8 @@ display(
 display(
     Words(
         "Points on the dashed line are answers that are right as often as they claim; below it "
-        "the classifier is too sure of itself, above it too modest."
+        "the classifier is too sure of itself, above it too modest. The bars beneath count the "
+        "answers of each confidence: where there are few, a point says little."
     ),
     Picture(
         plots.reliability(given.targets, given.probabilities),
@@ -248,23 +400,49 @@ display(
             f"confidence and accuracy differ by {test['ece']:.4f} on average."
         ),
     ),
+    Words(
+        f"The Brier score is {test['brier']:.4f}. Perfectly calibrated answers would show a "
+        f"calibration error of {test['ece_bias']:.4f} on so many photos, by chance alone."
+    ),
 )
+
+# %% [markdown]
+# ## What “unsure” buys
 
 # %%
 said = test["answers"]
-share_wrong = "–" if said["given_wrong"] is None else percent(said["given_wrong"], 2)
+share_wrong = Number("–") if said["given_wrong"] is None else percent(said["given_wrong"], 2)
 sure = metrics["min_confidence"]
 unsure = (
-    "never unsure, since of all answers to the validation photos at most 1 % were wrong"
+    f"never unsure, since of all answers to the validation photos at most {percent(MAX_WRONG, 0)} "
+    "were wrong"
     if sure == 0
     else f"unsure, where no class reaches {percent(sure)}"
     if sure <= 1
     else "else unsure of every one, since the surest answers to the validation photos were wrong"
 )
+known = given.novelty <= STRANGE
+hits = given.answers == given.targets
 display(
     Words(
+        "Asking for fewer answers should give better ones: the line begins at the left with the "
+        "surest answers alone and takes in less certain ones towards the right, where only photos "
+        "that are answered neither are lacking"
+        + ("; the diamond marks what this run does." if said["given"] else ".")
+    ),
+    Picture(
+        plots.coverage(given.confidence[known], hits[known], len(hits), sure),
+        alt=(
+            f"Accuracy over the share of photos that get an answer: {percent(known.mean())} get "
+            f"one if none is called unsure, and {percent(hits[known].mean(), 2)} of these answers "
+            f"are right; this run answers {percent(said['given'])}, of which {share_wrong} wrong."
+        ),
+    )
+    if known.any()
+    else Words("Every test photo is answered neither, so there is nothing to draw."),
+    Words(
         "What predict.py would say of the test photos: neither, where a photo is stranger than "
-        f"98 % of the validation photos; {unsure}."
+        f"{percent(1 - REFUSED, 0)} of the validation photos; {unsure}."
     ),
     Table(
         ["a class", "of it wrong", "unsure", "neither"],
@@ -277,34 +455,147 @@ display(
             ]
         ],
     ),
-    Words(
-        f"The Brier score is {test['brier']:.4f}. Perfectly calibrated answers would show a "
-        f"calibration error of {test['ece_bias']:.4f} on so many photos, by chance alone."
-    ),
 )
 
 # %% [markdown]
 # ## The most confident mistakes
 
 # %%
-mistakes = results.mistakes("test")
-if mistakes:
+asked = album.answered
+lit = (
+    "What is lit in the picture beside it speaks for the answer: if that is not the animal, the "
+    "answer has another reason. "
+    if album.heat
+    else ""
+)
+if asked is None:
+    display(Words(f"{instead}{album.lacking}"))
+elif mistakes := asked.mistakes():
+    names = [asked.names[n] for n in mistakes[:PICTURES]]
     display(
         Words(
-            f"Wrong answers: {len(mistakes):,} of {test['n']:,}, the surest first"
-            + (f"; {SHOWN} are shown." if len(mistakes) > SHOWN else ".")
-            + " Each is worth a look: its label may be wrong, or it may show more than one class."
+            f"Wrong answers: {len(mistakes):,} of {len(asked.names):,}, the surest first"
+            + (f"; {PICTURES} are shown" if len(mistakes) > PICTURES else "")
+            + ". Each is worth a look: its label may be wrong, or it may show more than one class. "
+            f"{lit}{album.lacking} {instead}{answered}{panels.missing(album, names)}"
         ),
-        Table(
-            ["file", "truth", "answer", "confidence"],
-            [[m.name, m.truth, m.answer, percent(m.confidence)] for m in mistakes[:SHOWN]],
-        ),
+        panels.answers(album, mistakes[:PICTURES], classes),
     )
 else:
-    display(Words("There is no wrong answer among the test photos."))
+    display(
+        Words(
+            f"There is no wrong answer among {len(asked.names):,} "
+            f"{'drawings' if album.drawn else 'test photos'}. {instead}{answered}"
+        )
+    )
 
 # %% [markdown]
-# ## Where the time went
+# ## The least certain answers
+
+# %%
+if asked is None:
+    display(Words(f"{instead}{album.lacking}"))
+else:
+    doubtful = asked.least_certain()[:PICTURES]
+    names = [asked.names[n] for n in doubtful]
+    display(
+        Words(
+            "Here the classes are nearly as likely as each other: look for what these pictures "
+            "have in common, and add training photos like them. "
+            f"{lit}{album.lacking} {instead}{answered}{panels.missing(album, names)}"
+        ),
+        panels.answers(album, doubtful, classes),
+    )
+
+# %% [markdown]
+# ## Labels that may be wrong
+
+# %%
+suspects = album.labels
+if album.drawn and asked is not None:
+    words = (
+        f"The labels of {EXCHANGED} drawings were exchanged on purpose, which is said of them; a "
+        "list like this, of those whose label the answer contradicts, the surest first, should "
+        "begin with them. "
+    )
+elif found["label"]:
+    words = (
+        f"For each of these photos a model that was trained without it says another class than its "
+        f"label: {len(found['label']):,}, the surest first"
+        + (f", of which {PICTURES} are shown." if len(found["label"]) > PICTURES else ".")
+        + " If the label is wrong, cut its line out of audit.csv into a file, and train again with "
+        "--exclude and that file."
+    )
+else:
+    words = "No label is contradicted by models that were trained without its photo."
+display(
+    Words(
+        f"{words}{panels.missing(album, [f.name for f in suspects])} {instead}"
+        f"{album.lacking or answered if album.drawn else ''}"
+    )
+)
+if suspects:
+    display(panels.findings(album, suspects))
+if album.drawn and found["label"]:
+    display(
+        Words(f"Of the run's own photos {len(found['label']):,} are in audit.csv, the first are:"),
+        Table(["file", "why"], [[row.name, row.reason] for row in found["label"][:PICTURES]]),
+    )
+
+# %% [markdown]
+# ## Photos unlike all others
+
+# %%
+display(
+    Words(
+        "The least like all others, the strangest first: some may show none of the classes, and "
+        "are better left out, in the same way. "
+        f"{panels.missing(album, [f.name for f in album.strangers])} {instead}"
+        f"{album.lacking or answered if album.drawn else ''}"
+    )
+)
+if album.strangers:
+    display(panels.findings(album, album.strangers))
+if album.drawn:
+    display(
+        Words(f"Of the run's own photos {len(found['stranger']):,} are listed, the first are:"),
+        Table(["file", "why"], [[row.name, row.reason] for row in found["stranger"][:PICTURES]]),
+    )
+
+# %% [markdown]
+# ## Neither
+
+# %%
+beyond = {
+    split: float((answers.novelty > STRANGE).mean())
+    for split, answers in results.predictions.items()
+}
+strange = given.novelty > STRANGE
+display(
+    Words(
+        "Photos to the right of the dotted line are answered neither: the line lies where it "
+        f"refuses {percent(REFUSED, 0)} of the validation photos, so test should lose about as "
+        "many, and the two outlines should look alike. A photo that shows none of the classes "
+        "should fall to the right."
+    ),
+    Picture(
+        plots.novelty({split: a.novelty for split, a in results.predictions.items()}, STRANGE),
+        alt=(
+            "Distribution of novelty in validation and test. Beyond the threshold of "
+            f"{STRANGE}: "
+            + "; ".join(f"{split}: {percent(share)}" for split, share in beyond.items())
+            + "."
+        ),
+    ),
+    Words(
+        f"Of the {len(strange):,} test photos, {strange.sum():,} are answered neither although "
+        f"each shows one of the classes; {(strange & hits).sum():,} of them would have been "
+        f"answered rightly and {(strange & ~hits).sum():,} wrongly."
+    ),
+)
+
+# %% [markdown]
+# ## Time and memory
 
 # %%
 seconds = metrics["seconds"]
@@ -313,7 +604,7 @@ longest = max(phases, key=phases.__getitem__)
 display(
     Words(
         f"The whole run took {duration(seconds['total'])} on {metrics['device']}; its "
-        f"longest part was {longest}."
+        f"longest part was {longest}, where a faster machine or a smaller picture helps the most."
     ),
     Picture(
         plots.time_by_phase(seconds),
@@ -323,11 +614,32 @@ display(
     ),
 )
 
+# %%
+if memory := metrics.get("memory"):
+    display(
+        Words(
+            f"It needed {decimal(max(memory.values()))} of memory at most. A bar shows the most "
+            "that was in use up to the end of a phase, so bars never fall: the phase "
+            "with the largest step up is the one that needs it. A GPU's own memory is not counted."
+        ),
+        Picture(
+            plots.memory_by_phase(memory),
+            alt="Memory by phase. "
+            + "; ".join(f"up to the end of {name}: {decimal(n)}" for name, n in memory.items())
+            + ".",
+        ),
+    )
+else:
+    display(Words("How much memory it needed was not measured."))
+
 # %% [markdown]
 # ## How to run it again
 
 # %%
-Command(results.command())
+display(
+    Words("This command trains the same again; what it was computed with is listed below it."),
+    Command(results.command()),
+)
 
 # %%
 facts = {
@@ -339,4 +651,4 @@ facts = {
     "temperature": f"{metrics['temperature']:.4f}",
     **metrics["versions"],
 }
-Table(["what", "value"], list(facts.items()))
+Table(["", "value"], list(facts.items()))

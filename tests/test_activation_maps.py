@@ -115,6 +115,15 @@ def test_a_place_that_speaks_keeps_its_colour_and_is_outlined():
     np.testing.assert_allclose(ends, (50, 100, 80, 160), atol=6)  # of the one place's cell
 
 
+def test_tiny_photos_are_shown_larger_lest_the_line_cover_them():
+    spoken = np.zeros((3, 3))
+    spoken[1, 1] = 1.0
+    picture = overlay(np.full((40, 60, 3), 90, np.uint8), spoken)
+    assert picture.size == (240, 160)
+    outlined = (np.asarray(picture) == EDGE).all(axis=-1)
+    assert 0 < outlined.mean() < 0.05
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0])
 def test_where_nothing_speaks_nothing_is_lit(value):
     photo = Image.effect_noise((64, 48), 60).convert("RGB")

@@ -20,10 +20,11 @@ SOURCES = [
 PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn"}
 
 
-def imports(path: Path) -> set[str]:
-    """All modules that a file imports, anywhere in it."""
+def imports(path: Path, *, when_loaded: bool = False) -> set[str]:
+    """All modules that a file imports, anywhere in it, or only those when it is itself imported."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body if when_loaded else ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -45,18 +46,27 @@ def test_keras_stays_neutral(path):
     assert not tops & {"tensorflow", "torch", "jax", "tf2onnx"}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
-def test_everything_imported_is_a_listed_requirement(path):
-    text = (ROOT / "requirements-base.in").read_text(encoding="utf-8")  # no backend is imported
-    listed = set(re.findall(r"^([a-z0-9-]+)", text, re.MULTILINE))
-    tops = {name.split(".")[0] for name in imports(path)}
-    tops -= {"app", "benchmarks", "train", "__future__"}
-    foreign = {
+def listed(requirements: str) -> set[str]:
+    text = (ROOT / requirements).read_text(encoding="utf-8")
+    return set(re.findall(r"^([a-z0-9-]+)", text, re.MULTILINE))
+
+
+def packages(modules: set[str]) -> set[str]:
+    """The packages of modules that are neither ours nor Python's."""
+    tops = {name.split(".")[0] for name in modules} - {"app", "benchmarks", "train", "__future__"}
+    return {
         PACKAGES.get(top, top.replace("_", "-"))
         for top in tops
         if top not in sys.stdlib_module_names
     }
-    assert foreign <= listed
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_everything_imported_is_a_listed_requirement(path):
+    """What only a flag needs is listed apart, and imported only where that flag was given."""
+    always = listed("requirements-base.in")  # no backend is imported
+    assert packages(imports(path)) <= always | listed("requirements-extra.in")
+    assert packages(imports(path, when_loaded=True)) <= always
 
 
 def test_data_flows_one_way():

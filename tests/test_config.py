@@ -36,6 +36,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"cache_limit": 0.0}, r"--cache-limit above 0 GB; received 0.0"),
     ({"cache_limit": float("nan")}, r"--cache-limit .*received nan"),
     ({"cache_limit": float("inf")}, r"--cache-limit .*received inf"),
+    ({"log": "mlflow,wandb"}, r"--log to be none or .*received mlflow,wandb"),
+    ({"log": "mlflow,mlflow"}, r"each once; received mlflow,mlflow"),
+    ({"log": ""}, r"--log .*received ;"),
+    ({"export": "savedmodel,onnx"}, r"--export .*received savedmodel,onnx"),
     ({"run": ""}, r"--run to be a plain folder name; received ''"),
     ({"run": "a/b"}, r"--run to be a plain folder name; received 'a/b'"),
     ({"run": "/tmp"}, r"--run .*received '/tmp'"),
@@ -134,6 +138,8 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
     "head_strength": (["--head-strength", "0.25"], 0.25),
     "deterministic": (["--deterministic"], True),
     "report": (["--no-report"], False),
+    "log": (["--log", "tensorboard,mlflow"], "tensorboard,mlflow"),
+    "export": (["--export", "savedmodel,litert"], "savedmodel,litert"),
 }
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import csv
 import dataclasses
 import html
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,111 +16,67 @@ from typing import Any
 import nbformat
 import numpy as np
 import pytest
+from fabricated import (
+    CLASSES,
+    FOUND,
+    SPLITS,
+    TELLTALE,
+    fabricate,
+    made_up_photo,
+    pictures,
+    shows_the_photo,
+)
+from photos import drawn_photos
+from PIL import Image
 
 from app import report
+from app.album import NO_HEAT, NO_PETS, SAMPLES, SHOWN, VIEWS, drawn_album, photo_album
+from app.bundle import ONNX_FILE
 from app.cli import run as run_command
 from app.config import TrainConfig
 from app.config_file import config_values
-from app.display import Table, Words, number, percent, shown
+from app.display import MAX_THUMBNAIL, Table, Words, jpeg, number, percent, shown
 from app.errors import AppError, BundleError, UsageError
-from app.evaluation import score
-from app.findings import Finding, write_findings
-from app.manifest import ManifestRow, write_manifest
+from app.network import read_blocks
 from app.report import SOURCE, main, write_notebook, write_report
-from app.results import chosen_run, read_results
+from app.results import check_complete, chosen_run, read_results
 from app.runs import Run
 
-CLASSES = ("cat", "dog & <b>wolf</b>")
-SPLITS = {"train": 40, "validation": 20, "test": 30}
 MEGABYTE = 1_000_000
-FOUND = [
-    Finding("cat/train0.jpg", "label", 1, 0.9, "labelled cat; looks like <b>"),
-    Finding("dog/train1.jpg", "stranger", 1, 0.4, "unlike all others"),
+PANELS = [
+    "The photos",
+    "What training saw of them",
+    "The network, and what each stage trained",
+    "How it learned",
+    "Where it is right and where it is wrong",
+    "How far its confidence can be trusted",
+    "What “unsure” buys",
+    "The most confident mistakes",
+    "The least certain answers",
+    "Labels that may be wrong",
+    "Photos unlike all others",
+    "Neither",
+    "Time and memory",
+    "How to run it again",
 ]
 
 
-def fabricate(folder: Path) -> Run:
-    """Write a run folder of made-up numbers, as training would leave it."""
-    rng = np.random.default_rng(7)
-    run = Run(folder)
-    run.bundle.mkdir(parents=True)
-    (run.bundle / "bundle.json").write_text("{}", encoding="utf-8")
-    config = TrainConfig(data=Path("my photos"), seed=3, stages=("head",), epochs=2)
-    run.config.write_text(json.dumps(config_values(config)), encoding="utf-8")
-    manifest, predictions, scores = [], [], {}
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the photos of the fabricated run; the last dozen of the test photos are gone."""
+    folder = tmp_path_factory.mktemp("photos")
+    for kind in ("cat", "dog"):
+        (folder / kind).mkdir()
     for split, n in SPLITS.items():
-        targets = np.arange(n) % 2
-        second = np.clip(0.15 + 0.7 * targets + rng.normal(0, 0.4, n), 0.02, 0.98)
-        probabilities = np.stack([1 - second, second], axis=1)
-        if split != "train":
-            answers = {"neither": 0.05, "unsure": 0.1, "given": 0.85, "given_wrong": None}
-            scores[split] = dataclasses.asdict(score(targets, probabilities)) | {"answers": answers}
-        for i, (target, row) in enumerate(zip(targets, probabilities, strict=True)):
-            label, name = CLASSES[target], f"{'cat' if target == 0 else 'dog'}/{split}{i}.jpg"
-            manifest.append(
-                ManifestRow(name, label, split, "0" * 64, "used", "", 300 + i, 200 + i)  # type: ignore[arg-type]
-            )
-            if split != "train":
-                answer = CLASSES[int(row.argmax())]
-                p = {f"p_{c}": f"{x:.6g}" for c, x in zip(CLASSES, row, strict=True)}
-                predictions.append(
-                    {"name": name, "split": split, "label": label, "answer": answer, **p}
-                    | {"novelty": "0.25"}
-                )
-    manifest.append(ManifestRow("cat/b\udcffd.jpg", "cat", "", "", "skipped", "damaged: cut short"))
-    write_manifest(manifest, run.manifest)
-    write_findings(FOUND, run.audit)
-    history = [
-        {
-            "stage": "head",
-            "epoch": epoch,
-            "loss": 0.5 / epoch,
-            "accuracy": 0.8,
-            "validation_loss": 0.4 / epoch,
-            "validation_accuracy": 0.7 + 0.05 * epoch,
-            "learning_rate": 0.001,
-            "seconds": 1.5,
-        }
-        for epoch in (1, 2)
-    ]
-    for rows, path in ((predictions, run.predictions), (history, run.history)):
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    metrics = {
-        "classes": list(CLASSES),
-        "photos": SPLITS,
-        "class_weights": {CLASSES[0]: 0.625, CLASSES[1]: 2.5},
-        "stages": [
-            {
-                "name": "head",
-                "trainable_parameters": 2050,
-                "epochs": 2,
-                "kept_epoch": 2,
-                "seconds": 3.2,
-                "validation": scores["validation"],
-            }
-        ],
-        **scores,
-        "temperature": 1.25,
-        "min_confidence": 0.625,
-        "seconds": {"audit": 1.0, "training": 5.0, "total": 7.0},
-        "device": "cpu (made up)",
-        "backend": "tensorflow",
-        "precision": "float32",
-        "frozen_precision": "int8",
-        "cache": "disk",
-        "versions": {"python": "3.11.0", "keras": "3.9.9"},
-        "finished": "2026-01-31T12:00:00+00:00",
-    }
-    run.metrics.write_text(json.dumps(metrics), encoding="utf-8")
-    return run
+        for i in range(n - 12 if split == "test" else n):
+            path = folder / ("cat" if i % 2 == 0 else "dog") / f"{split}{i}.jpg"
+            path.write_bytes(made_up_photo())
+    return folder
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return fabricate(tmp_path_factory.mktemp("runs") / "made-up")
+def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return fabricate(tmp_path_factory.mktemp("runs") / "made-up", photos)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +85,8 @@ def notebook(run: Run) -> Any:
 
 
 @pytest.fixture(scope="module")
-def page(run: Run, notebook: Any) -> str:
+def page(run: Run) -> str:
+    notebook = report.execute(run, report.photos_of(run))
     return report.render(notebook, title="Report: made-up")
 
 
@@ -140,49 +97,147 @@ def test_the_page_says_what_the_metrics_say(run: Run, page: str) -> None:
     assert f"{percent(low)} to {percent(high)}" in page
     assert f"log-loss {test['log_loss']:.4f}" in page
     assert "damaged: cut short" in page
-    assert "Not used: 1 of 91 files:" in page
+    assert "Not used: 1 of 91 files, for these reasons:" in page
     assert f"does not count 1, but 0.62 of {CLASSES[0]}, 2.50 of" in page
-    command = "python train.py --data 'my photos' --stages head --epochs 2 --seed 3"
+    data = report.photos_of(run)
+    command = f"python train.py --data {data} --stages head --epochs 2 --seed 3"
     assert command in html.unescape(page)
-    assert "<td>keras</td><td>3.9.9</td>" in page
 
 
-def test_photos_worth_a_look_are_listed_with_their_reason(page: str) -> None:
+def test_photos_worth_a_look_are_shown_with_their_reason(page: str) -> None:
     for found in FOUND:
-        assert f"<td>{found.name}</td><td>{html.escape(found.reason)}</td>" in page
+        name = found.name.replace("/", "/<wbr/>")
+        caption = f"<figcaption>{name}: {html.escape(found.reason)}</figcaption>"
+        assert re.search(f"<img [^>]*data:image/jpeg[^>]*></div>{re.escape(caption)}", page)
 
 
-def test_mistakes_are_listed_the_surest_first(run: Run, page: str) -> None:
-    mistakes = read_results(run).mistakes("test")
+def test_mistakes_are_shown_the_surest_first(run: Run, page: str) -> None:
+    given = read_results(run).predictions["test"]
+    mistakes = given.mistakes()
     confusion = np.array(run.read_metrics()["test"]["confusion"])
     assert len(mistakes) == confusion.sum() - np.trace(confusion) > 1
-    assert [m.confidence for m in mistakes] == sorted(
-        (m.confidence for m in mistakes), reverse=True
+    assert [given.confidence[n] for n in mistakes] == sorted(
+        (given.confidence[n] for n in mistakes), reverse=True
     )
-    places = [page.index(f"<td>{m.name}</td>") for m in mistakes]
+    panel = page.partition("The most confident mistakes</h2>")[2].partition("<h2")[0]
+    places = [panel.index(f"{given.names[n].replace('/', '/<wbr/>')}: ") for n in mistakes[:SHOWN]]
     assert places == sorted(places)
+
+
+def test_the_least_certain_answers_are_those_with_the_lowest_confidence(run: Run) -> None:
+    given = read_results(run).predictions["test"]
+    doubtful = given.least_certain()
+    assert sorted(doubtful) == list(range(len(given.names)))
+    assert np.all(np.diff(given.confidence[doubtful]) >= 0)
+
+
+def test_photos_that_are_gone_are_named_and_counted(run: Run, page: str) -> None:
+    given = read_results(run).predictions["test"]
+    shown_ones = given.least_certain()[:SHOWN]
+    gone = [given.names[n] for n in shown_ones if n >= SPLITS["test"] - 12]
+    assert 0 < len(gone) < SHOWN, "so the sentence has something to say"
+    panel = page.partition("The least certain answers</h2>")[2].partition("<h2")[0]
+    assert f"can be shown: {SHOWN - len(gone)} of {SHOWN};" in panel
+    assert panel.count("<img") == SHOWN - len(gone)
+    assert all(f"{name.replace('/', '/<wbr/>')}: " in panel for name in gone)
+
+
+def test_a_bundle_that_cannot_answer_leaves_photos_without_heat_maps(page: str) -> None:
+    for title in ("The most confident mistakes", "The least certain answers"):
+        panel = page.partition(f"{title}</h2>")[2].partition("<h2")[0]
+        assert NO_HEAT in html.unescape(panel)
+        assert "Heat map" not in panel
 
 
 def test_the_page_needs_nothing_else(page: str) -> None:
     assert not re.search(r"<script|<link|<iframe|<object|@import|url\(", page)
     sources = re.findall(r"""(?:src|href|srcset)\s*=\s*["']?([^"'\s>]{0,30})""", page)
     assert sources
-    assert all(source.startswith(("data:image/png;base64,", "#")) for source in sources)
+    allowed = ("data:image/png;base64,", "data:image/jpeg;base64", "#")
+    assert all(source.startswith(allowed) for source in sources)
     assert "http" not in re.sub(r"base64,[^\"]*", "", page)
     assert len(page.encode()) < 6 * MEGABYTE
 
 
 def test_every_figure_has_words_for_those_who_do_not_see_it(page: str) -> None:
     images = re.findall(r"<img[^>]*>", page)
-    assert len(images) == 5
+    figures = [image for image in images if "image/png" in image]
+    assert len(figures) == 9
     for image in images:
         alt = re.search(r'alt="([^"]+)"', image)
         assert alt is not None
-        assert len(alt[1]) > 40
+        assert len(alt[1]) > (40 if image in figures else 12)
 
 
-def test_no_photo_and_no_code_in_the_page(page: str) -> None:
-    assert "image/jpeg" not in page
+def test_the_panels_come_in_the_order_of_the_story(page: str) -> None:
+    titles = [re.sub(r"<[^>]*>", "", title) for title in re.findall(r"<h2[^>]*>(.*?)</h2>", page)]
+    assert titles == PANELS
+    links = re.findall(r'<li><a href="#(section-\d+)">(.*?)</a></li>', page)
+    assert [title for _, title in links] == PANELS
+    assert all(page.count(f'id="{place}"') == 1 for place, _ in links)
+    for title in PANELS:  # each says what to see in it
+        panel = page.partition(f"{title}</h2>")[2].partition("<h2")[0]
+        assert re.search(r"<p>[^\n]{40,}</p>", panel), title
+
+
+def test_cells_that_name_rows_and_columns_say_so(page: str) -> None:
+    heads = re.findall(r"<th[ >][^>]*", page)
+    assert heads
+    assert all(re.search(r'scope="(row|col)"', head) for head in heads)
+    assert '<th scope="row">keras</th><td>3.9.9</td>' in page
+
+
+def test_the_report_shows_the_photos_and_the_notebook_does_not(page: str, notebook: Any) -> None:
+    """Whatever is passed on holds no pixel of a user's photo."""
+    shown_ones = pictures(page)
+    assert len(shown_ones) > 20
+    assert all(map(shows_the_photo, shown_ones)), "the colour is found wherever a photo is shown"
+    text = "".join(
+        "".join(output["data"]["text/html"])
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if "text/html" in output.get("data", {})
+    )
+    drawings = pictures(text)
+    assert len(drawings) == 20, "four drawings with four views each"
+    assert not any(map(shows_the_photo, drawings))
+    everything = json.dumps(notebook)
+    assert "image/jpeg" not in everything.replace("data:image/jpeg;base64,", "")
+    assert everything.count("image/jpeg") == len(drawings), "there is no other picture"
+    assert "Drawings stand here" in text
+
+
+def test_the_notebook_is_executed_without_photos_whatever_the_environment_says(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "telling.py"
+    source.write_text("# %%\nfrom app.results import chosen_photos\nprint(chosen_photos())\n")
+    monkeypatch.setattr(report, "SOURCE", source)
+    monkeypatch.setenv("CATS_DOGS_PHOTOS", str(report.photos_of(run)))
+    path = write_notebook(run, tmp_path / "telling.ipynb")
+    assert '"None\\n"' in path.read_text(encoding="utf-8")
+
+
+def test_photos_are_looked_for_where_training_was_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = fabricate(tmp_path / "relative")
+    monkeypatch.chdir(tmp_path)  # the report's cells run in the project's folder
+    assert report.photos_of(run) == tmp_path / "my photos"
+    run.config.write_text("{}", encoding="utf-8")
+    with pytest.raises(BundleError, match="to say where the photos are"):
+        report.photos_of(run)
+
+
+def test_a_page_of_photos_that_compress_badly_stays_small() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (320, 320, 3), dtype=np.uint8)
+    assert len(jpeg(noise)) <= MAX_THUMBNAIL
+    pictures_at_most = SAMPLES * (1 + VIEWS) + 4 * SHOWN + 2 * SHOWN  # photos, and heat maps
+    assert pictures_at_most * MAX_THUMBNAIL * 4 / 3 < 4.5 * MEGABYTE, "figures need the rest"
+
+
+def test_no_code_in_the_page(page: str) -> None:
     assert "import" not in re.sub(r"base64,[^\"]*", "", page)
 
 
@@ -195,7 +250,7 @@ def test_names_cannot_break_the_page(page: str) -> None:
 def test_the_page_is_written_whole_or_not_at_all(
     run: Run, notebook: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "execute", lambda _: notebook)
+    monkeypatch.setattr(report, "execute", lambda *_, **__: notebook)
     before = sorted(path.name for path in run.folder.iterdir())
     assert write_report(run) == run.report
     assert sorted([*before, "report.html"]) == sorted(path.name for path in run.folder.iterdir())
@@ -213,7 +268,7 @@ def test_the_page_is_written_whole_or_not_at_all(
 def test_the_notebook_keeps_no_trace_of_the_machine(
     run: Run, notebook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "execute", lambda _: copy.deepcopy(notebook))
+    monkeypatch.setattr(report, "execute", lambda *_: copy.deepcopy(notebook))
     path = write_notebook(run, tmp_path / "report.ipynb")
     text = path.read_text(encoding="utf-8")
     again = write_notebook(run, tmp_path / "again.ipynb")
@@ -242,7 +297,7 @@ def test_paths_in_the_notebook_are_shortened(run: Run, notebook: Any, tmp_path: 
     assert cleaned is changed
 
 
-@pytest.mark.parametrize("missing", ["metrics.json", "predictions.csv", "bundle/bundle.json"])
+@pytest.mark.parametrize("missing", ["metrics.json", "predictions.csv"])
 def test_an_unfinished_run_is_answered_in_one_line(
     missing: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -253,8 +308,18 @@ def test_an_unfinished_run_is_answered_in_one_line(
     assert output == ""
     assert error.count("\n") == 1
     assert "expected a finished run" in error
-    assert missing.rpartition("/")[2].partition(".")[0] in error
+    assert missing in error
     assert not run.report.exists()
+
+
+def test_a_report_needs_no_bundle(tmp_path: Path) -> None:
+    run = fabricate(tmp_path / "without")
+    shutil.rmtree(run.bundle)
+    check_complete(run)
+    results = read_results(run)
+    assert drawn_album(results, run.bundle).lacking == NO_PETS
+    assert photo_album(results, run.bundle, tmp_path).lacking == NO_HEAT
+    assert read_blocks(run.bundle / ONNX_FILE) == []
 
 
 def test_a_folder_that_is_none_is_answered_in_one_line(tmp_path: Path) -> None:
@@ -316,7 +381,38 @@ def test_tables_put_numbers_to_the_right_and_escape_the_rest() -> None:
     assert '<td class="right">1,234</td>' in table
     assert "<tbody>\n\n</tbody>" in Table(["file", "n"], [])._repr_html_()
     assert Words("a < b")._repr_html_() == "<p>a &lt; b</p>"
+    assert Words("5 % with --cache-limit, of a--b")._repr_html_() == (
+        "<p>5&nbsp;% with <code>--cache-limit</code>, of a--b</p>"
+    )
+    assert '<th scope="col">file</th>' in table
+    assert '<th scope="row">&lt;i&gt;</th>' in Table(["", "n"], [["<i>", "m"]])._repr_html_()
     assert shown("caf\udce9") == "caf\ufffd"
+
+
+@pytest.mark.slow
+def test_report_and_notebook_of_a_run_trained_with_small_settings(tmp_path: Path) -> None:
+    """From a clean clone: photos are drawn, weights random, pictures small."""
+    data = drawn_photos(tmp_path / "photos")
+    for path in data.glob("*/*.jpg"):  # a band of the telltale colour marks them as the user's
+        with Image.open(path) as image:
+            image.paste(TELLTALE, (0, 0, image.width, image.height // 3))
+            image.save(path, quality=95)
+    small = ["--weights", "none", "--image-size", "64", "--views", "2", "--epochs", "1"]
+    flags = ["--data", str(data), "--runs", str(tmp_path), "--run", "small", *small]
+    subprocess.run([sys.executable, "train.py", *flags], cwd=report.PROJECT, check=True)
+    run = Run(tmp_path / "small")
+    page = run.report.read_text(encoding="utf-8")
+    assert "Heat map of" in page
+    assert "memory at most" in page
+    assert any(map(shows_the_photo, pictures(page)))
+    assert len(page.encode()) < 6 * MEGABYTE
+
+    path = write_notebook(run, tmp_path / "report.ipynb")
+    text = path.read_text(encoding="utf-8")
+    assert text.count("Heat map of") > SHOWN  # of the drawings
+    drawings = pictures(text)
+    assert len(drawings) == text.count("image/jpeg") > 2 * SHOWN
+    assert not any(map(shows_the_photo, drawings))
 
 
 def test_script_and_committed_notebook_have_the_same_cells() -> None:

@@ -48,7 +48,11 @@ def figures(run: Run) -> dict[str, Any]:
 
     def timeless(value: Any) -> Any:
         if isinstance(value, dict):
-            return {k: timeless(v) for k, v in value.items() if k not in ("seconds", "finished")}
+            return {
+                k: timeless(v)
+                for k, v in value.items()
+                if k not in ("seconds", "memory", "finished")
+            }
         return [timeless(v) for v in value] if isinstance(value, list) else value
 
     return timeless(run.read_metrics())

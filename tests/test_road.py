@@ -26,6 +26,8 @@ import app.report
 import app.stages
 import predict
 import train
+from app import panels
+from app.album import SHOWN, chosen, drawn_album, photo_album
 from app.audit import audit
 from app.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
 from app.cli import run
@@ -33,8 +35,11 @@ from app.drawn import draw_sample
 from app.errors import AppError, ExportError
 from app.evaluation import probabilities_of
 from app.files import find_files
+from app.heat import evidence, overlay
 from app.images import load_image
+from app.inference import Classifier
 from app.manifest import read_manifest
+from app.results import read_results
 from app.runs import Run, newest_complete_run
 from benchmarks import predict_start
 
@@ -130,6 +135,7 @@ def files_of(folder: Path) -> list[str]:
 def test_a_run_is_a_folder(trained):
     """Contract 2."""
     assert {path.name for path in trained.folder.iterdir()} == {
+        "MODEL_CARD.md",
         "audit.csv",
         "bundle",
         "config.json",
@@ -178,10 +184,12 @@ def test_metrics_hold_what_they_promise(trained):
         wrong = answers["given_wrong"]
         assert wrong is None or split == "test" or wrong <= 0.01
         assert answers["neither"] + answers["unsure"] + answers["given"] == pytest.approx(1)
-    assert set(metrics["seconds"]) == {"audit", "features", "training", "export", "total"}
-    assert metrics["seconds"]["total"] >= sum(
-        metrics["seconds"][name] for name in ("audit", "features", "training", "export")
-    )
+    phases = ["audit", "features", "training", "export"]
+    assert set(metrics["seconds"]) == {*phases, "total"}
+    memory = metrics["memory"]
+    assert sys.platform == "win32" or list(memory) == phases
+    assert list(memory.values()) == sorted(memory.values()), "the most so far never falls"
+    assert metrics["seconds"]["total"] >= sum(metrics["seconds"][name] for name in phases)
     assert {"device", "backend", "precision", "versions"} <= set(metrics)
 
 
@@ -386,9 +394,9 @@ def test_the_weights_reach_every_stage(photos, tmp_path, monkeypatch):
     seen = {}
 
     def recording(name, function):
-        def call(*args):
+        def call(*args, **options):
             seen[name] = args[-1]
-            return function(*args)
+            return function(*args, **options)
 
         monkeypatch.setattr(app.stages, name, call)
 
@@ -597,6 +605,34 @@ def test_the_table_is_for_people(ask, photos):
     assert code == 1
     assert "%" in out.splitlines()[0]
     assert "beginning of a JPEG" in out.splitlines()[1]
+
+
+@pytest.mark.parametrize("passed_on", [False, True])
+def test_the_reports_pictures_are_lit_by_the_runs_bundle(passed_on, trained, photos):
+    results = read_results(trained)
+    if passed_on:
+        album = drawn_album(results, trained.bundle)
+        listed = {finding.name for finding in (*album.labels, *album.strangers)}
+        assert listed | set(album.samples) <= set(album.shots)
+        assert len(album.strangers) == SHOWN
+        assert not set(album.shots) & {row.name for row in results.manifest}
+    else:
+        album = photo_album(results, trained.bundle, photos)
+    answered = album.answered
+    numbers = chosen(answered)
+    assert album.lacking == ""
+    assert set(album.heat) == {(answered.names[n], answered.answers[n]) for n in numbers}
+    classifier = Classifier(trained.bundle, precision="float32")
+    seen = np.stack([album.shots[answered.names[n]].seen for n in numbers])
+    for n, maps in zip(numbers, classifier.activation_maps(seen), strict=True):
+        name, answer = answered.names[n], answered.answers[n]
+        expected = overlay(album.shots[name].small, evidence(maps, answer))
+        assert np.allclose(album.heat[name, answer], np.asarray(expected), atol=3)
+    cards = panels.answers(album, numbers, results.classes).cards
+    assert [len(card.pictures) for card in cards] == [2] * len(numbers)
+    # The bundle is what answers: float32, where predictions.csv has what training computed.
+    probabilities, _ = classifier.outputs(seen)
+    assert np.allclose(probabilities, answered.probabilities[numbers], atol=0.05)
 
 
 def test_an_unfinished_run_is_never_picked(trained, photos, tmp_path, capsys):

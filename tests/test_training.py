@@ -11,7 +11,9 @@ from app.checkpoint import Checkpoint
 from app.config import STAGES, Stage, TrainConfig
 from app.errors import AppError
 from app.evaluation import probabilities_of, score
+from app.history import HistoryRow
 from app.photos import Photo
+from app.stage_state import epochs_record
 from app.training import StageResult, ViewBatches, logits_of, targets_of, train_stage
 
 PHOTOS = [Photo(None, f"{n}", f"{n:064x}", n % 2) for n in range(40)]  # type: ignore[arg-type]
@@ -166,6 +168,22 @@ def test_the_same_seed_gives_the_same_weights():
         trained.append(model.get_weights())
     for one, other in zip(*trained, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_an_epoch_is_told_when_its_state_is_kept(tmp_path):
+    """Else a run that is broken off in between would tell it again."""
+    checkpoint, told = Checkpoint(tmp_path), []
+
+    def track(name, rows):
+        kept = checkpoint.load(epochs_record(name)).values["rows"]
+        told.append((name, list(rows), [HistoryRow(**row) for row in kept]))
+
+    stage = replace(STAGE, epochs=2)
+    result = train_stage(
+        network(), stage, batches(), batches(shuffle=False), checkpoint, track=track
+    )
+    rows = list(result.history)
+    assert told == [(stage.name, rows[:1], rows[:1]), (stage.name, rows, rows)]
 
 
 def test_stages_open_ever_more_at_ever_lower_rates():

@@ -1,0 +1,170 @@
+"""The pictures of a report: what is still what it was, and drawings that stand for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fabricated import SPLITS, fabricate, made_up_photo, shows_the_photo
+
+from app import panels
+from app.album import (
+    DRAWN_PER_KIND,
+    EXCHANGED,
+    NO_ANSWERS,
+    NO_HEAT,
+    PHOTO_SIDE,
+    SAMPLES,
+    SHOWN,
+    VIEWS,
+    chosen,
+    drawn_album,
+    exchanged_labels,
+    photo_album,
+    reduced,
+    sample_rows,
+    strangest,
+)
+from app.drawn import KINDS
+from app.results import Predictions, Results, read_results
+from app.runs import Run
+from app.views import make_view
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for split, n in SPLITS.items():
+        for i in range(n):
+            path = folder / ("cat" if i % 2 == 0 else "dog") / f"{split}{i}.jpg"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(made_up_photo())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return fabricate(tmp_path_factory.mktemp("runs") / "made-up")
+
+
+@pytest.fixture(scope="module")
+def results(run: Run) -> Results:
+    return read_results(run)
+
+
+def with_classes(results: Results, *classes: str) -> Results:
+    return dataclasses.replace(results, metrics={**results.metrics, "classes": list(classes)})
+
+
+def test_photos_are_found_in_the_folder(run: Run, results: Results, photos: Path) -> None:
+    album = photo_album(results, run.bundle, photos)
+    test = results.predictions["test"]
+    wanted = {test.names[n] for n in chosen(test)} | {f.name for f in results.findings}
+    assert set(album.shots) == wanted | set(album.samples)
+    assert all(shows_the_photo(shot.small) for shot in album.shots.values())
+    size = results.config["image_size"]
+    assert {shot.seen.shape for shot in album.shots.values()} == {(size, size, 3)}
+    assert not album.drawn
+    assert (album.heat, album.lacking) == ({}, NO_HEAT)
+    assert panels.missing(album, list(album.shots)) == ""
+
+
+def test_photos_are_found_in_an_archive(
+    run: Run, results: Results, photos: Path, tmp_path: Path
+) -> None:
+    archive = tmp_path / "photos.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(photos.rglob("*.jpg")):
+            file.write(path, path.relative_to(photos).as_posix())
+    there = photo_album(results, run.bundle, photos).shots
+    assert photo_album(results, run.bundle, archive).shots.keys() == there.keys()
+
+
+def test_photos_that_are_gone_or_changed_have_no_shot(
+    run: Run, results: Results, photos: Path, tmp_path: Path
+) -> None:
+    test = results.predictions["test"]
+    first, second, *others = (test.names[n] for n in chosen(test))
+    for name in [*others, first]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((photos / name).read_bytes())
+    (tmp_path / first).write_bytes(made_up_photo() + b"\0")
+    album = photo_album(results, run.bundle, tmp_path)
+    assert set(album.shots) == set(others)
+    assert "can be shown: 1 of 3;" in panels.missing(album, [first, second, others[0]])
+
+
+@pytest.mark.parametrize("data", ["nowhere", "broken.zip"])
+def test_a_report_is_made_where_all_photos_are_gone(
+    data: str, run: Run, results: Results, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04")
+    album = photo_album(results, run.bundle, tmp_path / data)
+    assert album.shots == {}
+    cards = panels.answers(album, chosen(results.predictions["test"])[:3], results.classes).cards
+    assert [len(card.pictures) for card in cards] == [0, 0, 0]
+    assert "can be shown: 0 of 4" in panels.missing(album, album.samples)
+
+
+def test_samples_show_each_class_in_turn_and_the_views_that_training_saw(
+    run: Run, results: Results, photos: Path
+) -> None:
+    rows = sample_rows(results)
+    assert [row.label for row in rows] == results.classes * 2
+    assert {row.split for row in rows} == {"train"}
+    album = photo_album(results, run.bundle, photos)
+    cards = panels.views(album).cards
+    assert [len(card.pictures) for card in cards] == [1 + VIEWS] * SAMPLES
+    seen = {"size": results.config["image_size"], "seed": results.config["seed"]}
+    pixels = album.shots[rows[0].name].small  # smaller than a thumbnail, so it is the photo
+    first = make_view(pixels, content=rows[0].sha256, view=1, **seen)
+    assert np.array_equal(cards[0].pictures[1][0], reduced(first, PHOTO_SIDE))
+
+
+def test_samples_of_many_classes_are_of_different_ones(tmp_path: Path) -> None:
+    names = [f"kind {number}" for number in range(30)]
+    results = read_results(fabricate(tmp_path / "many", classes=names))
+    assert [row.label for row in sample_rows(results)] == names[:SAMPLES]
+
+
+def test_an_album_of_drawings_has_no_photo(run: Run, results: Results) -> None:
+    album = drawn_album(with_classes(results, "Cats", "Dogs"), run.bundle)
+    assert album.drawn
+    assert list(album.shots) == album.samples
+    assert len(album.samples) == SAMPLES
+    assert not any(shows_the_photo(shot.small) for shot in album.shots.values())
+    assert not set(album.shots) & {row.name for row in results.manifest}
+    assert album.lacking == NO_ANSWERS
+    assert album.answered is None
+
+
+def test_drawings_say_nothing_of_other_classes(run: Run, results: Results) -> None:
+    album = drawn_album(with_classes(results, "bird", "fish"), run.bundle)
+    assert (
+        album.lacking == "The drawings show cats and dogs, which are not the classes of this run."
+    )
+
+
+def test_exchanged_labels_come_first_where_answers_are_right() -> None:
+    n = DRAWN_PER_KIND * len(KINDS)
+    targets = np.arange(n) % 2
+    probabilities = np.where(np.eye(2)[targets] == 1, 0.9, 0.1)
+    probabilities[0] = [0.4, 0.6]  # one is answered wrongly, without much confidence
+    names = tuple(f"drawing {number}" for number in range(n))
+    answered = Predictions(names, targets, probabilities, np.zeros(n))
+    found = exchanged_labels(answered, ["cat", "dog"])
+    assert [" on purpose; " in finding.reason for finding in found] == [True] * EXCHANGED + [False]
+    assert found[-1].name == "drawing 0"
+    assert found[-1].reason == "labelled cat; answered dog (60.0%)"
+    assert len(found) <= SHOWN
+
+
+def test_the_strangest_drawings_come_first() -> None:
+    novelty = np.array([0.2, 0.9, 0.5])
+    answered = Predictions(("a", "b", "c"), np.zeros(3, np.int64), np.full((3, 2), 0.5), novelty)
+    found = strangest(answered)
+    assert [(finding.name, finding.rank) for finding in found] == [("b", 1), ("c", 2), ("a", 3)]
+    assert found[0].reason == "novelty 0.900"
