@@ -23,7 +23,7 @@ FAREWELL = 1.0  # seconds in which kept connections may still ask, and are told 
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound, but does not listen yet.
+    """Return a socket that listens: who connects before the service is ready waits for it.
 
     Raises:
         UsageError: when the port is taken, or the address is none of this machine.

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -31,7 +31,6 @@ PAGE_FILES = {  # path → file and type
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 
-Result = TypeVar("Result")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
