@@ -14,11 +14,11 @@ from pathlib import Path
 
 from app.answer import NEITHER, UNSURE, Answer, unanswered
 from app.bundle import Bundle
+from app.bundle_arguments import add_bundle_arguments, bundle_folder
 from app.cli import run
 from app.errors import UsageError
 from app.paths import exists, is_folder
 from app.printable import printable
-from app.runs import finished_run, newest_complete_run
 from app.tables import text_cell
 
 EPILOG = """\
@@ -75,27 +75,7 @@ def parser() -> argparse.ArgumentParser:
         help="photos, folders (read with all below them), patterns in quotes, or - for a list of "
         "paths on standard input, one a line",
     )
-    where = result.add_mutually_exclusive_group()
-    where.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle folder")
-    where.add_argument("--run", metavar="NAME", help="a run's name (default: the newest complete)")
-    result.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: %(default)s"
-    )
-    result.add_argument(
-        "--min-confidence",
-        type=share,
-        metavar="P",
-        help="answer unsure below this probability, 0 to 1 (default: the run's, from which on at "
-        "most 1 %% of the answers to its validation photos were wrong)",
-    )
-    result.add_argument(
-        "--precision",
-        choices=("auto", "int8", "float32"),
-        default="auto",
-        help="int8 takes a quarter of the time, and was exported only if it answers nearly as "
-        "float32 does; auto takes it where it was exported and the processor can (default: "
-        "%(default)s)",
-    )
+    add_bundle_arguments(result)
     result.add_argument(
         "--explain",
         type=Path,
@@ -109,23 +89,6 @@ def parser() -> argparse.ArgumentParser:
             f"--{name}", dest="format", action="store_const", const=name, default="table", help=text
         )
     return result
-
-
-def share(text: str) -> float:
-    """Read a probability for argparse."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected 0 to 1; received {text}")
-    return value
-
-
-def bundle_folder(arguments: argparse.Namespace) -> Path:
-    """Return the bundle that the arguments name."""
-    if arguments.bundle is not None:
-        return Path(arguments.bundle)
-    if arguments.run is not None:
-        return finished_run(arguments.runs, arguments.run).bundle
-    return newest_complete_run(arguments.runs).bundle
 
 
 def expand(given: Sequence[str]) -> Iterator[str]:

@@ -96,6 +96,9 @@ def test_data_flows_one_way():
         ("app.inference", "scipy"),
         ("predict", "numpy"),
         ("train", "numpy"),
+        ("app.serve", "numpy"),
+        ("app.serve", "starlette"),
+        ("app.service", "keras"),
     ],
 )
 def test_nothing_heavy_comes_along(module, absent):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import app.serve
 import predict
 import train
 from app.fetch import PHOTO_SETS
@@ -41,10 +42,10 @@ def test_files_that_are_named_exist(page):
 
 
 def test_flags_in_the_readme_exist(capsys):
-    known = help_text(train.main, capsys) + help_text(predict.main, capsys)
+    known = "".join(help_text(each.main, capsys) for each in (train, predict, app.serve))
     for block in re.findall(r"```.*?\n(.*?)```", README, re.DOTALL):
         for line in block.splitlines():
-            if "train.py" in line or "predict.py" in line:
+            if re.search(r"train\.py|predict\.py|app\.serve", line):
                 for flag in re.findall(r"(?<!\S)--[a-z-]+", line):
                     assert flag in known, flag
 

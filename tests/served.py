@@ -1,0 +1,91 @@
+"""A tiny real bundle, and the service on a real socket of this machine, in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import onnx
+from photos import picture
+from small_vgg import small_network
+
+from app.activation_maps import add_activation_maps
+from app.bundle import CONFIDENCE, FORMAT_VERSION, NOVELTY, ONNX_FILE, Bundle, file_sha256
+from app.inference import Classifier
+from app.model import HEAD, build_classifier
+from app.novelty import Novelty, unit_length
+from app.onnx_graph import to_onnx
+from app.server import GracefulServer, bind
+from app.service import Service
+from app.uploads import Limits
+
+SIZE = 32
+CLASSES = ("cat", "dog", "hare")
+
+
+def tiny_bundle(folder: Path) -> Path:
+    """Write a bundle of five convolutions with random weights; it says all kinds of things."""
+    keras.utils.set_random_seed(0)
+    generator = np.random.default_rng(0)
+    reference = unit_length(np.maximum(generator.normal(size=(20, 8)), 0))
+    novelty = Novelty(reference, neighbours=3, threshold=0.25, scale=0.05)
+    with small_network():
+        model = build_classifier(len(CLASSES), image_size=SIZE, novelty=novelty)
+    kernel, bias = model.get_layer(HEAD).get_weights()
+    kernel = generator.normal(size=kernel.shape)
+    model.get_layer(HEAD).set_weights([kernel, bias])
+    pictures = np.stack([np.asarray(picture(seed, (SIZE, SIZE))) for seed in range(16)])
+    logits = model.predict_on_batch(pictures)["logits"]
+    scale = 2 / logits.std(axis=0)  # so that each class has its pictures
+    model.get_layer(HEAD).set_weights([kernel * scale, bias - logits.mean(axis=0) * scale])
+    metadata = {"classes": json.dumps(CLASSES), "temperature": "1.0"}
+    folder.mkdir()
+    graph = to_onnx(model, ["logits", "novelty"], metadata, also=[add_activation_maps])
+    onnx.save(graph, folder / ONNX_FILE)
+    Bundle(
+        format_version=FORMAT_VERSION,
+        classes=CLASSES,
+        image_size=SIZE,
+        temperature=1.0,
+        thresholds={NOVELTY: 0.5, CONFIDENCE: 0.6},
+        sha256={ONNX_FILE: file_sha256(folder / ONNX_FILE)},
+        versions={},
+    ).write(folder)
+    return folder
+
+
+@contextlib.contextmanager
+def served(
+    classifier: Classifier, limits: Limits | None = None, names: Collection[str] = ()
+) -> Iterator[tuple[str, Service]]:
+    """Serve in a thread; yield the address and the service."""
+    service = Service(classifier, limits or Limits(), names=names)
+    listening = bind("127.0.0.1", 0)
+    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server = GracefulServer(service)
+    failed: list[BaseException] = []
+
+    def serve() -> None:
+        try:
+            asyncio.run(server.serve(sockets=[listening]))
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.005)
+        yield address, service
+    finally:
+        server.should_exit = True
+        thread.join(30)
+    assert not failed
+    assert not thread.is_alive()
