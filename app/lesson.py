@@ -38,7 +38,7 @@ class Settings:
 
     train: int = 200
     validation: int = 200
-    scratch_train: int = 128
+    scratch_train: int = 64
     scratch_size: int = 64
     scratch_steps: int = 112
     transfer_size: int = 160

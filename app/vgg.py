@@ -127,7 +127,8 @@ def vgg(
         classifier_activation: on predictions; ``None`` gives logits.
         input_shape: height, width, channels; ``None`` for a side that may vary.
         batch_normalisation: between each convolution and its ReLU.
-        kernel_initializer: draws the weights of every layer; biases begin at zero.
+        kernel_initializer: draws the weights of every layer, without a seed of its own other ones
+            for each; biases begin at zero.
         dtype: Keras dtype policy of every layer, such as ``"mixed_bfloat16"``.
         name: of the model; ``"vgg16"`` and the like by default.
 
@@ -305,7 +306,7 @@ def _convolution(
         kernel,
         padding="same",
         activation=None if batch_normalisation else "relu",
-        kernel_initializer=kernel_initializer,
+        kernel_initializer=_anew(kernel_initializer),
         data_format="channels_last",  # whatever the user's ~/.keras/keras.json says
         dtype=dtype,
         name=name,
@@ -338,7 +339,7 @@ def _top(
             x = keras.layers.Dense(
                 units,
                 activation=function,
-                kernel_initializer=kernel_initializer,
+                kernel_initializer=_anew(kernel_initializer),
                 dtype=dtype,
                 name=name,
             )(x)
@@ -348,12 +349,19 @@ def _top(
             units,
             WINDOW if name == "fc1" else 1,
             activation=function,
-            kernel_initializer=kernel_initializer,
+            kernel_initializer=_anew(kernel_initializer),
             data_format="channels_last",
             dtype=dtype,
             name=name,
         )(x)
     return x
+
+
+def _anew(
+    initializer: str | keras.initializers.Initializer,
+) -> str | keras.initializers.Initializer:
+    """Return one for the next layer: an object draws the same numbers whenever it is asked."""
+    return initializer if isinstance(initializer, str) else initializer.clone()
 
 
 def _row_name(configuration: str) -> str:

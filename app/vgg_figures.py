@@ -50,7 +50,7 @@ def shares(parts: Sequence[str], quantities: Mapping[str, Sequence[float]]) -> F
 @mpl.rc_context(STYLE)
 def gradients(maps: Sequence[Floats], titles: Sequence[str]) -> Figure:
     """Draw how strongly each pixel moves an output: white not at all, the darker the more."""
-    figure = Figure(figsize=(WIDTH, 2.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.15), layout="constrained")
     panels = figure.subplots(1, len(maps))
     for axes, gradient, title in zip(panels, maps, titles, strict=True):
         # The root, because the corners of a wide field move the output very little.
@@ -61,6 +61,7 @@ def gradients(maps: Sequence[Floats], titles: Sequence[str]) -> Figure:
         axes.set_yticks(np.arange(-0.5, side), labels=[])
         axes.tick_params(length=0)
         axes.set_axisbelow(False)  # the grid between the pixels
+        axes.spines[:].set(visible=True, color="#DDDDDD")
     return figure
 
 
@@ -68,7 +69,7 @@ def gradients(maps: Sequence[Floats], titles: Sequence[str]) -> Figure:
 def windows(picture: Pixels, window: int, step: int) -> Figure:
     """Draw a picture with the first and the last of the windows that slide over it."""
     height, width = picture.shape[:2]
-    figure = Figure(figsize=(WIDTH, WIDTH * height / width), layout="constrained")
+    figure = Figure(figsize=(4.2, 4.2 * height / width), layout="constrained")
     axes = figure.subplots()
     axes.imshow(picture)
     last = ((width - window) // step * step, (height - window) // step * step)
@@ -120,27 +121,25 @@ def spread_by_layer(layers: Sequence[str], spreads: Mapping[str, Sequence[float]
 def loss_curves(
     losses: Mapping[str, Sequence[float]], *, steps: int, guessing: float, top: float
 ) -> Figure:
-    """Draw training losses, each point a mean of ``steps`` steps, and the loss of guessing.
+    """Draw the training loss of each network in a panel of its own, and the loss of guessing.
 
-    Values above ``top`` leave the figure.
+    The thin line is every step, the thick one means of ``steps``. What is above ``top`` leaves the
+    panel.
     """
-    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
-    axes = figure.subplots()
-    axes.axhline(guessing, color=GREY, linewidth=1)
-    axes.annotate(
-        "guessing",
-        (1, guessing),
-        xycoords=("axes fraction", "data"),
-        xytext=(4, 0),
-        textcoords="offset points",
-        va="center",
-        color=GREY,
-    )
-    for (name, values), line in zip(losses.items(), LINES, strict=False):
+    rows = -(-len(losses) // 2)
+    figure = Figure(figsize=(WIDTH, 0.6 + 1.7 * rows), layout="constrained")
+    panels = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False).flat
+    for axes, (name, values) in zip(panels, losses.items(), strict=False):
         means = mean_of_each(values, steps)
-        axes.plot(steps * (np.arange(len(means)) + 1), means, label=name, **line)
-    axes.set(xlabel="Step", ylabel="Training loss", ylim=(0, top), xlim=(0, None))
-    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=10)
+        axes.axhline(guessing, color="black", linewidth=1, linestyle=":")
+        axes.plot(np.arange(len(values)) + 1, values, color=LIGHT, linewidth=0.8)
+        axes.plot(steps * (np.arange(len(means)) + 0.5), means, color=DARK, marker="o")
+        axes.set_title(name, fontsize=10)
+        axes.set(ylim=(0, top), xlim=(0, len(values)))
+    for axes in panels:  # one too many
+        axes.set_axis_off()
+    figure.supxlabel("Step", fontsize=11)
+    figure.supylabel("Training loss (dotted: guessing)", fontsize=11)
     return figure
 
 

@@ -22,6 +22,7 @@
 # Recognition*, ICLR 2015, [arXiv:1409.1556](https://arxiv.org/abs/1409.1556).
 
 # %%
+import logging
 import os
 import sys
 import tempfile
@@ -29,7 +30,7 @@ import time
 from pathlib import Path
 
 started = time.monotonic()
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's remarks on missing GPUs
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no remarks on missing GPUs
 project = Path.cwd() if Path("app").is_dir() else Path.cwd().parent
 sys.path.insert(0, str(project))
 
@@ -49,6 +50,7 @@ from app.training import ViewBatches, targets_of, train_stage
 from app.vgg import CONFIGURATIONS, WINDOW, copy_dense_weights, layer_costs, vgg
 from app.weights import set_weights
 
+logging.getLogger("tensorflow").setLevel("ERROR")  # no remarks on building several networks
 settings = chosen_settings()
 
 # %% [markdown]
@@ -57,8 +59,8 @@ settings = chosen_settings()
 # The paper compares six networks. All have five blocks of convolutions, each block ending in a
 # pooling that halves height and width, and then three dense layers. They differ only in what the
 # blocks hold. D is VGG16: 13 convolutions and 3 dense layers are the 16 layers that learn. E is
-# VGG19. In the table, 3 × 64 stands for a 3×3 convolution with 64 filters, LRN for the local
-# response normalisation of AlexNet, which turned out not to help.
+# VGG19. As in the paper, conv3-64 is a 3×3 convolution with 64 filters; LRN is the local response
+# normalisation of AlexNet, which turned out not to help.
 
 # %%
 # Only their shapes are wanted here, so no numbers are drawn: they would fill three gigabytes.
@@ -72,7 +74,7 @@ keras.utils.clear_session()  # forgets the numbers that wait to be drawn
 def written(layer):
     if not hasattr(layer, "kernel"):
         return "LRN"
-    return f"{layer.kernel_size[0]} × {layer.filters}"
+    return f"conv{layer.kernel_size[0]}\N{NON-BREAKING HYPHEN}{layer.filters}"
 
 
 def block_of(model, block):
@@ -117,8 +119,12 @@ total = {
 }
 
 
+NONE = Number("–")
+
+
 def share(cost, what):
-    return percent(getattr(cost, what) / total[what])
+    part = getattr(cost, what) / total[what]
+    return percent(part) if part else NONE
 
 
 Table(
@@ -126,12 +132,12 @@ Table(
     [
         [
             cost.name,
-            " × ".join(map(str, cost.shape)),
+            "×".join(f"{side:,}" for side in cost.shape),
             Number(f"{cost.bytes_of_activations() / 1e6:.2f} MB"),
             share(cost, "activations"),
-            number(cost.weights),
+            number(cost.weights) if cost.weights else NONE,
             share(cost, "weights"),
-            Number(f"{cost.multiply_adds / 1e6:,.0f} M"),
+            Number(f"{cost.multiply_adds / 1e6:,.0f} M") if cost.multiply_adds else NONE,
             share(cost, "multiply_adds"),
         ]
         for cost in costs
@@ -191,14 +197,15 @@ with_relu = 4 * sum(
 Words(
     f"The outputs of all layers, the photo among them, are {total['activations'] / 1e6:.1f} "
     f"million numbers, {4 * total['activations'] / 1e6:.0f} MB. Software that keeps the numbers "
-    f"before and after each ReLU needs {with_relu / 1e6:.0f} MB. You will often read 93 MB (24 "
-    "million numbers): it comes from the table in Stanford's course notes CS231n, and does not "
-    "follow from it, since the lines of that table add up to the numbers found here "
-    "(github.com/cs231n/cs231n.github.io/issues/88). Training needs about twice as much, because "
-    "the gradients of the activations have to be somewhere too."
+    f"before and after each ReLU needs {with_relu / 1e6:.0f} MB."
 )
 
 # %% [markdown]
+# Often one reads 93 MB, or 24 million numbers. That figure stands under a table of Stanford's
+# course notes CS231n, but the lines of that table add up to what is found here, as [others have
+# noticed](https://github.com/cs231n/cs231n.github.io/issues/88). Training takes about twice as much
+# as the outputs, because the gradients of the activations have to be somewhere too.
+#
 # ## Why 3×3?
 #
 # Before VGG, networks began with large kernels: 11×11 in AlexNet. Two 3×3 convolutions on top of
@@ -253,10 +260,9 @@ display(
             gradients,
             [f"{n} layer{'s' * (n > 1)}: {h}×{w}" for n, (h, w) in zip(depths, sees, strict=True)],
         ),
-        alt="Where the gradient of the middle output is not zero. "
+        alt="Where the gradient of the middle output is not zero, by the number of convolutions. "
         + "; ".join(
-            f"{depth} layers of 3×3: {h}×{w} pixels"
-            for depth, (h, w) in zip(depths, sees, strict=True)
+            f"{depth} of 3×3: {h}×{w} pixels" for depth, (h, w) in zip(depths, sees, strict=True)
         )
         + ". It is strongest in the middle.",
     ),
@@ -363,7 +369,7 @@ display(
 # Take VGG16 with random weights, show it cats and dogs, and it answers "cat" with a probability of
 # 0.5, after one epoch and after ten. Its loss stands at ln 2, the price of guessing between two.
 # The networks below all have the real depth: 13 convolutions and 3 dense layers, in the paper's
-# widths, without dropout. They differ in one thing each.
+# widths, without dropout. They differ only in how they begin, and one of them in its normalisation.
 
 # %%
 sketchbook = tempfile.TemporaryDirectory()  # for drawings, where there are no photos
@@ -423,9 +429,10 @@ Words(
 # uniform*, a ReLU layer as wide as the one before it passes on half of the signal's power, since
 # the ReLU throws half of it away and the initialisation does not make up for that. Where the width
 # doubles it is a third. With the paper's normal distribution of spread 0.01 less is left. The
-# authors knew: they trained the shallow network A first and began the deep ones with its layers.
-# *He normal* (He et al. 2015) has the missing factor of 2. *Batch normalisation* (Ioffe and Szegedy
-# 2015) brings what each convolution gives to its ReLU back to a spread of 1, whatever the weights.
+# authors trained the shallow network A first and began the deep ones with its layers; later, they
+# note, Glorot's numbers did as well, but that is with 1.3 million photos and 74 epochs. *He normal*
+# (He et al. 2015) has the missing factor of 2. *Batch normalisation* (Ioffe and Szegedy 2015)
+# brings what each convolution gives to its ReLU back to a spread of 1, whatever the weights.
 
 # %%
 KINDS = {
@@ -482,7 +489,7 @@ display(
         + ".",
     ),
     Table(
-        ["initialisation", "spread after layer 1", "after layer 15", "left of it"],
+        ["initialisation", "spread after layer 1", "after layer 15", "share left"],
         [
             [name, Number(f"{s[0]:.2g}"), Number(f"{s[-2]:.2g}"), Number(f"{s[-2] / s[0]:.2g}")]
             for name, s in spreads.items()
@@ -538,25 +545,26 @@ for name, (build, prepare) in builders.items():
     seconds[name] = time.monotonic() - began
 
 # %%
-guessing, last = float(np.log(2)), 16
-ends = {name: float(np.mean(values[-last:])) for name, values in losses.items()}
+guessing, end = float(np.log(2)), 16
+first = {name: float(np.mean(values[:end])) for name, values in losses.items()}
+last = {name: float(np.mean(values[-end:])) for name, values in losses.items()}
 display(
     Picture(
-        figures.loss_curves(losses, steps=8, guessing=guessing, top=1.25),
+        figures.loss_curves(losses, steps=8, guessing=guessing, top=1.4),
         alt=f"Training loss over {settings.scratch_steps} steps; guessing costs {guessing:.3f}. "
         + "; ".join(
-            f"{name}: {np.mean(values[:8]):.3f} in the first 8 steps, {ends[name]:.3f} in the last "
-            f"{last}"
-            for name, values in losses.items()
+            f"{name}: {first[name]:.3f} in the first {end} steps, {last[name]:.3f} in the last"
+            for name in losses
         )
         + ".",
     ),
     Table(
-        ["network", f"loss of the last {last} steps", "validation accuracy", "time"],
+        ["network", f"loss of the first {end} steps", "of the last", "validation accuracy", "time"],
         [
             [
                 name,
-                number(ends[name], 3),
+                number(first[name], 3),
+                number(last[name], 3),
                 percent(accuracy[name]),
                 Number(duration(seconds[name])),
             ]
@@ -566,20 +574,18 @@ display(
 )
 
 # %%
-stuck = [name for name in losses if abs(ends[name] - guessing) < 0.01]
-moved = [name for name in losses if ends[name] < guessing - 0.01]
+stuck = [name for name in losses if abs(last[name] - guessing) < 0.01]
+moved = [name for name in losses if last[name] < guessing - 0.01]
 Words(
-    f"ln 2 is {guessing:.4f}. "
-    + (f"Flat at it, within 0.01: {'; '.join(stuck)}. " if stuck else "None is flat at it. ")
-    + (f"Below it: {'; '.join(moved)}. " if moved else "None is below it. ")
-    + f"With {counts['validation']} photos, an accuracy of 50 % is guessing, and up to "
-    f"{percent(0.5 + 1.96 * 0.5 / counts['validation'] ** 0.5, 0)} may be luck."
+    f"ln 2 is {guessing:.4f}. At the end within 0.01 of it: {'; '.join(stuck) or 'none'}. Below "
+    f"it: {'; '.join(moved) or 'none'}. With {counts['validation']} photos, an accuracy of 50 % is "
+    f"guessing, and up to {percent(0.5 + 1.96 * 0.5 / counts['validation'] ** 0.5, 0)} may be luck."
 )
 
 # %% [markdown]
-# A good initialisation and batch normalisation let the network learn its photos: the training loss
-# falls. That it names *other* photos rightly is another matter, which takes many thousands of
-# photos, or the ImageNet weights. That is why this project, like the good tutorials, begins with
+# A falling training loss says that the network learns *these* photos. That it names others rightly
+# is another matter: from random weights it takes many thousands of photos and hours. The ImageNet
+# weights have that behind them, which is why this project, like the good tutorials, begins with
 # them.
 #
 # ## Transfer: what the frozen features know already
