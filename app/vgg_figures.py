@@ -21,10 +21,9 @@ Ints = NDArray[np.integer[Any]]
 # Lines that are told apart without colour too: by marker, by dash, by brightness.
 LINES: tuple[dict[str, Any], ...] = (
     {"color": "black", "marker": "x", "linestyle": ":"},
-    {"color": GREY, "marker": "o", "linestyle": "--", "markersize": 4},
+    {"color": "#8C8C8C", "marker": "o", "linestyle": "--", "markersize": 4},
     {"color": LIGHT, "marker": "s", "linestyle": "-.", **HOLLOW},
     {"color": DARK, "marker": "^", "linestyle": "-"},
-    {"color": "#56B4E9", "marker": "D", "linestyle": "-", "markersize": 4},
 )
 
 
@@ -51,7 +50,7 @@ def shares(parts: Sequence[str], quantities: Mapping[str, Sequence[float]]) -> F
 def gradients(maps: Sequence[Floats], titles: Sequence[str]) -> Figure:
     """Draw how strongly each pixel moves an output: white not at all, the darker the more."""
     figure = Figure(figsize=(WIDTH, 2.15), layout="constrained")
-    panels = figure.subplots(1, len(maps))
+    panels = figure.subplots(1, len(maps), squeeze=False).flat
     for axes, gradient, title in zip(panels, maps, titles, strict=True):
         # The root, because the corners of a wide field move the output very little.
         axes.imshow(np.sqrt(np.abs(gradient)), cmap="Greys", vmin=0)
@@ -129,14 +128,15 @@ def loss_curves(
     rows = -(-len(losses) // 2)
     figure = Figure(figsize=(WIDTH, 0.6 + 1.7 * rows), layout="constrained")
     panels = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False).flat
-    for axes, (name, values) in zip(panels, losses.items(), strict=False):
+    # In this order: zip would take a panel too many before it finds the losses at their end.
+    for (name, values), axes in zip(losses.items(), panels, strict=False):
         means = mean_of_each(values, steps)
         axes.axhline(guessing, color="black", linewidth=1, linestyle=":")
         axes.plot(np.arange(len(values)) + 1, values, color=LIGHT, linewidth=0.8)
         axes.plot(steps * (np.arange(len(means)) + 0.5), means, color=DARK, marker="o")
         axes.set_title(name, fontsize=10)
         axes.set(ylim=(0, top), xlim=(0, len(values)))
-    for axes in panels:  # one too many
+    for axes in panels:  # what is left of them
         axes.set_axis_off()
     figure.supxlabel("Step", fontsize=11)
     figure.supylabel("Training loss (dotted: guessing)", fontsize=11)

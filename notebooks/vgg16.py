@@ -16,7 +16,7 @@
 #
 # VGG16 is the network of most cats-and-dogs tutorials, and the one that this project trains. Here
 # its design is taken apart, and so is the failure that nearly everyone meets who trains it from
-# nothing. Every number below was computed by the cell above it.
+# nothing. The results are those of the cells, which anyone can run again in some minutes.
 #
 # The paper: Simonyan and Zisserman, *Very Deep Convolutional Networks for Large-Scale Image
 # Recognition*, ICLR 2015, [arXiv:1409.1556](https://arxiv.org/abs/1409.1556).
@@ -369,7 +369,8 @@ display(
 # Take VGG16 with random weights, show it cats and dogs, and it answers "cat" with a probability of
 # 0.5, after one epoch and after ten. Its loss stands at ln 2, the price of guessing between two.
 # The networks below all have the real depth: 13 convolutions and 3 dense layers, in the paper's
-# widths, without dropout. They differ only in how they begin, and one of them in its normalisation.
+# widths, without dropout. They differ only in how they begin, one of them in its normalisation, and
+# the last in what of it is trained.
 
 # %%
 sketchbook = tempfile.TemporaryDirectory()  # for drawings, where there are no photos
@@ -499,7 +500,8 @@ display(
 
 # %% [markdown]
 # What reaches the last layer of a faded network is nearly the same for every photo: nearly nothing.
-# Its answer is 0.5 for all, and on the way back the gradient fades through the same layers.
+# Its answer is 0.5 for all, and what training could learn from, the difference between the photos,
+# is too faint to find.
 #
 # ### What it does to training, and what helps
 #
@@ -584,9 +586,9 @@ Words(
 
 # %% [markdown]
 # A falling training loss says that the network learns *these* photos. That it names others rightly
-# is another matter: from random weights it takes many thousands of photos and hours. The ImageNet
-# weights have that behind them, which is why this project, like the good tutorials, begins with
-# them.
+# is another matter: from random weights that takes far more photos and steps than here. The
+# ImageNet weights have them behind them, which is why this project, like the good tutorials, begins
+# there.
 #
 # ## Transfer: what the frozen features know already
 #
