@@ -129,13 +129,14 @@ def loss_curves(
     figure = Figure(figsize=(WIDTH, 0.6 + 1.7 * rows), layout="constrained")
     panels = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False).flat
     # In this order: zip would take a panel too many before it finds the losses at their end.
-    for (name, values), axes in zip(losses.items(), panels, strict=False):
+    for place, ((name, values), axes) in enumerate(zip(losses.items(), panels, strict=False)):
         means = mean_of_each(values, steps)
         axes.axhline(guessing, color="black", linewidth=1, linestyle=":")
         axes.plot(np.arange(len(values)) + 1, values, color=LIGHT, linewidth=0.8)
         axes.plot(steps * (np.arange(len(means)) + 0.5), means, color=DARK, marker="o")
         axes.set_title(name, fontsize=10)
         axes.set(ylim=(0, top), xlim=(0, len(values)))
+        axes.tick_params(labelbottom=place >= len(losses) - 2)  # where no panel is below
     for axes in panels:  # what is left of them
         axes.set_axis_off()
     figure.supxlabel("Step", fontsize=11)

@@ -22,6 +22,7 @@
 # Recognition*, ICLR 2015, [arXiv:1409.1556](https://arxiv.org/abs/1409.1556).
 
 # %%
+import gc
 import logging
 import os
 import sys
@@ -133,7 +134,7 @@ Table(
         [
             cost.name,
             "×".join(f"{side:,}" for side in cost.shape),
-            Number(f"{cost.bytes_of_activations() / 1e6:.2f} MB"),
+            Number(f"{cost.bytes_of_activations() / 1e6:.2f} MB") if cost.activations else NONE,
             share(cost, "activations"),
             number(cost.weights) if cost.weights else NONE,
             share(cost, "weights"),
@@ -328,6 +329,7 @@ del with_dense
 same = fully_convolutional.predict(x[:, :side, :side], verbose=0)
 large = fully_convolutional.predict(x, verbose=0)
 del fully_convolutional
+gc.collect()  # a network's parts know each other, and would stay
 difference = np.abs(same[:, 0, 0] - answer).max() / np.abs(answer).max()
 Words(
     f"On a picture of {side}×{side} pixels the dense network gives {answer.shape[1]} numbers, the "
@@ -477,6 +479,7 @@ few = scaled(np.concatenate([seen[:batch], seen[-batch:]]))
 spreads = {}
 for name, kind in KINDS.items():
     spreads[name] = spreads_of(network(**kind), few)
+    gc.collect()
 layers = [
     cost.name.replace("block", "").replace("_conv", "-")
     for cost in costs
@@ -540,11 +543,10 @@ def pretrained():
 builders = {name: (lambda kind=kind: network(**kind), scaled) for name, kind in KINDS.items()}
 if not isinstance(weights, str):
     builders["ImageNet's convolutions, frozen"] = (pretrained, mean_subtracted)
-losses, accuracy, seconds = {}, {}, {}
+losses, accuracy = {}, {}
 for name, (build, prepare) in builders.items():
-    began = time.monotonic()
     losses[name], accuracy[name] = trained(build(), prepare)
-    seconds[name] = time.monotonic() - began
+    gc.collect()
 
 # %%
 guessing, end = float(np.log(2)), 16
@@ -561,15 +563,9 @@ display(
         + ".",
     ),
     Table(
-        ["network", f"loss of the first {end} steps", "of the last", "validation accuracy", "time"],
+        ["network", f"loss of the first {end} steps", "of the last", "validation accuracy"],
         [
-            [
-                name,
-                number(first[name], 3),
-                number(last[name], 3),
-                percent(accuracy[name]),
-                Number(duration(seconds[name])),
-            ]
+            [name, number(first[name], 3), number(last[name], 3), percent(accuracy[name])]
             for name in losses
         ],
     ),
@@ -688,14 +684,13 @@ if not isinstance(weights, str):
     results.append(train_stage(part, stage, *fed))
     display(
         Table(
-            ["stage", "trained numbers", "validation accuracy", "log-loss", "time"],
+            ["stage", "trained numbers", "validation accuracy", "log-loss"],
             [
                 [
                     result.name,
                     number(result.trainable_parameters),
                     percent(result.validation.accuracy),
                     number(result.validation.log_loss, 4),
-                    Number(duration(result.seconds)),
                 ]
                 for result in results
             ],
@@ -759,9 +754,12 @@ else:
 
 # %%
 sketchbook.cleanup()
+clock, work, cores = time.monotonic() - started, time.process_time(), os.cpu_count()
 Words(
-    f"All of this took {duration(time.monotonic() - started)}. To run it again, on your photos if "
-    "you like (a folder as train.py takes it):"
+    f"All of this took {duration(clock)} by the clock and {duration(work)} of the processor's "
+    f"time, on {cores} cores"
+    + (" that had much other work meanwhile" * (clock > 1.5 * work / cores))
+    + ". To run it again, on your photos if you like (a folder as train.py takes it):"
 )
 
 # %% [markdown]
