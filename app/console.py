@@ -25,7 +25,13 @@ from rich.progress import (
 
 from app.printable import printable
 
-_console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+_console = Console(
+    stderr=True,
+    highlight=False,
+    soft_wrap=True,
+    emoji=False,
+    force_jupyter=False,  # in a notebook too they are messages, not results
+)
 
 
 def say(message: str) -> None:

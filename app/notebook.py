@@ -95,7 +95,7 @@ def without_machine(notebook: Any, paths: Sequence[str] = ()) -> Any:
     """Take out of a notebook what depends on the machine, and number its cells.
 
     Absolute ones among ``paths``, the project's and the home folder are shortened to their last
-    part.
+    part. What was said on stderr was meant for the person who waited.
     """
     paths = [*paths, str(PROJECT), str(Path.home())]
     # The longest first: one may begin another.
@@ -103,6 +103,7 @@ def without_machine(notebook: Any, paths: Sequence[str] = ()) -> Any:
     any_path = re.compile("|".join(re.escape(json.dumps(path)[1:-1]) for path in found))
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell in code:
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
         text = json.dumps(cell.outputs)
         cell.outputs = json.loads(any_path.sub(lambda match: Path(match[0]).name, text))
     for index, cell in enumerate(notebook.cells):

@@ -12,6 +12,7 @@ be addressed by its block.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -40,6 +41,7 @@ ALIASES = MappingProxyType({"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "
 FILTERS = (64, 128, 256, 512, 512)  # the width of each block, the same in every configuration
 FC_UNITS = 4096  # the width of fc1 and fc2
 WINDOW = 7  # five halvings leave 7×7 of the 224×224 that the paper trains on; fc1 sees just that
+GLOROT = "glorot_uniform"  # Keras's default; the paper drew from a normal one of spread 0.01
 
 
 @keras.saving.register_keras_serializable(package="cats_vs_dogs")
@@ -104,10 +106,11 @@ def vgg(
     classifier_activation: str | None = "softmax",
     input_shape: tuple[int | None, int | None, int] = (224, 224, 3),
     batch_normalisation: bool = False,
+    kernel_initializer: str | keras.initializers.Initializer = GLOROT,
     dtype: keras.DTypePolicy | str | None = None,
     name: str | None = None,
 ) -> keras.Model:
-    """Build one VGG network with fresh (Glorot uniform) weights.
+    """Build one VGG network with fresh weights.
 
     Use it for a whole network. Use ``convolution_blocks`` to put the convolution part on a tensor
     of your own, ``app.weights`` for the ImageNet weights.
@@ -124,6 +127,8 @@ def vgg(
         classifier_activation: on predictions; ``None`` gives logits.
         input_shape: height, width, channels; ``None`` for a side that may vary.
         batch_normalisation: between each convolution and its ReLU.
+        kernel_initializer: draws the weights of every layer, without a seed of its own other ones
+            for each; biases begin at zero.
         dtype: Keras dtype policy of every layer, such as ``"mixed_bfloat16"``.
         name: of the model; ``"vgg16"`` and the like by default.
 
@@ -137,9 +142,15 @@ def vgg(
     row = _row_name(configuration)
     _check_size(input_shape, top, classes)
     image = keras.Input(input_shape, name="image")
-    x = convolution_blocks(image, row, batch_normalisation=batch_normalisation, dtype=dtype)
+    x = convolution_blocks(
+        image,
+        row,
+        batch_normalisation=batch_normalisation,
+        kernel_initializer=kernel_initializer,
+        dtype=dtype,
+    )
     if top != "none":
-        x = _top(x, top, classes, classifier_activation, dtype)
+        x = _top(x, top, classes, classifier_activation, kernel_initializer, dtype)
     if name is None:
         name = next((alias for alias, its_row in ALIASES.items() if its_row == row), None)
         name = name or f"vgg_{row.lower().replace('-', '_')}"
@@ -151,6 +162,7 @@ def convolution_blocks(
     configuration: str = "D",
     *,
     batch_normalisation: bool = False,
+    kernel_initializer: str | keras.initializers.Initializer = GLOROT,
     dtype: keras.DTypePolicy | str | None = None,
 ) -> keras.KerasTensor:
     """Put the five convolution blocks of a configuration on ``x``.
@@ -161,6 +173,7 @@ def convolution_blocks(
         x: ``(batch, height, width, channels)``, prepared as ``vgg`` says.
         configuration: as in ``vgg``.
         batch_normalisation: as in ``vgg``.
+        kernel_initializer: as in ``vgg``.
         dtype: as in ``vgg``.
 
     Returns:
@@ -176,7 +189,9 @@ def convolution_blocks(
                 x = LocalResponseNormalisation(dtype=dtype, name=f"block{block}_lrn")(x)
             else:
                 name = f"block{block}_conv{number}"
-                x = _convolution(x, filters, kernel, name, batch_normalisation, dtype)
+                x = _convolution(
+                    x, filters, kernel, name, batch_normalisation, kernel_initializer, dtype
+                )
         x = keras.layers.MaxPooling2D(
             2, data_format="channels_last", dtype=dtype, name=f"block{block}_pool"
         )(x)
@@ -218,12 +233,71 @@ def copy_dense_weights(dense: keras.Model, convolutional: keras.Model) -> None:
         layer.set_weights([array.reshape(weight.shape) for array, weight in arrays])
 
 
+@dataclass(frozen=True)
+class LayerCost:
+    """What one layer takes for one photo.
+
+    Attributes:
+        name: of the layer.
+        shape: of its output, without the batch.
+        activations: the numbers in that output, which the layer behind it reads; training keeps
+            them until the gradient has come back. 0 where only the shape changes (flatten).
+        weights: the numbers that it learns, or keeps: kernel, bias, normalisation.
+        multiply_adds: multiplications, each with an addition, in its kernel. Those of biases,
+            activation functions, poolings and normalisations are not counted, as is usual.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    activations: int
+    weights: int
+    multiply_adds: int
+
+    def bytes_of_activations(self, width: int = 4) -> int:
+        """Return what the output takes at ``width`` bytes a number: 4 in float32."""
+        return width * self.activations
+
+
+def layer_costs(model: keras.Model) -> list[LayerCost]:
+    """Count what each layer of a network takes, the input first.
+
+    Args:
+        model: of ``vgg``, of one fixed size. It may be one whose weights were never allocated: only
+            shapes are read.
+
+    Raises:
+        UsageError: if the model leaves a side of its input open.
+    """
+    costs = []
+    for layer in model.layers:
+        shape = tuple(layer.output.shape[1:])
+        if None in shape:
+            raise UsageError(
+                f"Expected a network of one fixed size; received {shape} as the output of "
+                f"{layer.name}. Give input_shape a height and a width."
+            )
+        kernel = math.prod(layer.kernel.shape) if hasattr(layer, "kernel") else 0
+        places = math.prod(shape[:-1])  # 1 for a dense layer
+        is_view = isinstance(layer, keras.layers.Flatten)  # of what the layer before it holds
+        costs.append(
+            LayerCost(
+                name=layer.name,
+                shape=shape,
+                activations=0 if is_view else math.prod(shape),
+                weights=sum(math.prod(weight.shape) for weight in layer.weights),
+                multiply_adds=places * kernel,
+            )
+        )
+    return costs
+
+
 def _convolution(
     x: keras.KerasTensor,
     filters: int,
     kernel: int | str,
     name: str,
     batch_normalisation: bool,
+    kernel_initializer: str | keras.initializers.Initializer,
     dtype: keras.DTypePolicy | str | None,
 ) -> keras.KerasTensor:
     """Add one convolution and its ReLU, with batch normalisation between them if wanted."""
@@ -232,6 +306,7 @@ def _convolution(
         kernel,
         padding="same",
         activation=None if batch_normalisation else "relu",
+        kernel_initializer=_anew(kernel_initializer),
         data_format="channels_last",  # whatever the user's ~/.keras/keras.json says
         dtype=dtype,
         name=name,
@@ -252,6 +327,7 @@ def _top(
     top: Top,
     classes: int,
     activation: str | None,
+    kernel_initializer: str | keras.initializers.Initializer,
     dtype: keras.DTypePolicy | str | None,
 ) -> keras.KerasTensor:
     """Add fc1, fc2 and predictions, as dense layers or as convolutions."""
@@ -260,18 +336,32 @@ def _top(
     if top == "dense":
         x = keras.layers.Flatten(data_format="channels_last", dtype=dtype, name="flatten")(x)
         for name, units, function in layers:
-            x = keras.layers.Dense(units, activation=function, dtype=dtype, name=name)(x)
+            x = keras.layers.Dense(
+                units,
+                activation=function,
+                kernel_initializer=_anew(kernel_initializer),
+                dtype=dtype,
+                name=name,
+            )(x)
         return x
     for name, units, function in layers:
         x = keras.layers.Conv2D(
             units,
             WINDOW if name == "fc1" else 1,
             activation=function,
+            kernel_initializer=_anew(kernel_initializer),
             data_format="channels_last",
             dtype=dtype,
             name=name,
         )(x)
     return x
+
+
+def _anew(
+    initializer: str | keras.initializers.Initializer,
+) -> str | keras.initializers.Initializer:
+    """Return one for the next layer: an object draws the same numbers whenever it is asked."""
+    return initializer if isinstance(initializer, str) else initializer.clone()
 
 
 def _row_name(configuration: str) -> str:

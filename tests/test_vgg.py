@@ -12,7 +12,14 @@ import pytest
 
 from app import vgg as module
 from app.errors import UsageError
-from app.vgg import LocalResponseNormalisation, convolution_blocks, copy_dense_weights, vgg
+from app.vgg import (
+    CONFIGURATIONS,
+    LocalResponseNormalisation,
+    convolution_blocks,
+    copy_dense_weights,
+    layer_costs,
+    vgg,
+)
 
 OFFICIAL = (
     Path(__file__).parents[2] / "shared/weights/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -92,6 +99,60 @@ def test_the_papers_tables(configuration: str, millions: int, layers: int) -> No
 @pytest.mark.usefixtures("unallocated")
 def test_number_of_parameters(arguments: dict[str, Any], count: int) -> None:
     assert vgg(**arguments).count_params() == count
+
+
+@pytest.mark.usefixtures("unallocated")
+def test_layer_costs_of_vgg16() -> None:
+    costs = {cost.name: cost for cost in layer_costs(vgg("D", top="dense"))}
+    assert list(costs)[:4] == ["image", "block1_conv1", "block1_conv2", "block1_pool"]
+    first = costs["block1_conv1"]
+    assert first.shape == (224, 224, 64)
+    assert first.activations == 224 * 224 * 64
+    assert first.bytes_of_activations() == 4 * 224 * 224 * 64
+    assert first.weights == 3 * 3 * 3 * 64 + 64
+    assert first.multiply_adds == 224 * 224 * 3 * 3 * 3 * 64
+    assert costs["fc1"].multiply_adds == 7 * 7 * 512 * 4096
+    assert costs["fc1"].weights == 7 * 7 * 512 * 4096 + 4096
+    assert costs["block5_pool"].activations == 7 * 7 * 512
+    assert costs["block5_pool"].multiply_adds == costs["image"].weights == 0
+    assert costs["flatten"].activations == 0  # the pool's numbers in a row
+    # The list of CS231n's notes ("VGGNet in detail") adds up to this, 15.2 M, not to the 24 M that
+    # stand under it: https://github.com/cs231n/cs231n.github.io/issues/88
+    assert sum(cost.activations for cost in costs.values()) == 15_237_608
+    assert sum(cost.multiply_adds for cost in costs.values()) == 15_470_264_320
+
+
+@pytest.mark.usefixtures("unallocated")
+@pytest.mark.parametrize("name", [*CONFIGURATIONS])
+def test_layer_costs_count_every_weight(name: str) -> None:
+    model = vgg(name, top="dense", batch_normalisation=name == "A")
+    assert sum(cost.weights for cost in layer_costs(model)) == model.count_params()
+
+
+@pytest.mark.usefixtures("unallocated")
+def test_both_tops_cost_the_same() -> None:
+    tops: tuple[module.Top, module.Top] = ("dense", "convolutional")
+    dense, convolutional = (layer_costs(vgg("D", top=top)) for top in tops)
+    assert sum(c.multiply_adds for c in dense) == sum(c.multiply_adds for c in convolutional)
+    assert sum(c.activations for c in dense) == sum(c.activations for c in convolutional)
+
+
+def test_a_network_of_open_size_has_no_costs() -> None:
+    with pytest.raises(UsageError, match=r"received \(None, None, 3\) as the output of image"):
+        layer_costs(vgg(input_shape=(None, None, 3)))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_initialiser_reaches_every_layer_and_draws_anew() -> None:
+    given = keras.initializers.RandomNormal(5.0, 0.01)
+    tops: tuple[module.Top, module.Top] = ("dense", "convolutional")
+    for top in tops:
+        model = vgg("E", top=top, kernel_initializer=given)
+        kernels = [w for w in model.get_weights() if w.ndim > 1]
+        assert len(kernels) == 19
+        assert all(abs(kernel.mean() - 5) < 0.1 for kernel in kernels)
+        twins = (model.get_layer(f"block3_conv{number}").get_weights()[0] for number in (3, 4))
+        assert not np.array_equal(*twins)
 
 
 @pytest.mark.parametrize("top", ["none", "dense"])
