@@ -16,7 +16,7 @@ from app.answer import NEITHER, UNSURE, Answer, unanswered
 from app.bundle import Bundle
 from app.bundle_arguments import add_bundle_arguments, bundle_folder
 from app.cli import run
-from app.errors import UsageError
+from app.errors import ImageError, UsageError
 from app.paths import exists, is_folder
 from app.printable import printable
 from app.tables import text_cell
@@ -44,6 +44,8 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"expected photos; received none in {', '.join(arguments.paths)}")
     folder = bundle_folder(arguments)
     write = Output(arguments.format, Bundle.read(folder).classes, paths)
+    if arguments.explain is not None:
+        return explain(paths, folder, arguments, write)
     all_answered = True
     for answer in answers(paths, folder, arguments):
         write(answer)
@@ -51,8 +53,30 @@ def main(argv: Sequence[str]) -> int:
     return 0 if all_answered else 1
 
 
+def explain(
+    paths: Sequence[str], folder: Path, arguments: argparse.Namespace, write: Output
+) -> int:
+    """Answer for every file and write its heat map; return the exit code."""
+    from app.console import say
+    from app.explanations import Explanations
+    from app.inference import Classifier
+
+    explanations = Explanations(arguments.explain, arguments.paths)
+    classifier = Classifier(folder, arguments.min_confidence, arguments.precision)
+    all_answered = True
+    for answer in classifier.answers(paths):
+        write(answer)
+        all_answered &= answer.error is None
+        try:
+            explanations.write(classifier, answer)
+        except ImageError as error:  # it was changed meanwhile: the others are not concerned
+            say(str(error))
+            all_answered = False
+    return 0 if all_answered else 1
+
+
 def answers(paths: Sequence[str], folder: Path, arguments: argparse.Namespace) -> Iterator[Answer]:
-    """Yield an answer for each path, in their order; explain it, if that is asked for."""
+    """Yield an answer for each path, in their order."""
     if not any(map(exists, paths)):
         yield from map(unanswered, paths)  # mistyped: said at once, nothing is loaded
         return

@@ -45,7 +45,7 @@ class Bundle:
     thresholds: dict[str, float]
     sha256: dict[str, str]
     versions: dict[str, str]
-    why_no_int8: str = ""
+    why_no_int8: str
 
     @property
     def has_int8(self) -> bool:

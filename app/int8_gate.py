@@ -25,7 +25,7 @@ Floats = NDArray[np.floating[Any]]
 Exact = Callable[[NDArray[np.int64]], Trained]
 
 FEWEST = 20  # validation photos: of fewer, no change shows nothing
-# How near a line is near, as differences of log-odds: float32 moved those near one by 0.35 and 0.1
+# How near a line is near, as differences of log-odds: float32 moved those near one by 0.37 and 0.13
 # at most (docs/experiments.md).
 NEAR_LABEL, NEAR_NOVELTY = 2.0, 0.5
 MOST_ACCURACY_LOST = 0.002

@@ -95,7 +95,8 @@ def measured(bundle: Path, paths: Sequence[Path], repeat: int) -> dict[str, Any]
         ratio = medians["int8"] / medians["float32"]
         rows.append(row("int8, seconds a photo, of float32's", ratio, INT8_BAR))
         rows.append(row("labels that int8 changes, of the ready", changed(classifiers, ready), 0.0))
-    rows.append(row("memory of all photos, of a fifth of them", with_all / with_few, 1.1))
+    if len(few) > BATCHES[-1]:  # of fewer not one batch is full
+        rows.append(row("memory of all photos, of a fifth of them", with_all / with_few, 1.1))
     rows.append(row("memory of one photo, MB", one / 1e6, MEMORY_BAR / 1e6))
     return {
         "photos": len(paths),

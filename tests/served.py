@@ -57,6 +57,7 @@ def tiny_bundle(folder: Path) -> Path:
         thresholds={NOVELTY: 0.5, CONFIDENCE: 0.6},
         sha256={ONNX_FILE: file_sha256(folder / ONNX_FILE)},
         versions={},
+        why_no_int8="",
     ).write(folder)
     return folder
 

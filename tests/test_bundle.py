@@ -54,6 +54,7 @@ WRONG: list[tuple[str, Any]] = [
     *(("sha256", {"model.onnx": "0" * 64, name: "0" * 64}) for name in (
         "../evil", "/etc/passwd", "..", "", "C:evil", "a\\b", "a/b", "a\0b")),
     *(("versions", wrong) for wrong in ([], None, {"keras": 3})),
+    *(("why_no_int8", wrong) for wrong in (None, 1, ["a"])),
     ("something new", 1),
 ]  # fmt: skip
 

@@ -89,7 +89,7 @@ def bundle(tmp_path_factory) -> Path:
     """A bundle's description, enough for answers about files that are not there."""
     folder = tmp_path_factory.mktemp("bundle")
     digests, thresholds = {"model.onnx": "0" * 64}, {"confidence": 0.0, "novelty": 0.5}
-    Bundle(FORMAT_VERSION, ("cat", "dog"), 32, 1.0, thresholds, digests, {}).write(folder)
+    Bundle(FORMAT_VERSION, ("cat", "dog"), 32, 1.0, thresholds, digests, {}, "").write(folder)
     return folder
 
 

@@ -41,7 +41,7 @@ from app.inference import Classifier
 from app.manifest import read_manifest
 from app.results import read_results
 from app.runs import Run, newest_complete_run
-from benchmarks import predict_start
+from benchmarks import predict_folder, predict_start
 
 ROOT = Path(__file__).parent.parent
 # As little as shows every step: 12 pictures a class of which some train, 32 pixels. With so few
@@ -271,6 +271,19 @@ def test_the_cold_start_is_measured_on_what_a_run_exports(trained, photos, capsy
     predict_start.main([*argv, str(photos / "cat" / "cat.1.jpg")])
     out = capsys.readouterr().out
     assert float(re.search(r"answers differ by (\S+)", out)[1]) < 1e-3
+
+
+def test_a_folder_is_measured_against_bare_onnx_runtime(trained, photos, capsys):
+    argv = ["--runs", str(trained.folder.parent), "--run", "first", "--repeat", "1", "--json"]
+    predict_folder.main([*argv, "--photos", "10", str(photos / "cat")])
+    values = json.loads(capsys.readouterr().out)
+    assert values["photos"] == 10
+    assert [r["what"] for r in values["rows"]] == [
+        "predict.py, photos a second, of bare",
+        "memory of one photo, MB",
+    ]
+    assert all(r["met"] == (r["value"] >= r["bar"]) for r in values["rows"] if r["least"])
+    assert values["photos_a_second"] > 0
 
 
 def test_a_second_run_computes_no_features_again(second):

@@ -83,7 +83,7 @@ def description(onnx_bytes: bytes) -> bytes:
 
     thresholds = {"confidence": 0.0, "novelty": 0.5}
     values = Bundle(
-        FORMAT_VERSION, ("cat", "dog"), SIZE, 1.0, thresholds, {}, {"keras": "3"}
+        FORMAT_VERSION, ("cat", "dog"), SIZE, 1.0, thresholds, {}, {"keras": "3"}, ""
     ).__dict__
     digests = {"model.onnx": sha256(onnx_bytes).hexdigest()}
     return json.dumps({**values, "sha256": digests}).encode()
