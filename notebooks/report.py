@@ -596,8 +596,8 @@ display(
     Words(
         "Photos to the right of the dotted line are answered neither: the line lies where it "
         f"refuses {percent(beyond['validation'])} of the validation photos, so test should lose "
-        "about as many, and the two outlines should look alike. A photo that shows none of the classes "
-        "should fall to the right."
+        "about as many, and the two outlines should look alike. A photo that shows none of the "
+        "classes should fall to the right."
     ),
     Picture(
         plots.novelty({split: a.novelty for split, a in results.predictions.items()}, STRANGE),
