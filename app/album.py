@@ -24,14 +24,14 @@ from app.files import data_folder
 from app.findings import Finding, Kind
 from app.heat import evidence, overlay
 from app.images import Pixels, resize
-from app.inference import Classifier
+from app.inference import Classifier, Precision
 from app.manifest import ManifestRow
 from app.photos import Photo
 from app.results import Predictions, Results
 from app.views import make_view, read_photo
 
 SHOWN = 12  # pictures a panel
-SAMPLES, VIEWS = 4, 4  # photos whose views are shown, and how many random views of each
+SAMPLES, VIEWS = 4, 4  # photos whose views are shown, and at most how many random views of each
 PHOTO_SIDE = 320  # pixels of the longer side: sharp at half a phone's width
 DRAWN_SIDE = 160  # less, since the notebook is kept in the repository
 DRAWN_PER_KIND = 24
@@ -66,7 +66,7 @@ class Album:
     Attributes:
         drawn: whether they are drawings that stand for photos.
         shots: by name; a photo that is gone or was changed has none.
-        samples: names of training photos, whose shots have views.
+        samples: names of training photos, whose shots have the views that a stage learned from.
         answered: what the panels of mistakes choose from; None where no bundle answers drawings.
         labels: pictures whose label may be wrong, the surest first.
         strangers: those unlike all others, the strangest first.
@@ -111,10 +111,11 @@ def drawn_album(results: Results, bundle: Path) -> Album:
     """Return an album of drawings, answered by the run's bundle if it knows cats and dogs."""
     numbers = {kind_of(name): number for number, name in enumerate(results.classes)}
     known = set(KINDS) <= set(numbers)
-    classifier = open_bundle(bundle) if known else None
+    # Not in int8, which only some processors compute: drawings get the same answers everywhere.
+    classifier = open_bundle(bundle, "float32") if known else None
     drawings = draw(results, SAMPLES // len(KINDS) if classifier is None else DRAWN_PER_KIND)
     shots = {name: shot for name, (_, shot) in drawings.items()}
-    samples = [name for name, shot in shots.items() if shot.views]
+    samples = list(shots)[:SAMPLES]
     album = Album(True, shots, samples, None, [], [], lacking=NO_ANSWERS if known else NO_PETS)
     if classifier is None or (outputs := outputs_of(classifier, list(shots.values()))) is None:
         return album
@@ -169,7 +170,7 @@ def read_shots(
                     pixels = read_photo(Photo(root / name, name, rows[name].sha256, 0))
                 except AppError:  # gone, or changed
                     continue
-                views = VIEWS if name in samples else 0
+                views = views_shown(results) if name in samples else 0
                 shots[name] = shot_of(pixels, rows[name].sha256, results, views, PHOTO_SIDE)
     except AppError:  # the folder is gone, the archive damaged
         return {}
@@ -183,11 +184,17 @@ def draw(results: Results, per_kind: int) -> dict[str, tuple[str, Shot]]:
         for place, kind in enumerate(KINDS):
             drawing = draw_animal(kind, np.random.default_rng([number, place]))
             pixels = np.asarray(drawing.image)
-            views = VIEWS if len(drawings) < SAMPLES else 0
+            views = views_shown(results) if len(drawings) < SAMPLES else 0
             content = sha256(pixels.tobytes()).hexdigest()
             shot = shot_of(pixels, content, results, views, DRAWN_SIDE)
             drawings[f"drawn {kind} {number + 1}"] = kind, shot
     return drawings
+
+
+def views_shown(results: Results) -> int:
+    """Return how many random views of a sample are shown: of those that a stage learned from."""
+    views = results.random_views()
+    return VIEWS if views is None else min(VIEWS, views)
 
 
 def shot_of(pixels: Pixels, content: str, results: Results, views: int, side: int) -> Shot:
@@ -211,10 +218,10 @@ def kind_of(name: str) -> str:
     return name.lower().removesuffix("s")
 
 
-def open_bundle(folder: Path) -> Classifier | None:
+def open_bundle(folder: Path, precision: Precision = "auto") -> Classifier | None:
     """Return a bundle's classifier; None where there is none that works."""
     try:
-        return Classifier(folder)
+        return Classifier(folder, precision=precision)
     except BundleError:
         return None
 

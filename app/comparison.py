@@ -158,6 +158,19 @@ def mcnemar(first: Bools, second: Bools) -> McNemar:
     return McNemar(*only, int((~first & ~second).sum()), p_value)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values of several tests, raised so that any false finding at all is as rare as told.
+
+    Source: Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure".
+    """
+    order = sorted(range(len(p_values)), key=lambda number: p_values[number])
+    raised, least = [0.0] * len(p_values), 0.0
+    for rank, number in enumerate(order):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[number]))
+        raised[number] = least
+    return raised
+
+
 def right(given: Predictions) -> Bools:
     """Return ``(n,)``, whether each photo's answer is right."""
     found: Bools = given.probabilities.argmax(axis=1) == given.targets

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +13,36 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from app.comparison import Comparison, Difference, compare, differing, names_of, photos_in_common
-from app.display import Number, Picture, Table, Verdict, Words, duration, number, percent, shown
+from app.comparison import (
+    Comparison,
+    Difference,
+    compare,
+    differing,
+    holm,
+    names_of,
+    photos_in_common,
+)
+from app.display import (
+    Number,
+    Picture,
+    Table,
+    Verdict,
+    Words,
+    duration,
+    interval,
+    number,
+    percent,
+    shown,
+)
 from app.errors import UsageError
-from app.plots import DARK, PERCENT, STYLE, WIDTH
+from app.output import output_file
+from app.plots import DARK, PERCENT, STYLE, WIDTH, short_names
 from app.printable import printable
 from app.results import Results, read_results
 from app.runs import Run
 
 LEVEL = 0.05  # of McNemar's test: above it no difference is called one
+LONGEST_NAME = 24  # letters of a run's name beside its interval
 SHOWN = 40  # photos in a list; the JSON has all
 
 
@@ -31,8 +53,103 @@ METHOD = (
     "be as likely to be that one. An accuracy has Wilson's interval; the difference of two on the "
     "same photos that of Bonett and Price (2012); the difference of two log-losses the percentile "
     "bootstrap over photos, each drawn with both answers. All intervals are of 95 % and speak of "
-    "other photos of this kind, not of training anew with another seed."
+    "other photos of this kind, not of training anew with another seed. The test is exact and the "
+    "intervals are not, so at the edge one may call a difference clear and the other not. Where "
+    "several runs are compared with the first, p-values are raised by Holm's correction (1979): "
+    "of many differences some would be rare by chance."
 )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs that are compared.
+
+    Attributes:
+        first: name of the first run.
+        first_results: what it says.
+        other: name of the other one.
+        results: what that one says.
+        found: the comparison.
+        p_value: of McNemar's test, raised where there are several pairs.
+        pairs: how many there are.
+    """
+
+    first: str
+    first_results: Results
+    other: str
+    results: Results
+    found: Comparison
+    p_value: float
+    pairs: int
+
+    @property
+    def told_p_value(self) -> str:
+        """The p-value in words."""
+        raised = f" ({self.p_value:.3g} as one of {self.pairs})" if self.pairs > 1 else ""
+        return f"p = {self.found.mcnemar.p_value:.3g}{raised}"
+
+    def verdict(self) -> tuple[str, str]:
+        """Return the outcome in a few words, and in a sentence with its numbers."""
+        tested = self.found.mcnemar
+        better = self.other if tested.second_only > tested.first_only else self.first
+        if self.p_value < LEVEL:
+            outcome, meaning = (
+                f"{better} is better",
+                "so large a difference is rare by chance alone",
+            )
+        elif tested.first_only == tested.second_only:
+            outcome, meaning = "No difference", "both are right equally often"
+        else:
+            outcome = "No difference shown"
+            meaning = "chance alone gives such a difference often enough"
+        return outcome, (
+            f"Of {self.found.n:,} test photos in common, answered rightly by {self.first} only: "
+            f"{tested.first_only}, by {self.other} only: {tested.second_only}, by neither: "
+            f"{tested.both_wrong}. McNemar's test {self.told_p_value}: {meaning}."
+        )
+
+    def body(self) -> list[str]:
+        """Return the part of a page about the two runs."""
+        outcome, sentence = self.verdict()
+        verdict = Verdict(outcome, f"McNemar's test, {self.told_p_value}", sentence)
+        parts = [shown_html(part) for part in (verdict, self._table(), Words(self._photos()))]
+        return [*parts, *_disagreements(self.first, self.other, self.found)]
+
+    def _photos(self) -> str:
+        found, first, other = self.found, self.first, self.other
+        both = photos_in_common(self.first_results, self.results)
+        trained = [r.metrics["photos"]["train"] for r in (self.first_results, self.results)]
+        text = (
+            f"{first} has {found.asked[0]:,} test photos, {other} {found.asked[1]:,}; {found.n:,} "
+            f"are compared. {both:,} photos are among the training photos of both "
+            f"({trained[0]:,} and {trained[1]:,}). Differences are {other} less {first}."
+        )
+        if found.relabelled:
+            text += f" {found.relabelled:,} in common have another class in each and are left out."
+        return text
+
+    def _table(self) -> Table:
+        """Put the differences first: on a phone the last columns are out of sight."""
+        found = self.found
+        return Table(
+            ["", "difference", "95 % interval", self.first, self.other],
+            [
+                [
+                    "accuracy",
+                    _points(found.accuracy),
+                    _points_interval(found.accuracy),
+                    percent(found.first.accuracy, 2),
+                    percent(found.second.accuracy, 2),
+                ],
+                [
+                    "log-loss",
+                    Number(f"{found.log_loss.value:+.4f}"),
+                    Number("{:+.4f} to {:+.4f}".format(*found.log_loss.interval_95)),
+                    number(found.first.log_loss, 4),
+                    number(found.second.log_loss, 4),
+                ],
+            ],
+        )
 
 
 @dataclass(frozen=True)
@@ -56,32 +173,30 @@ class Compared:
         """What the page is called."""
         return f"Comparison: {', '.join(self.names)}"
 
-    def pairs(self) -> list[tuple[str, str, Results, Comparison]]:
-        """Return for each but the first run: both names, its results, the comparison."""
-        first = self.names[0]
-        others = zip(self.names[1:], self.results[1:], self.comparisons, strict=True)
-        return [(first, name, results, found) for name, results, found in others]
+    def pairs(self) -> list[Pair]:
+        """Return the first run with each other one, in their order."""
+        p_values = holm([found.mcnemar.p_value for found in self.comparisons])
+        others = zip(self.names[1:], self.results[1:], self.comparisons, p_values, strict=True)
+        return [Pair(self.names[0], self.results[0], *other, len(p_values)) for other in others]
 
     def place(self, output: Path | None) -> Path:
         """Return where the page goes: ``output``, else beside the first run.
 
         Raises:
-            UsageError: when that is among the photos of a run, which are only read.
+            UsageError: when that is a run's own file, or ``app.output`` refuses it.
         """
         names = "-".join(folder.resolve().name for folder in self.folders)
         path = output or self.folders[0].resolve().parent / f"compare-{names}.html"
-        for results in self.results:
-            photos = Path(results.config["data"]).resolve()
-            if photos in path.resolve().parents:
-                raise UsageError(
-                    f"expected a place outside the photos, which are only read; received {path}, "
-                    f"which is in {photos}; name another one with --output"
-                )
-        return path
+        if path.resolve() in [Run(folder).report.resolve() for folder in self.folders]:
+            raise UsageError(
+                f"expected a place for the page; received {path}, which is the report of a run; "
+                "name another one with --output"
+            )
+        return output_file(path, ".html", [Path(r.config["data"]) for r in self.results])
 
     def sentences(self) -> list[str]:
         """Return what McNemar's test says of each pair, in words."""
-        return [verdict_of(first, other, found)[1] for first, other, _, found in self.pairs()]
+        return [pair.verdict()[1] for pair in self.pairs()]
 
     def text(self) -> str:
         """Return the short table for a terminal."""
@@ -90,7 +205,7 @@ class Compared:
             [
                 name,
                 f"{test['accuracy']:.4f}",
-                _interval(test["accuracy_interval_95"]),
+                interval(test["accuracy_interval_95"]),
                 f"{test['log_loss']:.4f}",
                 f"{metrics['photos']['train']:,}",
                 duration(metrics["seconds"]["total"]),
@@ -119,8 +234,9 @@ class Compared:
                 )
             ],
             "comparisons": [
-                {"first": first, "second": second, **dataclasses.asdict(found)}
-                for first, second, _, found in self.pairs()
+                {"first": pair.first, "second": pair.other, "p_value_holm": pair.p_value}
+                | dataclasses.asdict(pair.found)
+                for pair in self.pairs()
             ],
             "differing": differing(self.results),
         }
@@ -128,10 +244,10 @@ class Compared:
     def body(self) -> str:
         """Return the page's content as HTML."""
         parts = [heading(1, f"{' and '.join(self.names)}, side by side")]
-        for first, other, results, found in self.pairs():
-            if len(self.names) > 2:
-                parts.append(heading(2, f"{other} against {first}"))
-            parts += pair_of(first, other, results, found, self.results[0])
+        for pair in self.pairs():
+            if pair.pairs > 1:
+                parts.append(heading(2, f"{pair.other} against {pair.first}"))
+            parts += pair.body()
         parts += [heading(2, "Each run on its own test photos"), shown_html(self._scores())]
         parts += [
             picture_html(
@@ -209,7 +325,7 @@ def read_compared(folders: Sequence[Path]) -> Compared:
     """Read runs and compare each with the first.
 
     Raises:
-        UsageError: for fewer than two, and where two cannot be compared.
+        UsageError: for fewer than two, for one given twice, and where two cannot be compared.
         BundleError: when one is unfinished or damaged.
     """
     if len(folders) < 2:
@@ -217,6 +333,12 @@ def read_compared(folders: Sequence[Path]) -> Compared:
             f"expected two runs or more to compare; received {len(folders)}; "
             "write --compare runs/A runs/B"
         )
+    for place, times in Counter(folder.resolve() for folder in folders).items():
+        if times > 1:
+            raise UsageError(
+                f"expected runs that are not the same; received {place} {times} times; give each "
+                "one once"
+            )
     results = [
         dataclasses.replace(read_results(Run(folder)), name=name)
         for folder, name in zip(folders, names_of(folders), strict=True)
@@ -227,62 +349,6 @@ def read_compared(folders: Sequence[Path]) -> Compared:
         results=tuple(results),
         comparisons=tuple(compare(results[0], other) for other in results[1:]),
     )
-
-
-def verdict_of(first: str, other: str, found: Comparison) -> tuple[str, str]:
-    """Return the outcome in a few words, and in a sentence with its numbers."""
-    tested = found.mcnemar
-    better = other if tested.second_only > tested.first_only else first
-    clear = tested.p_value < LEVEL
-    outcome = f"{better} is better" if clear else "No difference shown"
-    meaning = (
-        "so large a difference is rare by chance alone"
-        if clear
-        else "chance alone gives such a difference often enough"
-    )
-    return outcome, (
-        f"Of {found.n:,} test photos in common, answered rightly by {first} only: "
-        f"{tested.first_only}, by {other} only: {tested.second_only}, by neither: "
-        f"{tested.both_wrong}. McNemar's test p = {tested.p_value:.3g}: {meaning}."
-    )
-
-
-def pair_of(
-    first: str, other: str, results: Results, found: Comparison, first_results: Results
-) -> list[str]:
-    """Return the part of a page about two runs."""
-    outcome, sentence = verdict_of(first, other, found)
-    same = photos_in_common(first_results, results)
-    photos = (
-        f"{first} has {found.asked[0]:,} test photos, {other} {found.asked[1]:,}; {found.n:,} are "
-        f"compared. {same:,} photos are among the training photos of both "
-        f"({first_results.metrics['photos']['train']:,} and "
-        f"{results.metrics['photos']['train']:,}). Differences are {other} less {first}."
-    )
-    if found.relabelled:
-        photos += f" {found.relabelled:,} in common have another class in each and are left out."
-    table = Table(
-        ["", first, other, "difference", "95 % interval"],
-        [
-            [
-                "accuracy",
-                percent(found.first.accuracy, 2),
-                percent(found.second.accuracy, 2),
-                _points(found.accuracy),
-                _points_interval(found.accuracy),
-            ],
-            [
-                "log-loss",
-                number(found.first.log_loss, 4),
-                number(found.second.log_loss, 4),
-                Number(f"{found.log_loss.value:+.4f}"),
-                Number("{:+.4f} to {:+.4f}".format(*found.log_loss.interval_95)),
-            ],
-        ],
-    )
-    verdict = Verdict(outcome, f"McNemar's test, p = {found.mcnemar.p_value:.3g}", sentence)
-    parts = [shown_html(verdict), shown_html(table), shown_html(Words(photos))]
-    return [*parts, *_disagreements(first, other, found)]
 
 
 def _disagreements(first: str, other: str, found: Comparison) -> list[str]:
@@ -311,7 +377,7 @@ def intervals(names: Sequence[str], tests: Sequence[dict[str, Any]]) -> Figure:
         [end - value for value, end in zip(values, high, strict=True)],
     ]
     axes.errorbar(values, places, xerr=around, fmt="o", color=DARK, capsize=5)
-    axes.set_yticks(places, [_short(name) for name in names])
+    axes.set_yticks(places, short_names(names, LONGEST_NAME))
     axes.set(ylim=(-0.6, len(names) - 0.4), xlabel="Test accuracy, 95 % interval")
     axes.xaxis.set_major_formatter(PERCENT)
     axes.locator_params(axis="x", nbins=5)
@@ -340,12 +406,8 @@ def _told_score(name: str, results: Results) -> str:
     return f"{name} {percent(test['accuracy'], 2)} ({_percents(test['accuracy_interval_95'])})"
 
 
-def _interval(interval: Sequence[float]) -> str:
-    return f"{interval[0]:.4f}–{interval[1]:.4f}"
-
-
-def _percents(interval: Sequence[float]) -> str:
-    return f"{percent(interval[0], 2)} to {percent(interval[1], 2)}"
+def _percents(ends: Sequence[float]) -> str:
+    return f"{percent(ends[0], 2)} to {percent(ends[1], 2)}"
 
 
 def _points(difference: Difference) -> Number:
@@ -355,7 +417,3 @@ def _points(difference: Difference) -> Number:
 def _points_interval(difference: Difference) -> Number:
     low, high = difference.interval_95
     return Number(f"{100 * low:+.2f} to {100 * high:+.2f}")
-
-
-def _short(name: str, longest: int = 24) -> str:
-    return name if len(name) <= longest else f"{name[: longest - 1]}…"

@@ -11,6 +11,7 @@ import html
 import io
 import os
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,8 +69,11 @@ class Picture:
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
         file = io.BytesIO()
-        # Without the name of the software the same figure gives the same bytes.
-        self.figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
+        with warnings.catch_warnings():
+            # Of a name in an alphabet that no font here has; the page's tables have it.
+            warnings.filterwarnings("ignore", "Glyph .* missing from")
+            # Without the name of the software the same figure gives the same bytes.
+            self.figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
         width = round(self.figure.get_size_inches()[0] * 100)
         return (
             {"image/png": base64.b64encode(file.getvalue()).decode(), "text/plain": self.alt},
@@ -185,6 +189,12 @@ def percent(share: float, digits: int = 1) -> Number:
 def number(value: float, digits: int = 0) -> Number:
     """Write a number with separators: ``7,081,474`` or ``0.0523``."""
     return Number(f"{value:,.{digits}f}")
+
+
+def interval(ends: Sequence[float]) -> str:
+    """Write an interval of shares: ``0.9812–0.9904``."""
+    low, high = ends
+    return f"{low:.4f}–{high:.4f}"
 
 
 def duration(seconds: float) -> str:

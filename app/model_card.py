@@ -11,7 +11,6 @@ classes, the folder of photos) is escaped, and no path of the machine is told.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import re
 import sys
@@ -23,7 +22,7 @@ from urllib.parse import quote
 from app.atomic import open_whole
 from app.bundle import STRANGE
 from app.cli import run as run_command
-from app.display import duration, shown
+from app.display import duration, interval, percent, shown
 from app.errors import BundleError, UsageError
 from app.evaluation import wilson_interval
 from app.printable import printable
@@ -167,7 +166,7 @@ def per_class(metrics: Mapping[str, Any]) -> str:
         wrong = [0 if j == i else count for j, count in enumerate(row)]
         most = max(wrong)
         taken = f"{plain(classes[wrong.index(most)])}, {most:,}" if most else "–"
-        recall = f"{right / n:.4f} ({_interval(wilson_interval(right, n))})" if n else "–"
+        recall = f"{right / n:.4f} ({interval(wilson_interval(right, n))})" if n else "–"
         precision = f"{right / answered:.4f}" if answered else "–"
         rows.append([plain(label), f"{n:,}", recall, precision, taken])
     head = ["class", "test photos", "recall (95 % interval)", "precision", "most often taken for"]
@@ -206,8 +205,25 @@ def _details(metrics: Mapping[str, Any], config: Mapping[str, Any]) -> str:
             f"- **Finished:** {plain(metrics['finished'])}.",
             "- **Files:** `bundle/model.onnx` (ONNX), `bundle/classifier.keras` (Keras 3) and "
             "`bundle/bundle.json`, which names the classes; all three belong together.",
+            *_int8(metrics.get("int8")),
         ]
     )
+
+
+def _int8(told: Mapping[str, Any] | None) -> list[str]:
+    """Return what is said of the model in int8; of older runs nothing is."""
+    if told is None:
+        return []
+    if told["why_not"]:
+        return [f"- **In int8:** there is none; {plain(told['why_not'])}."]
+    return [
+        "- **In int8:** `bundle/model.int8.onnx`, the same model for processors with instructions "
+        f"for it. What it costs on {told['photos']:,} validation photos: accuracy "
+        f"{-100 * told['accuracy_lost']:+z.2f} points, calibration error "
+        f"{told['calibration_lost']:+z.4f}, answered neither {100 * told['refused_more']:+z.2f} "
+        f"points, answered with another class {percent(told['labels_changed'], 2)}. The results "
+        "below are those of `bundle/model.onnx`."
+    ]
 
 
 def _unsure(min_confidence: float) -> str:
@@ -282,7 +298,7 @@ def _scores(metrics: Mapping[str, Any]) -> str:
     rows = []
     for split in ("validation", "test"):
         of = metrics[split]
-        accuracy = f"{of['accuracy']:.4f} ({_interval(of['accuracy_interval_95'])})"
+        accuracy = f"{of['accuracy']:.4f} ({interval(of['accuracy_interval_95'])})"
         area = "–" if of["roc_auc"] is None else f"{of['roc_auc']:.4f}"
         figures = [f"{of[key]:.4f}" for key in ("log_loss", "brier", "ece")]
         rows.append([split, f"{of['n']:,}", accuracy, *figures, area])
@@ -303,11 +319,11 @@ def _told(metrics: Mapping[str, Any]) -> str:
     if (bias := test.get("ece_bias")) is not None:
         text += f" ({bias:.4f} is what perfectly calibrated answers would show by chance)"
     text += (
-        f". Of the test photos {_percent(answers['neither'])} were answered neither and "
-        f"{_percent(answers['unsure'])} unsure; of the {_percent(answers['given'])} that got a "
+        f". Of the test photos {percent(answers['neither'])} were answered neither and "
+        f"{percent(answers['unsure'])} unsure; of the {percent(answers['given'])} that got a "
     )
     wrong = answers["given_wrong"]
-    return text + ("class none." if wrong is None else f"class {_percent(wrong)} got a wrong one.")
+    return text + ("class none." if wrong is None else f"class {percent(wrong)} got a wrong one.")
 
 
 def _ethics(metrics: Mapping[str, Any]) -> str:
@@ -340,9 +356,7 @@ order of the probabilities, and the size that photos are resized to."""
 
 
 def _made(results: Results) -> str:
-    config = {name: _without_place(value) for name, value in results.config.items()}
-    config.pop("runs", None)  # where a run lies is no part of how it was made
-    command = shown(dataclasses.replace(results, config=config).command())
+    command = shown(results.without_places().command())
     fence = "`" * (2 + max([1, *(len(ticks) for ticks in re.findall("`+", command))]))
     metrics = results.metrics
     precision = metrics["precision"]
@@ -368,7 +382,7 @@ def _verdict(metrics: Mapping[str, Any]) -> str:
     test = metrics["test"]
     return (
         f"Test accuracy {test['accuracy']:.4f} (95 % interval "
-        f"{_interval(test['accuracy_interval_95'])}) and log-loss {test['log_loss']:.4f} on "
+        f"{interval(test['accuracy_interval_95'])}) and log-loss {test['log_loss']:.4f} on "
         f"{test['n']:,} photos that had no part in training."
     )
 
@@ -395,27 +409,12 @@ def _data_name(config: Mapping[str, Any]) -> str:
     return Path(config["data"]).name or "photos"
 
 
-def _without_place(value: Any) -> Any:
-    """Return an absolute path's last part, anything else as it is."""
-    if isinstance(value, str) and Path(value).is_absolute():
-        return Path(value).name
-    return value
-
-
 def _quoted(text: str) -> str:
     return json.dumps(printable(shown(text)), ensure_ascii=False)
 
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _interval(interval: Sequence[float]) -> str:
-    return f"{interval[0]:.4f}–{interval[1]:.4f}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -447,7 +446,7 @@ def main(argv: Sequence[str]) -> int:
     source = Run(arguments.run).metrics if arguments.run.is_dir() else arguments.run
     try:
         metrics = json.loads(source.read_text(encoding="utf-8"))
-        block = readme_block(metrics, _without_place(source.as_posix()))
+        block = readme_block(metrics, source.name if source.is_absolute() else source.as_posix())
         text = arguments.readme.read_text(encoding="utf-8")
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise BundleError(

@@ -6,6 +6,7 @@ The script, in jupytext's percent format, is the source; the ``.ipynb`` beside i
 from __future__ import annotations
 
 import argparse
+import html
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from typing import Any
 from app.atomic import open_whole
 from app.cli import run
 from app.errors import AppError, UsageError
+from app.output import output_file
 
 PROJECT = Path(__file__).resolve().parent.parent
 CELL_TIMEOUT = 600  # seconds; a cell takes less, but a machine that trains may be busy
@@ -91,21 +93,38 @@ def run_notebook(
     raise AppError(f"expected the cells of {source.name} to run{where}; received {reason}{mend}")
 
 
+def without_warnings(notebook: Any) -> Any:
+    """Take out of a notebook what cells wrote to stderr: warnings tell the machine's paths."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
+    return notebook
+
+
 def without_machine(notebook: Any, paths: Sequence[str] = ()) -> Any:
     """Take out of a notebook what depends on the machine, and number its cells.
 
     Absolute ones among ``paths``, the project's and the home folder are shortened to their last
-    part. What was said on stderr was meant for the person who waited.
+    part. What was said on stderr was meant for the person who waited, and is taken out.
     """
     paths = [*paths, str(PROJECT), str(Path.home())]
     # The longest first: one may begin another.
     found = sorted({path for path in paths if Path(path).is_absolute()}, key=len, reverse=True)
-    any_path = re.compile("|".join(re.escape(json.dumps(path)[1:-1]) for path in found))
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    for cell in code:
-        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-        text = json.dumps(cell.outputs)
-        cell.outputs = json.loads(any_path.sub(lambda match: Path(match[0]).name, text))
+    # As JSON has it, and as HTML in JSON.
+    parts = {
+        json.dumps(form)[1:-1]: json.dumps(last)[1:-1]
+        for path in found
+        for form, last in (
+            (path, Path(path).name),
+            (html.escape(path), html.escape(Path(path).name)),
+        )
+    }
+    any_path = re.compile("|".join(map(re.escape, parts)))
+    without_warnings(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            text = json.dumps(cell.outputs)
+            cell.outputs = json.loads(any_path.sub(lambda match: parts[match[0]], text))
     for index, cell in enumerate(notebook.cells):
         cell.id, cell.metadata = f"cell-{index:02}", {}
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -140,8 +159,8 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(
             f"expected a notebook's script, such as notebooks/vgg16.py; received {source}"
         )
-    notebook = without_machine(run_notebook(source, {}))
-    print(save_notebook(notebook, arguments.output or source.with_suffix(".ipynb")))
+    output = output_file(arguments.output or source.with_suffix(".ipynb"), ".ipynb")
+    print(save_notebook(without_machine(run_notebook(source, {})), output))
     return 0
 
 

@@ -5,23 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from app.album import Album
+from app.answer import NEITHER, UNSURE
+from app.bundle import STRANGE
 from app.display import Card, Gallery, percent, shown
 from app.findings import Finding
 from app.images import Pixels
 
 
 def views(album: Album) -> Gallery:
-    """Show the samples, each beside its random views."""
-    return Gallery([_sample(album, name) for name in album.samples], "views")
+    """Show the samples, each beside its random views where it has some."""
+    some = any(shot.views for shot in album.shots.values())
+    cards = [_sample(album, name) for name in album.samples]
+    return Gallery(cards, "views" if some else "single")
 
 
-def answers(album: Album, numbers: Sequence[int], classes: Sequence[str]) -> Gallery:
+def answers(
+    album: Album, numbers: Sequence[int], classes: Sequence[str], min_confidence: float
+) -> Gallery:
     """Show some of the answered pictures, each beside its heat map where there is one.
+
+    Where predict.py would not name the class, the caption says so.
 
     Args:
         album: one with answers.
         numbers: of the pictures among ``album.answered``.
         classes: names by number.
+        min_confidence: the run's; answers of less are ``unsure``.
     """
     given = album.answered
     assert given is not None, "the album has no answers"  # noqa: S101
@@ -32,9 +41,14 @@ def answers(album: Album, numbers: Sequence[int], classes: Sequence[str]) -> Gal
         pictures = _picture(album, name, f"{_what(album)} {name}, labelled {truth}.")
         if (lit := album.heat.get((name, answer))) is not None:
             pictures.append((lit, f"Heat map of {name}: lit is what speaks for {said}."))
-        sure = percent(float(given.confidence[number]))
+        confidence = float(given.confidence[number])
+        instead = ""
+        if given.novelty[number] > STRANGE:
+            instead = f"; predict.py says {NEITHER}"
+        elif confidence < min_confidence:
+            instead = f"; predict.py says {UNSURE}"
         verdict = f"{truth}, answered {said}" if truth != said else f"{truth}, and answered so"
-        cards.append(Card(pictures, f"{shown(name)}: {verdict} ({sure})"))
+        cards.append(Card(pictures, f"{shown(name)}: {verdict} ({percent(confidence)}){instead}"))
     return Gallery(cards, "pairs" if album.heat else "single")
 
 

@@ -168,14 +168,14 @@ def reported(config: TrainConfig, this_run: Run, tracking: Tracking) -> Run:
     for name in config.formats():
         try:
             export_formats(this_run, [name])
-        except AppError as error:
+        except (AppError, OSError) as error:
             say(f"{error}; again: python -m app.formats {this_run.folder} {name}")
     if config.report:
         from app.report import write_report
 
         try:
             write_report(this_run)
-        except AppError as error:  # the run itself is whole; a page can be made later
+        except (AppError, OSError) as error:  # the run itself is whole; it can be made later
             say(f"no report yet: {error}; again: python -m app.report {this_run.folder}")
     return this_run
 

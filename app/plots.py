@@ -11,6 +11,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -39,6 +40,21 @@ FULL_CELLS = 8  # classes up to which a cell has room for a share as well
 MOST_CELLS = 25  # classes; the numbers of more are not legible in a square
 PAIRS_SHOWN = 20
 LONGEST_NAME = 18  # letters of a class beside a bar
+# Names outside its alphabets are drawn by the first of these that the machine has.
+FALLBACKS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Source Han Sans",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+    "Hiragino Sans",
+    "PingFang SC",
+    "Yu Gothic",
+    "Microsoft YaHei",
+    "Malgun Gothic",
+    "Arial Unicode MS",
+)
 POINTS = 200  # of a curve whose every point has an interval
 BAR_WIDTH = 0.05  # of novelty
 DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3)))
@@ -46,8 +62,16 @@ PERCENT = PercentFormatter(1, symbol=" %")
 WHOLE_PERCENT = PercentFormatter(1, decimals=0, symbol=" %")
 HOLLOW: dict[str, Any] = {"markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.5}
 
+
+def _families() -> list[str]:
+    """Return fonts in the order of their use; one that is not there would be warned of."""
+    known = set(font_manager.get_font_names())
+    # DejaVu Sans comes with matplotlib, so figures are the same everywhere.
+    return ["DejaVu Sans", *(name for name in FALLBACKS if name in known)]
+
+
 STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so figures are the same everywhere
+    "font.family": _families(),
     "font.size": 11,
     "axes.titlesize": 11,
     "axes.spines.top": False,
@@ -130,7 +154,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
         colour = "white" if shares[i, j] > 0.5 else "black"
         axes.text(j, i, text, ha="center", va="center", color=colour, **size)  # type: ignore[arg-type]
     ticks = range(len(classes))
-    names = [_shortened(name) for name in classes]
+    names = short_names(classes)
     turned = 90 if max(map(len, names)) * len(names) > 40 else 0
     axes.set_xticks(ticks, names, rotation=turned)
     axes.set_yticks(ticks, names)
@@ -170,7 +194,7 @@ def reliability(targets: Ints, probabilities: Floats) -> Figure:
     # Nobody answers with less confidence than an even share of all classes.
     left = int(ECE_BINS / probabilities.shape[1]) / ECE_BINS
     above.set(xlim=(left, 1), ylim=(0, 1.02), ylabel="Share of right answers")
-    above.legend(loc="lower right", frameon=False, fontsize=9)
+    above.legend(loc="lower right", frameon=False, fontsize=10)
     bars = below.bar(
         [b.low for b in bins],
         [b.count for b in bins],
@@ -277,7 +301,8 @@ def coverage(confidence: Floats, right: NDArray[np.bool_], total: int, threshold
         )
     # Where few photos are answered the interval is long, and says little.
     bottom = min(low[share >= min(0.1, share[-1])].min(), accuracy.min())
-    left = np.floor(10 * share[0]) / 10  # the surest answers are often equally sure
+    # The surest answers are often equally sure; all of them may be.
+    left = min(np.floor(10 * share[0]) / 10, 0.9)
     axes.set(xlim=(left, 1), ylim=(bottom - 0.05 * (1 - bottom), 1 + 0.02 * (1 - bottom)))
     axes.set(xlabel="Share of photos that get an answer", ylabel="Accuracy of these answers")
     axes.xaxis.set_major_formatter(WHOLE_PERCENT)
@@ -319,7 +344,7 @@ def novelty(values: Mapping[str, Floats], threshold: float) -> Figure:
     axes.set(xlim=(0, 1), xlabel="Novelty", ylabel="Share of photos")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(WHOLE_PERCENT)
-    axes.legend(loc="upper right", frameon=False, fontsize=9)
+    axes.legend(loc="upper right", frameon=False, fontsize=10)
     return figure
 
 
@@ -350,7 +375,8 @@ def _bars(
     figure = Figure(figsize=(WIDTH, 0.9 + 0.42 * len(values)), layout="constrained")
     axes = figure.subplots()
     widths = [value / divided_by for value in values.values()]
-    bars = axes.barh(list(values), widths, color=DARK, height=0.65)
+    bars = axes.barh(range(len(widths)), widths, color=DARK, height=0.65)
+    axes.set_yticks(range(len(widths)), list(values))  # here, so that they are in this style
     axes.bar_label(bars, texts, padding=4)
     axes.invert_yaxis()
     axes.margins(x=room)
@@ -377,18 +403,30 @@ def confused_pairs(matrix: Sequence[Sequence[int]] | Ints) -> list[tuple[int, in
 def _confused_pairs(counts: Ints, classes: Sequence[str]) -> Figure:
     """Draw a bar for each of the most frequent mistakes."""
     pairs = confused_pairs(counts)[:PAIRS_SHOWN]
-    names = [_shortened(name) for name in classes]
-    # Names that are the same when shortened must not share a bar.
-    values = {
-        f"{names[i]} as {names[j]}" + "\u200b" * rank: n for rank, (i, j, n) in enumerate(pairs)
-    }
+    names = short_names(classes)
+    values = {f"{names[i]} as {names[j]}": n for i, j, n in pairs}
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     texts = [f"{n:,} ({percent(shares[i, j])})" for i, j, n in pairs]
     return _bars(values, texts, "Photos", room=0.8)
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+def short_names(names: Sequence[str], longest: int = LONGEST_NAME) -> list[str]:
+    """Return names of at most so many letters, the middle of long ones left out.
+
+    Those that are the same then get their number, from 1, in place of the middle.
+    """
+    short = [_without_middle(name, longest, "…") for name in names]
+    return [
+        _without_middle(name, longest, f"…{number}…") if short.count(told) > 1 else told
+        for number, (name, told) in enumerate(zip(names, short, strict=True), start=1)
+    ]
+
+
+def _without_middle(name: str, longest: int, gap: str) -> str:
+    if len(name) <= longest:
+        return name
+    kept = max(longest - len(gap), 2)
+    return f"{name[: (kept + 1) // 2]}{gap}{name[len(name) - kept // 2 :]}"
 
 
 def _with_curves(targets: Ints, classes: int) -> list[int]:
@@ -409,7 +447,7 @@ def _draw_curves(
     left: float,
 ) -> None:
     """Draw curves into a square, and the upper corner that begins at ``left`` enlarged."""
-    places = [axes]
+    places, names = [axes], short_names(classes)
     if curves and min(areas[k] for k in curves) >= ZOOM_FROM:
         corner = axes.inset_axes(corner_place)
         corner.set(xlim=(left, left + ZOOM), ylim=(1 - ZOOM, 1))
@@ -417,11 +455,12 @@ def _draw_curves(
         corner.tick_params(labelsize=9)
         places.append(corner)
     for rank, ((k, (x, y)), dash) in enumerate(zip(curves.items(), DASHES, strict=False)):
+        # Hidden in the legend would be what begins with "_".
+        label = f"\u200b{names[k]}: area {areas[k]:.4f}"
         colour = DARK if len(curves) == 1 else mpl.colormaps["cividis"](0.9 * rank / CURVES_SHOWN)
         if len(classes) == 2 and rank:
             colour = LIGHT
         for place in places:
-            label = f"{_shortened(classes[k])}: area {areas[k]:.4f}"
             inside = place is not axes  # the enlarged corner shows a part only
             place.plot(x, y, linestyle=dash, color=colour, label=label, clip_on=inside)
     for place in places:
@@ -438,7 +477,7 @@ def _legend_below(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(
-            handles, labels, loc="outside lower center", ncols=2, fontsize=9, frameon=False
+            handles, labels, loc="outside lower center", ncols=2, fontsize=10, frameon=False
         )
 
 

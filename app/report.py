@@ -17,9 +17,16 @@ from typing import Any
 from app.atomic import open_whole
 from app.cli import run as run_command
 from app.errors import BundleError
-from app.notebook import PROJECT, run_notebook, save_notebook, without_machine
+from app.notebook import (
+    PROJECT,
+    run_notebook,
+    save_notebook,
+    without_machine,
+    without_warnings,
+)
+from app.output import output_file
 from app.printable import printable
-from app.results import PHOTOS_VARIABLE, RUN_VARIABLE, check_complete
+from app.results import PHOTOS_VARIABLE, RUN_VARIABLE, check_complete, read_results
 from app.runs import Run
 
 SOURCE = PROJECT / "notebooks" / "report.py"
@@ -64,8 +71,10 @@ def write_notebook(run: Run, path: Path) -> Path:
     It is made to be passed on, so it shows drawings where the report shows photos.
 
     Raises:
+        UsageError: when ``path`` is among the run's photos, or does not end with ``.ipynb``.
         AppError: when the run is not finished, or the report's notebook fails on it.
     """
+    output_file(path, ".ipynb", [photos_of(run)])  # first, since executing takes its time
     return save_notebook(cleaned(execute(run), run), path)
 
 
@@ -98,7 +107,7 @@ def execute(run: Run, photos: Path | None = None) -> Any:
     Raises:
         AppError: when the run is not finished, or a cell fails.
     """
-    check_complete(run)
+    read_results(run)  # a damaged file is told in a line of its own
     return run_notebook(
         SOURCE,
         {RUN_VARIABLE: str(run.folder.resolve()), PHOTOS_VARIABLE: str(photos or "")},
@@ -108,7 +117,7 @@ def execute(run: Run, photos: Path | None = None) -> Any:
 
 
 def render(notebook: Any, *, title: str) -> str:
-    """Turn an executed notebook into an HTML page without its code."""
+    """Turn an executed notebook into an HTML page without its code, nor warnings."""
     from nbconvert import HTMLExporter  # here, because it takes a second to import
 
     with warnings.catch_warnings():
@@ -121,7 +130,7 @@ def render(notebook: Any, *, title: str) -> str:
             exclude_output_prompt=True,
             exclude_anchor_links=True,
         )
-        body, _ = exporter.from_notebook_node(notebook)
+        body, _ = exporter.from_notebook_node(without_warnings(notebook))
     return framed(with_contents(body), title)
 
 

@@ -7,7 +7,7 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.config import TrainConfig
+from app.config_file import flattened
 from app.errors import BundleError, UsageError
 from app.findings import Finding, Kind, read_findings
 from app.history import HistoryRow, read_history
@@ -22,10 +23,14 @@ from app.manifest import ManifestRow, read_manifest
 from app.runs import Run, newest_complete_run
 from app.tables import read_rows
 
+# What of config.json is read, and of that what may name a place of the machine.
+NEEDED = ("backbone", "data", "image_size", "seed", "stages", "weights")
+PLACES = ("data", "exclude", "runs", "weights")
 RUN_VARIABLE = "CATS_DOGS_RUN"
 PHOTOS_VARIABLE = "CATS_DOGS_PHOTOS"
 # The beginnings of ``app.audit``'s reasons that go on with a name → what they have in common.
 _KINDS = {
+    "excluded by ": "excluded by a list",
     "a copy of ": "a copy of another file",
     "nearly the same picture as ": "nearly the same picture as one in test or validation",
     "the same file lies in the classes ": "the same file lies in several classes",
@@ -134,6 +139,27 @@ class Results:
                 groups.setdefault(row.group, []).append(row)
         return [group for group in groups.values() if len(group) > 1]
 
+    def random_views(self) -> int | None:
+        """Return how many random views of each photo a stage learned from.
+
+        None: a fresh one in every epoch. The head alone learns from the photos themselves.
+        """
+        if not any(stage["opens"] for stage in self.config["stages"]):
+            return 0
+        views: int | None = self.metrics.get("views")
+        return None if views is None else views - 1
+
+    def without_places(self) -> Results:
+        """Return the same for what is passed on: of paths in the settings only the last part.
+
+        ``runs`` is left out, since where a run lies is no part of how it was made.
+        """
+        config = {name: value for name, value in self.config.items() if name != "runs"}
+        for name in PLACES:
+            if isinstance(path := config.get(name), str):
+                config[name] = Path(path).name or "photos"
+        return replace(self, config=config)
+
     def command(self) -> str:
         """Return the command that trains this again; flags that repeat a default are left out.
 
@@ -188,17 +214,17 @@ def read_results(run: Run) -> Results:
         metrics = run.read_metrics()
         return Results(
             name=run.folder.resolve().name,
-            config=json.loads(run.config.read_text(encoding="utf-8")),
+            config=_read_config(run.config),
             metrics=metrics,
             manifest=read_manifest(run.manifest),
             findings=read_findings(run.audit),
-            history=read_history(run.history),
+            history=_some(read_history(run.history), run.history),
             predictions={
                 split: _read_predictions(run.predictions, split, metrics["classes"])
                 for split in ("validation", "test")
             },
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(
             f"expected readable files in {run.folder}; received a damaged one "
             f"({type(error).__name__}: {error}); train again with `python train.py --data DIR`"
@@ -227,8 +253,24 @@ def check_complete(run: Run) -> None:
         )
 
 
+def _read_config(path: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    flattened(config)  # looks at the stages
+    for name in NEEDED:
+        config[name]
+    for stage in config["stages"]:
+        stage["opens"]
+    return config
+
+
+def _some(rows: list[Any], path: Path) -> list[Any]:
+    if not rows:
+        raise ValueError(f"{path.name} has no rows")
+    return rows
+
+
 def _read_predictions(path: Path, split: str, classes: Sequence[str]) -> Predictions:
-    rows = [row for row in read_rows(path) if row["split"] == split]
+    rows = _some([row for row in read_rows(path) if row["split"] == split], path)
     return Predictions(
         names=tuple(row["name"] for row in rows),
         targets=np.array([classes.index(row["label"]) for row in rows], np.int64),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -175,7 +176,7 @@ class TensorBoardTracker:
         from tensorboard.summary import Writer
 
         self.folder, self._open = folder, Writer
-        self.place = f"TensorBoard: tensorboard --logdir {folder.parent.parent}"
+        self.place = f"TensorBoard: tensorboard --logdir {shlex.quote(str(folder.parent.parent))}"
         for path in folder.glob("events.*"):  # of a process that came to no end
             path.unlink()
         self._final = Writer(str(folder))

@@ -42,17 +42,28 @@ from app.display import (
     shown,
 )
 from app.network import read_blocks
-from app.novelty import REFUSED
 from app.results import chosen_photos, chosen_run, read_results
 
 run = chosen_run(project)
 results = read_results(run)
+photos = chosen_photos()  # where they lie, if they may be shown
+if not photos:  # this is passed on then, and tells no place either
+    results = results.without_places()
 metrics, classes = results.metrics, [shown(name) for name in results.classes]
 test, given = metrics["test"], results.predictions["test"]
-photos = chosen_photos()  # where they lie, if they may be shown
+beyond = {
+    split: float((answers.novelty > STRANGE).mean())
+    for split, answers in results.predictions.items()
+}
 album = photo_album(results, run.bundle, photos) if photos else drawn_album(results, run.bundle)
 instead = "Drawings stand here for the photos, which belong to others. " if album.drawn else ""
-answered = "This run's bundle has answered them as it would answer photos. " if album.drawn else ""
+answered = ""
+if album.drawn and album.answered is not None:
+    strangers = int((album.answered.novelty > STRANGE).sum())
+    answered = (
+        f"This run's bundle has answered them. {strangers} of {len(album.answered.names)} are "
+        "stranger than the line, so predict.py would say neither; shown is the likeliest class. "
+    )
 
 # %% [markdown]
 # # How good is this classifier?
@@ -70,8 +81,8 @@ Verdict(
     sentence=(
         f"It was asked about {test['n']:,} photos that it had never seen and named {right:,} of "
         f"them correctly. Of {some:,} new photos like these, expect it to get about "
-        f"{some * (1 - test['accuracy']):.0f} wrong; the test leaves room for anything from "
-        f"{some * (1 - high):.0f} to {some * (1 - low):.0f}."
+        f"{some * (1 - test['accuracy']):.0f} wrong; as far as this test can tell, on average "
+        f"between {some * (1 - high):.0f} and {some * (1 - low):.0f} of {some:,}."
     ),
 )
 
@@ -131,9 +142,9 @@ display(
 sizes = results.sizes()
 middle_width, middle_height = np.median(sizes, axis=0)
 Words(
-    f"Half of the photos are wider than {middle_width:.0f} pixels and half are higher than "
-    f"{middle_height:.0f}; the shortest side of all is {sizes.min()} pixels, the longest "
-    f"{sizes.max()}. The network sees each of them at {results.config['image_size']} × "
+    f"At least half of the photos are {middle_width:.0f} pixels wide or wider, and at least half "
+    f"{middle_height:.0f} high or higher; the shortest side of all is {sizes.min()} pixels, the "
+    f"longest {sizes.max()}. The network sees each of them at {results.config['image_size']} × "
     f"{results.config['image_size']}."
 )
 
@@ -157,9 +168,13 @@ display(
 if skipped:
     display(
         Table(
-            ["why not", "files", "for example"],
+            ["why not", "files"] if album.drawn else ["why not", "files", "for example"],
             [
-                [why, number(len(rows)), f"{rows[0].name} ({rows[0].reason})"]
+                [
+                    why,
+                    number(len(rows)),
+                    *([] if album.drawn else [f"{rows[0].name} ({rows[0].reason})"]),
+                ]
                 for why, rows in list(refusals.items())[:SHOWN]
             ],
         )
@@ -184,7 +199,7 @@ display(
         )
     )
 )
-if across:
+if across and not album.drawn:
     display(
         Table(
             ["nearly the same picture, in several classes"],
@@ -193,30 +208,41 @@ if across:
     )
 Words(
     f"Suspects: {len(found['label']):,} labels that may be wrong and {len(found['stranger']):,} "
-    "photos unlike all others are listed in audit.csv, and the first of them are shown further "
-    "down. None was left out for being on the list."
+    "photos unlike all others are listed in audit.csv"
+    + ("" if album.drawn else ", and the first of them are shown further down")
+    + ". None was left out for being on the list."
 )
 
 # %% [markdown]
 # ## What training saw of them
 
 # %%
-seen = metrics.get("views")
+views = results.random_views()
+opening = any(stage["opens"] for stage in results.config["stages"])
 trained_on = (
     "every epoch a fresh view of each photo"
-    if seen is None
+    if views is None
     else "each photo itself, and no other view"
-    if seen == 1
+    if views == 0
     else "the photo itself and random view 1"
-    if seen == 2
-    else f"the photo itself and its random views 1 to {seen - 1}"
+    if views == 1
+    else f"the photo itself and its random views 1 to {views}"
 )
 display(
     Words(
-        f"Each row is a training photo and random views of it, squeezed as the network sees them: "
-        "the animal should still be whole enough to be told in each. Stages that open a block "
-        f"learned from {trained_on}; the head learns from the photo itself. {instead}"
-        f"{panels.missing(album, album.samples)}"
+        (
+            "These are some training photos. "
+            if views == 0
+            else "Each row is a training photo and random views of it, squeezed as the network "
+            "sees them: the animal should still be whole enough to be told in each. "
+        )
+        + (
+            f"Stages that open a block learned from {trained_on}; the head learns from the photo "
+            "itself. "
+            if opening
+            else "The head, which alone was trained, learned from each photo itself. "
+        )
+        + f"{instead}{panels.missing(album, album.samples)}"
     ),
     panels.views(album),
 )
@@ -401,8 +427,13 @@ display(
         ),
     ),
     Words(
-        f"The Brier score is {test['brier']:.4f}. Perfectly calibrated answers would show a "
-        f"calibration error of {test['ece_bias']:.4f} on so many photos, by chance alone."
+        f"The Brier score is {test['brier']:.4f}."
+        + (
+            f" Perfectly calibrated answers would show a calibration error of {bias:.4f} on so "
+            "many photos, by chance alone."
+            if (bias := test.get("ece_bias")) is not None  # which older runs lack
+            else ""
+        )
     ),
 )
 
@@ -442,7 +473,7 @@ display(
     else Words("Every test photo is answered neither, so there is nothing to draw."),
     Words(
         "What predict.py would say of the test photos: neither, where a photo is stranger than "
-        f"{percent(1 - REFUSED, 0)} of the validation photos; {unsure}."
+        f"{percent(1 - beyond['validation'])} of the validation photos; {unsure}."
     ),
     Table(
         ["a class", "of it wrong", "unsure", "neither"],
@@ -479,7 +510,7 @@ elif mistakes := asked.mistakes():
             + ". Each is worth a look: its label may be wrong, or it may show more than one class. "
             f"{lit}{album.lacking} {instead}{answered}{panels.missing(album, names)}"
         ),
-        panels.answers(album, mistakes[:PICTURES], classes),
+        panels.answers(album, mistakes[:PICTURES], classes, sure),
     )
 else:
     display(
@@ -504,7 +535,7 @@ else:
             "have in common, and add training photos like them. "
             f"{lit}{album.lacking} {instead}{answered}{panels.missing(album, names)}"
         ),
-        panels.answers(album, doubtful, classes),
+        panels.answers(album, doubtful, classes, sure),
     )
 
 # %% [markdown]
@@ -537,10 +568,7 @@ display(
 if suspects:
     display(panels.findings(album, suspects))
 if album.drawn and found["label"]:
-    display(
-        Words(f"Of the run's own photos {len(found['label']):,} are in audit.csv, the first are:"),
-        Table(["file", "why"], [[row.name, row.reason] for row in found["label"][:PICTURES]]),
-    )
+    display(Words(f"Of the run's own photos {len(found['label']):,} are in audit.csv."))
 
 # %% [markdown]
 # ## Photos unlike all others
@@ -557,26 +585,19 @@ display(
 if album.strangers:
     display(panels.findings(album, album.strangers))
 if album.drawn:
-    display(
-        Words(f"Of the run's own photos {len(found['stranger']):,} are listed, the first are:"),
-        Table(["file", "why"], [[row.name, row.reason] for row in found["stranger"][:PICTURES]]),
-    )
+    display(Words(f"Of the run's own photos {len(found['stranger']):,} are in audit.csv."))
 
 # %% [markdown]
 # ## Neither
 
 # %%
-beyond = {
-    split: float((answers.novelty > STRANGE).mean())
-    for split, answers in results.predictions.items()
-}
 strange = given.novelty > STRANGE
 display(
     Words(
         "Photos to the right of the dotted line are answered neither: the line lies where it "
-        f"refuses {percent(REFUSED, 0)} of the validation photos, so test should lose about as "
-        "many, and the two outlines should look alike. A photo that shows none of the classes "
-        "should fall to the right."
+        f"refuses {percent(beyond['validation'])} of the validation photos, so test should lose "
+        "about as many, and the two outlines should look alike. A photo that shows none of the "
+        "classes should fall to the right."
     ),
     Picture(
         plots.novelty({split: a.novelty for split, a in results.predictions.items()}, STRANGE),

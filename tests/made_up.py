@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from photos import telltale_photo
 
 from app.config import TrainConfig
 from app.config_file import config_values
 from app.evaluation import score
-from app.findings import write_findings
+from app.findings import Finding, write_findings
 from app.history import HistoryRow, write_history
-from app.manifest import ManifestRow, write_manifest
+from app.manifest import ManifestRow, Split, write_manifest
 from app.runs import Run
 from app.tables import write_rows
 
@@ -25,6 +26,12 @@ HISTORY = (
     HistoryRow("head", 1, 0.5, 0.8, 0.4, 0.75, 0.0, 1.5),
     HistoryRow("head", 2, 0.25, 0.9, 0.3, 0.85, 0.0, 1.25),
     HistoryRow("block5", 1, 0.125, 0.95, 0.2, 0.9, 1e-5, 10.5),
+)
+CLASSES = ("cat", "dog & <b>wolf</b>")
+SPLITS = {"train": 40, "validation": 20, "test": 30}
+FOUND = (
+    Finding("cat/train0.jpg", "label", 1, 0.9, "labelled cat; looks like <b>"),
+    Finding("dog/train1.jpg", "stranger", 1, 0.4, "unlike all others"),
 )
 
 
@@ -34,50 +41,114 @@ def second_of(n: int, seed: int = 0) -> NDArray[np.float64]:
     return np.clip(0.15 + 0.7 * (np.arange(n) % 2) + noise, 0.02, 0.98)
 
 
+def likely(n: int, classes: int) -> NDArray[np.float64]:
+    """Return probabilities ``(n, classes)`` for photos that take turns, most of them right."""
+    rng = np.random.default_rng(7)
+    scores = np.eye(classes)[np.arange(n) % classes] + np.abs(rng.normal(0, 1.2, (n, classes)))
+    found: NDArray[np.float64] = scores**2 / (scores**2).sum(axis=1, keepdims=True)
+    return found
+
+
+def made_up_photos(folder: Path, splits: dict[str, int]) -> Path:
+    """Write the photos of ``run_with_photos``, as many of each split as told."""
+    for split, n in splits.items():
+        for i in range(n):
+            path = folder / _name(split, i, len(CLASSES))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(telltale_photo())
+    return folder
+
+
+def run_with_photos(
+    folder: Path,
+    data: Path = Path("my photos"),
+    classes: Sequence[str] = CLASSES,
+    **settings: Any,
+) -> Run:
+    """Write a run for a report: its photos are those of ``made_up_photos``, which are not made."""
+    sizes = {split: n * max(1, len(classes) // 4) for split, n in SPLITS.items()}
+    return made_up_run(
+        folder,
+        likely(sizes["test"], len(classes)),
+        classes=classes,
+        config=TrainConfig(data=data, seed=3, epochs=2, **settings),
+        photo=telltale_photo(),
+        train=sizes["train"],
+        validation=sizes["validation"],
+        findings=FOUND,
+        metrics={
+            "class_weights": {classes[0]: 0.625, classes[1]: 2.5},
+            "memory": {"audit": 200_000_000, "training": 2_400_000_000},
+            "views": 3,
+        },
+    )
+
+
 def made_up_run(
     folder: Path,
-    second: Sequence[float] | NDArray[np.float64] | None = None,
+    probabilities: Sequence[float] | NDArray[np.float64] | None = None,
     *,
-    classes: tuple[str, str] = ("cat", "dog"),
-    content: str = "",
+    classes: Sequence[str] = ("cat", "dog"),
     config: TrainConfig | None = None,
+    content: str = "",
+    photo: bytes | None = None,
+    train: int = 8,
+    validation: int = 6,
+    findings: Sequence[Finding] = (),
     metrics: dict[str, Any] | None = None,
 ) -> Run:
-    """Write a run of two classes, 8 photos to train on, 6 to validate and as many as told to test.
+    """Write a run, its photos taking turns among the classes.
 
     Args:
         folder: of the run; made.
-        second: each test photo's probability of the second class; the truths alternate.
+        probabilities: of each test photo, ``(n, classes)`` or those of the second of two.
         classes: their names.
-        content: another text stands for photos of other bytes.
         config: its settings.
+        content: another text stands for photos of other bytes.
+        photo: the bytes of all photos, which else differ from each other.
+        train: number of training photos.
+        validation: the same of validation.
+        findings: for ``audit.csv``.
         metrics: what counts more than the usual of ``metrics.json``.
     """
     run, config = Run(folder), config or TrainConfig(data=Path("photos"), seed=3)
     run.bundle.mkdir(parents=True)
     (run.bundle / "bundle.json").write_text('{"format_version": 2}', encoding="utf-8")
     run.config.write_text(json.dumps(config_values(config)), encoding="utf-8")
-    asked = {"validation": second_of(6), "test": second_of(20) if second is None else second}
-    sizes = {"train": 8, **{split: len(values) for split, values in asked.items()}}
+    two = len(classes) == 2
+    asked = {
+        "validation": _rows(second_of(validation) if two else likely(validation, len(classes))),
+        "test": _rows(second_of(20) if probabilities is None else probabilities),
+    }
+    sizes: dict[Split, int] = {"train": train, "validation": validation, "test": len(asked["test"])}
     manifest = [
-        ManifestRow(name, classes[i % 2], split, _digest(content + name), "used", "", 300, 200)
+        ManifestRow(
+            name := _name(split, i, len(classes)),
+            classes[i % len(classes)],
+            split,
+            sha256(photo or (content + name).encode()).hexdigest(),
+            "used",
+            "",
+            300 + i,
+            200 + i,
+        )
         for split, size in sizes.items()
-        for i, name in enumerate(f"{split}{i}.jpg" for i in range(size))
+        for i in range(size)
     ]
-    manifest.append(ManifestRow("odd.jpg", classes[0], "", "", "skipped", "damaged: cut short"))
-    write_manifest(manifest, run.manifest)
-    write_findings([], run.audit)
-    write_history(HISTORY, run.history)
-    scores, predictions = {}, []
-    for split, values in asked.items():
-        targets, second = np.arange(len(values)) % 2, np.asarray(values)
-        rows = np.stack([1 - second, second], axis=1)
+    damaged = ManifestRow("cat/b\udcffd.jpg", classes[0], "", "", "skipped", "damaged: cut short")
+    write_manifest([*manifest, damaged], run.manifest)
+    write_findings(list(findings), run.audit)
+    history = [row for row in HISTORY if row.stage in config.stages]
+    write_history(history, run.history)
+    scores, predictions, novelty = {}, [], np.random.default_rng(7)
+    for split, rows in asked.items():
+        targets = np.arange(len(rows)) % len(classes)
         scores[split] = dataclasses.asdict(score(targets, rows)) | {
             "answers": {"neither": 0.05, "unsure": 0.1, "given": 0.85, "given_wrong": 0.25}
         }
         predictions += [
-            {"name": f"{split}{i}.jpg", "split": split, "label": classes[target]}
-            | {"answer": classes[int(row.argmax())], "novelty": "0.25"}
+            {"name": _name(split, i, len(classes)), "split": split, "label": classes[target]}
+            | {"answer": classes[int(row.argmax())], "novelty": f"{novelty.uniform(0, 0.6):.4f}"}
             | {f"p_{name}": f"{p:.6g}" for name, p in zip(classes, row, strict=True)}
             for i, (target, row) in enumerate(zip(targets, rows, strict=True))
         ]
@@ -86,7 +157,10 @@ def made_up_run(
         "classes": list(classes),
         "photos": sizes,
         "class_weights": None,
-        "stages": [_stage("head", 2, scores), _stage("block5", 1, scores)],
+        "stages": [
+            _stage(name, sum(row.stage == name for row in history), scores)
+            for name in config.stages
+        ],
         **scores,
         "temperature": 1.25,
         "min_confidence": 0.625,
@@ -104,6 +178,16 @@ def made_up_run(
     return run
 
 
+def _name(split: str, i: int, classes: int) -> str:
+    return f"{'cat' if i % classes == 0 else 'dog'}/{split}{i}.jpg"
+
+
+def _rows(probabilities: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ``(n, classes)``, of the second class's alone those of both."""
+    given = np.asarray(probabilities, np.float64)
+    return np.stack([1 - given, given], axis=1) if given.ndim == 1 else given
+
+
 def _stage(name: str, epochs: int, scores: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
@@ -114,7 +198,3 @@ def _stage(name: str, epochs: int, scores: dict[str, Any]) -> dict[str, Any]:
         "validation": scores["validation"],
         "temperature": 1.0,
     }
-
-
-def _digest(text: str) -> str:
-    return sha256(text.encode()).hexdigest()

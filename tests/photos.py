@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import re
 import zlib
 from hashlib import sha256
 from pathlib import Path
@@ -10,10 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image, features
 
 from app.drawn import draw_sample
 from app.photos import Photo
+
+TELLTALE = (255, 0, 255)  # the colour of photos that are looked for; drawings have nothing like it
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (48, 32)) -> Image.Image:
@@ -27,6 +32,26 @@ def make_photo(path: Path, seed: int = 0, size: tuple[int, int] = (48, 32)) -> P
     path.parent.mkdir(parents=True, exist_ok=True)
     picture(seed, size).save(path)
     return path
+
+
+def telltale_photo() -> bytes:
+    """Return a JPEG of one colour, which is found again wherever it is shown."""
+    file = io.BytesIO()
+    Image.new("RGB", (60, 40), TELLTALE).save(file, "JPEG", quality=95)
+    return file.getvalue()
+
+
+def pictures(page: str) -> list[NDArray[np.uint8]]:
+    """Return all JPEGs in a page or notebook, decoded."""
+    found = re.findall(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", page)
+    files = (io.BytesIO(base64.b64decode(text)) for text in found)
+    return [np.asarray(Image.open(file).convert("RGB")) for file in files]
+
+
+def shows_telltale(pixels: NDArray[np.uint8]) -> bool:
+    """Say whether a picture has the telltale colour, lighter or darker, anywhere."""
+    red, green, blue = np.moveaxis(pixels.astype(int), -1, 0)
+    return bool(((np.minimum(red, blue) - green) > 150).any())
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:

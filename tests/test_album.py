@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fabricated import SPLITS, fabricate, made_up_photo, shows_the_photo
+from made_up import SPLITS, made_up_photos, run_with_photos
+from photos import shows_telltale, telltale_photo
 
+import app.album
 from app import panels
 from app.album import (
     DRAWN_PER_KIND,
@@ -20,6 +22,7 @@ from app.album import (
     SAMPLES,
     SHOWN,
     VIEWS,
+    Album,
     chosen,
     drawn_album,
     exchanged_labels,
@@ -29,6 +32,7 @@ from app.album import (
     strangest,
 )
 from app.drawn import KINDS
+from app.inference import Classifier
 from app.results import Predictions, Results, read_results
 from app.runs import Run
 from app.views import make_view
@@ -36,18 +40,12 @@ from app.views import make_view
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    for split, n in SPLITS.items():
-        for i in range(n):
-            path = folder / ("cat" if i % 2 == 0 else "dog") / f"{split}{i}.jpg"
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(made_up_photo())
-    return folder
+    return made_up_photos(tmp_path_factory.mktemp("photos"), SPLITS)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return fabricate(tmp_path_factory.mktemp("runs") / "made-up")
+    return run_with_photos(tmp_path_factory.mktemp("runs") / "made-up")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +62,7 @@ def test_photos_are_found_in_the_folder(run: Run, results: Results, photos: Path
     test = results.predictions["test"]
     wanted = {test.names[n] for n in chosen(test)} | {f.name for f in results.findings}
     assert set(album.shots) == wanted | set(album.samples)
-    assert all(shows_the_photo(shot.small) for shot in album.shots.values())
+    assert all(shows_telltale(shot.small) for shot in album.shots.values())
     size = results.config["image_size"]
     assert {shot.seen.shape for shot in album.shots.values()} == {(size, size, 3)}
     assert not album.drawn
@@ -91,7 +89,7 @@ def test_photos_that_are_gone_or_changed_have_no_shot(
     for name in [*others, first]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes((photos / name).read_bytes())
-    (tmp_path / first).write_bytes(made_up_photo() + b"\0")
+    (tmp_path / first).write_bytes(telltale_photo() + b"\0")
     album = photo_album(results, run.bundle, tmp_path)
     assert set(album.shots) == set(others)
     assert "can be shown: 1 of 3;" in panels.missing(album, [first, second, others[0]])
@@ -104,7 +102,7 @@ def test_a_report_is_made_where_all_photos_are_gone(
     (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04")
     album = photo_album(results, run.bundle, tmp_path / data)
     assert album.shots == {}
-    cards = panels.answers(album, chosen(results.predictions["test"])[:3], results.classes).cards
+    cards = panels.answers(album, chosen(results.predictions["test"])[:3], results.classes, 0).cards
     assert [len(card.pictures) for card in cards] == [0, 0, 0]
     assert "can be shown: 0 of 4" in panels.missing(album, album.samples)
 
@@ -117,7 +115,9 @@ def test_samples_show_each_class_in_turn_and_the_views_that_training_saw(
     assert {row.split for row in rows} == {"train"}
     album = photo_album(results, run.bundle, photos)
     cards = panels.views(album).cards
-    assert [len(card.pictures) for card in cards] == [1 + VIEWS] * SAMPLES
+    assert [len(card.pictures) for card in cards] == [1 + 2] * SAMPLES, "of three views"
+    fresh = dataclasses.replace(results, metrics={**results.metrics, "views": None})
+    assert len(photo_album(fresh, run.bundle, photos).shots[rows[0].name].views) == VIEWS
     seen = {"size": results.config["image_size"], "seed": results.config["seed"]}
     pixels = album.shots[rows[0].name].small  # smaller than a thumbnail, so it is the photo
     first = make_view(pixels, content=rows[0].sha256, view=1, **seen)
@@ -126,7 +126,7 @@ def test_samples_show_each_class_in_turn_and_the_views_that_training_saw(
 
 def test_samples_of_many_classes_are_of_different_ones(tmp_path: Path) -> None:
     names = [f"kind {number}" for number in range(30)]
-    results = read_results(fabricate(tmp_path / "many", classes=names))
+    results = read_results(run_with_photos(tmp_path / "many", classes=names))
     assert [row.label for row in sample_rows(results)] == names[:SAMPLES]
 
 
@@ -135,10 +135,50 @@ def test_an_album_of_drawings_has_no_photo(run: Run, results: Results) -> None:
     assert album.drawn
     assert list(album.shots) == album.samples
     assert len(album.samples) == SAMPLES
-    assert not any(shows_the_photo(shot.small) for shot in album.shots.values())
+    assert not any(shows_telltale(shot.small) for shot in album.shots.values())
     assert not set(album.shots) & {row.name for row in results.manifest}
     assert album.lacking == NO_ANSWERS
     assert album.answered is None
+
+
+def test_of_the_head_alone_no_random_views_are_shown(results: Results, run: Run) -> None:
+    stages = [{**stage, "opens": []} for stage in results.config["stages"]]
+    head = dataclasses.replace(results, config={**results.config, "stages": stages})
+    album = drawn_album(with_classes(head, "cat", "dog"), run.bundle)
+    assert len(album.samples) == SAMPLES
+    assert panels.views(album).kind == "single"
+    assert [len(card.pictures) for card in panels.views(album).cards] == [1] * SAMPLES
+
+
+def test_drawings_are_answered_in_float32_everywhere(
+    results: Results, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class Noted(Classifier):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            asked.append(options)
+            super().__init__(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(app.album, "Classifier", Noted)
+    drawn_album(with_classes(results, "cat", "dog"), run.bundle)
+    assert asked == [{"precision": "float32"}]
+
+
+def test_captions_say_where_no_class_would_be_named(results: Results) -> None:
+    given = Predictions(
+        ("a", "b", "c"),
+        np.array([0, 0, 1]),
+        np.array([[0.1, 0.9], [0.4, 0.6], [0.3, 0.7]]),
+        np.array([0.9, 0.1, 0.5]),
+    )
+    album = Album(False, {}, [], given, [], [])
+    captions = [card.caption for card in panels.answers(album, [0, 1, 2], "xy", 0.7).cards]
+    assert captions == [
+        "a: x, answered y (90.0 %); predict.py says neither",
+        "b: x, answered y (60.0 %); predict.py says unsure",
+        "c: y, and answered so (70.0 %)",
+    ]
 
 
 def test_drawings_say_nothing_of_other_classes(run: Run, results: Results) -> None:

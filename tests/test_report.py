@@ -1,4 +1,4 @@
-"""The report: a fabricated run folder in, one page out."""
+"""The report: a made-up run folder in, one page out."""
 
 from __future__ import annotations
 
@@ -7,42 +7,44 @@ import dataclasses
 import html
 import json
 import re
+import runpy
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import numpy as np
 import pytest
-from fabricated import (
-    CLASSES,
-    FOUND,
-    SPLITS,
-    TELLTALE,
-    fabricate,
-    made_up_photo,
-    pictures,
-    shows_the_photo,
-)
-from photos import drawn_photos
+from made_up import CLASSES, FOUND, SPLITS, made_up_photos, made_up_run, run_with_photos
+from photos import TELLTALE, drawn_photos, pictures, shows_telltale
 from PIL import Image
 
 from app import report
 from app.album import NO_HEAT, NO_PETS, SAMPLES, SHOWN, VIEWS, drawn_album, photo_album
-from app.bundle import ONNX_FILE
+from app.bundle import ONNX_FILE, STRANGE
 from app.cli import run as run_command
 from app.config import TrainConfig
 from app.config_file import config_values
-from app.display import MAX_THUMBNAIL, Table, Words, jpeg, number, percent, shown
+from app.display import MAX_THUMBNAIL, Picture, Table, Words, jpeg, number, percent, shown
 from app.errors import AppError, BundleError, UsageError
 from app.network import read_blocks
 from app.report import SOURCE, main, write_notebook, write_report
-from app.results import check_complete, chosen_run, read_results
+from app.results import (
+    PHOTOS_VARIABLE,
+    RUN_VARIABLE,
+    check_complete,
+    chosen_run,
+    read_results,
+)
 from app.runs import Run
 
 MEGABYTE = 1_000_000
+OWNER = "John & Jane O'Brien ü"  # what a shell, HTML and JSON each write in their own way
+Told = Callable[..., str]
 PANELS = [
     "The photos",
     "What training saw of them",
@@ -63,20 +65,14 @@ PANELS = [
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make the photos of the fabricated run; the last dozen of the test photos are gone."""
-    folder = tmp_path_factory.mktemp("photos")
-    for kind in ("cat", "dog"):
-        (folder / kind).mkdir()
-    for split, n in SPLITS.items():
-        for i in range(n - 12 if split == "test" else n):
-            path = folder / ("cat" if i % 2 == 0 else "dog") / f"{split}{i}.jpg"
-            path.write_bytes(made_up_photo())
-    return folder
+    """Make the photos of the made-up run; the last dozen of the test photos are gone."""
+    folder = tmp_path_factory.mktemp("owner") / OWNER / "photos"
+    return made_up_photos(folder, {**SPLITS, "test": SPLITS["test"] - 12})
 
 
 @pytest.fixture(scope="module")
 def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return fabricate(tmp_path_factory.mktemp("runs") / "made-up", photos)
+    return run_with_photos(tmp_path_factory.mktemp("runs") / "made-up", photos)
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +94,10 @@ def test_the_page_says_what_the_metrics_say(run: Run, page: str) -> None:
     assert f"log-loss {test['log_loss']:.4f}" in page
     assert "damaged: cut short" in page
     assert "Not used: 1 of 91 files, for these reasons:" in page
+    assert f"on average between {100 * (1 - high):.0f} and {100 * (1 - low):.0f} of 100." in page
     assert f"does not count 1, but 0.62 of {CLASSES[0]}, 2.50 of" in page
     data = report.photos_of(run)
-    command = f"python train.py --data {data} --stages head --epochs 2 --seed 3"
+    command = f"python train.py --data {shlex.quote(str(data))} --epochs 2 --seed 3"
     assert command in html.unescape(page)
 
 
@@ -187,11 +184,11 @@ def test_cells_that_name_rows_and_columns_say_so(page: str) -> None:
     assert '<th scope="row">keras</th><td>3.9.9</td>' in page
 
 
-def test_the_report_shows_the_photos_and_the_notebook_does_not(page: str, notebook: Any) -> None:
+def test_the_report_shows_telltales_and_the_notebook_does_not(page: str, notebook: Any) -> None:
     """Whatever is passed on holds no pixel of a user's photo."""
     shown_ones = pictures(page)
     assert len(shown_ones) > 20
-    assert all(map(shows_the_photo, shown_ones)), "the colour is found wherever a photo is shown"
+    assert all(map(shows_telltale, shown_ones)), "the colour is found wherever a photo is shown"
     text = "".join(
         "".join(output["data"]["text/html"])
         for cell in notebook.cells
@@ -200,8 +197,8 @@ def test_the_report_shows_the_photos_and_the_notebook_does_not(page: str, notebo
         if "text/html" in output.get("data", {})
     )
     drawings = pictures(text)
-    assert len(drawings) == 20, "four drawings with four views each"
-    assert not any(map(shows_the_photo, drawings))
+    assert len(drawings) == 12, "four drawings with the two views each that training saw"
+    assert not any(map(shows_telltale, drawings))
     everything = json.dumps(notebook)
     assert "image/jpeg" not in everything.replace("data:image/jpeg;base64,", "")
     assert everything.count("image/jpeg") == len(drawings), "there is no other picture"
@@ -212,17 +209,17 @@ def test_the_notebook_is_executed_without_photos_whatever_the_environment_says(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tmp_path / "telling.py"
-    source.write_text("# %%\nfrom app.results import chosen_photos\nprint(chosen_photos())\n")
+    source.write_text("# %%\nfrom app.results import chosen_photos\nrepr(chosen_photos())\n")
     monkeypatch.setattr(report, "SOURCE", source)
     monkeypatch.setenv("CATS_DOGS_PHOTOS", str(report.photos_of(run)))
     path = write_notebook(run, tmp_path / "telling.ipynb")
-    assert '"None\\n"' in path.read_text(encoding="utf-8")
+    assert "'None'" in path.read_text(encoding="utf-8")
 
 
 def test_photos_are_looked_for_where_training_was_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = fabricate(tmp_path / "relative")
+    run = run_with_photos(tmp_path / "relative")
     monkeypatch.chdir(tmp_path)  # the report's cells run in the project's folder
     assert report.photos_of(run) == tmp_path / "my photos"
     run.config.write_text("{}", encoding="utf-8")
@@ -275,6 +272,12 @@ def test_the_notebook_keeps_no_trace_of_the_machine(
     assert again.read_text(encoding="utf-8") == text
     assert str(report.PROJECT) not in text
     assert str(run.folder.parent) not in text
+    for part in ("O'Brien", "O&#x27;Brien", "Brien"):
+        assert part not in text
+    assert "python train.py --data photos --epochs 2 --seed 3" in text
+    for row in (*FOUND, *read_results(run).skipped()):
+        assert row.name.encode(errors="replace").decode() not in text
+        assert row.name.rpartition("/")[2] not in text
     assert sys.version.split()[0] not in text
     written = nbformat.read(path, as_version=4)
     nbformat.validate(written)
@@ -282,26 +285,145 @@ def test_the_notebook_keeps_no_trace_of_the_machine(
     assert all(not cell.metadata for cell in written.cells)
 
 
-def test_paths_in_the_notebook_are_shortened(run: Run, notebook: Any, tmp_path: Path) -> None:
-    elsewhere = fabricate(tmp_path / "other")
-    config = json.loads(elsewhere.config.read_text(encoding="utf-8"))
-    config["data"] = "/home/someone/photos"
-    elsewhere.config.write_text(json.dumps(config), encoding="utf-8")
-    import copy
-
+def test_paths_in_the_notebook_are_shortened_and_warnings_left_out(
+    notebook: Any, tmp_path: Path
+) -> None:
+    data = f"/home/{OWNER}/photos"
+    elsewhere = run_with_photos(tmp_path / "other", Path(data))
     changed = copy.deepcopy(notebook)
     code = next(cell for cell in changed.cells if cell.cell_type == "code")
-    code.outputs = [{"output_type": "stream", "name": "stdout", "text": "at /home/someone/photos"}]
-    cleaned = report.cleaned(changed, elsewhere)
-    assert code.outputs[0]["text"] == "at photos"
-    assert cleaned is changed
+    stream = {"output_type": "stream", "name": "stdout"}
+    texts = f"at {data}", html.escape(f"at {data}")
+    code.outputs = [
+        *({**stream, "text": text} for text in texts),
+        {**stream, "name": "stderr", "text": "/usr/lib/python: UserWarning: beware"},
+    ]
+    assert "beware" not in report.render(copy.deepcopy(changed), title="")
+    report.cleaned(changed, elsewhere)
+    assert [output["text"] for output in code.outputs] == ["at photos", "at photos"]
+
+
+def test_no_cell_warns(notebook: Any) -> None:
+    streams = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if output["output_type"] == "stream"
+    ]
+    assert streams == []
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Told:
+    """Run the report's script as any other, and return what its cells display, as text."""
+
+    def run_script(run: Run, photos: Path | None = None) -> str:
+        monkeypatch.setenv(RUN_VARIABLE, str(run.folder))
+        monkeypatch.setenv(PHOTOS_VARIABLE, str(photos or ""))
+        capsys.readouterr()
+        runpy.run_path(str(SOURCE))
+        return capsys.readouterr().out
+
+    return run_script
+
+
+@pytest.mark.parametrize(
+    "data", ["/srv/A&B/photos", "/srv/O'Brien/photos", '/srv/ü "x"/photos', "/srv/\udce9/photos"]
+)
+def test_what_is_passed_on_tells_no_place(data: str, tmp_path: Path, told: Told) -> None:
+    run = run_with_photos(tmp_path / "run", Path(data), exclude=Path("../Jane/list.txt"))
+    text = run.manifest.read_text(encoding="utf-8", errors="surrogateescape")
+    changed = text.replace("damaged: cut short", "excluded by /srv/Jane/list.txt")
+    run.manifest.write_text(changed, encoding="utf-8", errors="surrogateescape")
+    results = read_results(run).without_places()
+    assert "--data photos --exclude list.txt " in results.command()
+    assert list(results.refusals()) == ["excluded by a list"]
+    assert data not in json.dumps(results.config)
+    if data == "/srv/A&B/photos":  # once is enough for the script, which takes a second
+        said = told(run)
+        assert "--data photos --exclude list.txt" in said
+        assert not re.search("srv|Jane", said)
+
+
+def test_answers_that_predict_would_not_give_are_called_so(page: str, run: Run) -> None:
+    given = read_results(run).predictions["test"]
+    panel = page.partition("The most confident mistakes</h2>")[2].partition("<h2")[0]
+    shown_ones = given.mistakes()[:SHOWN]
+    strange = [n for n in shown_ones if given.novelty[n] > STRANGE]
+    unsure = [n for n in shown_ones if n not in strange and given.confidence[n] < 0.625]
+    assert 0 < len(strange) < SHOWN
+    assert panel.count("; predict.py says neither</figcaption>") == len(strange)
+    assert panel.count("; predict.py says unsure</figcaption>") == len(unsure)
+    doubtful = page.partition("The least certain answers</h2>")[2].partition("<h2")[0]
+    assert "; predict.py says unsure</figcaption>" in doubtful
+
+
+def test_a_run_that_is_always_right_and_equally_sure(tmp_path: Path, told: Told) -> None:
+    """And of the head alone, by a version that did not measure all that is measured now."""
+    config = TrainConfig(data=tmp_path / "photos", stages=("head",))
+    run = made_up_run(tmp_path / "run", [0.0, 1.0] * 10, config=config)
+    metrics = run.read_metrics()
+    for split in ("validation", "test"):
+        del metrics[split]["ece_bias"]
+    run.metrics.write_text(json.dumps(metrics), encoding="utf-8")
+    said = told(run, tmp_path / "photos")
+    assert "There is no wrong answer among 20 test photos." in said
+    assert "The head, which alone was trained, learned from each photo itself." in said
+    assert "random view" not in said
+    assert "The Brier score is 0.0000.\n" in said
+    few = read_results(run).predictions["validation"]
+    refused = percent(float((few.novelty > STRANGE).mean()))
+    assert refused != "2.0 %"
+    assert f"refuses {refused} of the validation photos" in said
+
+
+def test_names_in_any_alphabet_are_drawn_or_at_least_written(tmp_path: Path) -> None:
+    from app import plots
+
+    names = ["猫", "犬 ᚠ", "_bg"]
+    picture = Picture(plots.confusion(np.eye(3, dtype=int).tolist(), names), "three")
+    assert picture._repr_mimebundle_()[0]["image/png"]  # a warning would be an error
+    assert plots.STYLE["font.family"][0] == "DejaVu Sans"
+
+
+@pytest.mark.parametrize("place", ["cat/photo.ipynb", "cat/train0.jpg", ".", "elsewhere.jpg"])
+def test_the_notebook_is_not_written_over_photos(
+    place: str, run: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / place if place == "elsewhere.jpg" else photos / place
+    before = [(each, each.stat().st_mtime_ns) for each in photos.rglob("*")]
+    assert run_command(main, [str(run.folder), "--notebook", str(path)]) == 2
+    assert "expected a " in capsys.readouterr().err
+    assert [(each, each.stat().st_mtime_ns) for each in photos.rglob("*")] == before
+    assert not path.is_file() or path.suffix == ".jpg"
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("config.json", "{}"),
+        ("config.json", "[]"),
+        ("config.json", '{"data": "p", "stages": ["head"]}'),
+        ("history.csv", "stage,epoch\n"),
+        ("predictions.csv", "name,split,label\n"),
+    ],
+)
+def test_a_damaged_file_is_answered_in_one_line(
+    file: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_with_photos(tmp_path / "damaged")
+    (run.folder / file).write_text(text, encoding="utf-8")
+    with pytest.raises(BundleError, match="received a damaged one"):
+        read_results(run)
+    assert run_command(main, [str(run.folder)]) == BundleError.exit_code
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize("missing", ["metrics.json", "predictions.csv"])
 def test_an_unfinished_run_is_answered_in_one_line(
     missing: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = fabricate(tmp_path / "unfinished")
+    run = run_with_photos(tmp_path / "unfinished")
     (run.folder / missing).unlink()
     assert run_command(main, [str(run.folder)]) == BundleError.exit_code
     output, error = capsys.readouterr()
@@ -313,7 +435,7 @@ def test_an_unfinished_run_is_answered_in_one_line(
 
 
 def test_a_report_needs_no_bundle(tmp_path: Path) -> None:
-    run = fabricate(tmp_path / "without")
+    run = run_with_photos(tmp_path / "without")
     shutil.rmtree(run.bundle)
     check_complete(run)
     results = read_results(run)
@@ -328,7 +450,7 @@ def test_a_folder_that_is_none_is_answered_in_one_line(tmp_path: Path) -> None:
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
-    run = fabricate(tmp_path / "damaged")
+    run = run_with_photos(tmp_path / "damaged")
     run.predictions.write_text("name,split\na.jpg,test\n", encoding="utf-8")
     with pytest.raises(BundleError, match=r"damaged one \(KeyError: 'label'\)"):
         read_results(run)
@@ -356,7 +478,7 @@ def test_the_run_is_chosen_by_the_variable_or_is_the_newest(
     monkeypatch.setenv("CATS_DOGS_RUN", str(run.folder))
     assert chosen_run(tmp_path) == run
     monkeypatch.delenv("CATS_DOGS_RUN")
-    newest = fabricate(tmp_path / "runs" / "newest")
+    newest = run_with_photos(tmp_path / "runs" / "newest")
     assert chosen_run(tmp_path) == newest
 
 
@@ -404,7 +526,7 @@ def test_report_and_notebook_of_a_run_trained_with_small_settings(tmp_path: Path
     page = run.report.read_text(encoding="utf-8")
     assert "Heat map of" in page
     assert "memory at most" in page
-    assert any(map(shows_the_photo, pictures(page)))
+    assert any(map(shows_telltale, pictures(page)))
     assert len(page.encode()) < 6 * MEGABYTE
 
     path = write_notebook(run, tmp_path / "report.ipynb")
@@ -412,14 +534,14 @@ def test_report_and_notebook_of_a_run_trained_with_small_settings(tmp_path: Path
     assert text.count("Heat map of") > SHOWN  # of the drawings
     drawings = pictures(text)
     assert len(drawings) == text.count("image/jpeg") > 2 * SHOWN
-    assert not any(map(shows_the_photo, drawings))
+    assert not any(map(shows_telltale, drawings))
 
 
 def test_script_and_committed_notebook_have_the_same_cells() -> None:
-    committed = SOURCE.with_suffix(".ipynb")
-    if not committed.exists():
-        pytest.skip("no notebook is committed")
     import jupytext
+
+    committed = SOURCE.with_suffix(".ipynb")
+    assert committed.is_file()
 
     script, notebook = jupytext.read(SOURCE), jupytext.read(committed)
     assert [(c.cell_type, c.source) for c in script.cells] == [
