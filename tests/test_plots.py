@@ -98,7 +98,8 @@ def test_confusion_of_more_classes_leaves_zeros_out_and_names_short() -> None:
     figure = plots.confusion(matrix.tolist(), ["a name that is longer than there is room"] * 12)
     assert sorted(filter(None, words(figure))) == ["3", *["7"] * 12]
     ticks = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert ticks == ["a name that is lo…"] * 12
+    assert ticks[:2] == ["a name t…1…is room", "a name t…2…is room"]
+    assert len(set(ticks)) == 12  # alike when shortened, told apart by their numbers
 
 
 def test_confusion_of_a_hundred_classes_is_the_most_frequent_mistakes() -> None:
@@ -196,7 +197,9 @@ def test_precision_recall_by_hand() -> None:
     probabilities = np.stack([1 - second, second], axis=1)
     figure = plots.precision_recall(targets, probabilities, ["cat", "dog"])
     (axes,) = figure.axes
-    curve = next(line for line in axes.lines if str(line.get_label()).startswith("dog"))
+    curve = next(
+        line for line in axes.lines if str(line.get_label()).lstrip("\u200b").startswith("dog")
+    )
     points = set(zip(curve.get_xdata().tolist(), curve.get_ydata().tolist(), strict=True))
     # The surest dog is one; the second is a cat; both dogs are found among three, or among all.
     assert points == {(0, 1), (0.5, 1), (0.5, 0.5), (1, 2 / 3), (1, 0.5)}

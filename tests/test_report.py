@@ -451,7 +451,7 @@ def test_a_folder_that_is_none_is_answered_in_one_line(tmp_path: Path) -> None:
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
     run = run_with_photos(tmp_path / "damaged")
-    run.predictions.write_text("name,split\na.jpg,test\n", encoding="utf-8")
+    run.predictions.write_text("name,split\na.jpg,validation\n", encoding="utf-8")
     with pytest.raises(BundleError, match=r"damaged one \(KeyError: 'label'\)"):
         read_results(run)
 
