@@ -60,6 +60,8 @@ class Classifier:
         path = self._path = self._checked(folder, name)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors come as exceptions; on stderr they would be twice
+        # Its threads sleep while they wait: to spin they would take the cores from decoding.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._asked_for_only = onnxruntime.RunOptions()
         self._asked_for_only.only_execute_path_to_fetches = True  # maps cost time and memory
         try:

@@ -14,7 +14,7 @@ from made_up import made_up_run
 
 from app import comparison
 from app.cli import run as run_command
-from app.comparison import bootstrap_interval, compare, differing, mcnemar, paired_interval
+from app.comparison import bootstrap_interval, compare, differing, holm, mcnemar, paired_interval
 from app.config import TrainConfig
 from app.errors import UsageError
 from app.report import main
@@ -150,7 +150,7 @@ def test_the_page_lies_beside_the_runs_and_needs_nothing_else(folders, capsys):
     output = capsys.readouterr().out
     page = folders[0].parent / "compare-A-B.html"
     assert output.splitlines()[-1] == str(page)
-    assert "B" in output
+    assert re.search(r"^B +0.9000  0.5958–0.9821 ", output, re.MULTILINE)
     assert "0.6000  0.3127–0.8318" in output  # Wilson's interval of 6 in 10
     assert "by A only: 0, by B only: 3, by neither: 1. McNemar's test p = 0.25" in output
     assert "seed: 3 | 4" in output
@@ -171,8 +171,36 @@ def test_json_is_for_programs_and_three_runs_go_against_the_first(folders, tmp_p
     first, second = found["comparisons"]
     assert first["mcnemar"] == second["mcnemar"]
     assert first["accuracy"]["value"] == pytest.approx(0.3)
+    assert (first["p_value_holm"], second["p_value_holm"]) == (0.5, 0.5)
     assert found["page"] == str(page)
-    assert page.read_text(encoding="utf-8").count("McNemar&#x27;s test, p = 0.25") == 2
+    assert page.read_text(encoding="utf-8").count("test, p = 0.25 (0.5 as one of 2)") == 2
+
+
+def test_holms_correction_by_hand():
+    """Of 0.01, 0.04 and 0.03: 3 · 0.01, then 2 · 0.03, then no less than that."""
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.8]) == [1, 1]
+    assert holm([0.04]) == [0.04]
+
+
+def test_what_is_rare_once_is_not_among_several(tmp_path, capsys):
+    made_up_run(tmp_path / "bad", answers([False] * 6 + [True] * 14, SURE))
+    names = ["bad", "good", "worse", "equal"]
+    made_up_run(tmp_path / "good", answers([True] * 20, SURE))  # p = 0.0312
+    made_up_run(tmp_path / "worse", answers([False] * 7 + [True] * 13, SURE))
+    made_up_run(tmp_path / "equal", answers([True] + [False] * 6 + [True] * 12 + [False], SURE))
+    assert run_command(main, ["--compare", *(str(tmp_path / name) for name in names)]) == 0
+    output = capsys.readouterr().out
+    assert "p = 0.0312 (0.0938 as one of 3): chance alone" in output
+    page = (tmp_path / f"compare-{'-'.join(names)}.html").read_text(encoding="utf-8")
+    assert "is better" not in page
+
+
+def test_equally_many_right_answers_are_called_so(tmp_path, capsys):
+    made_up_run(tmp_path / "A", answers([True, False] + [True] * 18, SURE))
+    made_up_run(tmp_path / "B", answers([False, True] + [True] * 18, SURE))
+    assert run_command(main, ["--compare", str(tmp_path / "A"), str(tmp_path / "B")]) == 0
+    assert "p = 1: both are right equally often." in capsys.readouterr().out
 
 
 def test_a_clear_difference_is_called_one(tmp_path, capsys):
@@ -185,10 +213,41 @@ def test_a_clear_difference_is_called_one(tmp_path, capsys):
 
 
 def test_photos_are_only_read(folders, tmp_path, capsys):
-    inside = made_up_run(tmp_path / "C", SECOND, config=TrainConfig(data=tmp_path))
+    data = tmp_path / "data"
+    inside = made_up_run(tmp_path / "C", SECOND, config=TrainConfig(data=data))
     argv = ["--compare", str(folders[0]), str(inside.folder), "--output"]
-    assert run_command(main, [*argv, str(tmp_path / "cat" / "page.html")]) == 2
-    assert "expected a place outside the photos" in capsys.readouterr().err
+    for place in (data, data / "cat" / "page.html", data / "cat" / "0.jpg"):
+        assert run_command(main, [*argv, str(place)]) == 2
+        assert "expected a place outside the photos" in capsys.readouterr().err
+    assert not data.exists()
+
+
+def test_neither_an_archive_of_photos_nor_a_runs_files_are_written_over(folders, tmp_path, capsys):
+    archive = tmp_path / "photos.zip"
+    archive.write_bytes(b"photos")
+    link = tmp_path / "page.html"
+    link.symlink_to(archive)
+    run = made_up_run(tmp_path / "C", SECOND, config=TrainConfig(data=archive))
+    before = run.metrics.read_bytes()
+    argv = ["--compare", str(folders[0]), str(run.folder), "--output"]
+    for place in (archive, link, run.metrics, run.report, tmp_path):
+        assert run_command(main, [*argv, str(place)]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert (archive.read_bytes(), run.metrics.read_bytes()) == (b"photos", before)
+    assert not run.report.exists()
+
+
+def test_a_run_is_not_compared_with_itself(folders, capsys):
+    argv = ["--compare", str(folders[0]), str(folders[0].parent / "B" / ".." / "A")]
+    assert run_command(main, argv) == 2
+    assert "expected runs that are not the same" in capsys.readouterr().err
+
+
+def test_settings_that_are_damaged_are_answered_in_one_line(folders, tmp_path, capsys):
+    run = made_up_run(tmp_path / "C", SECOND)
+    run.config.write_text("{}", encoding="utf-8")
+    assert run_command(main, ["--compare", str(folders[0]), str(run.folder)]) == 2
+    assert "received a damaged one (KeyError: 'stages')" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argv", [[], ["A", "--compare", "A", "B"]])

@@ -161,6 +161,38 @@ def test_a_card_that_cannot_be_written_does_not_lose_the_run(tmp_path, capsys):
     assert run.model_card.is_file()
 
 
+def test_a_report_that_cannot_be_written_does_not_lose_the_run(tmp_path, capsys, monkeypatch):
+    def fails(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("app.report.write_report", fails)
+    monkeypatch.setattr("app.pipeline.export_formats", fails)
+    run, config = made_up_run(tmp_path / "run"), TrainConfig(export="litert")
+    assert reported(config, run, Tracking(config)) == run
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"again: python -m app.report {run.folder}" in said
+    assert f"again: python -m app.formats {run.folder} litert" in said
+
+
+def test_the_model_in_int8_is_named_with_its_cost(tmp_path, run):
+    gate = {"photos": 1000, "accuracy_lost": 0.001, "labels_changed": 0.004}
+    gate |= {"calibration_lost": -3e-7, "refused_more": 0.002, "why_not": ""}
+    card = card_of(made_up_run(tmp_path / "with", metrics={"int8": gate}))
+    assert "`bundle/model.int8.onnx`" in card
+    assert "on 1,000 validation photos: accuracy -0.10 points, calibration error +0.0000" in card
+    assert "answered neither +0.20 points, answered with another class 0.40 %" in card
+    none = made_up_run(tmp_path / "none", metrics={"int8": {"why_not": "the *mirror* image"}})
+    assert "- **In int8:** there is none; the \\*mirror\\* image." in card_of(none)
+    assert "int8.onnx" not in card_of(run)
+
+
+def test_of_relative_paths_the_last_part_is_told_too(tmp_path):
+    config = TrainConfig(data=Path("../Jane/photos"), exclude=Path("Jane/list.txt"))
+    card = card_of(made_up_run(tmp_path / "run", config=config))
+    assert "$ python train.py --data photos --exclude list.txt\n" in card
+    assert "Jane" not in card
+
+
 def test_numbers_that_are_none_are_answered_in_one_line(tmp_path):
     run = made_up_run(tmp_path / "run", metrics={"stages": [{"name": "head"}]})
     with pytest.raises(BundleError, match="expected readable numbers in"):

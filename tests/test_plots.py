@@ -95,11 +95,21 @@ def test_confusion_of_a_class_without_photos_has_no_shares() -> None:
 def test_confusion_of_more_classes_leaves_zeros_out_and_names_short() -> None:
     matrix = 7 * np.eye(12, dtype=int)
     matrix[2, 5] = 3
-    figure = plots.confusion(matrix.tolist(), ["a name that is longer than there is room"] * 12)
+    names = [f"a name that is longer than {k}" for k in range(11)]
+    figure = plots.confusion(matrix.tolist(), [*names, "a name that is longer than 10"])
     assert sorted(filter(None, words(figure))) == ["3", *["7"] * 12]
     ticks = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert ticks[:2] == ["a name t…1…is room", "a name t…2…is room"]
-    assert len(set(ticks)) == 12  # alike when shortened, told apart by their numbers
+    assert ticks[:2] == ["a name t…1…r than 0", "a name t…2…r than 1"]
+    assert len(set(ticks)) == 12, "two names are even the same"
+    assert max(map(len, ticks)) <= plots.LONGEST_NAME + 1
+
+
+def test_names_keep_their_ends_and_are_told_apart() -> None:
+    assert plots.short_names(["kind 7", "German Shepherd, long-haired, 3"]) == [
+        "kind 7",
+        "German Sh…aired, 3",
+    ]
+    assert plots.short_names(["a" * 30, "a" * 31, "b"], 10) == ["aaaa…1…aaa", "aaaa…2…aaa", "b"]
 
 
 def test_confusion_of_a_hundred_classes_is_the_most_frequent_mistakes() -> None:
@@ -109,7 +119,7 @@ def test_confusion_of_a_hundred_classes_is_the_most_frequent_mistakes() -> None:
     assert plots.confused_pairs(matrix) == [(3, 7, 9), (98, 99, 4)]
     (axes,) = plots.confusion(matrix.tolist(), names).axes
     assert [bar.get_width() for bar in axes.patches] == [9, 4]
-    ticks = [label.get_text().rstrip("\u200b") for label in axes.get_yticklabels()]
+    ticks = [label.get_text() for label in axes.get_yticklabels()]
     assert ticks == ["kind 3 as kind 7", "kind 98 as kind 99"]
     assert [text.get_text() for text in axes.texts] == ["9 (15.3 %)", "4 (7.4 %)"]
 
@@ -197,9 +207,7 @@ def test_precision_recall_by_hand() -> None:
     probabilities = np.stack([1 - second, second], axis=1)
     figure = plots.precision_recall(targets, probabilities, ["cat", "dog"])
     (axes,) = figure.axes
-    curve = next(
-        line for line in axes.lines if str(line.get_label()).lstrip("\u200b").startswith("dog")
-    )
+    curve = next(line for line in axes.lines if "dog" in str(line.get_label()))
     points = set(zip(curve.get_xdata().tolist(), curve.get_ydata().tolist(), strict=True))
     # The surest dog is one; the second is a cat; both dogs are found among three, or among all.
     assert points == {(0, 1), (0.5, 1), (0.5, 0.5), (1, 2 / 3), (1, 0.5)}
@@ -240,6 +248,11 @@ def test_coverage_by_hand() -> None:
     assert (point.get_xdata()[0], point.get_ydata()[0]) == (0.6, 1)
     (legend,) = figure.legends
     assert "this run: 60.0 % answered, 100.00 % right" in [t.get_text() for t in legend.get_texts()]
+
+
+def test_coverage_of_answers_that_are_all_equally_sure() -> None:
+    figure = plots.coverage(np.ones(3), np.ones(3, bool), 3, threshold=0)
+    assert figure.axes[0].get_xlim() == (0.9, 1)
 
 
 def test_coverage_of_a_run_that_is_always_unsure_has_no_point() -> None:
@@ -319,7 +332,27 @@ def test_names_of_classes_are_no_formulas(number: int) -> None:
     names = [r"$\frac$", "$", "a_$b^$"][:number]
     targets, probabilities = answers(60, number)
     confusion = np.full((number, number), 5).tolist()
-    for figure in (plots.confusion(confusion, names), plots.roc(targets, probabilities, names)):
+    many = [*names, *(f"$^{k}$" for k in range(30))]
+    for figure in (
+        plots.confusion(confusion, names),
+        plots.roc(targets, probabilities, names),
+        plots.precision_recall(targets, probabilities, names),
+        plots.confusion(np.ones((len(many), len(many)), int).tolist(), many),
+    ):
         figure.savefig(io.BytesIO())
+
+
+def test_a_class_that_begins_with_an_underscore_is_in_the_legend() -> None:
+    targets, probabilities = answers(60, 3)
+    for draw in (plots.roc, plots.precision_recall):
+        figure = draw(targets, probabilities, ["_bg", "cat", "dog"])
+        texts = [text.get_text().lstrip("\u200b") for text in figure.legends[0].get_texts()]
+        assert sorted(text.partition(":")[0] for text in texts) == ["_bg", "cat", "dog"]
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_names_of_classes_are_written_as_they_are(number: int) -> None:
+    names = [r"$\frac$", "$", "a_$b^$"][:number]
+    confusion = np.full((number, number), 5).tolist()
     ticks = plots.confusion(confusion, names).axes[0].get_xticklabels()
     assert [tick.get_text() for tick in ticks] == names

@@ -184,7 +184,7 @@ def test_cells_that_name_rows_and_columns_say_so(page: str) -> None:
     assert '<th scope="row">keras</th><td>3.9.9</td>' in page
 
 
-def test_the_report_shows_telltales_and_the_notebook_does_not(page: str, notebook: Any) -> None:
+def test_the_report_shows_the_photos_and_the_notebook_does_not(page: str, notebook: Any) -> None:
     """Whatever is passed on holds no pixel of a user's photo."""
     shown_ones = pictures(page)
     assert len(shown_ones) > 20
@@ -451,7 +451,7 @@ def test_a_folder_that_is_none_is_answered_in_one_line(tmp_path: Path) -> None:
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
     run = run_with_photos(tmp_path / "damaged")
-    run.predictions.write_text("name,split\na.jpg,validation\n", encoding="utf-8")
+    run.predictions.write_text("name,split\na.jpg,validation\na.jpg,test\n", encoding="utf-8")
     with pytest.raises(BundleError, match=r"damaged one \(KeyError: 'label'\)"):
         read_results(run)
 

@@ -266,6 +266,7 @@ def test_all_roads_to_an_answer_agree(trained, photos, ask):
         np.testing.assert_allclose(strange, answers[name]["novelty"], atol=2e-2)
 
 
+@pytest.mark.slow
 def test_the_cold_start_is_measured_on_what_a_run_exports(trained, photos, capsys):
     argv = ["--runs", str(trained.folder.parent), "--run", "first", "--repeat", "1"]
     predict_start.main([*argv, str(photos / "cat" / "cat.1.jpg")])
@@ -273,6 +274,7 @@ def test_the_cold_start_is_measured_on_what_a_run_exports(trained, photos, capsy
     assert float(re.search(r"answers differ by (\S+)", out)[1]) < 1e-3
 
 
+@pytest.mark.slow
 def test_a_folder_is_measured_against_bare_onnx_runtime(trained, photos, capsys):
     argv = ["--runs", str(trained.folder.parent), "--run", "first", "--repeat", "1", "--json"]
     predict_folder.main([*argv, "--photos", "10", str(photos / "cat")])
@@ -402,6 +404,7 @@ def test_classes_out_of_balance_are_weighted(uneven, trained):
     assert trained.read_metrics()["class_weights"] is None
 
 
+@pytest.mark.slow
 def test_the_weights_reach_every_stage(photos, tmp_path, monkeypatch):
     """Each of them gets the weights that ``metrics.json`` has, by the numbers of the classes."""
     seen = {}

@@ -21,7 +21,7 @@ from app.config import TrainConfig
 from app.errors import UsageError
 from app.history import HistoryRow, read_history
 from app.runs import Run
-from app.tracking import Tracking, require_trackers
+from app.tracking import Tracking, require_trackers, settings_of
 
 HEAD, BLOCK5 = [row for row in HISTORY if row.stage == "head"], [HISTORY[-1]]
 # SQLAlchemy and MLflow remark on each other, and leave their connections to the end.
@@ -32,7 +32,7 @@ MLFLOW_WARNINGS = pytest.mark.filterwarnings(
 
 @pytest.fixture
 def run(tmp_path) -> Run:
-    return made_up_run(tmp_path / "runs" / "made-up")
+    return made_up_run(tmp_path / "my runs" / "made-up")
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,26 @@ def test_tensorboard_has_every_epoch_and_the_final_figures(run, tmp_path, tensor
     assert final["test/accuracy"] == [(0, pytest.approx(test["accuracy"]))]
     assert final["seconds/total"] == [(0, 7.0)]
     said = capsys.readouterr().err.replace("\n", " ")
-    assert f"tensorboard --logdir {run.folder.parent}" in said
+    assert f"tensorboard --logdir '{run.folder.parent}'" in said
+
+
+def test_tensorboard_has_the_settings(run, tmp_path, tensorboard):
+    """As its tab HPARAMS reads them; its module for that needs TensorFlow."""
+    pytest.importorskip("tensorflow")
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.plugins.hparams.metadata import parse_session_start_info_plugin_data
+
+    tell("tensorboard", run, Checkpoint(tmp_path / "kept"), HEAD)
+    (found,) = [
+        parse_session_start_info_plugin_data(value.metadata.plugin_data.content)
+        for path in run.logs.glob("events.*")
+        for event in EventFileLoader(str(path)).Load()
+        for value in event.summary.value
+        if value.tag.endswith("session_start_info")
+    ]
+    settings = {name: value.string_value for name, value in found.hparams.items()}
+    assert settings["seed"] == "3"
+    assert settings["block5.epochs"] == settings_of(TrainConfig())["block5.epochs"]
 
 
 def test_tensorboard_has_no_epoch_twice_after_an_end_in_between(run, tmp_path, tensorboard):
