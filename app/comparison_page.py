@@ -98,7 +98,7 @@ class Pair:
                 "so large a difference is rare by chance alone",
             )
         elif tested.first_only == tested.second_only:
-            outcome, meaning = "No difference", "both are right equally often"
+            outcome, meaning = "No difference shown", "both are right equally often"
         else:
             outcome = "No difference shown"
             meaning = "chance alone gives such a difference often enough"

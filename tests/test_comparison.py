@@ -102,9 +102,10 @@ def test_photos_are_the_same_by_content_whatever_their_names_and_order(folders, 
     elsewhere = Run(tmp_path / "elsewhere")
     shutil.copytree(folders[1], elsewhere.folder)
     for path in (elsewhere.manifest, elsewhere.predictions):
-        head, *rows = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-        text = re.sub(r"test(\d)", r"folder/\1", "\n".join([head, *reversed(rows)]))
-        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+        as_written = {"encoding": "utf-8", "errors": "surrogateescape"}
+        head, *rows = path.read_text(**as_written).splitlines()
+        text = "\n".join([head, *reversed(rows)])
+        path.write_text(re.sub(r"test(\d)", r"folder/\1", text), **as_written)
     assert compare(results[0], read_results(elsewhere)) == compare(*results)
 
 

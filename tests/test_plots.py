@@ -99,9 +99,9 @@ def test_confusion_of_more_classes_leaves_zeros_out_and_names_short() -> None:
     figure = plots.confusion(matrix.tolist(), [*names, "a name that is longer than 10"])
     assert sorted(filter(None, words(figure))) == ["3", *["7"] * 12]
     ticks = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert ticks[:2] == ["a name t…1…r than 0", "a name t…2…r than 1"]
+    assert ticks[0] == "a name th…r than 0"
     assert len(set(ticks)) == 12, "two names are even the same"
-    assert max(map(len, ticks)) <= plots.LONGEST_NAME + 1
+    assert max(map(len, ticks)) <= plots.LONGEST_NAME
 
 
 def test_names_keep_their_ends_and_are_told_apart() -> None:

@@ -644,7 +644,7 @@ def test_the_reports_pictures_are_lit_by_the_runs_bundle(passed_on, trained, pho
         name, answer = answered.names[n], answered.answers[n]
         expected = overlay(album.shots[name].small, evidence(maps, answer))
         assert np.allclose(album.heat[name, answer], np.asarray(expected), atol=3)
-    cards = panels.answers(album, numbers, results.classes).cards
+    cards = panels.answers(album, numbers, results.classes, 0.0).cards
     assert [len(card.pictures) for card in cards] == [2] * len(numbers)
     # The bundle is what answers: float32, where predictions.csv has what training computed.
     probabilities, _ = classifier.outputs(seen)
