@@ -27,7 +27,7 @@ def add_bundle_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("auto", "int8", "float32"),
         default="auto",
-        help="int8 takes a quarter of the time, and was exported only if it answers nearly as "
+        help="int8 takes a third of the time, and was exported only if it answers nearly as "
         "float32 does; auto takes it where it was exported and the processor can (default: "
         "%(default)s)",
     )

@@ -35,7 +35,7 @@ from app.onnx_graph import to_onnx
 from app.views import View, load_batches, load_views
 
 # A wrong export moves nearly every photo; the float32 networks take 0.3 s for each at 320 pixels.
-GATE_PHOTOS = 16
+GATE_PHOTOS = 32
 GATE_BATCH = (
     4  # two float32 networks at once: the peak of a run's memory, 3.6 GiB with batches of 16
 )
@@ -103,7 +103,7 @@ def export_bundle(
         image_size: of the model's input, in pixels.
         temperature: to be written down.
         min_confidence: likewise.
-        photos: view 0 of validation photos for the gate; up to 16 are compared.
+        photos: view 0 of validation photos for the gate; up to 32 are compared.
         trained: what training arrived at for them.
         int8: the same model in int8 (``app.int8_export``), for model.int8.onnx.
         why_no_int8: written down where there is none.

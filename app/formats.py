@@ -21,7 +21,7 @@ from app.backend import chosen_backend
 from app.cli import run as run_command
 from app.config import FORMATS
 from app.console import quiet_native_stderr, say
-from app.errors import ExportError, UsageError
+from app.errors import AppError, ExportError, UsageError
 from app.paths import exists
 from app.results import check_complete
 from app.runs import Run
@@ -61,7 +61,8 @@ def export_formats(run: Run, names: Sequence[str]) -> list[Path]:
 
     Raises:
         UsageError: when a package or a photo is missing.
-        ExportError: when what was written does not say what the trained model says.
+        ExportError: when what was written does not say what the trained model says; the formats
+            that do are there nevertheless.
     """
     require_formats(names)
     check_complete(run)
@@ -80,7 +81,18 @@ def export_formats(run: Run, names: Sequence[str]) -> list[Path]:
     images = _validation_pixels(run, bundle.image_size)
     say(f"comparing {', '.join(names)} with the trained model on {len(images)} validation photos")
     expected = model.predict_on_batch(images)
-    return [_export(run, name, model, images, expected) for name in names]
+    written, failed = [], {}
+    for name in names:
+        try:
+            written.append(_export(run, name, model, images, expected))
+        except AppError as error:  # the others are not concerned
+            failed[name] = str(error)
+    if failed:
+        raise ExportError(
+            f"{'; '.join(failed.values())}; again: python -m app.formats {run.folder} "
+            f"{','.join(failed)}"
+        )
+    return written
 
 
 def _export(run: Run, name: str, model: Any, images: Any, expected: dict[str, Any]) -> Path:

@@ -1,4 +1,4 @@
-"""The bundle's int8 model: a third of the size and a quarter of the time, if it answers alike.
+"""The bundle's int8 model: a third of the size and of the time, if it answers alike.
 
 The layers that stayed frozen are the very ones that computed the features in training
 (``app.quantised``), so their answers for validation are in the cache. Only the blocks above them,

@@ -18,7 +18,7 @@ from app.clock import Clock
 from app.config import TrainConfig
 from app.config_file import config_values, read_config
 from app.console import heeding_ctrl_c, quiet_native_stderr, say
-from app.errors import AppError, UsageError
+from app.errors import AppError, ExportError, UsageError
 from app.exclusion import excluded_names
 from app.files import SPLITS, LabelledFile, data_folder, files_below, find_files
 from app.formats import export_formats, require_formats
@@ -165,11 +165,13 @@ def reported(config: TrainConfig, this_run: Run, tracking: Tracking) -> Run:
     except (AppError, OSError) as error:  # as with the report below
         say(f"no model card yet: {error}; again: python -m app.model_card {this_run.folder}")
     tracking.finish(this_run)
-    for name in config.formats():
+    if config.formats():
         try:
-            export_formats(this_run, [name])
+            export_formats(this_run, config.formats())
+        except ExportError as error:
+            say(str(error))  # which names those that are lacking
         except (AppError, OSError) as error:
-            say(f"{error}; again: python -m app.formats {this_run.folder} {name}")
+            say(f"{error}; again: python -m app.formats {this_run.folder} {config.export}")
     if config.report:
         from app.report import write_report
 

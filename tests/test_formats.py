@@ -97,6 +97,16 @@ def spoilt(kind: app.formats.Format) -> app.formats.Format:
 
 
 @pytest.mark.slow
+def test_one_format_that_fails_leaves_the_others(trained, capfd, monkeypatch):
+    pytest.importorskip("openvino")
+    shutil.rmtree(trained.exports, ignore_errors=True)
+    monkeypatch.setitem(BY_NAME, "savedmodel", spoilt(BY_NAME["savedmodel"]))
+    assert run(main, [str(trained.folder), "savedmodel,openvino"]) == 1
+    assert f"again: python -m app.formats {trained.folder} savedmodel\n" in capfd.readouterr().err
+    assert [path.name for path in trained.exports.iterdir()] == ["openvino"]
+
+
+@pytest.mark.slow
 def test_photos_that_have_gone_are_one_line(trained, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(app.formats, "find_spec", lambda name: 1)
     shutil.rmtree(trained.exports, ignore_errors=True)  # what the tests before have left
