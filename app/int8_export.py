@@ -81,7 +81,7 @@ def int8_model(
     int8 = _answers(upper, output_of(stage.cut), _rows(validation))
     gate = int8_gate(targets_of(photos), int8, _float32(graph, photos), min_confidence)
     if fault := gate.fault():
-        return Int8Model(None, fault, gate)
+        return Int8Model(None, fault, gate if gate.measured else None)
     return Int8Model(_joined(frozen, upper, stage.cut, graph), "", gate)
 
 

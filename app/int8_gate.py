@@ -8,6 +8,8 @@ line as the photos that were asked about, float32 is asked about all.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +51,11 @@ class Int8Gate:
     labels_changed: float
     calibration_lost: float
     refusals_changed: float
+
+    @property
+    def measured(self) -> bool:
+        """Say whether the figures are numbers: JSON knows no others."""
+        return all(map(math.isfinite, dataclasses.astuple(self)))
 
     def fault(self) -> str:
         """Name the bars that are missed; empty when none is."""

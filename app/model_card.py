@@ -220,9 +220,10 @@ def _int8(told: Mapping[str, Any] | None) -> list[str]:
         "- **In int8:** `bundle/model.int8.onnx`, the same model for processors with instructions "
         f"for it. What it costs on {told['photos']:,} validation photos: accuracy "
         f"{-100 * told['accuracy_lost']:+z.2f} points, calibration error "
-        f"{told['calibration_lost']:+z.4f}, answered neither {100 * told['refused_more']:+z.2f} "
-        f"points, answered with another class {percent(told['labels_changed'], 2)}. The results "
-        "below are those of `bundle/model.onnx`."
+        f"{told['calibration_lost']:+z.4f}, answered otherwise "
+        f"{percent(told['labels_changed'], 2)}, and {percent(told['refusals_changed'], 2)} more or "
+        "fewer neither. The results below are what training computed, its frozen layers in int8 as "
+        "well."
     ]
 
 

@@ -69,6 +69,7 @@ def test_a_change_far_from_every_line_has_float32_asked_about_all():
     float32.probabilities[500] = [0.3, 0.7]  # which int8 was sure of
     gate = compared(int8, float32)
     assert (gate.asked, gate.labels_changed) == (N, 0.002)
+    assert gate.measured
 
 
 def test_lost_calibration_is_found():
@@ -84,7 +85,9 @@ def test_lost_calibration_is_found():
 
 def test_numbers_that_are_none_and_too_few_photos_do_not_pass():
     for broken in (Trained(said().probabilities, np.full(N, np.nan)), said(np.nan)):
-        assert "accuracy lost: nan" in compared(broken, said()).fault()
+        gate = compared(broken, said())
+        assert "accuracy lost: nan" in gate.fault()
+        assert not gate.measured  # else metrics.json could not be written
     broken = said(0.6)  # all in doubt, and float32 is broken
     assert compared(broken, said(0.6, np.nan)).fault()
     few = Trained(np.tile([0.6, 0.4], (4, 1)), np.zeros(4))

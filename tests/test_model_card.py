@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ from app.cli import run as run_command
 from app.config import TrainConfig
 from app.errors import BundleError, UsageError
 from app.evaluation import wilson_interval
+from app.int8_gate import Int8Gate
 from app.model_card import CC_BY, main, plain, put_into, readme_block, write_model_card
 from app.pipeline import reported
 from app.runs import Run
@@ -175,12 +177,11 @@ def test_a_report_that_cannot_be_written_does_not_lose_the_run(tmp_path, capsys,
 
 
 def test_the_model_in_int8_is_named_with_its_cost(tmp_path, run):
-    gate = {"photos": 1000, "accuracy_lost": 0.001, "labels_changed": 0.004}
-    gate |= {"calibration_lost": -3e-7, "refused_more": 0.002, "why_not": ""}
-    card = card_of(made_up_run(tmp_path / "with", metrics={"int8": gate}))
+    gate = dataclasses.asdict(Int8Gate(1000, 45, 0.001, 0.004, -3e-7, 0.002))
+    card = card_of(made_up_run(tmp_path / "with", metrics={"int8": {"why_not": "", **gate}}))
     assert "`bundle/model.int8.onnx`" in card
     assert "on 1,000 validation photos: accuracy -0.10 points, calibration error +0.0000" in card
-    assert "answered neither +0.20 points, answered with another class 0.40 %" in card
+    assert "answered otherwise 0.40 %, and 0.20 % more or fewer neither" in card
     none = made_up_run(tmp_path / "none", metrics={"int8": {"why_not": "the *mirror* image"}})
     assert "- **In int8:** there is none; the \\*mirror\\* image." in card_of(none)
     assert "int8.onnx" not in card_of(run)

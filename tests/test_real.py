@@ -61,6 +61,12 @@ def test_the_report_is_written(trained):
     assert f"{trained.read_metrics()['test']['accuracy']:.1%}"[:-1] in page
 
 
+def test_the_model_card_names_what_the_bundle_holds(trained):
+    """With int8 where the processor can; a run whose card fails is whole, and easily missed."""
+    card = trained.model_card.read_text(encoding="utf-8")
+    assert ("`bundle/model.int8.onnx`" in card) == Bundle.read(trained.bundle).has_int8
+
+
 def test_heat_maps_point_at_the_animal(trained):
     """The pointing game (Zhang et al. 2018, "Top-down Neural Attention", section 4.1).
 
