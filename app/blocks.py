@@ -4,22 +4,29 @@
 of the other file. The index is written last and removed first: a block exists when its index does.
 No file is ever changed in place, so whoever has a block mapped may go on reading when another
 process removes it. The index's time of change is the block's time of last use.
+
+Blocks lie in *stores*, folders named ``<what>-<16 hex digits>`` with a ``spec.json`` of which these
+digits are the digest. Only in such a folder, and only by the names below, is a file ours to remove
+(``is_store``, ``is_ours``): a cache folder may be a link to a disk with other things on it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import math
 import mmap
 import os
+import re
 import uuid
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +38,35 @@ INDEX_ROW_BYTES = 100  # what a row's key takes in the index, rounded up
 BLOCK_BYTES = 300  # what a block takes besides: the frame of the index, and 128 before the rows
 _CHUNK = 1 << 20  # bytes read at once for the checksum
 Float16s = NDArray[np.float16]
+
+_STORE_NAME = re.compile(r"[a-z0-9_]+-[0-9a-f]{16}")
+# A block's two files, the frozen layers in int8, and each of these while it is written.
+_INDEX_NAME = re.compile(r"[0-9a-f]{32}\.json")
+_DATA_NAME = re.compile(r"[0-9a-f]{32}\.npy|[0-9a-f]{64}\.onnx")
+_PART_NAME = re.compile(r"\.(spec\.json|[0-9a-f]{32}\.(json|npy)|[0-9a-f]{64}\.onnx)\.\d+\.part")
+
+
+def store_name(what: str, spec: dict[str, Any]) -> str:
+    """Return the name of the folder that holds what was computed as ``spec`` describes."""
+    text = json.dumps(spec, sort_keys=True)
+    return f"{what}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def is_store(folder: Path) -> bool:
+    """Say whether a folder is a store, which its ``spec.json`` proves."""
+    if not _STORE_NAME.fullmatch(folder.name):
+        return False
+    try:
+        spec = json.loads((folder / SPEC_FILE).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return store_name(folder.name.rpartition("-")[0], spec) == folder.name
+
+
+def is_ours(path: Path) -> bool:
+    """Say whether a file in a store is one that runs write there, whole or half-written."""
+    names = (_INDEX_NAME, _DATA_NAME, _PART_NAME)
+    return any(name.fullmatch(path.name) for name in names) and path.is_file()
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity: hashing 128 keys costs more than a row
@@ -131,7 +167,7 @@ def read_block(index: Path) -> Block:
 
 def indices(store: Path) -> list[Path]:
     """Return the indices of a store's blocks."""
-    return sorted(path for path in store.glob("*.json") if path.name != SPEC_FILE)
+    return sorted(p for p in store.glob("*.json") if _INDEX_NAME.fullmatch(p.name) and p.is_file())
 
 
 def remove_block(index: Path) -> int:

@@ -8,8 +8,6 @@ runs may write at once.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -30,10 +28,12 @@ from app.blocks import (
     Float16s,
     block_bytes,
     indices,
+    is_store,
     let_go,
     mapped,
     read_block,
     remove_block,
+    store_name,
     write_block,
 )
 from app.console import progress_bar, say
@@ -66,8 +66,7 @@ class FeatureSpec:
     @property
     def key(self) -> str:
         """A short name of this way of computing, used as the store's folder."""
-        text = json.dumps(asdict(self), sort_keys=True)
-        return f"{self.cut}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        return store_name(self.cut, asdict(self))
 
 
 class FeatureStore:
@@ -108,9 +107,8 @@ class FeatureStore:
         new = [number for number, view in enumerate(views) if view not in self]
         if not new:
             return
-        spec = self.folder / SPEC_FILE
-        if not spec.exists():
-            write_json(asdict(self.spec), spec)
+        if not is_store(self.folder):
+            write_json(asdict(self.spec), self.folder / SPEC_FILE)
         if len(new) < len(rows):
             rows = rows[new]
         size = block_bytes(len(rows), rows[0].nbytes)

@@ -34,7 +34,8 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from app.atomic import whole
+from app.atomic import whole, write_json
+from app.blocks import SPEC_FILE, is_ours, is_store, store_name
 from app.console import progress_bar, say
 from app.model import CUTS, prefix
 from app.onnx_graph import output_of, to_onnx
@@ -72,10 +73,17 @@ def quantised_prefix(
         digest: of these weights.
         photos: of training; up to 32, spread evenly, give the scales.
     """
-    told = f"{model.name} {digest} {model.input.shape[1]} {VERSION} {has_vnni()}"
-    key = f"int8-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
+    spec = {
+        "backbone": model.name,
+        "weights": digest,
+        "image_size": model.input.shape[1],
+        "precision": "int8",
+        "version": VERSION,
+        "vnni": has_vnni(),
+    }
+    store = folder / store_name("int8", spec)
     own = {photo.content for photo in photos}
-    for path in sorted(folder.glob(f"{key}-*.onnx")):
+    for path in sorted(store.glob("*.onnx")) if is_store(store) else []:
         found = _read(path)
         if found is not None and _share_of(found, own) >= 0.5:
             return found
@@ -85,21 +93,24 @@ def quantised_prefix(
         quantise(model, [photos[number] for number in chosen], Path(name) / "int8.onnx")
         data = (Path(name) / "int8.onnx").read_bytes()
     made = QuantisedPrefix(data, hashlib.sha256(data).hexdigest())
-    with whole(folder / f"{key}-{made.digest}.onnx") as temporary:
+    if not is_store(store):
+        write_json(spec, store / SPEC_FILE)
+    with whole(store / f"{made.digest}.onnx") as temporary:
         temporary.write_bytes(data)
     return made
 
 
 def _read(path: Path) -> QuantisedPrefix | None:
-    """Return the model of a file; None when it is gone, or damaged, which ends it."""
+    """Return the model of a file; None when it is gone, or damaged, which removes it."""
     try:
         data = path.read_bytes()
     except OSError:
         return None
     digest = hashlib.sha256(data).hexdigest()
-    if path.stem.endswith(f"-{digest}"):
+    if path.stem == digest:
         return QuantisedPrefix(data, digest)
-    path.unlink(missing_ok=True)
+    if is_ours(path):
+        path.unlink(missing_ok=True)
     return None
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from app.blocks import SPEC_FILE, indices, read_block, remove_block
+from app.blocks import SPEC_FILE, indices, is_ours, is_store, read_block, remove_block
 from app.choice import Space
 from app.console import say
 from app.errors import UsageError
@@ -78,7 +78,7 @@ def space(folder: Path, limit: int) -> Space:
     place = next(p for p in (folder, *folder.absolute().parents) if exists(p))
     return Space(
         free=shutil.disk_usage(place).free,
-        used=sum(entry.bytes for entry in _entries(folder)),
+        used=sum(entry.bytes for entry in _entries(_stores(folder))),
         limit=limit,
     )
 
@@ -92,11 +92,11 @@ def make_room(folder: Path, needed: int, limit: int, keep: Collection[Path]) -> 
         limit: of all stores together, in bytes.
         keep: indices of blocks that must stay.
     """
-    _remove_leftovers(folder, LEFTOVER_AGE)
+    _remove_leftovers(_stores(folder), LEFTOVER_AGE)
     before = space(folder, limit)
     to_remove = before.to_remove(needed)
     removed, freed = 0, 0
-    for entry in _entries(folder):
+    for entry in _entries(_stores(folder)):
         if freed >= to_remove:
             break
         if entry.index not in keep:
@@ -171,33 +171,35 @@ def clear(folder: Path, key: str | None = None, older_than: float = 0.0) -> tupl
         older_than: seconds; blocks that were used since stay.
     """
     removed, freed = 0, 0
-    if key is None and not older_than:
-        for path in folder.glob("int8-*.onnx"):
-            path.unlink(missing_ok=True)
     for store in _stores(folder):
         if key not in (None, store.name):
             continue
-        for entry in _entries(folder, store.name):
+        for entry in _entries([store]):
             if entry.last_used <= time.time() - older_than:
                 removed += 1
                 freed += remove_block(entry.index)
-        _remove_leftovers(folder, max(LEFTOVER_AGE, older_than), store.name)
-        if not indices(store):
+        if not older_than:
+            for path in store.glob("*.onnx"):
+                if is_ours(path):
+                    path.unlink(missing_ok=True)
+        _remove_leftovers([store], max(LEFTOVER_AGE, older_than))
+        # Anything else there, such as a block that another run is writing, keeps the store.
+        if [path.name for path in store.iterdir()] == [SPEC_FILE]:
             (store / SPEC_FILE).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # another run is writing a block there
+            with contextlib.suppress(OSError):
                 store.rmdir()
     return removed, freed
 
 
 def _stores(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.is_dir())
+    return sorted(path for path in folder.glob("*") if is_store(path))
 
 
-def _entries(folder: Path, store: str = "*") -> list[_Entry]:
+def _entries(stores: Iterable[Path]) -> list[_Entry]:
     """Return all blocks, the longest unused first; those that vanish meanwhile are left out."""
     found = []
-    for index in folder.glob(f"{store}/*.json"):
-        if index.name != SPEC_FILE:
+    for store in stores:
+        for index in indices(store):
             with contextlib.suppress(OSError):
                 told, data = index.stat(), index.with_suffix(".npy")
                 size = data.stat().st_size if data.exists() else 0
@@ -209,7 +211,7 @@ def _describe(store: Path) -> StoreInfo:
     spec: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError, TypeError):
         spec = dict(json.loads((store / SPEC_FILE).read_bytes()))
-    rows, used = 0, [entry.last_used for entry in _entries(store.parent, store.name)]
+    rows, used = 0, [entry.last_used for entry in _entries([store])]
     for index in indices(store):
         with contextlib.suppress(OSError, ValueError):
             rows += len(read_block(index).keys)
@@ -223,11 +225,11 @@ def _describe(store: Path) -> StoreInfo:
     )
 
 
-def _remove_leftovers(folder: Path, age: float, store: str = "*") -> None:
-    """Remove what broken-off runs left: files that are no part of a block, once they are old."""
-    for path in [*folder.glob(f"{store}/*"), *folder.glob(".int8-*.part")]:
-        is_part = path.suffix == ".json" or path.with_suffix(".json").exists()
+def _remove_leftovers(stores: Iterable[Path], age: float) -> None:
+    """Remove what broken-off runs left: files of ours that are no part of a block, once old."""
+    for path in [path for store in stores for path in store.iterdir() if is_ours(path)]:
+        kept = path.suffix in (".json", ".onnx") or path.with_suffix(".json").exists()
         with contextlib.suppress(OSError):
             # Either way: a clock that was set back leaves files of the future.
-            if not is_part and abs(time.time() - path.stat().st_mtime) > age:
+            if not kept and abs(time.time() - path.stat().st_mtime) > age:
                 path.unlink()

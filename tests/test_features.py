@@ -81,14 +81,15 @@ def test_a_folder_without_stores_is_told(tmp_path, capsys):
 
 
 def test_damage_does_not_stop_the_table(runs, blocks, capsys):
+    """What is not proved to be a store is not shown: it is not ours to clear either."""
     blocks[40].write_text("{")
     (blocks[20].parent / SPEC_FILE).write_text("[1]")
     write_block(runs / FEATURES_FOLDER / "other", ["a"], np.ones((1, 3), np.float16))
     assert call(runs) == 0
     out = capsys.readouterr().out
     assert re.search(rf"{spec().key}\s+block5_pool\s+64\s+float32\s+vgg16\s+2 ", out)
-    assert re.search(rf"{spec('block4_pool').key}\s+\?\s+\?\s+\?\s+\?\s+2 ", out)
-    assert re.search(r"other\s+\?\s+\?\s+\?\s+\?\s+1 ", out)
+    assert spec("block4_pool").key not in out
+    assert "other" not in out
 
 
 @pytest.mark.parametrize(

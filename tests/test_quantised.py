@@ -102,12 +102,12 @@ def test_photos_of_another_kind_have_scales_of_their_own(model, photos, tmp_path
 
 def test_a_damaged_file_is_made_again(model, photos, tmp_path):
     first = quantised_prefix(tmp_path, model, "weights", photos[:5])
-    (path,) = tmp_path.glob("*.onnx")
+    (path,) = tmp_path.glob("*/*.onnx")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     second = quantised_prefix(tmp_path, model, "weights", photos[:5])
-    (path,) = tmp_path.glob("*.onnx")
+    (path,) = tmp_path.glob("*/*.onnx")
     assert path.read_bytes() == second.model
     images = load_views([View(photo, 0, 0) for photo in photos[:2]], SIZE)
     given = [frozen_prefix(model, CUTS, "float32", quantised=q)(images) for q in (first, second)]
@@ -121,7 +121,7 @@ def test_other_weights_or_pixels_make_another(model, photos, tmp_path):
     with patch.object(app.vgg, "FILTERS", (4, 4, 4, 4, 4)):
         larger = build_classifier(2, image_size=96)
     quantised_prefix(tmp_path, larger, "a", photos[:3])
-    assert len(list(tmp_path.glob("*.onnx"))) == 3
+    assert len(list(tmp_path.glob("*/*.onnx"))) == 3
 
 
 CONFIG = TrainConfig(image_size=SIZE, precision="int8", cache="disk", stages=("head",))
@@ -143,15 +143,15 @@ def test_a_store_belongs_to_the_scales_that_it_was_computed_with(model, photos, 
     folder = tmp_path / FEATURES_FOLDER
     source = opened(model, photos[:12], config)
     assert source.quantised is not None
-    (store,) = list_stores(folder)
+    (store,) = [store for store in list_stores(folder) if store.cut]
     assert store.precision == f"int8-{source.quantised.digest[:8]}"
     images = load_views([View(photo, 0, 0) for photo in photos[:8]], SIZE)
     (expected,) = frozen_prefix(model, CUTS[:1], "float32", quantised=source.quantised)(images)
     np.testing.assert_allclose(labelled_maps(source), expected, rtol=2**-10, atol=1e-3)
     opened(model, photos[20:32], config)
-    assert len({store.precision for store in list_stores(folder)}) == 2
+    assert len({store.precision for store in list_stores(folder) if store.cut}) == 2
     opened(model, photos[:12], dataclasses.replace(config, precision="float32"))
-    assert len(list_stores(folder)) == 3
+    assert len([store for store in list_stores(folder) if store.cut]) == 3
 
 
 def test_rows_cleared_under_a_run_are_computed_with_the_same_scales(model, photos, tmp_path):
@@ -160,7 +160,7 @@ def test_rows_cleared_under_a_run_are_computed_with_the_same_scales(model, photo
     source = opened(model, photos[:12], config)
     before = labelled_maps(source)
     clear(tmp_path / FEATURES_FOLDER)
-    assert not list((tmp_path / FEATURES_FOLDER).glob("*.onnx"))
+    assert not list((tmp_path / FEATURES_FOLDER).glob("*/*.onnx"))
     opened(model, photos[20:32], config)
     np.testing.assert_array_equal(labelled_maps(source), before)
 

@@ -13,7 +13,7 @@ from app.blocks import SPEC_FILE, indices
 from app.cache import FeatureStore
 from app.errors import UsageError
 from app.lock import locked
-from app.stores import LOCK_FILE, Quota, list_stores, make_room, space
+from app.stores import LOCK_FILE, Quota, clear, list_stores, make_room, space
 
 BIG = 10**15
 
@@ -68,8 +68,8 @@ def test_an_opened_store_survives_that_another_run_makes_room(folder, blocks):
 
 def test_leftovers_of_broken_off_runs_go_once_they_are_old(folder, blocks):
     store = blocks[40].parent
-    old, young = store / "0a.npy", store / ".0b.npy.77.part"
-    future = store / "0c.npy"  # from before the clock was set back
+    old, young = store / f"{10:032x}.npy", store / f".{11:032x}.npy.77.part"
+    future = store / f"{12:032x}.npy"  # from before the clock was set back
     for path in (old, young, future):
         path.write_bytes(b"x")
     os.utime(old, (time.time() - DAY,) * 2)
@@ -79,6 +79,64 @@ def test_leftovers_of_broken_off_runs_go_once_they_are_old(folder, blocks):
     assert not future.exists()
     assert young.exists()  # a run may be writing it
     assert left(blocks) == {40, 3, 20, 1}
+
+
+# ---- other things in the folder ----
+
+
+def foreign_files(folder: Path) -> dict[Path, bytes]:
+    """Put old files of other people wherever something of ours may lie; return what they hold."""
+    names = [
+        "holiday/IMG1.jpg",  # a folder of photos
+        "holiday/spec.json",  # that describes something else
+        "holiday/notes.json",
+        "holiday/0a.npy",
+        "block5_pool-0123456789abcdef/weights.npy",  # a name like ours, without our description
+        f"block5_pool-0123456789abcdef/{7:032x}.json",
+        f"block5_pool-0123456789abcdef/{7:032x}.npy",
+        f"{spec().key}/notes.json",  # inside a store of ours
+        f"{spec().key}/model.onnx",
+        f"{spec().key}/table.npy",
+        f"{spec().key}/.draft.part",
+        f"{spec().key}/old/{8:032x}.npy",
+        "int8-mine.onnx",
+        ".int8-mine.part",
+        "thesis.json",
+        ".bashrc",
+    ]
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+        os.utime(path, (time.time() - 100 * DAY,) * 2)
+    return {folder / name: (folder / name).read_bytes() for name in names}
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["folder", "link to another disk"])
+def test_what_we_did_not_write_is_never_removed(tmp_path, linked):
+    folder = tmp_path / "runs" / ".features"
+    if linked:
+        (tmp_path / "disk").mkdir()
+        folder.parent.mkdir()
+        folder.symlink_to(tmp_path / "disk", target_is_directory=True)
+    blocks = blocks_of_days(folder)
+    foreign = foreign_files(folder)
+    make_room(folder, 10**6, 1, keep=())  # the least room: every block goes
+    assert left(blocks) == set()
+    blocks = blocks_of_days(folder)
+    clear(folder, spec().key)
+    clear(folder)
+    assert {path: path.read_bytes() for path in foreign} == foreign
+    assert left(blocks) == set()
+    assert [store.name for store in folder.iterdir() if store.name.startswith("block4")] == []
+
+
+def test_a_store_is_proved_by_its_description(folder, blocks):
+    """One whose description was changed is nobody's: it is neither counted nor removed."""
+    (blocks[40].parent / SPEC_FILE).write_text('{"cut": "block5_pool"}')
+    clear(folder)
+    assert left(blocks) == {40, 3}
+    assert list_stores(folder) == []
 
 
 # ---- runs that write at once ----
