@@ -27,7 +27,10 @@ MAX_SLOW_PIXELS = 1_000_000
 MAX_SCANS = 32  # encoders write 10, or 18 in CMYK; each costs 28 ms at 62 million pixels
 MAX_READS = 1_000_000  # a PNG of 60 MB in pieces of 8 kB takes 30,000
 
-_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+# Without "\xff+": that goes back over a run of fill bytes from each byte of it, and holds the GIL.
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
+# libjpeg begins a run of fill bytes anew with every 64 KiB that it is given: 20 MB took 3 s.
+_FILL = b"\xff" * 65_536
 _START_OF_SCAN, _END_OF_IMAGE = b"\xda", b"\xd9"
 
 
@@ -84,10 +87,17 @@ def too_many_pixels(text: str, most: int = MAX_PIXELS) -> ImageError:
 
 
 def _count_scans(data: bytes) -> int:
-    """Count the scans of a JPEG as a decoder would meet them, up to one more than are allowed."""
+    """Count the scans of a JPEG as a decoder would meet them, up to one more than are allowed.
+
+    Raises:
+        ImageError: for a long run of fill bytes.
+    """
     scans, place = 0, 2
-    while scans <= MAX_SCANS and (found := _MARKER.search(data, place)):
-        if found[1] == _END_OF_IMAGE:
+    while scans <= MAX_SCANS:
+        found = _MARKER.search(data, place)
+        if data.find(_FILL, place, found.start() if found else len(data)) >= 0:
+            raise ImageError("a long run of bytes 255, as erased memory has; save it again")
+        if not found or found[1] == _END_OF_IMAGE:
             break
         scans += found[1] == _START_OF_SCAN
         place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
