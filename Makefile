@@ -21,10 +21,11 @@ demo: $(VENV)/users ## photos, weights, training, two predictions
 test: lint ## style, types, and the default tests
 	$(PY) -m pytest $(TEST_FLAGS)
 
-lint: $(VENV)/developers ## style and types
+lint: $(VENV)/developers ## style, types, and the direction of imports
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
 
 lock: $(VENV)/developers ## resolve requirements*.in into requirements*.txt
 	for name in requirements-base requirements requirements-dev requirements-gpu; do \

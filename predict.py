@@ -12,14 +12,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from app.answer import NEITHER, UNSURE, Answer, unanswered
-from app.bundle import Bundle
-from app.bundle_arguments import add_bundle_arguments, bundle_folder
-from app.cli import run
-from app.errors import ImageError, UsageError
-from app.paths import exists, is_folder
-from app.printable import printable
-from app.tables import text_cell
+from app.core.cli import run
+from app.core.csv_tables import text_cell
+from app.core.errors import ImageError, UsageError
+from app.core.labels import NEITHER, UNSURE
+from app.core.paths import exists, is_folder
+from app.core.printable import printable
+from app.inference.arguments import add_bundle_arguments, bundle_folder
+from app.inference.bundle_format import Bundle
+from app.inference.prediction import Answer, unanswered
 
 EPILOG = """\
 examples:
@@ -57,9 +58,9 @@ def explain(
     paths: Sequence[str], folder: Path, arguments: argparse.Namespace, write: Output
 ) -> int:
     """Answer for every file and write its heat map; return the exit code."""
-    from app.console import say
-    from app.explanations import Explanations
-    from app.inference import Classifier
+    from app.core.console import say
+    from app.inference.explanations import Explanations
+    from app.inference.predictor import Classifier
 
     explanations = Explanations(arguments.explain, arguments.paths)
     classifier = Classifier(folder, arguments.min_confidence, arguments.precision)
@@ -80,7 +81,7 @@ def answers(paths: Sequence[str], folder: Path, arguments: argparse.Namespace) -
     if not any(map(exists, paths)):
         yield from map(unanswered, paths)  # mistyped: said at once, nothing is loaded
         return
-    from app.inference import Classifier  # brings NumPy and ONNX Runtime: not for --help
+    from app.inference.predictor import Classifier  # brings NumPy and ONNX Runtime: not for --help
 
     yield from Classifier(folder, arguments.min_confidence, arguments.precision).answers(paths)
 

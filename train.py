@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from app.cli import leave, run
-from app.config import Backbone, CacheMode, Precision, TrainConfig, help_of
-from app.config_file import other_versions, read_config
-from app.errors import UsageError
-from app.runs import Run
+from app.core.cli import leave, run
+from app.core.config import Backbone, CacheMode, Precision, TrainConfig, help_of
+from app.core.config_file import other_versions, read_config
+from app.core.errors import UsageError
+from app.core.run_folder import Run
 
 EPILOG = """\
 examples:
-  python -m app.fetch small cats_dogs        get 3,000 photos of cats and dogs
+  python -m app fetch small cats_dogs        get 3,000 photos of cats and dogs
   python train.py --data cats_dogs           train on them; a new folder appears in runs/
   python train.py --data cats_dogs --smoke   walk the whole road in seconds, learn little
   python train.py --resume runs/NAME         go on with a run that was broken off
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
         from app.pipeline import run as train
 
         finished = train(config)
-    from app.summary import print_summary
+    from app.report.summary import print_summary
 
     print_summary(finished)
     return 0
@@ -68,7 +68,7 @@ def settings(given: dict[str, Any]) -> TrainConfig:
 
 def tell_other_versions(run: Run) -> None:
     """Say which versions made a run that are not those installed, if it tells."""
-    from app.console import say
+    from app.core.console import say
 
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         if others := other_versions(run.read_metrics()):

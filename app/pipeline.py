@@ -9,25 +9,25 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.atomic import write_json
-from app.audit import audit, rows_of_others
-from app.backend import require_backend, require_precision
-from app.checkpoint import Checkpoint
-from app.class_weights import MAX_RATIO, class_weights, imbalance
-from app.clock import Clock
-from app.config import TrainConfig
-from app.config_file import config_values, read_config
-from app.console import heeding_ctrl_c, quiet_native_stderr, say
-from app.errors import AppError, ExportError, UsageError
-from app.exclusion import excluded_names
-from app.files import SPLITS, LabelledFile, data_folder, files_below, find_files
-from app.formats import export_formats, require_formats
-from app.manifest import ManifestRow, read_manifest, write_manifest
-from app.paths import exists, is_file
-from app.runs import Run, begin_run, refuse_existing
-from app.splits import SHARES, assign_splits
-from app.tracking import Tracking, require_trackers
-from app.unfinished import refuse_finished, remove_leftovers, resumable, training
+from app.core.atomic_files import write_json
+from app.core.config import TrainConfig
+from app.core.config_file import config_values, read_config
+from app.core.console import heeding_ctrl_c, quiet_native_stderr, say
+from app.core.errors import AppError, ExportError, UsageError
+from app.core.keras_backend import require_backend, require_precision
+from app.core.paths import exists, is_file
+from app.core.profiling import Clock
+from app.core.run_folder import Run, begin_run, refuse_existing
+from app.data.audit import audit, rows_of_others
+from app.data.class_weights import MAX_RATIO, class_weights, imbalance
+from app.data.exclusion import excluded_names
+from app.data.folder_layout import SPLITS, LabelledFile, data_folder, files_below, find_files
+from app.data.manifest import ManifestRow, read_manifest, write_manifest
+from app.data.splits import SHARES, assign_splits
+from app.export.formats import export_formats, require_formats
+from app.training.checkpoint import Checkpoint
+from app.training.run_lock import refuse_finished, remove_leftovers, resumable, training
+from app.training.tracking import Tracking, require_trackers
 
 SKIPPED_SHOWN = 10  # the manifest lists them all
 STATED_RATIO = 1.5  # of the classes' photos; chance in the split alone makes 1.2 of small ones
@@ -39,7 +39,7 @@ def run(config: TrainConfig) -> Run:
     Photos are judged before Keras is imported, so a wrong folder is answered at once.
 
     Raises:
-        AppError: with one line for the user, see ``app.errors``.
+        AppError: with one line for the user, see ``app.core.errors``.
         KeyboardInterrupt: with the words how to go on, once there is a run.
     """
     clock = Clock()
@@ -144,7 +144,7 @@ def train(
     # TensorFlow warns of every retrace; each part of the network is traced once by design.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with heeding_ctrl_c(), quiet_native_stderr():
-        from app.learning import learn  # brings Keras, which takes seconds to import
+        from app.experiment import learn  # brings Keras, which takes seconds to import
 
     tracking.begin(this_run, checkpoint)
     try:
@@ -158,12 +158,12 @@ def train(
 
 def reported(config: TrainConfig, this_run: Run, tracking: Tracking) -> Run:
     """Write a finished run's model card, and what else is wanted of it; return the run."""
-    from app.model_card import write_model_card
+    from app.report.model_card import write_model_card
 
     try:
         write_model_card(this_run)
     except (AppError, OSError) as error:  # as with the report below
-        say(f"no model card yet: {error}; again: python -m app.model_card {this_run.folder}")
+        say(f"no model card yet: {error}; again: python -m app card {this_run.folder}")
     tracking.finish(this_run)
     if config.formats():
         try:
@@ -171,14 +171,14 @@ def reported(config: TrainConfig, this_run: Run, tracking: Tracking) -> Run:
         except ExportError as error:
             say(str(error))  # which names those that are lacking
         except (AppError, OSError) as error:
-            say(f"{error}; again: python -m app.formats {this_run.folder} {config.export}")
+            say(f"{error}; again: python -m app export {this_run.folder} {config.export}")
     if config.report:
-        from app.report import write_report
+        from app.report.report import write_report
 
         try:
             write_report(this_run)
         except (AppError, OSError) as error:  # the run itself is whole; it can be made later
-            say(f"no report yet: {error}; again: python -m app.report {this_run.folder}")
+            say(f"no report yet: {error}; again: python -m app report {this_run.folder}")
     return this_run
 
 

@@ -30,11 +30,12 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
-from app.cli import run
-from app.comparison import McNemar, bootstrap_interval, losses, mcnemar, right
-from app.errors import UsageError
-from app.evaluation import Floats
-from app.results import Predictions, Results
+from app.core.cli import run
+from app.core.errors import UsageError
+from app.evaluation.metrics import Floats
+from app.evaluation.paired_tests import McNemar, bootstrap_interval, mcnemar
+from app.report.comparison import losses, right
+from app.report.results import Predictions, Results
 from benchmarks.command import answer, parser_of, train_flags
 from benchmarks.markdown import markdown_table, verdict
 from benchmarks.runs import results_of

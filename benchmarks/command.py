@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from app.console import say
+from app.core.console import say
 
 
 def parser_of(name: str, description: str) -> argparse.ArgumentParser:

@@ -4,7 +4,8 @@
     python -m benchmarks.frozen --only road --data cats_vs_dogs_small
 
 *Engines*: Keras and ONNX Runtime on the same constant batch. *Road*: photos a second through
-``app.cache.compute_features`` (decoding files, drawing views, the prefix, writing the cache)
+``app.features.cache.compute_features`` (decoding files, drawing views, the prefix, writing the
+cache)
 against the bare prefix on a constant batch of the same size, in the precision that training takes.
 The bar: at least 0.9 of the bare rate.
 
@@ -29,21 +30,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.cli import run
-from app.config import TrainConfig
-from app.console import quiet_native_stderr
-from app.drawn import draw_sample
-from app.errors import UsageError
-from app.files import find_files
-from app.images import Pixels
-from app.photos import Photo
-from app.views import BATCH, View
+from app.core.cli import run
+from app.core.config import TrainConfig
+from app.core.console import quiet_native_stderr
+from app.core.errors import UsageError
+from app.data.augmentation import BATCH, View
+from app.data.decode import Pixels
+from app.data.folder_layout import find_files
+from app.data.photo import Photo
+from app.data.sets.synthetic_pets import draw_sample
 from benchmarks.command import answer
 from benchmarks.markdown import markdown_table, verdict
 from benchmarks.measured import load_average
 
 if TYPE_CHECKING:
-    from app.frozen import Frozen
+    from app.features.extractor import Frozen
 
 BAR = 0.9
 VIEWS = 2  # of each photo: itself and a crop, in equal parts, as in a training set of two views
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with quiet_native_stderr():
-        import app.frozen  # noqa: F401  it brings Keras, whose remarks on GPUs help nobody
+        import app.features.extractor  # noqa: F401  it brings Keras, whose remarks on GPUs help nobody
     values: dict[str, Any] = {"image_size": arguments.image_size, "load": [load_average()]}
     lines, met = [], True
     if arguments.only != "road":
@@ -81,9 +82,9 @@ def main(argv: Sequence[str]) -> int:
 
 def time_engines(arguments: argparse.Namespace) -> dict[str, float]:
     """Return the milliseconds a photo of each engine."""
-    from app.frozen import frozen_prefix
-    from app.model import build_classifier, prefix
-    from app.quantised import quantised_prefix
+    from app.features.extractor import frozen_prefix
+    from app.features.int8_backbone import quantised_prefix
+    from app.network.classifier import build_classifier, prefix
 
     model = build_classifier(2, image_size=arguments.image_size)
     rounded = build_classifier(2, image_size=arguments.image_size, precision="bfloat16")
@@ -107,11 +108,11 @@ def time_engines(arguments: argparse.Namespace) -> dict[str, float]:
 
 def time_road(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return photos a second of the bare prefix and of the road, and their ratio."""
-    from app.cache import FeatureSpec, FeatureStore, compute_features
-    from app.device import resolve_frozen_precision, resolve_precision
-    from app.frozen import frozen_prefix
-    from app.model import build_classifier
-    from app.quantised import quantised_prefix
+    from app.features.cache import FeatureSpec, FeatureStore, compute_features
+    from app.features.extractor import frozen_prefix
+    from app.features.int8_backbone import quantised_prefix
+    from app.network.classifier import build_classifier
+    from app.network.device import resolve_frozen_precision, resolve_precision
 
     size = arguments.image_size
     precision, trained = resolve_frozen_precision("auto"), resolve_precision("auto")

@@ -17,7 +17,7 @@ carry three wheels in a folder .whl (README of the device tool: ``pip download -
 namex and optree; then, with the folder on PYTHONPATH,
 
     KERAS_BACKEND=jax python3 -m benchmarks.gpu --json > $OUT/gpu.json
-    python3 -m app.fetch drawn /tmp/drawn
+    python3 -m app fetch drawn /tmp/drawn
     KERAS_BACKEND=jax python3 -m benchmarks.gpu --data /tmp/drawn --weights none
 """
 
@@ -41,11 +41,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.cli import run
-from app.config import STAGES, TrainConfig, help_of
-from app.console import quiet_native_stderr, say
-from app.errors import AppError
-from app.memory import halving
+from app.core.cli import run
+from app.core.config import STAGES, TrainConfig, help_of
+from app.core.console import quiet_native_stderr, say
+from app.core.errors import AppError
+from app.network.batch_memory import halving
 
 if TYPE_CHECKING:
     import keras
@@ -92,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
     with quiet_native_stderr():
         import keras
 
-        from app.device import device_name, on_gpu, resolve_precision
+        from app.network.device import device_name, on_gpu, resolve_precision
 
     size = SMALL if arguments.small or not (on_gpu() or arguments.full) else FULL
     if arguments.image_size:
@@ -163,9 +163,9 @@ def matrix_rate(size: Size) -> float:
 
 def measure(size: Size, precision: str) -> list[Row]:
     """Return the rows of the table, the cheapest work first."""
-    from app.device import on_gpu
-    from app.frozen import fastest_batch, frozen_prefix, seconds_of
-    from app.model import build_classifier, suffix
+    from app.features.extractor import fastest_batch, frozen_prefix, seconds_of
+    from app.network.classifier import build_classifier, suffix
+    from app.network.device import on_gpu
 
     model = build_classifier(2, image_size=size.image_size, precision=precision)
     flops = convolution_flops(model)
@@ -209,8 +209,9 @@ def step_flops(flops: dict[str, float], trained: Sequence[str]) -> float:
 
 def head_row(model: keras.Model, size: Size) -> Row:
     """Solve the head on random activations."""
-    from app.head import BATCH, Labelled, solve_head
-    from app.sources import HEAD_CUT
+    from app.features.dataset import HEAD_CUT
+    from app.features.labelled import BATCH, Labelled
+    from app.training.linear_probe import solve_head
 
     random = np.random.default_rng(0)
     shape = model.get_layer(HEAD_CUT).output.shape[1:]
@@ -238,7 +239,7 @@ def step_row(name: str, part: keras.Model, flops: float, repeat: int, batch: int
     import keras
 
     part.compile(
-        optimizer=keras.optimizers.AdamW(1e-5, use_ema=True),  # as app.training has it
+        optimizer=keras.optimizers.AdamW(1e-5, use_ema=True),  # as app.training.finetune has it
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     random = np.random.default_rng(0)

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.errors import AppError
+from app.core.errors import AppError
 
 ROOT = Path(__file__).resolve().parent.parent
 POLL = 0.02  # seconds between looks whether the process has ended: the error of ``seconds``

@@ -25,15 +25,16 @@ import numpy as np
 from PIL import Image, ImageDraw
 from sklearn.metrics import roc_auc_score
 
-from app.answer import NEITHER, UNSURE, Answer
-from app.bundle import STRANGE
-from app.cli import run
-from app.drawn import draw_sample
-from app.errors import UsageError
-from app.files import files_below
-from app.inference import Classifier
-from app.results import read_results
-from app.runs import Run
+from app.core.cli import run
+from app.core.errors import UsageError
+from app.core.labels import NEITHER, UNSURE
+from app.core.run_folder import Run
+from app.data.folder_layout import files_below
+from app.data.sets.synthetic_pets import draw_sample
+from app.inference.bundle_format import STRANGE
+from app.inference.prediction import Answer
+from app.inference.predictor import Classifier
+from app.report.results import read_results
 from benchmarks.command import answer
 from benchmarks.markdown import markdown_table, verdict
 

@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from app.bundle import INT8_FILE, ONNX_FILE
-from app.cli import run
-from app.errors import UsageError
-from app.files import files_below
-from app.images import Pixels, load_image
-from app.inference import Classifier, Precision
-from app.runs import Run, newest_complete_run
+from app.core.cli import run
+from app.core.errors import UsageError
+from app.core.run_folder import Run, newest_complete_run
+from app.data.decode import Pixels, load_image
+from app.data.folder_layout import files_below
+from app.inference.bundle_format import INT8_FILE, ONNX_FILE
+from app.inference.predictor import Classifier, Precision
 from benchmarks.command import answer
 from benchmarks.markdown import markdown_table, verdict
 from benchmarks.measured import load_average, measure

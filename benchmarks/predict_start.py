@@ -19,9 +19,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.cli import run
-from app.errors import AppError
-from app.runs import Run, newest_complete_run
+from app.core.cli import run
+from app.core.errors import AppError
+from app.core.run_folder import Run, newest_complete_run
 
 ROOT = Path(__file__).resolve().parent.parent
 BAR = 0.1
@@ -30,7 +30,7 @@ WITH_KERAS = """
 import json, sys
 from pathlib import Path
 import keras
-from app.images import load_image
+from app.data.decode import load_image
 bundle, photo = Path(sys.argv[1]), Path(sys.argv[2])
 model = keras.models.load_model(bundle / "classifier.keras")
 about = json.loads((bundle / "bundle.json").read_text())

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.config_file import config_values, flattened
-from app.console import say
-from app.errors import UsageError
-from app.results import Results, read_results
-from app.runs import Run
+from app.core.config_file import config_values, flattened
+from app.core.console import say
+from app.core.errors import UsageError
+from app.core.run_folder import Run
+from app.report.results import Results, read_results
 from benchmarks.measured import measure, train_command
 from train import parse
 
@@ -59,7 +59,8 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return all that decides a run's figures, from its ``config.json``, one entry a setting.
 
     A stage's settings go by ``block5.epochs``. Of the weights only whether there are any is told:
-    those that are given are proved to be the official ones wherever they lie (``app.weights``).
+    those that are given are proved to be the official ones wherever they lie
+    (``app.network.pretrained_weights``).
     """
     settings = {name: value for name, value in flattened(config).items() if name not in FREE}
     settings["data"] = str(Path(config["data"]).resolve())

@@ -29,16 +29,16 @@ from typing import Any
 from PIL import Image
 from scipy.stats import linregress
 
-from app.basis import LANDMARKS
-from app.cli import run
-from app.config import STAGES
-from app.console import say
-from app.drawn import draw_sample
-from app.errors import UsageError
-from app.files import SPLITS, find_files
-from app.history import read_history
-from app.runs import Run
-from app.splits import SHARES
+from app.core.cli import run
+from app.core.config import STAGES
+from app.core.console import say
+from app.core.errors import UsageError
+from app.core.history import read_history
+from app.core.run_folder import Run
+from app.data.folder_layout import SPLITS, find_files
+from app.data.sets.synthetic_pets import draw_sample
+from app.data.splits import SHARES
+from app.training.nystroem import LANDMARKS
 from benchmarks.command import answer, parser_of, train_flags
 from benchmarks.markdown import GB, gib, markdown_table
 from benchmarks.measured import folder_bytes, load_average, measure, train_command
@@ -218,7 +218,8 @@ def lines_of(costs: Sequence[Cost]) -> dict[str, Line]:
 def _memory_lines(costs: Sequence[Cost]) -> dict[str, Line]:
     """Return the lines of memory, through the sizes at which the head has all its landmarks.
 
-    Below that (``app.basis``) memory grows with the features of each photo, above it no more. Where
+    Below that (``app.training.nystroem``) memory grows with the features of each photo, above it
+    no more. Where
     fewer than two sizes are large enough, the line goes through all of them, and rises too steeply.
     """
     large = [cost for cost in costs if _training_photos(cost.photos) >= LANDMARKS]

@@ -41,11 +41,11 @@ from typing import Any
 
 import numpy as np
 
-from app.bundle_arguments import add_bundle_arguments, bundle_folder
-from app.cli import run
-from app.errors import AppError
-from app.images import Pixels, load_image
-from app.inference import Classifier
+from app.core.cli import run
+from app.core.errors import AppError
+from app.data.decode import Pixels, load_image
+from app.inference.arguments import add_bundle_arguments, bundle_folder
+from app.inference.predictor import Classifier
 from benchmarks.command import answer
 from benchmarks.frozen import some_photos
 from benchmarks.markdown import markdown_table, verdict
@@ -143,7 +143,7 @@ def main(argv: Sequence[str]) -> int:
 @contextmanager
 def serving(state: Run, *flags: str) -> Iterator[Served]:
     """Start a service; it is ended at the end of the block if it has not ended itself."""
-    command = [sys.executable, "-m", "app.serve", "--bundle", str(state.folder.resolve())]
+    command = [sys.executable, "-m", "app", "serve", "--bundle", str(state.folder.resolve())]
     command += ["--port", "0", "--precision", state.arguments.precision]
     process = subprocess.Popen([*command, *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:

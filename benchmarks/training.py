@@ -27,11 +27,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from app.cli import run
-from app.console import say
-from app.errors import UsageError
-from app.files import SPLITS
-from app.runs import Run
+from app.core.cli import run
+from app.core.console import say
+from app.core.errors import UsageError
+from app.core.run_folder import Run
+from app.data.folder_layout import SPLITS
 from benchmarks.command import absolute, answer, parser_of, train_flags
 from benchmarks.markdown import GIB, gib, markdown_table, verdict
 from benchmarks.measured import folder_bytes, load_average, measure, train_command
@@ -163,7 +163,7 @@ def _epoch_clock(callback: type[Any]) -> Any:
 RECIPE_PROCESS = """
 import json, logging, sys
 from pathlib import Path
-from app.console import quiet_native_stderr
+from app.core.console import quiet_native_stderr
 from benchmarks.training import time_recipe
 logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of every graph it traces
 data, weights, fraction = sys.argv[1:]

@@ -24,12 +24,11 @@ import numpy as np
 from IPython.display import display
 from rich.filesize import decimal
 
-from app import panels, plots
-from app.album import EXCHANGED, drawn_album, photo_album
-from app.album import SHOWN as PICTURES
-from app.bundle import ONNX_FILE, STRANGE
-from app.calibration import MAX_WRONG
-from app.display import (
+from app.evaluation.calibration import MAX_WRONG
+from app.inference.bundle_format import ONNX_FILE, STRANGE
+from app.report import figures as plots
+from app.report import galleries as panels
+from app.report.html import (
     Command,
     Number,
     Picture,
@@ -41,8 +40,10 @@ from app.display import (
     percent,
     shown,
 )
-from app.network import read_blocks
-from app.results import chosen_photos, chosen_run, read_results
+from app.report.images import EXCHANGED, drawn_album, photo_album
+from app.report.images import SHOWN as PICTURES
+from app.report.network_table import read_blocks
+from app.report.results import chosen_photos, chosen_run, read_results
 
 run = chosen_run(project)
 results = read_results(run)

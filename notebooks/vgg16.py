@@ -33,23 +33,25 @@ from pathlib import Path
 started = time.monotonic()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no remarks on missing GPUs
 project = Path.cwd() if Path("app").is_dir() else Path.cwd().parent
-sys.path.insert(0, str(project))
+sys.path[:0] = [str(project), str(project / "notebooks")]
 
 import keras
 import numpy as np
+import vgg_figures as figures
 from IPython.display import display
+from lesson import chosen_settings, lesson_photos, lesson_weights
 
-from app import vgg_figures as figures
-from app.config import STAGES
-from app.display import Number, Picture, Table, Words, duration, number, percent
-from app.drawn import draw_animal
-from app.head import Labelled, solve_head
-from app.images import load_image, resize
-from app.lesson import chosen_settings, lesson_photos, lesson_weights
-from app.model import MEAN_BGR, build_classifier, open_layers, prefix, suffix
-from app.training import ViewBatches, targets_of, train_stage
-from app.vgg import CONFIGURATIONS, WINDOW, copy_dense_weights, layer_costs, vgg
-from app.weights import set_weights
+from app.core.config import STAGES
+from app.data.decode import load_image, resize
+from app.data.sets.synthetic_pets import draw_animal
+from app.features.batches import ViewBatches, targets_of
+from app.features.labelled import Labelled
+from app.network.classifier import MEAN_BGR, build_classifier, open_layers, prefix, suffix
+from app.network.pretrained_weights import set_weights
+from app.network.vgg import CONFIGURATIONS, WINDOW, copy_dense_weights, layer_costs, vgg
+from app.report.html import Number, Picture, Table, Words, duration, number, percent
+from app.training.finetune import train_stage
+from app.training.linear_probe import solve_head
 
 logging.getLogger("tensorflow").setLevel("ERROR")  # no remarks on building several networks
 settings = chosen_settings()
@@ -649,8 +651,9 @@ if not isinstance(weights, str):
 
 # %% [markdown]
 # On such features a linear head is enough. Stage *head* solves it, softmax regression on
-# second-order features (`app/head.py`). Stage *block5* then opens the last three convolutions at a
-# low rate (`app/training.py`). Both are the stages of `train.py`, here on few photos.
+# second-order features (`app/training/linear_probe.py`). Stage *block5* then opens the last three
+# convolutions at a
+# low rate (`app/training/finetune.py`). Both are the stages of `train.py`, here on few photos.
 
 # %%
 if not isinstance(weights, str):
@@ -763,8 +766,8 @@ Words(
 )
 
 # %% [markdown]
-#     python -m app.notebook notebooks/vgg16.py
-#     CATS_DOGS_PHOTOS=my_photos python -m app.notebook notebooks/vgg16.py
+#     python -m app notebook notebooks/vgg16.py
+#     CATS_DOGS_PHOTOS=my_photos python -m app notebook notebooks/vgg16.py
 #
 # `CATS_DOGS_WEIGHTS` names the file of ImageNet weights (or `none`); without it they are found as
 # `train.py` finds them. `CATS_DOGS_SMALL=1` runs every cell in its smallest form, which teaches

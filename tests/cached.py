@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from app.blocks import indices
-from app.cache import FeatureSpec, FeatureStore
-from app.photos import Photo
-from app.views import View
+from app.data.augmentation import View
+from app.data.photo import Photo
+from app.features.cache import FeatureSpec, FeatureStore
+from app.features.shards import indices
 
 DAY = 86_400
 

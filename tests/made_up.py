@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from photos import telltale_photo
 
-from app.config import TrainConfig
-from app.config_file import config_values
-from app.evaluation import score
-from app.findings import Finding, write_findings
-from app.history import HistoryRow, write_history
-from app.manifest import ManifestRow, Split, write_manifest
-from app.runs import Run
-from app.tables import write_rows
+from app.core.config import TrainConfig
+from app.core.config_file import config_values
+from app.core.csv_tables import write_rows
+from app.core.history import HistoryRow, write_history
+from app.core.run_folder import Run
+from app.data.manifest import ManifestRow, Split, write_manifest
+from app.evaluation.findings import Finding, write_findings
+from app.evaluation.metrics import score
 
 HISTORY = (
     HistoryRow("head", 1, 0.5, 0.8, 0.4, 0.75, 0.0, 1.5),

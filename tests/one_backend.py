@@ -34,7 +34,7 @@ def main(task: str, folder: Path) -> int:
 
 
 def precision(road: str, backend: str) -> str:
-    """Return bfloat16 for one of the roads, unless the backend refuses it (``app.device``)."""
+    """Return bfloat16 for one of the roads, unless the backend refuses it."""
     return "bfloat16" if road == "cached" and backend != "jax" else "float32"
 
 
@@ -48,14 +48,16 @@ def hide(packages: set[str]) -> None:
 
 def train(folder: Path, backend: str) -> int:
     """Walk both roads; then train ``small_vgg`` from given weights, and write how far they go."""
-    import app.vgg
+    import app.network.vgg
     import train as command
-    from app.cli import run
+    from app.core.cli import run
 
     for name, flags in ROADS.items():
         argv = ["--data", str(folder / "photos"), "--runs", str(folder / backend), "--run", name]
         argv += ["--precision", precision(name, backend)]
-        with patch.object(app.vgg, "FILTERS", (8, 16, 32, 64, 64)):  # all layers, but thin ones
+        with patch.object(
+            app.network.vgg, "FILTERS", (8, 16, 32, 64, 64)
+        ):  # all layers, but thin ones
             code = run(command.main, [*argv, *SMALL, *flags])
         if code != 0:
             return code

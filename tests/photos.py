@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from app.drawn import draw_sample
-from app.photos import Photo
+from app.data.photo import Photo
+from app.data.sets.synthetic_pets import draw_sample
 
 TELLTALE = (255, 0, 255)  # the colour of photos that are looked for; drawings have nothing like it
 

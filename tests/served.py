@@ -16,15 +16,22 @@ import onnx
 from photos import picture
 from small_vgg import small_network
 
-from app.activation_maps import add_activation_maps
-from app.bundle import CONFIDENCE, FORMAT_VERSION, NOVELTY, ONNX_FILE, Bundle, file_sha256
-from app.inference import Classifier
-from app.model import HEAD, build_classifier
-from app.novelty import Novelty, unit_length
-from app.onnx_graph import to_onnx
-from app.server import GracefulServer, bind
-from app.service import Service
-from app.uploads import Limits
+from app.evaluation.ood import Novelty, unit_length
+from app.inference.bundle_format import (
+    CONFIDENCE,
+    FORMAT_VERSION,
+    NOVELTY,
+    ONNX_FILE,
+    Bundle,
+    file_sha256,
+)
+from app.inference.predictor import Classifier
+from app.network.activation_maps import add_activation_maps
+from app.network.classifier import HEAD, build_classifier
+from app.network.onnx_graph import to_onnx
+from app.serving.server import GracefulServer, bind
+from app.serving.service import Service
+from app.serving.uploads import Limits
 
 SIZE = 32
 CLASSES = ("cat", "dog", "hare")

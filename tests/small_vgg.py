@@ -12,17 +12,18 @@ import keras
 import numpy as np
 from photos import as_photo, class_folders
 
-import app.vgg
-from app.config import STAGES, Stage, TrainConfig
-from app.files import Split
-from app.learning import load_classifier
-from app.model import HEAD, open_layers, prefix
-from app.photos import Photos
-from app.sources import CachedSource, FreshSource, Source
-from app.stages import Training
-from app.stores import Quota
-from app.training import ViewBatches, train_stage
-from app.views import View, load_views
+import app.network.vgg
+from app.core.config import STAGES, Stage, TrainConfig
+from app.data.augmentation import View, load_views
+from app.data.folder_layout import Split
+from app.data.photo import Photos
+from app.experiment import load_classifier
+from app.features.batches import ViewBatches
+from app.features.dataset import CachedSource, FreshSource, Source
+from app.features.store import Quota
+from app.network.classifier import HEAD, open_layers, prefix
+from app.training.finetune import train_stage
+from app.training.schedule import Training
 
 # 64 pixels leave 4×4 to block5; below that, XLA's convolutions on processors take 15 times as long.
 SIZE, VIEWS, EPOCHS, BATCH = 64, 2, 5, 4
@@ -39,8 +40,8 @@ def small_network() -> Iterator[None]:
     stages = {name: replace(stage, **few) for name, stage in STAGES.items()}  # type: ignore[arg-type]
     table = {"D": ((3,),) * 5}
     with (
-        patch.object(app.vgg, "FILTERS", (4, 4, 8, 8, 8)),
-        patch.object(app.vgg, "CONFIGURATIONS", table),
+        patch.object(app.network.vgg, "FILTERS", (4, 4, 8, 8, 8)),
+        patch.object(app.network.vgg, "CONFIGURATIONS", table),
         patch.dict(STAGES, stages),
     ):
         yield

@@ -13,12 +13,12 @@ import pytest
 from one_backend import BACKENDS, ROADS, precision
 from PIL import Image
 
-from app.drawn import draw_sample
-from app.evaluation import probabilities_of
-from app.export import GATE_TOLERANCE
-from app.images import load_image
-from app.inference import Classifier
-from app.runs import Run
+from app.core.run_folder import Run
+from app.data.decode import load_image
+from app.data.sets.synthetic_pets import draw_sample
+from app.evaluation.metrics import probabilities_of
+from app.export.bundle_writer import GATE_TOLERANCE
+from app.inference.predictor import Classifier
 
 pytestmark = pytest.mark.backends
 # Of how far the weights move in a stage. Seen: 0.006; numbers are added in another order, and Adam

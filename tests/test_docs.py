@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import app.serve
+import app.serving.serve
 import predict
 import train
-from app.fetch import PHOTO_SETS
+from app.data.sets.fetch import PHOTO_SETS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -42,7 +42,7 @@ def test_files_that_are_named_exist(page):
 
 
 def test_flags_in_the_readme_exist(capsys):
-    known = "".join(help_text(each.main, capsys) for each in (train, predict, app.serve))
+    known = "".join(help_text(each.main, capsys) for each in (train, predict, app.serving.serve))
     for block in re.findall(r"```.*?\n(.*?)```", README, re.DOTALL):
         for line in block.splitlines():
             if re.search(r"train\.py|predict\.py|app\.serve", line):

@@ -15,15 +15,15 @@ from scipy.stats import spearmanr
 
 import predict
 import train
-from app.activation_maps import add_activation_maps
-from app.bundle import ONNX_FILE, Bundle, file_sha256
-from app.cli import run
-from app.drawn import KINDS, draw_animal
-from app.heat import evidence
-from app.images import resize
-from app.inference import Classifier
-from app.onnx_graph import to_onnx
-from app.runs import Run
+from app.core.cli import run
+from app.core.run_folder import Run
+from app.data.decode import resize
+from app.data.sets.synthetic_pets import KINDS, draw_animal
+from app.inference.bundle_format import ONNX_FILE, Bundle, file_sha256
+from app.inference.heatmap import evidence
+from app.inference.predictor import Classifier
+from app.network.activation_maps import add_activation_maps
+from app.network.onnx_graph import to_onnx
 from benchmarks import neither
 
 pytestmark = pytest.mark.weights

@@ -18,21 +18,21 @@ import onnx
 import pytest
 from photos import drawn_photos
 
-import app.cache
-import app.learning
+import app.experiment
+import app.features.cache
 import app.pipeline
-import app.stages
-import app.training
+import app.training.finetune
+import app.training.schedule
 import train
-from app.cli import run
-from app.config import TrainConfig
-from app.config_file import config_values, read_config
-from app.drawn import draw_sample
-from app.errors import BundleError, UsageError
-from app.history import HistoryRow, read_history
-from app.lock import locked_unless_taken
-from app.runs import Run, newest_complete_run
-from app.unfinished import training
+from app.core.cli import run
+from app.core.config import TrainConfig
+from app.core.config_file import config_values, read_config
+from app.core.errors import BundleError, UsageError
+from app.core.history import HistoryRow, read_history
+from app.core.lock import locked_unless_taken
+from app.core.run_folder import Run, newest_complete_run
+from app.data.sets.synthetic_pets import draw_sample
+from app.training.run_lock import training
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--weights", "none", "--image-size", "32", "--epochs", "3", "--deterministic"]
@@ -108,7 +108,7 @@ def broken_off(photos, tmp_path_factory) -> Run:
     """A run that was killed in the second epoch of block5; tests take a copy."""
     result = Run(tmp_path_factory.mktemp("broken-off") / "run")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        break_off(patch, app.training._Log, "on_epoch_begin", at=2)
+        break_off(patch, app.training.finetune._Log, "on_epoch_begin", at=2)
         run(train.main, command(photos, result))
     return result
 
@@ -136,12 +136,12 @@ def test_broken_off_everywhere_it_ends_as_if_unbroken(photos, unbroken, tmp_path
     result = Run(tmp_path / "run")
     argv = command(photos, result)
     for place, name, at in [
-        (app.learning, "load_classifier", 1),
-        (app.cache.FeatureStore, "append", 2),  # one of two cuts is written
-        (app.stages, "train_stage", 1),  # the head is solved
-        (app.training._Log, "on_epoch_begin", 2),
-        (app.training._Log, "on_epoch_begin", 2),  # epoch 3
-        (app.learning, "write_predictions", 1),  # the bundle is written
+        (app.experiment, "load_classifier", 1),
+        (app.features.cache.FeatureStore, "append", 2),  # one of two cuts is written
+        (app.training.schedule, "train_stage", 1),  # the head is solved
+        (app.training.finetune._Log, "on_epoch_begin", 2),
+        (app.training.finetune._Log, "on_epoch_begin", 2),  # epoch 3
+        (app.experiment, "write_predictions", 1),  # the bundle is written
     ]:
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed, match=name):
             break_off(patch, place, name, at)
@@ -154,9 +154,9 @@ def test_broken_off_everywhere_it_ends_as_if_unbroken(photos, unbroken, tmp_path
 
 
 def test_what_was_learned_is_not_learned_again(copy, monkeypatch, capsys):
-    monkeypatch.setattr(app.stages, "solve_head", None)
+    monkeypatch.setattr(app.training.schedule, "solve_head", None)
     monkeypatch.setattr(app.pipeline, "write_manifest", None)
-    monkeypatch.setattr(app.cache, "load_batches", None)
+    monkeypatch.setattr(app.features.cache, "load_batches", None)
     assert run(train.main, ["--resume", str(copy.folder)]) == 0
     said = capsys.readouterr().err
     assert "stage head was trained before" in said
@@ -252,10 +252,10 @@ def test_other_photos_are_refused(what, copy, photos, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "place", "what"),
     [
-        ("weights", app.learning, "tensor_digest"),
-        ("device", app.learning, "device_name"),
-        ("backend", app.learning.keras.backend, "backend"),
-        ("frozen layers", app.sources.CachedSource, "frozen"),
+        ("weights", app.experiment, "tensor_digest"),
+        ("device", app.experiment, "device_name"),
+        ("backend", app.experiment.keras.backend, "backend"),
+        ("frozen layers", app.features.dataset.CachedSource, "frozen"),
     ],
 )
 def test_a_run_is_not_gone_on_with_in_another_way(copy, monkeypatch, capsys, name, place, what):
@@ -377,7 +377,7 @@ def limited(argv: list[str], megabytes: float) -> subprocess.CompletedProcess[st
     program = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}));"
-        "import train; from app.cli import run; sys.exit(run(train.main))"
+        "import train; from app.core.cli import run; sys.exit(run(train.main))"
     )
     return subprocess.run(
         [sys.executable, "-c", program, *argv], cwd=ROOT, capture_output=True, text=True

@@ -18,29 +18,29 @@ import pytest
 from photos import drawn_photos
 from PIL import Image
 
-import app.audit
-import app.cache
-import app.export
+import app.data.audit
+import app.export.bundle_writer
+import app.features.cache
 import app.pipeline
-import app.report
-import app.stages
+import app.report.report
+import app.training.schedule
 import predict
 import train
-from app import panels
-from app.album import SHOWN, chosen, drawn_album, photo_album
-from app.audit import audit
-from app.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
-from app.cli import run
-from app.drawn import draw_sample
-from app.errors import AppError, ExportError
-from app.evaluation import probabilities_of
-from app.files import find_files
-from app.heat import evidence, overlay
-from app.images import load_image
-from app.inference import Classifier
-from app.manifest import read_manifest
-from app.results import read_results
-from app.runs import Run, newest_complete_run
+from app.core.cli import run
+from app.core.errors import AppError, ExportError
+from app.core.run_folder import Run, newest_complete_run
+from app.data.audit import audit
+from app.data.decode import load_image
+from app.data.folder_layout import find_files
+from app.data.manifest import read_manifest
+from app.data.sets.synthetic_pets import draw_sample
+from app.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
+from app.evaluation.metrics import probabilities_of
+from app.inference.heatmap import evidence, overlay
+from app.inference.predictor import Classifier
+from app.report import galleries as panels
+from app.report.images import SHOWN, chosen, drawn_album, photo_album
+from app.report.results import read_results
 from benchmarks import predict_folder, predict_start
 
 ROOT = Path(__file__).parent.parent
@@ -103,8 +103,8 @@ def second(photos, trained, tmp_path_factory) -> tuple[Run, int, str, str]:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        patch.setattr(app.cache, "load_batches", never)
-        patch.setattr(app.report, "write_report", fails)
+        patch.setattr(app.features.cache, "load_batches", never)
+        patch.setattr(app.report.report, "write_report", fails)
         code = run(train.main, [*argv, *FLAGS])
     return Run(runs / "a-second"), code, out.getvalue(), err.getvalue()
 
@@ -316,7 +316,7 @@ def test_a_report_that_fails_does_not_spoil_the_run(second):
     said = err.splitlines()
     assert "Traceback" not in err
     (reason,) = [line for line in said if "expected a kernel; received none" in line]
-    assert f"python -m app.report {run.folder}" in reason
+    assert f"python -m app report {run.folder}" in reason
 
 
 def test_an_export_that_fails_leaves_an_unfinished_run(
@@ -328,7 +328,7 @@ def test_an_export_that_fails_leaves_an_unfinished_run(
         assert (folder / "model.onnx").is_file()
         raise ExportError("expected agreement;\nreceived none")
 
-    monkeypatch.setattr(app.export, "check_parity", disagrees)
+    monkeypatch.setattr(app.export.bundle_writer, "check_parity", disagrees)
     runs = tmp_path / "runs"
     shutil.copytree(trained.folder.parent / ".features", runs / ".features")
     argv = ["--data", str(photos), "--runs", str(runs), "--run", "bad", "--stages", "head"]
@@ -414,10 +414,10 @@ def test_the_weights_reach_every_stage(photos, tmp_path, monkeypatch):
             seen[name] = args[-1]
             return function(*args, **options)
 
-        monkeypatch.setattr(app.stages, name, call)
+        monkeypatch.setattr(app.training.schedule, name, call)
 
-    recording("solve_head", app.stages.solve_head)
-    recording("train_stage", app.stages.train_stage)
+    recording("solve_head", app.training.schedule.solve_head)
+    recording("train_stage", app.training.schedule.train_stage)
     shutil.copytree(photos, tmp_path / "photos")
     draw_sample(tmp_path / "more", per_class=40, seed=1)
     for path in (tmp_path / "more" / "dog").iterdir():
@@ -434,7 +434,7 @@ def test_the_weights_reach_every_stage(photos, tmp_path, monkeypatch):
 def test_a_list_of_other_files_is_refused_before_photos_are_read(
     photos, tmp_path, capsys, monkeypatch, line
 ):
-    monkeypatch.setattr(app.audit, "decode", lambda data: pytest.fail("a photo was read"))
+    monkeypatch.setattr(app.data.audit, "decode", lambda data: pytest.fail("a photo was read"))
     (tmp_path / "list.txt").write_text(f"cat/cat.1.jpg\n{line}\n")
     argv = ["--data", str(photos), "--runs", str(tmp_path / "runs")]
     assert run(train.main, [*argv, "--exclude", str(tmp_path / "list.txt")]) == 2

@@ -11,9 +11,9 @@ import pytest
 from photos import shared_folder
 
 import train
-from app.cli import run
-from app.findings import Finding, Kind, read_findings
-from app.runs import Run
+from app.core.cli import run
+from app.core.run_folder import Run
+from app.evaluation.findings import Finding, Kind, read_findings
 from benchmarks import neither
 
 pytestmark = pytest.mark.slow

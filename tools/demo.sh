@@ -6,7 +6,7 @@ python=$1 photos=$2
 shift 2
 
 if [ "$photos" = auto ]; then
-    "$python" -m app.fetch small data/small && code=0 || code=$?
+    "$python" -m app fetch small data/small && code=0 || code=$?
     if [ "$code" = 0 ]; then
         photos=small
         echo "The demo uses the small set of real photos, since it could be fetched." >&2
@@ -19,9 +19,9 @@ if [ "$photos" = auto ]; then
     fi
 else
     echo "The demo uses the set '$photos', as asked for." >&2
-    [ "$photos" != small ] || "$python" -m app.fetch small data/small
+    [ "$photos" != small ] || "$python" -m app fetch small data/small
 fi
-[ "$photos" = small ] || "$python" -m app.fetch "$photos" "data/$photos"
+[ "$photos" = small ] || "$python" -m app fetch "$photos" "data/$photos"
 
 name=demo-$(date -u +%Y%m%d-%H%M%S)
 "$python" train.py --data "data/$photos" --run "$name" "$@"

@@ -79,7 +79,7 @@ def small_model(output: str = "probabilities", classes: int = 2) -> bytes:
 
 def description(onnx_bytes: bytes) -> bytes:
     """Return a right ``bundle.json`` for a model."""
-    from app.bundle import FORMAT_VERSION, Bundle
+    from app.inference.bundle_format import FORMAT_VERSION, Bundle
 
     thresholds = {"confidence": 0.0, "novelty": 0.5}
     values = Bundle(
@@ -109,8 +109,8 @@ def check(data: bytes) -> str:
     """Ask the classifier of one bundle; return ``answers`` or ``refused``."""
     import numpy as np
 
-    from app.errors import BundleError
-    from app.inference import Classifier
+    from app.core.errors import BundleError
+    from app.inference.predictor import Classifier
 
     end = 4 + int.from_bytes(data[:4], "big")
     with tempfile.TemporaryDirectory() as name:

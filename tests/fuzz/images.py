@@ -25,8 +25,8 @@ def check(data: bytes) -> str:
     """
     import numpy as np
 
-    from app.errors import ImageError
-    from app.images import decode
+    from app.core.errors import ImageError
+    from app.data.decode import decode
 
     try:
         pixels, found = decode(data)
@@ -56,9 +56,9 @@ def follow_coverage(steps: int, finds: Path) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["PIL", "app"]):
-        import app.images
+        import app.data.decode
 
-        app.images.Image.init()  # now, because plugins that are imported later go unwatched
+        app.data.decode.Image.init()  # now, because plugins that are imported later go unwatched
     corpus = finds / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
     for name, data in seeds().items():

@@ -1,0 +1,247 @@
+"""Every number that changes a result, in one place; a stage of training is data, not code."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from app.core.errors import UsageError
+
+Precision = Literal["auto", "float32", "bfloat16", "int8"]
+CacheMode = Literal["auto", "disk", "off"]
+Backbone = Literal["vgg16", "vgg19"]
+FORMATS = ("savedmodel", "litert", "openvino")  # besides ONNX and Keras's own
+TRACKERS = ("tensorboard", "mlflow")
+
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 1024  # five poolings halve 32 to 1; 1024 is 640 GFLOP a photo
+
+
+def setting(default: Any, sentence: str) -> Any:
+    """Declare a field whose sentence serves as its documentation and as its ``--help`` text."""
+    return dataclasses.field(default=default, metadata={"help": sentence})
+
+
+def help_of(config: type[Any], name: str) -> str:
+    """Return the sentence that stands under a field of a configuration class."""
+    return next(str(f.metadata["help"]) for f in dataclasses.fields(config) if f.name == name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of training: which layers are open, from which activations it starts, how long."""
+
+    name: str = setting("head", "what the stage is called in tables and on the command line")
+    opens: tuple[str, ...] = setting(
+        (), "blocks of the backbone that are trained; none: the head, a solved problem"
+    )
+    cut: str = setting("block5_pool", "the cached activations that the stage trains on")
+    epochs: int = setting(0, "at most this many epochs, one view of every photo in each")
+    patience: int = setting(2, "stop after this many epochs without a better validation log-loss")
+    learning_rate: float = setting(0.0, "the highest rate, reached after the warm-up")
+    lower_rate: float = setting(0.3, "a block's share of the rate of the block above it")
+    warmup: float = setting(0.1, "the share of all steps in which the rate rises from 0")
+    weight_decay: float = setting(1e-2, "AdamW's decoupled weight decay")
+    averaging: float = setting(
+        1.0, "epochs that the running average of the weights reaches back; the average is kept"
+    )
+    batch_size: int = setting(32, "photos a step")
+
+    def views_read(self, train: int, validation: int) -> int:
+        """Return how many views all epochs read; validation is scored before and after as well."""
+        return self.epochs * (train + validation) + (2 * validation if self.epochs else 0)
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage(name="head"),
+        Stage(
+            name="block5",
+            opens=("block5",),
+            cut="block4_pool",
+            epochs=2,
+            learning_rate=1e-5,
+        ),
+        Stage(
+            name="block4",
+            opens=("block4", "block5"),
+            cut="block3_pool",
+            epochs=2,
+            learning_rate=3e-6,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """All that a run depends on; written to the run's ``config.json``."""
+
+    data: Path = setting(
+        Path("cats_dogs"),
+        "a folder of photos: class folders, train/ validation/ test/ with class folders in each, "
+        "cat.0.jpg dog.0.jpg in one folder, or a .zip of any of these; it is only read",
+    )
+    exclude: Path | None = setting(
+        None,
+        "a list of files of the data folder, one a line, that are left out, such as lines cut from "
+        "audit.csv",
+    )
+    runs: Path = setting(Path("runs"), "the folder that holds the runs")
+    run: str | None = setting(None, "the run's name (default: the date and time)")
+    stages: tuple[str, ...] = setting(
+        ("head", "block5"),
+        f"which stages to train, in order, separated by commas: {', '.join(STAGES)}",
+    )
+    views: int = setting(
+        2,
+        "views of each training photo: the photo itself and seeded random crops of it; the head "
+        "alone needs only the first",
+    )
+    image_size: int = setting(
+        320, "height and width in pixels that photos are resized to; time grows with its square"
+    )
+    epochs: int | None = setting(None, "at most this many epochs a stage (default: the stage's)")
+    seed: int = setting(0, "the seed of split, views, initial weights and the order of photos")
+    weights: str | None = setting(
+        None,
+        "a Keras .h5 file of the backbone without top, or 'none' for random weights "
+        "(default: the Keras cache, the official download, the package index)",
+    )
+    backbone: Backbone = setting("vgg16", "the pretrained network")
+    precision: Precision = setting(
+        "auto",
+        "arithmetic of the backbone: auto takes what the processor has instructions for, int8 for "
+        "frozen layers and bfloat16 for trained ones; what is exported is float32 always",
+    )
+    cache: CacheMode = setting(
+        "auto",
+        "disk: frozen activations are computed once and kept; off: fresh views go through the "
+        "whole network every epoch; auto: disk, with fewer views where room is short, unless off "
+        "is measured to be faster",
+    )
+    cache_limit: float = setting(
+        50.0,
+        "GB (1e9 bytes) that the caches of all runs may take together; those unused for longest "
+        "are removed first, and python -m app cache shows them",
+    )
+    mirror: bool = setting(
+        False,
+        "answer from the photo and its mirror image together: twice the time, for a slightly lower "
+        "log-loss",
+    )
+    head_strength: float | None = setting(
+        None,
+        "how freely the head may follow the training photos (scikit-learn's C; default: the best "
+        "of several on validation)",
+    )
+    deterministic: bool = setting(
+        False,
+        "give the same weights, bit for bit, whenever the same is trained on the same machine; "
+        "slower on a GPU",
+    )
+    report: bool = setting(True, "write report.html at the end")
+    log: str = setting(
+        "none",
+        "who else is told of epochs and figures: tensorboard (into the run's logs/), mlflow (where "
+        "MLFLOW_TRACKING_URI says), both separated by a comma, or none",
+    )
+    export: str = setting(
+        "none",
+        f"other formats for the run's exports/, separated by commas: {', '.join(FORMATS)}; each is "
+        "compared with the trained model before it appears",
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant, before any work is done."""
+        unknown = [name for name in self.stages if name not in STAGES]
+        if unknown or not self.stages:
+            raise UsageError(
+                f"expected stages out of {', '.join(STAGES)}; received "
+                f"{', '.join(self.stages) or 'none'}; write for example --stages head,block5"
+            )
+        if list(self.stages) != [name for name in STAGES if name in self.stages]:
+            raise UsageError(
+                f"expected stages from the top downwards ({', '.join(STAGES)}), each once; "
+                f"received {', '.join(self.stages)}"
+            )
+        if self.stages[0] != "head":
+            raise UsageError(
+                "expected head as the first stage: an untrained head spoils an open backbone; "
+                f"received {', '.join(self.stages)}"
+            )
+        _known("--log", self.trackers(), TRACKERS)
+        _known("--export", self.formats(), FORMATS)
+        _in_range("--views", self.views, 1, 1000)
+        _in_range("--image-size", self.image_size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE)
+        _in_range("--seed", self.seed, 0, 2**32 - 1)
+        if self.epochs is not None:
+            _in_range("--epochs", self.epochs, 1, 100_000)
+        if self.precision == "int8" and self.cache == "off":
+            raise UsageError(
+                "expected --precision auto, float32 or bfloat16 with --cache off, which trains "
+                "through all layers; received int8, which is for frozen ones"
+            )
+        if self.head_strength is not None and not 0 < self.head_strength < math.inf:
+            raise UsageError(f"expected --head-strength above 0; received {self.head_strength}")
+        if not 0 < self.cache_limit < math.inf:
+            raise UsageError(
+                f"expected --cache-limit above 0 GB; received {self.cache_limit}; "
+                "--cache off takes no room"
+            )
+        if self.run is not None and (
+            not self.run or Path(self.run).name != self.run or self.run.startswith(".")
+        ):
+            raise UsageError(
+                f"expected --run to be a plain folder name; received {self.run!r}; "
+                "where runs lie is set by --runs"
+            )
+
+    def stage_plan(self) -> tuple[Stage, ...]:
+        """Return the chosen stages, with ``epochs`` applied to each that is trained by epochs."""
+        plan = (STAGES[name] for name in self.stages)
+        return tuple(
+            dataclasses.replace(stage, epochs=self.epochs)
+            if self.epochs and stage.epochs
+            else stage
+            for stage in plan
+        )
+
+    def trackers(self) -> tuple[str, ...]:
+        """Return the names in ``log``; none of them changes a figure."""
+        return _names(self.log)
+
+    def formats(self) -> tuple[str, ...]:
+        """Return the names in ``export``; none of them changes a figure."""
+        return _names(self.export)
+
+    def training_views(self) -> int:
+        """Return how many views of each training photo are asked for; the head needs one."""
+        return self.views if any(stage.opens for stage in self.stage_plan()) else 1
+
+    def smoke(self) -> TrainConfig:
+        """Return the same run in its smallest form: every step is walked, nothing is learned well.
+
+        For trying out the road on a new folder or machine in seconds.
+        """
+        return dataclasses.replace(self, image_size=64, views=1, epochs=1)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return () if text == "none" else tuple(text.split(","))
+
+
+def _known(flag: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
+    if not set(names) <= set(known) or len(set(names)) < len(names):
+        raise UsageError(
+            f"expected {flag} to be none or out of {', '.join(known)}, each once; received "
+            f"{','.join(names)}; write for example {flag} {','.join(known)}"
+        )
+
+
+def _in_range(flag: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise UsageError(f"expected {flag} between {low} and {high}; received {value}")

@@ -1,0 +1,113 @@
+"""What people see while work goes on: messages and progress bars on stderr, results on stdout.
+
+Colour and moving bars appear only on a terminal; elsewhere a bar prints nothing and messages are
+plain lines, so logs stay readable.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from app.core.printable import printable
+
+_console = Console(
+    stderr=True,
+    highlight=False,
+    soft_wrap=True,
+    emoji=False,
+    force_jupyter=False,  # in a notebook too they are messages, not results
+)
+
+
+def say(message: str) -> None:
+    """Print one message for people on stderr, on one line: no markup, no wrapping, no controls."""
+    _console.print(printable(message), markup=False)
+
+
+@contextmanager
+def progress_bar(*columns: TextColumn | BarColumn) -> Iterator[Progress]:
+    """Show a bar with counts, the time left and extra ``columns`` while the block runs.
+
+    Args:
+        columns: put after the bar, for example ``TextColumn("{task.fields[loss]}")``.
+
+    Yields:
+        A ``rich.progress.Progress``: ``task = bar.add_task("Reading photos", total=n)``, then
+        ``bar.advance(task)``.
+    """
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        *columns,
+        TimeRemainingColumn(),
+        console=_console,
+        disable=not _console.is_terminal,
+    ) as bar:
+        yield bar
+
+
+@contextmanager
+def heeding_ctrl_c() -> Iterator[None]:
+    """Raise ``KeyboardInterrupt`` at the end of the block at the latest, when Ctrl-C was pressed.
+
+    Libraries lose it: what is called from C code cannot raise, some catch everything while they are
+    imported, and TensorFlow makes errors of its own of it while it traces.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals come to the main thread
+        return
+    if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
+        yield  # in the background of a shell script: Ctrl-C is meant for others
+        return
+    pressed = False
+
+    def remember(*_: object) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def quiet_native_stderr() -> Iterator[None]:
+    """Hold back what native libraries write to stderr; show it only if the block fails by an error.
+
+    TensorFlow's C++ code remarks on missing GPUs before any setting of its own can stop it.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except Exception:  # after Ctrl-C one line is enough
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -1,0 +1,209 @@
+"""A run is a folder: what lies in it, how one begins, and which one is the newest complete one."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from app.core.errors import BundleError, UsageError
+from app.core.paths import exists, is_folder
+
+DESCRIPTION_FILE = "bundle.json"  # in a bundle: everything about it
+LONG_AGO = datetime.min.replace(tzinfo=UTC)  # when runs ended that do not say it any more
+
+
+@dataclass(frozen=True)
+class Run:
+    """The paths of a run's files; ``metrics.json`` is written last and marks it as complete."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved settings."""
+        return self.folder / "config.json"
+
+    @property
+    def manifest(self) -> Path:
+        """Every file of the data folder with its verdict (``app.data.manifest``)."""
+        return self.folder / "manifest.csv"
+
+    @property
+    def audit(self) -> Path:
+        """Photos that a person should look at (``app.evaluation.findings``)."""
+        return self.folder / "audit.csv"
+
+    @property
+    def history(self) -> Path:
+        """A row an epoch (``app.core.history.HistoryRow``)."""
+        return self.folder / "history.csv"
+
+    @property
+    def predictions(self) -> Path:
+        """A row for each validation and test photo: truth, answer and probabilities."""
+        return self.folder / "predictions.csv"
+
+    @property
+    def metrics(self) -> Path:
+        """Every number about the run."""
+        return self.folder / "metrics.json"
+
+    @property
+    def bundle(self) -> Path:
+        """The exported classifier."""
+        return self.folder / "bundle"
+
+    @property
+    def exports(self) -> Path:
+        """The classifier in other formats, a folder each (``app.export.formats``)."""
+        return self.folder / "exports"
+
+    @property
+    def unfinished(self) -> Path:
+        """What training needs to go on, until it has ended (``app.training.checkpoint``)."""
+        return self.folder / "unfinished"
+
+    @property
+    def report(self) -> Path:
+        """What a person reads."""
+        return self.folder / "report.html"
+
+    @property
+    def logs(self) -> Path:
+        """What TensorBoard reads, with ``--log tensorboard`` (``app.training.tracking``)."""
+        return self.folder / "logs"
+
+    @property
+    def model_card(self) -> Path:
+        """What goes along when the model is passed on (``app.report.model_card``)."""
+        return self.folder / "MODEL_CARD.md"
+
+    def is_complete(self) -> bool:
+        """Say whether training came to its end."""
+        return self.metrics.is_file() and (self.bundle / DESCRIPTION_FILE).is_file()
+
+    def read_metrics(self) -> dict[str, Any]:
+        """Return the contents of ``metrics.json``."""
+        metrics: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
+        return metrics
+
+    def finished(self) -> datetime | None:
+        """Return the time (UTC) in ``metrics.json``; None when it is damaged."""
+        try:
+            return datetime.fromisoformat(self.read_metrics()["finished"]).astimezone(UTC)
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+            return None
+
+    def resume_command(self) -> str:
+        """Return what a person types to go on with this run."""
+        return f"python train.py --resume {shlex.quote(str(self.folder))}"
+
+
+def begin_run(runs: Path, name: str | None) -> Run:
+    """Make the folder of a new run.
+
+    Args:
+        runs: the folder of all runs; made if missing.
+        name: of the run; the date and time (UTC) when None, with a number behind it where another
+            run has begun in the same second, or the clock was set back.
+
+    Raises:
+        UsageError: when a run of that name exists, or the folder cannot be written.
+    """
+    time = datetime.now(UTC).strftime("%Y-%m-%d_%H%M%S")
+    names = (f"{time}-{number}" if number > 1 else time for number in count(1))
+    while True:
+        folder = runs / (name or next(names))
+        try:
+            folder.mkdir(parents=True)
+            return Run(folder)
+        except OSError as error:
+            refuse_existing(runs, name)
+            if exists(folder):  # a name of ours, which is not the user's mistake
+                continue
+            raise UsageError(
+                f"expected a place to write; received {folder} ({error.strerror}); "
+                "choose another with --runs"
+            ) from error
+
+
+def refuse_existing(runs: Path, name: str | None) -> None:
+    """Raise ``UsageError`` when there is a run of that name already, finished or not."""
+    if name is not None and exists(runs / name):
+        state = "is finished" if Run(runs / name).is_complete() else "was begun and not finished"
+        raise UsageError(
+            f"expected a new run; received {runs / name}, which {state}; "
+            "give another name with --run, or remove that folder"
+        )
+
+
+def finished_run(runs: Path, name: str) -> Run:
+    """Return the run of that name.
+
+    Raises:
+        BundleError: when it was begun and not finished. Where there is none, reading its bundle
+            says so.
+    """
+    run = Run(runs / name)
+    if run.config.is_file() and not run.is_complete():
+        raise BundleError(
+            f"expected a finished run; received {run.folder}, which was begun and not finished; "
+            f"go on with `{run.resume_command()}`"
+        )
+    return run
+
+
+def check_complete(run: Run) -> None:
+    """Refuse a folder that a report cannot be made from; it needs no bundle.
+
+    Raises:
+        UsageError: when there is no such folder.
+        BundleError: when training did not come to its end, or a file was removed since.
+    """
+    if not run.folder.is_dir():
+        raise UsageError(
+            f"expected the folder of a run; received {run.folder}, which is none; "
+            "give one that train.py made, for example runs/2026-01-31_120000"
+        )
+    needed = (run.config, run.manifest, run.audit, run.history, run.predictions, run.metrics)
+    missing = [path.name for path in needed if not path.is_file()]
+    if missing:
+        raise BundleError(
+            f"expected a finished run; received {run.folder}, which lacks "
+            f"{', '.join(missing)}; train to the end with "
+            "`python train.py --data DIR`"
+        )
+
+
+def newest_complete_run(runs: Path) -> Run:
+    """Return the run under ``runs`` that finished last.
+
+    Raises:
+        BundleError: when no run there is complete.
+    """
+    complete = complete_runs(runs)
+    if not complete:
+        begun = [run for run in _runs(runs) if run.config.is_file()]
+        unfinished = f", only {len(_runs(runs))} unfinished" if _runs(runs) else ""
+        go_on = f"go on with `{begun[-1].resume_command()}`, " if begun else ""
+        raise BundleError(
+            f"expected a finished run under {runs}; received none{unfinished}; {go_on}"
+            "train one with `python train.py --data DIR`, or name a bundle with --bundle"
+        )
+    return max(complete, key=lambda run: (run.finished() or LONG_AGO, run.folder.name))
+
+
+def _runs(runs: Path) -> list[Run]:
+    """Return all runs in a folder, finished or not, by name."""
+    folders = sorted(runs.iterdir()) if is_folder(runs) else ()
+    return [Run(f) for f in folders if f.is_dir() and not f.name.startswith(".")]
+
+
+def complete_runs(runs: Path) -> list[Run]:
+    """Return the finished runs in a folder, by name."""
+    return [run for run in _runs(runs) if run.is_complete()]

@@ -1,0 +1,165 @@
+"""Before anything else: decode every file, find copies, and say of each why it is used or not."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from app.core.console import progress_bar
+from app.core.errors import DataError, ImageError
+from app.data.decode import SUFFIXES, decode
+from app.data.folder_layout import LabelledFile, files_below
+from app.data.manifest import ManifestRow
+from app.data.near_duplicates import Fingerprint, fingerprint, near_duplicates
+from app.data.photo_bytes import read_bytes
+
+MIN_PHOTOS = 10  # of each class: with fewer, validation and test would hold none
+# Of several copies the one stays that keeps the test set as the user made it.
+_SPLIT_ORDER = {"test": 0, "validation": 1, "train": 2, "": 3}
+
+
+def audit(
+    files: Sequence[LabelledFile], excluded: Mapping[str, str] | None = None
+) -> list[ManifestRow]:
+    """Decode every file completely, in parallel, and judge it. Nothing on disk is changed.
+
+    Skipped are files that hold no whole photo, all but one copy of the same file within a class,
+    and files that lie in two classes at once (one of the labels must be wrong). Of near-duplicates
+    within a class those are skipped that the user's own test or validation part holds as well; the
+    others are used, noted, and in one ``group``.
+
+    Args:
+        files: as ``find_files`` lists them.
+        excluded: names of files that are not even read, with the reason.
+
+    Returns:
+        One row for each file, in the same order; ``split`` is what the user gave, or empty.
+
+    Raises:
+        DataError: when fewer than two classes, or fewer than ten photos of a class, can be used.
+    """
+    with progress_bar() as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        task = bar.add_task("Reading photos", total=len(files))
+        excluded = excluded or {}
+        judged = []
+        for result in pool.map(lambda file: _judge(file, excluded.get(file.name)), files):
+            judged.append(result)
+            bar.advance(task)
+    rows = _skip_copies(row for row, _ in judged)
+    rows = _mark_near_duplicates(rows, [print_ for _, print_ in judged])
+    _check_enough(rows)
+    return rows
+
+
+def rows_of_others(root: Path, files: Sequence[LabelledFile]) -> list[ManifestRow]:
+    """Return a skipped row for every file below ``root`` whose place tells no class."""
+    labelled = {file.name for file in files}
+    names = (path.relative_to(root).as_posix() for path in files_below(root))
+    return [
+        ManifestRow(name, "", "", "", "skipped", "its place tells no class")
+        for name in names
+        if name not in labelled
+    ]
+
+
+def _judge(file: LabelledFile, excluded: str | None) -> tuple[ManifestRow, Fingerprint | None]:
+    row = ManifestRow(file.name, file.label, file.split or "", "", "skipped")
+    if excluded:
+        return replace(row, reason=excluded), None
+    try:
+        data = read_bytes(file.path)
+        row = replace(row, sha256=hashlib.sha256(data).hexdigest())
+        pixels, found = decode(data)
+    except ImageError as error:
+        return replace(row, reason=str(error)), None
+    expected = SUFFIXES.get(Path(file.name).suffix.lower())
+    note = "" if found == expected else f"a {found} file by its content"
+    height, width = pixels.shape[:2]
+    row = replace(row, verdict="used", reason=note, width=width, height=height)
+    return row, fingerprint(pixels)
+
+
+def _skip_copies(rows: Iterable[ManifestRow]) -> list[ManifestRow]:
+    rows = list(rows)
+    copies = defaultdict(list)
+    for number, row in enumerate(rows):
+        if row.verdict == "used":
+            copies[row.sha256].append(number)
+    for numbers in copies.values():
+        labels = sorted({rows[number].label for number in numbers})
+        kept = min(numbers, key=lambda number: (_SPLIT_ORDER[rows[number].split], number))
+        for number in numbers:
+            if len(labels) > 1:
+                reason = f"the same file lies in the classes {' and '.join(labels)}"
+            elif number != kept:
+                reason = f"a copy of {rows[kept].name}"
+            else:
+                continue
+            rows[number] = replace(rows[number], verdict="skipped", reason=reason)
+    return rows
+
+
+def _mark_near_duplicates(
+    rows: Sequence[ManifestRow], prints: Sequence[Fingerprint | None]
+) -> list[ManifestRow]:
+    rows = list(rows)
+    known = {n: p for n, p in enumerate(prints) if p is not None and rows[n].verdict == "used"}
+    numbers = list(known)
+    for found in near_duplicates(list(known.values())):
+        group = [numbers[place] for place in found]
+        name = min(rows[number].sha256 for number in group)
+        for number in group:
+            rows[number] = replace(rows[number], group=name)
+        left = [number for number in group if not _skip_near_duplicate(rows, number, group)]
+        for number in left:
+            _note_near_duplicate(rows, number, left)
+    return rows
+
+
+def _skip_near_duplicate(rows: list[ManifestRow], number: int, group: Sequence[int]) -> bool:
+    """Skip a photo if its class has one of its group where the user chooses or tests."""
+    row = rows[number]
+    alike = (rows[other] for other in group if rows[other].label == row.label)
+    kept = min(alike, key=lambda other: _SPLIT_ORDER[other.split])
+    if _SPLIT_ORDER[kept.split] == _SPLIT_ORDER[row.split]:
+        return False
+    reason = f"nearly the same picture as {kept.name}"
+    rows[number] = replace(row, verdict="skipped", reason=reason)
+    return True
+
+
+def _note_near_duplicate(rows: list[ManifestRow], number: int, group: Sequence[int]) -> None:
+    """Write a photo that is nearly the same into its reason, one of another class if there is."""
+    row = rows[number]
+    others = [rows[other] for other in group if other != number]
+    if not others:
+        return
+    other = min(others, key=lambda other: other.label == row.label)
+    note = f"nearly the same picture as {other.name}"
+    if other.label != row.label:
+        note += f", which lies in the class {other.label}"
+    rows[number] = replace(row, reason="; ".join(filter(None, (row.reason, note))))
+
+
+def _check_enough(rows: Sequence[ManifestRow]) -> None:
+    counts = {row.label: 0 for row in rows}
+    for row in rows:
+        counts[row.label] += row.verdict == "used"
+    found = ", ".join(f"{label}: {count}" for label, count in sorted(counts.items()))
+    if len(counts) < 2:
+        raise DataError(
+            f"expected photos of two classes or more; received {found or 'no files'}; "
+            "put the photos of each class into a folder of its own"
+        )
+    if min(counts.values()) < MIN_PHOTOS:
+        reasons = sorted({row.reason for row in rows if row.verdict == "skipped"})
+        why = f" (skipped, for example: {reasons[0]})" if reasons else ""
+        raise DataError(
+            f"expected at least {MIN_PHOTOS} usable photos of each class; received {found}{why}; "
+            "add photos or move the folder that is no class away"
+        )

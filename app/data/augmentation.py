@@ -1,0 +1,144 @@
+"""A photo → its seeded views: view 0 is the photo itself, the others are random crops of it.
+
+Pillow, not ``keras.layers``, makes the views: random layers draw other numbers under each backend,
+and they see the photo only after it was made small. Here a crop is taken from the full picture,
+and the numbers come from NumPy, whose streams are the same everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from app.core.errors import AppError, ImageError
+from app.data.decode import Pixels, read_image, resize
+from app.data.photo import Photo
+from app.data.photo_bytes import read_bytes
+
+MIN_AREA = 0.5  # share of the photo that a crop keeps at least: the animal stays in it
+MAX_STRETCH = 4 / 3  # a crop's aspect differs from the photo's by this factor at most
+MIRROR = -1  # the number of the view that is the photo's mirror image
+LIGHT = 0.2  # brightness, contrast and colour change by this share at most
+BATCH = 16  # views at once; ONNX Runtime took as long for 16 at once as one by one
+VERSION = 1  # part of the cache's key: raise it when a view's pixels change
+
+# Photo → its pixels, uint8 (height, width, 3): ``read_photo``, or one that remembers them.
+ReadPhoto = Callable[[Photo], Pixels]
+
+
+def read_photo(photo: Photo) -> Pixels:
+    """Decode a photo: uint8 ``(height, width, 3)``.
+
+    Raises:
+        AppError: when the photo is no longer the file that the audit saw.
+    """
+    try:
+        data = read_bytes(photo.path)
+        reason = "" if sha256(data).hexdigest() == photo.content else "other bytes"
+    except ImageError as error:
+        reason = str(error)
+    if reason:
+        raise AppError(
+            f"expected {photo.path} as it was when training began; received: {reason}; "
+            "leave the photos alone meanwhile, and train again"
+        )
+    return read_image(data)
+
+
+@dataclass(frozen=True)
+class View:
+    """One view of one photo: 0 is the photo itself, ``MIRROR`` its mirror image, without a seed."""
+
+    photo: Photo
+    number: int
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """What the view's pixels depend on: the photo's content, the number and the seed."""
+        return f"{self.photo.content}/{self.number}/{self.seed if self.number > 0 else 0}"
+
+    def pixels(self, size: int, read: ReadPhoto = read_photo) -> Pixels:
+        """Decode the photo by ``read`` and draw the view: uint8 ``(size, size, 3)``.
+
+        Raises:
+            AppError: as ``read_photo``.
+        """
+        image = read(self.photo)
+        return make_view(image, size, content=self.photo.content, view=self.number, seed=self.seed)
+
+
+def make_view(photo: Pixels, size: int, *, content: str, view: int, seed: int) -> Pixels:
+    """Return one view of a photo; the same arguments give the same pixels wherever it is computed.
+
+    Args:
+        photo: uint8 ``(height, width, 3)``.
+        size: height and width of the view in pixels.
+        content: SHA-256 of the photo's file, in hexadecimal; gives each photo its own stream.
+        view: 0 for the photo itself, as prediction sees it; ``MIRROR`` for its mirror image, as a
+            model with ``mirror`` sees it too; 1, 2, ... for random views.
+        seed: the run's seed.
+
+    Returns:
+        uint8 ``(size, size, 3)``.
+    """
+    if view <= 0:
+        image = resize(photo, size)
+        return image if view == 0 else np.ascontiguousarray(image[:, ::-1])
+    generator = np.random.default_rng([seed, view, int(content[:16], 16)])
+    crop = Image.fromarray(photo).resize(
+        (size, size), Image.Resampling.BILINEAR, box=_random_box(photo.shape, generator)
+    )
+    if generator.random() < 0.5:
+        crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        crop = enhance(crop).enhance(generator.uniform(1 - LIGHT, 1 + LIGHT))
+    return np.asarray(crop)
+
+
+def looks(*, mirrored: bool) -> tuple[int, ...]:
+    """Return the numbers of the views that an answer is made from."""
+    return (0, MIRROR) if mirrored else (0,)
+
+
+def load_views(wanted: Sequence[View], size: int, read: ReadPhoto = read_photo) -> Pixels:
+    """Return the pixels of some views: uint8 ``(n, size, size, 3)``."""
+    (images,) = load_batches(wanted, size, len(wanted), read)
+    return images
+
+
+def load_batches(
+    wanted: Sequence[View], size: int, batch: int = BATCH, read: ReadPhoto = read_photo
+) -> Iterator[Pixels]:
+    """Yield uint8 batches ``(≤ batch, size, size, 3)``, decoded in threads up to two ahead."""
+    groups = [wanted[start : start + batch] for start in range(0, len(wanted), batch)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        waiting: deque[list[Future[Pixels]]] = deque()
+        for group in groups:
+            waiting.append([pool.submit(view.pixels, size, read) for view in group])
+            if len(waiting) > 2:
+                yield np.stack([future.result() for future in waiting.popleft()])
+        for futures in waiting:
+            yield np.stack([future.result() for future in futures])
+
+
+def _random_box(
+    shape: tuple[int, ...], generator: np.random.Generator
+) -> tuple[float, float, float, float]:
+    """Draw a crop (left, top, right, bottom), uniform in area, stretch and place."""
+    height, width = shape[:2]
+    area = generator.uniform(MIN_AREA, 1.0)
+    stretch = math.exp(generator.uniform(-1, 1) * math.log(MAX_STRETCH) / 2)
+    crop_width = width * min(1.0, math.sqrt(area) * stretch)
+    crop_height = height * min(1.0, math.sqrt(area) / stretch)
+    left = generator.uniform(0, width - crop_width)
+    top = generator.uniform(0, height - crop_height)
+    return left, top, left + crop_width, top + crop_height

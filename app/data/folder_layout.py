@@ -1,0 +1,235 @@
+"""Disk → labelled files: which layout a folder has, and each file's class and split."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from app.core.errors import DataError, FetchError, UsageError
+from app.core.labels import RESERVED
+from app.core.paths import exists, is_file, is_folder
+from app.data.decode import SUFFIXES
+from app.data.sets.archive import unpack_zip
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+    "testing": "test",
+}
+LAYOUTS = (
+    "class folders (DIR/cat/*.jpg, DIR/dog/*.jpg), the same inside train/, validation/ and test/, "
+    "or class names before a number (DIR/cat.0.jpg, DIR/dog.0.jpg)"
+)
+# cat.0.jpg as Kaggle names them; cat_0, cat-0, cat 0, cat (0), cat0 and great_dane_0 as people do.
+_CLASS_BEFORE_NUMBER = re.compile(r"(?P<label>[^\W\d_](.*[^\W\d_])?)[._ -]*\(?\d+\)?\.\w+")
+_NOT_DATA = {"__MACOSX"}  # what macOS adds to archives
+
+
+@dataclass(frozen=True)
+class LabelledFile:
+    """One file below the data folder, with what its place says about it.
+
+    Attributes:
+        path: where it lies.
+        name: its path relative to the data folder, with forward slashes.
+        label: its class.
+        split: where the user has put it; None when the project decides.
+    """
+
+    path: Path
+    name: str
+    label: str
+    split: Split | None
+
+
+@contextmanager
+def data_folder(data: Path) -> Iterator[Path]:
+    """Yield the folder behind ``--data``; a ``.zip`` is unpacked to a temporary folder meanwhile.
+
+    Raises:
+        UsageError: when ``data`` is neither a folder nor a ``.zip`` file.
+        DataError: when the archive is damaged or hostile.
+    """
+    if is_folder(data):
+        yield data
+    elif is_file(data) and data.suffix.lower() == ".zip":
+        with tempfile.TemporaryDirectory(prefix="photos-") as folder:
+            yield _unpacked(data, Path(folder) / "photos")
+    else:
+        found = "a file" if exists(data) else "nothing there"
+        raise UsageError(
+            f"expected --data to be a folder of photos or a .zip of one; received {data} "
+            f"({found}); `python -m app fetch drawn {data}` makes a sample to try with"
+        )
+
+
+def _unpacked(archive: Path, target: Path) -> Path:
+    try:
+        return unpack_zip(archive, target)
+    except FetchError as error:
+        raise DataError(str(error)) from error
+
+
+def find_files(root: Path) -> list[LabelledFile]:
+    """List every file below ``root`` with its class and, where given, its split.
+
+    Understands class folders, ``train/`` ``validation/`` ``test/`` with class folders in each,
+    Kaggle's flat ``cat.0.jpg`` ``dog.0.jpg``, and any of these below a folder that holds nothing
+    else (``PetImages/Cat``). Files are sorted by name; nothing is opened.
+
+    Raises:
+        DataError: when no layout fits, or the splits have different classes.
+    """
+    top = _descend(root)
+    splits = _split_folders(top)
+    if len(splits) > 1 and "train" in splits:
+        files = [
+            file
+            for split, folder in splits.items()
+            for file in _labelled(folder, root=root, split=split)
+        ]
+        _check_same_classes(files)
+        _refuse_reserved(files)
+        return files
+    if len(splits) > 1:  # else validation and test would pass for classes
+        names = " and ".join(f"{folder.name}/" for folder in splits.values())
+        raise DataError(
+            f"expected a folder train/ beside {names}; received {top} without one; "
+            "rename the folder with the training photos to train"
+        )
+    if "train" in splits:  # beside it lie at most unlabelled files, as in Kaggle's test1/
+        top = splits["train"]
+    files = _labelled(top, root=root, split=None)
+    if not files:
+        raise DataError(f"expected {LAYOUTS}; received {root}, which holds none of these")
+    _refuse_reserved(files)
+    return files
+
+
+def _descend(folder: Path) -> Path:
+    """Go through folders that hold no photo and one folder, of folders or of ``cat.0.jpg`` files.
+
+    A readme or a licence beside that folder, as in Microsoft's archive, does not matter.
+    """
+    while True:
+        children = _folders(folder)
+        if len(children) != 1 or any(_is_photo_name(path) for path in _files(folder)):
+            return folder
+        child = children[0]
+        if not _folders(child) and not _flat(child, root=child, split=None):
+            return folder
+        folder = child
+
+
+def _split_folders(folder: Path) -> dict[Split, Path]:
+    found: dict[Split, Path] = {}
+    for child in _folders(folder):
+        split = SPLIT_NAMES.get(child.name.lower())
+        if split is None or not _labelled(child, root=child, split=split):
+            continue
+        if split in found:
+            raise DataError(
+                f"expected one folder for {split}; received {found[split].name}/ and "
+                f"{child.name}/; rename or move one of them"
+            )
+        found[split] = child
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def _labelled(folder: Path, *, root: Path, split: Split | None) -> list[LabelledFile]:
+    classes, flat = _folders(folder), _flat(folder, root=root, split=split)
+    if not classes or len({file.label for file in flat}) > 1:  # photos beside folders of originals
+        return flat
+    return [
+        LabelledFile(path, _name(path, root), child.name, split)
+        for child in classes
+        for path in files_below(child)
+    ]
+
+
+def _flat(folder: Path, *, root: Path, split: Split | None) -> list[LabelledFile]:
+    matches = ((path, _CLASS_BEFORE_NUMBER.fullmatch(path.name)) for path in _files(folder))
+    return [
+        LabelledFile(path, _name(path, root), match["label"].lower(), split)
+        for path, match in matches
+        if match and _is_photo_name(path)
+    ]
+
+
+def _refuse_reserved(files: list[LabelledFile]) -> None:
+    """Refuse classes by whose names nobody could tell an answer from what it is not."""
+    if taken := RESERVED & {file.label for file in files}:
+        raise DataError(
+            f"expected classes of other names than {' and '.join(sorted(RESERVED))}, which are "
+            f"answers of their own; received {', '.join(sorted(taken))}; photos that show none of "
+            "the classes need not be given; else rename the folder"
+        )
+
+
+def _check_same_classes(files: list[LabelledFile]) -> None:
+    classes = {
+        split: {file.label for file in files if file.split == split}
+        for split in SPLITS
+        if any(file.split == split for file in files)
+    }
+    for split, labels in classes.items():
+        if labels != classes["train"]:
+            raise DataError(
+                f"expected the classes of train ({', '.join(sorted(classes['train']))}) in every "
+                f"split; received {', '.join(sorted(labels))} in {split}; rename or move folders"
+            )
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(
+        child
+        for child in _children(folder)
+        if child.is_dir() and not child.name.startswith(".") and child.name not in _NOT_DATA
+    )
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(
+        child
+        for child in _children(folder)
+        if not child.is_dir() and not child.name.startswith(".")
+    )
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise DataError(
+            f"expected a folder that can be read; received {folder} ({error.strerror}); "
+            "check its permissions"
+        ) from error
+
+
+def files_below(folder: Path) -> list[Path]:
+    """List every file below a folder, hidden ones left out, sorted within each folder."""
+    found = _files(folder)
+    for child in _folders(folder):
+        if not child.is_symlink():  # it could lead back here, and go round for ever
+            found += files_below(child)
+    return sorted(found)
+
+
+def _is_photo_name(path: Path) -> bool:
+    """Say whether a file's name promises a photo."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()

@@ -1,0 +1,1 @@
+"""Photos to try with: downloaded (``fetch``) or drawn (``synthetic_pets``)."""

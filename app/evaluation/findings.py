@@ -1,0 +1,50 @@
+"""Photos that a person should look at, as ``audit.csv`` has them: wrong labels and strangers.
+
+Nothing is changed or left out for it: a person cuts from the list, and ``train.py --exclude`` takes
+what was cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from app.core.csv_tables import read_rows, write_rows
+
+Kind = Literal["label", "stranger"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One photo that a person should look at.
+
+    Attributes:
+        name: path relative to the data folder.
+        finding: ``label`` for one that may be wrong, ``stranger`` for a photo unlike all others.
+        rank: place in its list, from 1.
+        score: the higher the surer; for ``label`` the probability of another class less that of its
+            own, 0 to 1; for ``stranger`` the cosine distance to the ten most similar photos.
+        reason: in words.
+    """
+
+    name: str
+    finding: Kind
+    rank: int
+    score: float
+    reason: str
+
+
+def write_findings(found: Sequence[Finding], path: Path) -> None:
+    """Write the lists as CSV, one below the other."""
+    rows = ({**asdict(row), "score": f"{row.score:.4f}"} for row in found)
+    write_rows(rows, [field.name for field in fields(Finding)], path)
+
+
+def read_findings(path: Path) -> list[Finding]:
+    """Read what ``write_findings`` wrote."""
+    return [
+        Finding(**{**row, "rank": int(row["rank"]), "score": float(row["score"])})
+        for row in read_rows(path)
+    ]

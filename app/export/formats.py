@@ -1,0 +1,250 @@
+"""A run's classifier in other formats: ``python -m app export RUN savedmodel,litert,openvino``.
+
+Each is made by the library that it belongs to, loaded again, and compared with the trained model
+on real validation photos; what disagrees is not written. ``train.py --export`` does the same at its
+end. predict.py needs none of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from app.core.atomic_files import whole_folder
+from app.core.config import FORMATS
+from app.core.console import quiet_native_stderr, say
+from app.core.errors import AppError, ExportError, UsageError
+from app.core.keras_backend import chosen_backend
+from app.core.paths import exists
+from app.core.run_folder import Run, check_complete
+
+PHOTOS = 16  # compared; a wrong export moves nearly all
+
+# Pixels, uint8 (n, size, size, 3) → logits (n, classes) and novelty (n, 1).
+Answer = Callable[[Any], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format: the package that it needs, its writer and its reader.
+
+    Attributes:
+        package: to be installed.
+        backend: of Keras that its writer needs; empty where any will do.
+        write: bundle, Keras model, folder → files in the folder.
+        read: the folder → what answers for pixels, by the format's own runtime.
+    """
+
+    package: str
+    backend: str
+    write: Callable[[Path, Any, Path], None]
+    read: Callable[[Path], Answer]
+
+
+def export_formats(run: Run, names: Sequence[str]) -> list[Path]:
+    """Write a finished run's classifier in other formats, into ``exports/`` of its folder.
+
+    Args:
+        run: a finished run whose photos are still where they were.
+        names: out of ``app.core.config.FORMATS``.
+
+    Returns:
+        The folders, one for each format.
+
+    Raises:
+        UsageError: when a package or a photo is missing.
+        ExportError: when what was written does not say what the trained model says; the formats
+            that do are there nevertheless.
+    """
+    require_formats(names)
+    check_complete(run)
+    if there := [str(run.exports / name) for name in names if exists(run.exports / name)]:
+        raise UsageError(
+            f"expected formats that are not there yet; received {', '.join(there)}; remove the "
+            "folder, or leave the format out"
+        )
+    from app.inference.bundle_format import KERAS_FILE, Bundle
+
+    bundle = Bundle.read(run.bundle)
+    with quiet_native_stderr():
+        import keras  # which takes seconds
+
+    model = keras.saving.load_model(bundle.check_file(run.bundle, KERAS_FILE), compile=False)
+    images = _validation_pixels(run, bundle.image_size)
+    say(f"comparing {', '.join(names)} with the trained model on {len(images)} validation photos")
+    expected = model.predict_on_batch(images)
+    written, failed = [], {}
+    for name in names:
+        try:
+            written.append(_export(run, name, model, images, expected))
+        except AppError as error:  # the others are not concerned
+            failed[name] = str(error)
+    if failed:
+        raise ExportError(
+            f"{'; '.join(failed.values())}; again: python -m app export {run.folder} "
+            f"{','.join(failed)}"
+        )
+    return written
+
+
+def _export(run: Run, name: str, model: Any, images: Any, expected: dict[str, Any]) -> Path:
+    """Write one format and return its folder."""
+    target, kind = run.exports / name, BY_NAME[name]
+    with whole_folder(target) as folder, quiet_native_stderr():
+        try:
+            kind.write(run.bundle, model, folder)
+            found = kind.read(folder)(images)
+        except Exception as error:  # of a foreign library: it may raise anything
+            reason = " ".join(str(error).split())[:200]
+            raise ExportError(
+                f"expected {kind.package} to write {name}; received {type(error).__name__}: "
+                f"{reason}; it was not written"
+            ) from error
+        _compare(name, found, expected)
+    return target
+
+
+def require_formats(names: Sequence[str]) -> None:
+    """Refuse, before anything is computed, formats that cannot be written here.
+
+    Raises:
+        UsageError: with the package that is missing, or the backend that is needed.
+    """
+    if len(set(names)) < len(names):
+        raise UsageError(f"expected each format once; received {','.join(names)}")
+    for name in names:
+        if name not in BY_NAME:
+            raise UsageError(
+                f"expected formats out of {', '.join(FORMATS)}; received {name!r}; "
+                "write for example savedmodel,openvino"
+            )
+        kind = BY_NAME[name]
+        if find_spec(kind.package.replace("-", "_")) is None:
+            raise UsageError(
+                f"expected the package {kind.package} for {name}; it is not installed; "
+                f"python -m pip install {kind.package}"
+            )
+        if kind.backend not in ("", chosen_backend()):
+            raise UsageError(
+                f"expected Keras's backend {kind.backend} for {name}; received "
+                f"{chosen_backend()}; set KERAS_BACKEND={kind.backend}: python -m app export "
+                "exports a run of any backend"
+            )
+
+
+def _validation_pixels(run: Run, size: int) -> Any:
+    """Return some validation photos of a run as the network sees them."""
+    import numpy as np
+
+    from app.core.config_file import read_config
+    from app.data.augmentation import View, load_views
+    from app.data.folder_layout import data_folder
+    from app.data.manifest import read_manifest
+    from app.data.photo import photos_of
+
+    with data_folder(read_config(run.config).data) as root:
+        photos = photos_of(read_manifest(run.manifest), "validation", root)
+        chosen = np.unique(np.linspace(0, len(photos) - 1, PHOTOS).astype(int))
+        return load_views([View(photos[number], 0, 0) for number in chosen], size)
+
+
+def _compare(name: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Raise ``ExportError`` for more than rounding."""
+    import numpy as np
+
+    from app.evaluation.metrics import probabilities_of
+    from app.export.bundle_writer import GATE_TOLERANCE, NOVELTY_TOLERANCE
+
+    probabilities, wanted = (probabilities_of(np.asarray(x["logits"])) for x in (found, expected))
+    off = float(np.abs(probabilities - wanted).max())
+    strange = np.asarray(found["novelty"]) - np.asarray(expected["novelty"])
+    off_novelty = float(np.abs(strange).max())
+    # Written so that a NaN fails as well.
+    if not (off <= GATE_TOLERANCE and off_novelty <= NOVELTY_TOLERANCE):
+        raise ExportError(
+            f"expected {name} to say what the trained model says of {len(wanted)} photos, within "
+            f"{GATE_TOLERANCE}, {NOVELTY_TOLERANCE} in novelty; received differences of {off:.2g} "
+            f"and {off_novelty:.2g}; it was not written, please report this"
+        )
+
+
+def _write_savedmodel(bundle: Path, model: Any, folder: Path) -> None:
+    model.export(folder, format="tf_saved_model", verbose=False)
+
+
+def _read_savedmodel(folder: Path) -> Answer:
+    import keras
+
+    layer = keras.layers.TFSMLayer(folder, call_endpoint="serve")
+    return lambda images: dict(layer(images.astype("float32")))
+
+
+TFLITE = "model.tflite"
+
+
+def _write_litert(bundle: Path, model: Any, folder: Path) -> None:
+    model.export(folder / TFLITE, format="litert", verbose=False)
+
+
+def _read_litert(folder: Path) -> Answer:
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(str(folder / TFLITE)).get_signature_runner()
+    return lambda images: dict(runner(image=images.astype("float32")))
+
+
+OPENVINO = "model.xml"
+
+
+def _write_openvino(bundle: Path, model: Any, folder: Path) -> None:
+    """Convert the ONNX file, so that the input is uint8 and the outputs are model.onnx's."""
+    import openvino
+
+    from app.inference.bundle_format import ONNX_FILE
+
+    converted = openvino.convert_model(bundle / ONNX_FILE)
+    openvino.save_model(converted, folder / OPENVINO, compress_to_fp16=False)
+
+
+def _read_openvino(folder: Path) -> Answer:
+    import openvino
+
+    # By itself it takes bfloat16 where the processor has it.
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(folder / OPENVINO, "CPU", exact)
+
+    def answer(images: Any) -> dict[str, Any]:
+        outputs = compiled(images)
+        return {name: outputs[name] for name in ("logits", "novelty")}
+
+    return answer
+
+
+BY_NAME = {
+    "savedmodel": Format("tensorflow", "tensorflow", _write_savedmodel, _read_savedmodel),
+    "litert": Format("ai-edge-litert", "tensorflow", _write_litert, _read_litert),
+    "openvino": Format("openvino", "", _write_openvino, _read_openvino),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse ``argv``, export, print the folders; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m app export",
+        description="Write a finished run's classifier in other formats, each compared with the "
+        "trained model on validation photos before it appears.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, runs/<name>")
+    parser.add_argument(
+        "formats", metavar="NAMES", help=f"out of {', '.join(FORMATS)}, separated by commas"
+    )
+    arguments = parser.parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for folder in export_formats(Run(arguments.run), arguments.formats.split(",")):
+        print(folder)
+    return 0

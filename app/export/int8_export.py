@@ -1,0 +1,174 @@
+"""The bundle's int8 model: a third of the size and of the time, if it answers alike.
+
+The layers that stayed frozen are the very ones that computed the features in training
+(``app.features.int8_backbone``), so their answers for validation are in the cache. Only the blocks
+above them,
+which were trained since, are brought to int8 here; on a run of stage ``head`` there are none.
+Everything above block5 stays float32.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto, compose, helper
+from onnx.utils import Extractor
+
+from app.core.config import Stage
+from app.core.console import progress_bar
+from app.data.augmentation import View, load_batches
+from app.data.photo import Photo
+from app.evaluation.metrics import probabilities_of
+from app.evaluation.prediction_set import PredictionSet
+from app.export.bundle_writer import GATE_BATCH, OUTPUTS
+from app.export.int8_gate import Exact, Int8Gate, int8_gate
+from app.features.batches import ViewBatches, targets_of
+from app.features.dataset import Source
+from app.features.int8_backbone import CALIBRATION_PHOTOS, Feed, QuantisedPrefix, write_int8
+from app.network.onnx_graph import output_of
+
+
+@dataclass(frozen=True)
+class Int8Model:
+    """The model, None where there is none; why; what it costs, None where nothing was measured."""
+
+    model: onnx.ModelProto | None
+    why_not: str
+    gate: Int8Gate | None = None
+
+    def said(self) -> str:
+        """Say what became of it in one line."""
+        if self.gate is None or self.why_not:
+            return f"no int8 model: {self.why_not}"
+        return (
+            f"int8 model: {self.gate.labels_changed:.2%} of {self.gate.photos} validation photos "
+            f"answered otherwise than by float32, which was asked about {self.gate.asked} in doubt"
+        )
+
+
+def int8_model(
+    exported: Callable[[], onnx.ModelProto],
+    source: Source,
+    stage: Stage,
+    min_confidence: float,
+    *,
+    mirror: bool,
+) -> Int8Model:
+    """Return the int8 twin of an exported model, if it passes the gate.
+
+    Args:
+        exported: makes the float32 model, as ``app.export.bundle_writer`` writes it.
+        source: of the run's activations.
+        stage: the last one.
+        min_confidence: below it an answer is ``unsure``.
+        mirror: whether the model looks at the mirror image too.
+    """
+    frozen = source.quantised
+    if frozen is None:
+        return Int8Model(None, "training did not compute the frozen layers in int8")
+    if mirror:
+        return Int8Model(None, "not for a model that looks at the mirror image too")
+    graph = exported()
+    upper = _upper_int8(graph, stage.cut, _calibration(source, stage))
+    validation = source.batches(stage, "validation")
+    photos = validation.photos
+    int8 = _answers(upper, output_of(stage.cut), _rows(validation))
+    gate = int8_gate(targets_of(photos), int8, _float32(graph, photos), min_confidence)
+    if fault := gate.fault():
+        return Int8Model(None, fault, gate if gate.measured else None)
+    return Int8Model(_joined(frozen, upper, stage.cut, graph), "", gate)
+
+
+def _float32(graph: onnx.ModelProto, photos: Sequence[Photo]) -> Exact:
+    """Return what asks the float32 model about some of the photos."""
+    size = graph.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+
+    def exact(numbers: NDArray[np.int64]) -> PredictionSet:
+        views = [View(photos[number], 0, 0) for number in numbers]
+        with progress_bar() as bar:
+            task = bar.add_task("Comparing int8 with float32", total=len(views))
+            batches = bar.track(load_batches(views, size, GATE_BATCH), task_id=task)
+            return _answers(graph, "image", batches)
+
+    return exact
+
+
+def _calibration(source: Source, stage: Stage) -> Iterator[Feed]:
+    """Yield the activations at the stage's cut of some training photos, one by one."""
+    batches = source.batches(stage, "train")
+    count = len(batches.photos)
+    chosen = np.unique(np.linspace(0, count - 1, CALIBRATION_PHOTOS).astype(int))
+    batches.keep(chosen.tolist())
+    for rows in _rows(batches):
+        for row in rows:
+            yield {output_of(stage.cut): row[None]}
+
+
+def _rows(batches: ViewBatches) -> Iterator[NDArray[np.float32]]:
+    for number in range(len(batches)):
+        yield np.asarray(batches[number][0], np.float32)
+
+
+def _upper_int8(exported: onnx.ModelProto, cut: str, scales: Iterator[Feed]) -> onnx.ModelProto:
+    """Return the layers above a cut, from activations ``(batch, height, width, channels)``."""
+    known = onnx.shape_inference.infer_shapes(exported)
+    upper = Extractor(known).extract_model([cut], list(OUTPUTS))
+    (given,) = upper.graph.input
+    _, channels, height, width = given.type.tensor_type.shape.dim
+    shape = ["batch", height.dim_value, width.dim_value, channels.dim_value]
+    name = output_of(cut)
+    upper.graph.input[0].CopyFrom(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    turned = f"{cut}/turned"  # a name that the frozen layers do not have, which are put below
+    for node in upper.graph.node:
+        node.input[:] = [turned if tensor == cut else tensor for tensor in node.input]
+    transpose = helper.make_node("Transpose", [name], [turned], name=turned, perm=[0, 3, 1, 2])
+    upper.graph.node.insert(0, transpose)
+    del upper.graph.value_info[:]
+    if not any(node.op_type == "Conv" for node in upper.graph.node):
+        return upper  # nothing was trained below the head
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "upper.onnx"
+        write_int8(upper, path, scales)
+        return onnx.load(path)
+
+
+def _answers(graph: onnx.ModelProto, name: str, batches: Iterable[NDArray[Any]]) -> PredictionSet:
+    """Return what a model with the input ``name`` says of batches."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    asked_for_only = onnxruntime.RunOptions()
+    asked_for_only.only_execute_path_to_fetches = True  # not the maps
+    parts = [session.run(["logits", "novelty"], {name: batch}, asked_for_only) for batch in batches]
+    logits, novelty = (np.concatenate(rows) for rows in zip(*parts, strict=True))
+    return PredictionSet(probabilities_of(logits), novelty[:, 0])
+
+
+def _joined(
+    frozen: QuantisedPrefix, upper: onnx.ModelProto, cut: str, exported: onnx.ModelProto
+) -> onnx.ModelProto:
+    """Put the frozen layers and those above them together: pixels → answers.
+
+    What describes the float32 model describes this one.
+    """
+    at_cut = output_of(cut)
+    lower = Extractor(frozen.proto()).extract_model(["image"], [at_cut])
+    joined = compose.merge_models(lower, upper, io_map=[(at_cut, at_cut)], outputs=list(OUTPUTS))
+    joined.graph.name = f"{exported.graph.name}_int8"
+    joined.producer_name = exported.producer_name
+    del joined.metadata_props[:], joined.opset_import[:]
+    joined.metadata_props.extend(exported.metadata_props)
+    # Quantisation lists its own operators' set and, once more, the usual one.
+    joined.opset_import.extend({each.domain: each for each in upper.opset_import}.values())
+    onnx.checker.check_model(joined)
+    return joined

@@ -1,0 +1,121 @@
+"""Batches of views, made in threads while the network computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from app.core.errors import AppError
+from app.data.augmentation import View
+from app.data.photo import Photo
+
+Float32s = NDArray[np.float32]
+Int32s = NDArray[np.int32]
+# Views → what the trained part of the network takes: cached activations, or pixels.
+Fetch = Callable[[Sequence[View]], NDArray[Any]]
+AHEAD = 2  # batches that are made while the network computes another one
+
+
+class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
+    """Batches of one view of each photo an epoch, another view in the next.
+
+    The next batches are made in threads while the network computes one, in every loop and under
+    every backend (why not by Keras's ``workers``: docs/decisions/0003-feeding-a-gpu.md).
+
+    Args:
+        photos: whose views are wanted.
+        fetch: turns views into the model's input.
+        views: how many different views there are; None for a fresh one in every epoch.
+        batch_size: photos a batch.
+        seed: of the views and of the order.
+        shuffle: another order in every epoch; False keeps the photos' order and one view.
+        first_epoch: the number of the first epoch, which decides the views and the order.
+        view: the view of every photo where the order is kept.
+        threads: batches made at once; more than 1 only for a ``fetch`` that allows it.
+
+    Attributes:
+        failure: what ``fetch`` told the user before training broke off for it; TensorFlow and JAX
+            raise errors of their own in its place.
+    """
+
+    def __init__(
+        self,
+        photos: Sequence[Photo],
+        fetch: Fetch,
+        *,
+        views: int | None,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        first_epoch: int = 0,
+        view: int = 0,
+        threads: int = 1,
+    ) -> None:
+        super().__init__()
+        self.photos, self.fetch, self.views = photos, fetch, views
+        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
+        self.first_epoch, self.view = first_epoch, view
+        self.failure: AppError | None = None
+        self._pool = ThreadPoolExecutor(threads)
+        self._waiting: dict[int, Future[tuple[NDArray[Any], Int32s]]]
+        self.begin_epoch(0)
+
+    def __len__(self) -> int:
+        return -(-len(self.photos) // self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[Any], Int32s]:
+        batch = self._waiting.pop(index, None) or self._pool.submit(self._batch, index)
+        for number in range(index + 1, min(index + 1 + AHEAD, len(self))):
+            if number not in self._waiting:
+                self._waiting[number] = self._pool.submit(self._batch, number)
+        try:
+            return batch.result()
+        except AppError as error:
+            self.failure = error
+            raise
+
+    def _batch(self, index: int) -> tuple[NDArray[Any], Int32s]:
+        numbers = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        wanted = [View(self.photos[n], self._view_of(n), self.seed) for n in numbers]
+        targets = np.array([self.photos[n].target for n in numbers], np.int32)
+        return self.fetch(wanted), targets
+
+    def begin_epoch(self, number: int) -> None:
+        """Take the views and the order of an epoch, 0 for the first of this object.
+
+        Not ``on_epoch_end``: Keras calls that once before the first epoch as well, and backends
+        may differ in how often.
+        """
+        self._waiting = {}
+        self.epoch = self.first_epoch + number
+        self.order = np.arange(len(self.photos))
+        if self.shuffle:
+            np.random.default_rng([self.seed, self.epoch]).shuffle(self.order)
+
+    def begin_again(self, batch_size: int) -> None:
+        """Begin the epoch again, with another batch size."""
+        self.batch_size = batch_size
+        self._waiting = {}
+
+    def keep(self, numbers: Sequence[int]) -> None:
+        """Go through some of the photos only, from the first epoch."""
+        self.photos = [self.photos[number] for number in numbers]
+        self.begin_epoch(0)
+
+    def _view_of(self, number: int) -> int:
+        if not self.shuffle:
+            return self.view
+        if self.views is None:
+            return self.epoch
+        # Neighbours start at different views, so that every epoch sees all kinds.
+        return (self.epoch + number) % self.views
+
+
+def targets_of(photos: Sequence[Photo]) -> Int32s:
+    """Return the class numbers ``(n,)`` of photos."""
+    return np.array([photo.target for photo in photos], np.int32)

@@ -1,0 +1,155 @@
+"""Runs the frozen lower part of the network: pixels → activations at the cuts.
+
+On a processor with VNNI instructions ONNX Runtime computes in int8
+(``app.features.int8_backbone``): 36 ms a
+photo of 320 pixels on two Zen 5 cores, against 63 in bfloat16 by Keras and 155 in float32. Without
+them, and without bfloat16's, it is the faster engine for float32 too (185 against 263 ms a photo at
+224 pixels on two Zen 3 cores, ``python -m benchmarks.frozen``). Its features are the same under
+every Keras backend. A GPU, or bfloat16, is Keras's.
+
+How many photos go through at once changes the time and the memory, never a photo's activations
+beyond rounding. On a processor 16 is as fast as any; on a GPU more are tried.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from app.core.console import say
+from app.data.augmentation import BATCH
+from app.data.decode import Pixels
+from app.features.int8_backbone import QuantisedPrefix
+from app.network.batch_memory import halving, out_of_memory
+from app.network.classifier import prefix
+from app.network.device import on_gpu
+from app.network.onnx_graph import float16_outputs, output_of, to_onnx
+
+# Pixels uint8 (n, size, size, 3) → activations (n, ...), one array for each cut: float16 from ONNX
+# Runtime, float32 or what its backend has for bfloat16 from Keras.
+Frozen = Callable[[Pixels], list[NDArray[Any]]]
+Run = Callable[[NDArray[Any]], list[NDArray[Any]]]  # the same of any layers
+
+MAX_BATCH = 128  # the rows of a block of the cache: no more are asked for at once
+GAIN = 1.05  # photos a second that a doubled batch must bring at least
+NAME = "the frozen layers"  # in what is said of them
+REPEAT = 3  # timed runs of each batch size; the best one counts
+
+
+class Batched:
+    """Runs frozen layers in batches, smaller ones from where on memory does not suffice.
+
+    Args:
+        run: computes the activations of all photos that it is given at once.
+        batch: photos at once, to begin with.
+        name: of the layers, in what is said of them.
+    """
+
+    def __init__(self, run: Run, batch: int = BATCH, name: str = NAME) -> None:
+        self.run, self.batch, self.name = run, batch, name
+
+    def __call__(self, images: NDArray[Any]) -> list[NDArray[Any]]:
+        """Return the activations of ``images``, whose number is free."""
+        parts: list[list[NDArray[Any]]] = []
+        done = 0
+        while done < len(images):
+            parts.append(halving(partial(self._part, images, done), self.batch, self.name))
+            done += len(parts[-1][0])
+        if len(parts) == 1:
+            return parts[0]
+        return [np.concatenate(rows) for rows in zip(*parts, strict=True)]
+
+    def _part(self, images: NDArray[Any], start: int, batch: int) -> list[NDArray[Any]]:
+        self.batch = batch
+        return self.run(images[start : start + batch])
+
+
+def frozen_prefix(
+    model: keras.Model,
+    cuts: Sequence[str],
+    precision: str,
+    photos: int = 0,
+    quantised: QuantisedPrefix | None = None,
+) -> Batched:
+    """Return the function that computes the activations at ``cuts``.
+
+    Args:
+        model: from ``app.network.classifier.build_classifier``, its backbone's weights set. ONNX
+        Runtime copies
+            them, Keras does not: use the function before anything below the cuts is trained.
+        cuts: names out of ``app.network.classifier.CUTS``.
+        precision: ``float32`` or ``bfloat16``, as the model was built.
+        photos: how many are to be computed; on a GPU the batch size that is the fastest is found
+            by trying, if they are enough to make up for that.
+        quantised: the same layers in int8 (``app.features.int8_backbone``), which then compute.
+    """
+    if quantised is not None:
+        return Batched(_by_onnxruntime(quantised.proto(), cuts))
+    lower = prefix(model, cuts)
+    if precision != "float32" or on_gpu():
+        # With one output Keras gives the array itself.
+        engine = Batched(lambda images: list(keras.tree.flatten(lower.predict_on_batch(images))))
+        if photos > MAX_BATCH and on_gpu():
+            shape = model.input.shape[1:]
+            engine.batch = fastest_batch(lambda n: seconds_of(engine.run, shape, n), photos)
+        return engine
+    return Batched(_by_onnxruntime(to_onnx(lower, [output_of(cut) for cut in cuts]), cuts))
+
+
+def _by_onnxruntime(proto: onnx.ModelProto, cuts: Sequence[str]) -> Frozen:
+    float16_outputs(proto, [output_of(cut) for cut in cuts])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only: they come as exceptions as well
+    graph, providers = proto.SerializeToString(), ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(graph, options, providers=providers)
+    return lambda images: list(session.run(None, {"image": images}))  # None: all of them
+
+
+def fastest_batch(seconds: Callable[[int], float], photos: float = math.inf) -> int:
+    """Double the batch from 16 while it pays, and say what is taken.
+
+    It ends when photos a second grow by less than 5 %, when memory does not suffice, at 128, or
+    when trying (a GPU compiles for every size) has taken longer than all photos will.
+
+    Args:
+        seconds: of a batch of so many photos; raises as the backend does when memory is short.
+        photos: how many are to be computed afterwards.
+    """
+    started = time.perf_counter()
+    best, rate, batch = BATCH, 0.0, BATCH
+    while batch <= MAX_BATCH:
+        try:
+            now = batch / seconds(batch)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            break
+        if now < GAIN * rate:
+            break
+        best, rate, batch = batch, now, 2 * batch
+        if time.perf_counter() - started > photos / rate:
+            break
+    if rate:
+        say(f"{NAME}: batches of {best}, {rate:.0f} photos a second")
+    return best
+
+
+def seconds_of(run: Frozen, shape: tuple[int, ...], batch: int) -> float:
+    """Return the seconds of one batch of random photos, at its best of some runs."""
+    images = np.random.default_rng(0).integers(0, 256, (batch, *shape), np.uint8)
+    run(images)  # compiles
+    times = []
+    for _ in range(REPEAT):
+        started = time.perf_counter()
+        run(images)
+        times.append(time.perf_counter() - started)
+    return min(times)

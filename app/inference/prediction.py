@@ -1,0 +1,51 @@
+"""What is said of one file: a class, that it shows none of them, or the reason why not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.core.errors import ImageError
+from app.data.photo_bytes import read_bytes
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of one file.
+
+    Attributes:
+        path: as it was given.
+        label: the likeliest class; ``neither`` for a photo unlike the training photos, ``unsure``
+            where that class is not likely enough; None when the file could not be read.
+        probabilities: by class, in the bundle's order, adding up to 1, as if it showed one of
+            them; None likewise.
+        novelty: 0 to 1, the higher the stranger; above 0.5 the label is ``neither``; None likewise.
+        error: why there is no answer; None when there is one.
+    """
+
+    path: str
+    label: str | None
+    probabilities: dict[str, float] | None
+    novelty: float | None
+    error: str | None
+
+    @property
+    def likeliest(self) -> tuple[str, float] | None:
+        """The likeliest class and its probability, whatever the label says."""
+        if self.probabilities is None:
+            return None
+        return max(self.probabilities.items(), key=lambda item: item[1])
+
+
+def unanswered(path: str) -> Answer:
+    """Return the answer for a file that cannot be opened, without loading a network for it."""
+    try:
+        read_bytes(Path(path))
+    except ImageError as error:
+        return no_answer(path, str(error))
+    return no_answer(path, "it appeared only now; ask again")
+
+
+def no_answer(path: str, error: str) -> Answer:
+    """Return the answer for a file that cannot be read, and why."""
+    return Answer(path, None, None, None, error)

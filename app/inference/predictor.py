@@ -1,0 +1,197 @@
+"""A bundle and photos → answers. Imports NumPy, Pillow and ONNX Runtime, never Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from app.core.errors import BundleError, ImageError
+from app.core.labels import NEITHER, UNSURE
+from app.core.processor import has_vnni
+from app.data.decode import Pixels, load_image
+from app.inference.bundle_format import CONFIDENCE, INT8_FILE, NOVELTY, ONNX_FILE, Bundle
+from app.inference.prediction import Answer, no_answer
+
+BATCH = 8  # photos at once; ONNX Runtime took as long for 16 at once as one by one
+
+
+Precision = Literal["auto", "int8", "float32"]
+Loaded = tuple[str, Pixels | ImageError]
+
+
+class Classifier:
+    """A trained classifier, ready to answer.
+
+    Example:
+        >>> classifier = Classifier(Path("runs/first/bundle"))  # doctest: +SKIP
+        >>> for answer in classifier.answers([Path("cat.jpg")]):  # doctest: +SKIP
+        ...     print(answer.label)
+        cat
+
+    Args:
+        folder: a run's ``bundle/``.
+        min_confidence: below it an answer is ``unsure`` (default: the bundle's).
+        precision: ``auto`` computes in int8 where the bundle has such a model and the processor
+            has instructions for it (only Linux tells), else in float32.
+
+    Raises:
+        BundleError: when the bundle is missing, incomplete or was changed, or has no int8 model
+            and it was asked for.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        min_confidence: float | None = None,
+        precision: Precision = "auto",
+    ) -> None:
+        self.bundle = Bundle.read(folder)
+        self.strange = self.bundle.thresholds[NOVELTY]
+        default = self.bundle.thresholds[CONFIDENCE]
+        self.min_confidence = default if min_confidence is None else min_confidence
+        self.precision = self._resolve(precision)
+        name = INT8_FILE if self.precision == "int8" else ONNX_FILE
+        path = self._path = self._checked(folder, name)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # errors come as exceptions; on stderr they would be twice
+        # Its threads sleep while they wait: to spin they would take the cores from decoding.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._asked_for_only = onnxruntime.RunOptions()
+        self._asked_for_only.only_execute_path_to_fetches = True  # maps cost time and memory
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path),
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,  # to the same provider, after words on stdout
+            )
+        except Exception as error:  # ONNX Runtime's exceptions have no common class but this
+            raise BundleError(
+                f"expected a model that ONNX Runtime can run; received {path} ({error}); "
+                "update onnxruntime, or train again"
+            ) from error
+
+    def _resolve(self, precision: Precision) -> Literal["int8", "float32"]:
+        if precision == "int8" and not self.bundle.has_int8:
+            raise BundleError(
+                f"expected a bundle with {INT8_FILE}; received none ("
+                f"{self.bundle.why_no_int8 or 'it was not exported'}); "
+                "leave --precision out, or take float32"
+            )
+        if precision == "int8" and not has_vnni():
+            raise BundleError(
+                "expected a processor with VNNI instructions for int8 (only Linux tells); received "
+                "one without, on which it would be slow and partly wrong; leave --precision out"
+            )
+        if precision == "auto":
+            return "int8" if self.bundle.has_int8 and has_vnni() else "float32"
+        return precision
+
+    def _checked(self, folder: Path, name: str) -> Path:
+        try:
+            return self.bundle.check_file(folder, name)
+        except BundleError as error:
+            if name == ONNX_FILE:
+                raise
+            raise BundleError(f"{error}, or --precision float32") from error
+
+    def outputs(self, images: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Answer for arrays.
+
+        Args:
+            images: uint8 ``(n, image_size, image_size, 3)``, RGB, as ``app.data.decode.load_image``
+                makes them.
+
+        Returns:
+            Probabilities, float32 ``(n, classes)``, each row adding up to 1, and novelties, float32
+            ``(n,)``, 0 to 1.
+
+        Raises:
+            BundleError: when the model is not one that this project exports.
+        """
+        probabilities, novelty = self._run(images, ["probabilities", "novelty"])
+        for result, width in ((probabilities, len(self.bundle.classes)), (novelty, 1)):
+            if result.shape != (len(images), width):
+                raise self._useless(f"numbers of shape {result.shape}")
+        return probabilities, novelty[:, 0]
+
+    def activation_maps(self, images: Pixels) -> NDArray[np.float32]:
+        """Say what each place of photos contributes to each class's logit, exactly.
+
+        Some MB of memory for each photo and class: ask for a few photos at a time.
+
+        Args:
+            images: as for ``outputs``.
+
+        Returns:
+            float32 ``(n, height, width, classes)``, see ``app.network.activation_maps``; what it
+            says for an answer: ``app.inference.heatmap.evidence``.
+
+        Raises:
+            BundleError: as ``outputs``.
+        """
+        (maps,) = self._run(images, ["activation_maps"])
+        if maps.ndim != 4 or maps.shape[::3] != (len(images), len(self.bundle.classes)):
+            raise self._useless(f"maps of shape {maps.shape}")
+        return maps
+
+    def _run(self, images: Pixels, names: list[str]) -> list[NDArray[np.float32]]:
+        try:
+            results = self._session.run(names, {"image": images}, self._asked_for_only)
+        except Exception as error:  # ONNX Runtime's exceptions have no common class but this
+            raise self._useless(str(error)) from error
+        if not all(np.isfinite(result).all() for result in results):
+            raise self._useless("numbers that are none")
+        return list(results)
+
+    def _useless(self, received: str) -> BundleError:
+        return BundleError(
+            f"expected {self._path} to take photos and give probabilities of "
+            f"{len(self.bundle.classes)} classes; received {received}; train again"
+        )
+
+    def answers(self, paths: Iterable[str | Path]) -> Iterator[Answer]:
+        """Answer for files, in their order, a batch at a time; decoding goes on meanwhile.
+
+        A file that cannot be read gets an answer with ``error``; it does not stop the others.
+        """
+        remaining = iter(paths)
+        with ThreadPoolExecutor(1) as ahead:
+            batch = ahead.submit(self._load_batch, list(islice(remaining, BATCH)))
+            while loaded := batch.result():
+                batch = ahead.submit(self._load_batch, list(islice(remaining, BATCH)))
+                yield from self._answer_batch(loaded)
+
+    def _answer_batch(self, loaded: Sequence[Loaded]) -> Iterator[Answer]:
+        images = [image for _, image in loaded if not isinstance(image, ImageError)]
+        rows = zip(*self.outputs(np.stack(images)), strict=True) if images else iter(())
+        for path, image in loaded:
+            if isinstance(image, ImageError):
+                yield no_answer(path, str(image))
+            else:
+                yield self.answer(path, *next(rows))
+
+    def answer(self, path: str, probabilities: NDArray[np.float32], novelty: np.float32) -> Answer:
+        """Say in words what ``outputs`` says of one photo: ``(classes,)`` and a number."""
+        by_class = dict(zip(self.bundle.classes, map(float, probabilities), strict=True))
+        likeliest, confidence = max(by_class.items(), key=lambda item: item[1])
+        label = likeliest if confidence >= self.min_confidence else UNSURE
+        if novelty > self.strange:
+            label = NEITHER
+        return Answer(path, label, by_class, float(novelty), None)
+
+    def _load_batch(self, paths: Sequence[str | Path]) -> list[Loaded]:
+        return [(str(path), self._load(Path(path))) for path in paths]
+
+    def _load(self, path: Path) -> Pixels | ImageError:
+        try:
+            return load_image(path, self.bundle.image_size)
+        except ImageError as error:
+            return error

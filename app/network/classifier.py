@@ -1,0 +1,212 @@
+"""The classifier: preprocessing, a VGG backbone that can be cut at a block, and a linear head.
+
+    image (RGB 0–255) → preprocessing → block1 … block5 → second-order pooling → square root
+                      → unit length → dense → ÷ temperature
+
+One functional model of standard layers. ``prefix`` and ``suffix`` are the same layers cut in two,
+so what is trained in a piece is trained in the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from app.core.config import Backbone, Stage
+from app.evaluation.ood import Novelty
+from app.network.vgg import convolution_blocks
+
+# ImageNet's mean colour (blue, green, red), as subtracted when VGG was trained
+# (keras.applications.imagenet_utils, mode "caffe").
+MEAN_BGR = (103.939, 116.779, 123.68)
+# Added before the square root, whose slope at 0 is infinite. The pairs have unit length there: one
+# of 262,144 equal ones would be 0.002.
+ROOT_OFFSET = 1e-6
+TINY = 1e-12  # a photo that excites nothing at all has a length too
+HEAD = "dense"
+REFERENCE = "similarity"  # the dense layer that holds the photos novelty compares with
+FEATURES = "features"  # what the head sees
+LAST = "channels_last"  # whatever the user's ~/.keras/keras.json says
+
+# Layers whose output can be cached.
+CUTS = ("block5_pool", "block4_pool", "block3_pool")
+
+
+def build_classifier(
+    num_classes: int,
+    *,
+    image_size: int,
+    backbone: Backbone = "vgg16",
+    precision: str = "float32",
+    temperature: float = 1.0,
+    mirror: bool = False,
+    novelty: Novelty | None = None,
+) -> keras.Model:
+    """Build the whole network, with random weights in the backbone and zeros in the head.
+
+    Second-order ("bilinear") pooling: how strongly each pair of block5's 512 channels is excited at
+    the same places, 512×512 numbers, their square roots, brought to unit length. Source: Lin,
+    RoyChowdhury & Maji 2015, "Bilinear CNN Models for Fine-grained Visual Recognition", section 3.
+    On it stands one dense layer: softmax regression, a convex problem that
+    ``app.training.linear_probe`` solves.
+    Against average and maximum of each channel it took away a third of the mistakes and of the
+    log-loss (38 to 23 of 3,000 photos, 0.0347 to 0.0235, docs/experiments.md).
+
+    Args:
+        num_classes: width of the answer, 2 or more.
+        image_size: height and width of the input in pixels.
+        backbone: ``vgg16`` or ``vgg19``.
+        precision: ``float32`` or ``bfloat16``, of the backbone's arithmetic; its variables and the
+            head are float32 in both cases.
+        temperature: the logits are divided by it (see ``app.evaluation.calibration``).
+        mirror: look at the photo and at its mirror image, and average the answers, for twice the
+            time. For the served model.
+        novelty: what strangers are told by. For the served model.
+
+    Returns:
+        A model from ``(batch, image_size, image_size, 3)`` RGB 0–255 (any dtype) to float32
+        calibrated logits ``(batch, num_classes)``; with ``novelty`` to a dictionary of ``logits``
+        and ``novelty`` ``(batch, 1)``, 0 to 1.
+    """
+    policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision]
+    layers = keras.layers
+    image = keras.Input((image_size, image_size, 3), dtype="float32", name="image")
+    x = layers.Conv2D(
+        3,
+        1,
+        padding="same",
+        data_format=LAST,
+        trainable=False,
+        name="preprocessing",
+        dtype="float32",
+    )(_with_mirror_images(image) if mirror else image)
+    maps = convolution_blocks(x, backbone, dtype=policy)
+    x = maps
+    x = layers.Reshape((-1, x.shape[-1]), name="places", dtype="float32")(x)
+    x = layers.Dot(axes=1, name="second_order", dtype="float32")([x, x])
+    x = layers.Flatten(name="pairs", dtype="float32")(x)
+    x = layers.Rescaling(1.0, offset=TINY, name="tiny_offset", dtype="float32")(x)
+    x = layers.UnitNormalization(name="pairs_of_unit_length", dtype="float32")(x)
+    x = layers.Rescaling(1.0, offset=ROOT_OFFSET, name="root_offset", dtype="float32")(x)
+    x = keras.ops.sqrt(x)
+    x = layers.UnitNormalization(name=FEATURES, dtype="float32")(x)
+    x = layers.Dense(num_classes, kernel_initializer="zeros", name=HEAD, dtype="float32")(x)
+    x = layers.Rescaling(1.0 / temperature, name="temperature", dtype="float32")(x)
+    if mirror:
+        x = _mean_of_looks(x)
+    answer = x
+    if novelty is not None:
+        answer = {"logits": x, "novelty": _novelty_layers(maps, novelty, mirror=mirror)}
+    model = keras.Model(image, answer, name=f"{backbone}_classifier")
+    _set_preprocessing(model)
+    if novelty is not None:
+        model.get_layer(REFERENCE).set_weights([novelty.reference.T])
+    return model
+
+
+def prefix(model: keras.Model, cuts: Sequence[str]) -> keras.Model:
+    """Return the frozen lower part: images → the activations at each of ``cuts``."""
+    return keras.Model(model.input, [model.get_layer(cut).output for cut in cuts])
+
+
+def suffix(model: keras.Model, cut: str) -> keras.Model:
+    """Return the upper part: activations at ``cut`` → logits. Shares its weights with ``model``."""
+    return keras.Model(model.get_layer(cut).output, model.output)
+
+
+def describing_part(model: keras.Model, cut: str | None) -> keras.Model:
+    """Return activations at ``cut``, or pixels where it is None → logits and descriptors.
+
+    Descriptors, float32 ``(n, 512)``, are what ``app.evaluation.ood`` compares.
+    """
+    start = model.input if cut is None else model.get_layer(cut).output
+    maps = model.get_layer(CUTS[0]).output
+    return keras.Model(start, [model.output, _descriptors(maps)])
+
+
+def feature_part(model: keras.Model) -> keras.Model:
+    """Return the layers from ``block5_pool`` to what the head sees, float32 ``(n, 512 · 512)``."""
+    return keras.Model(model.get_layer(CUTS[0]).output, model.get_layer(FEATURES).output)
+
+
+def row_bytes(model: keras.Model, cuts: Sequence[str]) -> int:
+    """Return what one view takes in the cache, at 2 bytes (float16) a number."""
+    shapes = (model.get_layer(cut).output.shape[1:] for cut in cuts)
+    return sum(2 * math.prod(shape) for shape in shapes)
+
+
+def open_layers(model: keras.Model, stage: Stage) -> int:
+    """Make exactly what ``stage`` trains trainable; return how many numbers that is.
+
+    That is the head, or the blocks that the stage opens below the head, which then stays as it was
+    solved: Adam's steps are equally long for each of its half a million small numbers, and would
+    throw the answers about.
+
+    A model compiled before must be compiled again.
+    """
+    opened = stage.opens or (HEAD,)
+    for layer in model.layers:
+        layer.trainable = layer.name.split("_")[0] in opened
+    return int(sum(np.prod(variable.shape) for variable in model.trainable_variables))
+
+
+def set_head(
+    model: keras.Model, kernel: NDArray[np.floating[Any]], bias: NDArray[np.floating[Any]]
+) -> None:
+    """Set the dense layer: ``kernel`` ``(features, classes)``, ``bias`` ``(classes,)``."""
+    model.get_layer(HEAD).set_weights([kernel, bias])
+
+
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Copy all weights of a classifier into one that differs in what it is served with only."""
+    for layer in source.layers:
+        if layer.weights:
+            target.get_layer(layer.name).set_weights(layer.get_weights())
+
+
+def _descriptors(maps: keras.KerasTensor) -> keras.KerasTensor:
+    return keras.layers.GlobalMaxPooling2D(data_format=LAST, name="strongest", dtype="float32")(
+        maps
+    )
+
+
+def _novelty_layers(
+    maps: keras.KerasTensor, novelty: Novelty, *, mirror: bool
+) -> keras.KerasTensor:
+    """Write ``Novelty.distances`` and ``Novelty.of`` as layers."""
+    layers = keras.layers
+    x = layers.UnitNormalization(name="descriptor", dtype="float32")(_descriptors(maps))
+    count = len(novelty.reference)
+    x = layers.Dense(count, use_bias=False, trainable=False, name=REFERENCE, dtype="float32")(x)
+    x, _ = keras.ops.top_k(x, novelty.neighbours)
+    x = keras.ops.mean(x, axis=-1, keepdims=True)  # of the cosines
+    if mirror:
+        x = _mean_of_looks(x)
+    scale, offset = -1 / novelty.scale, (1 - novelty.threshold) / novelty.scale
+    x = layers.Rescaling(scale, offset=offset, name="beyond_threshold", dtype="float32")(x)
+    return layers.Activation("sigmoid", name="novelty", dtype="float32")(x)
+
+
+def _mean_of_looks(x: keras.KerasTensor) -> keras.KerasTensor:
+    """Average what was said of the images with what was said of their mirror images."""
+    return keras.ops.mean(keras.ops.reshape(x, (2, -1, x.shape[-1])), axis=0)
+
+
+def _with_mirror_images(images: keras.KerasTensor) -> keras.KerasTensor:
+    """Return a batch twice as long: the images, then their mirror images."""
+    return keras.ops.concatenate([images, keras.ops.flip(images, axis=2)], axis=0)
+
+
+def _set_preprocessing(model: keras.Model) -> None:
+    """RGB → BGR without ImageNet's mean, written as a 1×1 convolution: a standard layer.
+
+    Exact: each output is one input times 1, plus zeros, minus the mean. Folding it into
+    block1_conv1 would not be, since that layer pads the picture with zeros *after* the mean.
+    """
+    reverse = np.eye(3, dtype="float32")[::-1].reshape(1, 1, 3, 3)
+    model.get_layer("preprocessing").set_weights([reverse, -np.array(MEAN_BGR, "float32")])

@@ -1,0 +1,500 @@
+"""One function a figure: plain data in, a ``Figure`` out; nothing is read, shown or written.
+
+Colours are Okabe and Ito's (2008), which the colour-blind can tell apart; whatever differs in
+colour differs in brightness and in marker or dash too, so that a grey print is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+from rich.filesize import decimal
+from scipy.stats import binomtest
+from sklearn.metrics import (
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
+
+from app.core.history import HistoryRow
+from app.evaluation.metrics import ECE_BINS, reliability_bins
+from app.report.html import duration, percent
+
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.integer[Any]]
+
+DARK, LIGHT, GREY = "#0072B2", "#E69F00", "#595959"
+WIDTH = 5.6  # inches: at 11 points the words are still legible on a phone 360 pixels wide
+CURVES_SHOWN = 6  # more are not told apart by eye
+ZOOM, ZOOM_FROM = 0.1, 0.97  # the corner of a square that is enlarged; from which area on
+FULL_CELLS = 8  # classes up to which a cell has room for a share as well
+MOST_CELLS = 25  # classes; the numbers of more are not legible in a square
+PAIRS_SHOWN = 20
+LONGEST_NAME = 18  # letters of a class beside a bar
+# Names outside its alphabets are drawn by the first of these that the machine has.
+FALLBACKS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Source Han Sans",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+    "Hiragino Sans",
+    "PingFang SC",
+    "Yu Gothic",
+    "Microsoft YaHei",
+    "Malgun Gothic",
+    "Arial Unicode MS",
+)
+POINTS = 200  # of a curve whose every point has an interval
+BAR_WIDTH = 0.05  # of novelty
+DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3)))
+PERCENT = PercentFormatter(1, symbol=" %")
+WHOLE_PERCENT = PercentFormatter(1, decimals=0, symbol=" %")
+HOLLOW: dict[str, Any] = {"markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.5}
+
+
+def _families() -> list[str]:
+    """Return fonts in the order of their use; one that is not there would be warned of."""
+    known = set(font_manager.get_font_names())
+    # DejaVu Sans comes with matplotlib, so figures are the same everywhere.
+    return ["DejaVu Sans", *(name for name in FALLBACKS if name in known)]
+
+
+STYLE: dict[Any, Any] = {
+    "font.family": _families(),
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "lines.linewidth": 2.0,
+    "lines.markersize": 5.5,
+    "figure.facecolor": "white",
+    "text.parse_math": False,  # a class may be called $\\frac$
+}
+
+
+@mpl.rc_context(STYLE)
+def learning_curves(history: Sequence[HistoryRow]) -> Figure:
+    """Draw log-loss (above) and validation accuracy (below) over the epochs of all stages.
+
+    Lines are broken between stages, because a stage starts from the best epoch of the one before.
+    """
+    figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
+    above, below = figure.subplots(2, sharex=True)
+    firsts = [i for i, row in enumerate(history) if i == 0 or row.stage != history[i - 1].stage]
+    raised = False
+    for first, end in zip(firsts, [*firsts[1:], len(history)], strict=True):
+        epochs, rows = range(first + 1, end + 1), history[first:end]
+        training = [row.loss for row in rows]
+        validation = [row.validation_loss for row in rows]
+        # Hollow and large, so that it is seen where the other lies on it.
+        above.plot(epochs, training, "s--", color=LIGHT, label="training", **HOLLOW)
+        above.plot(epochs, validation, "o-", color=DARK, label="validation")
+        accuracy = [row.validation_accuracy for row in rows]
+        below.plot(epochs, accuracy, "o-", color=DARK, label="validation")
+        for axes in (above, below) if first else ():
+            axes.axvline(first + 0.5, color=GREY, linestyle=":", linewidth=1)
+        # A name that would run into the one before is put a line higher.
+        narrow = bool(first) and first - firsts[firsts.index(first) - 1] < 0.16 * len(history)
+        raised = narrow and not raised
+        above.annotate(
+            rows[0].stage,
+            (first + 0.5, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, 20 if raised else 5),
+            textcoords="offset points",
+            color=GREY,
+        )
+    highest = max(max(row.loss, row.validation_loss) for row in history)
+    above.set(ylabel="Log-loss", ylim=(0, 1.08 * highest))
+    below.set(xlabel="Epoch", ylabel="Validation accuracy", xlim=(0.5, len(history) + 0.5))
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    below.yaxis.set_major_formatter(PERCENT)
+    last = history[-1]
+    ends = {"training": last.loss, "validation": last.validation_loss}
+    for name, place in _apart(ends, 0.09 * above.get_ylim()[1]).items():
+        _label_right(above, place, name)
+    _label_right(below, last.validation_accuracy, percent(last.validation_accuracy))
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
+    """Draw ``matrix[i][j]``, photos of class i answered with class j; shade is the row's share.
+
+    Of more than ``MOST_CELLS`` classes the pairs are drawn that are confused most often.
+    """
+    counts = np.asarray(matrix)
+    if len(classes) > MOST_CELLS:
+        return _confused_pairs(counts, classes)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = min(2.6 + 0.9 * len(classes), 9.0)
+    figure = Figure(figsize=(max(side, WIDTH), side), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    size = {"fontsize": 13} if len(classes) <= 4 else {"fontsize": 9}
+    for (i, j), count in np.ndenumerate(counts):
+        text = f"{count:,}\n{percent(shares[i, j])}"
+        if len(classes) > FULL_CELLS:  # no room, and what is confused should stand out
+            text = f"{count:,}" if count else ""
+        colour = "white" if shares[i, j] > 0.5 else "black"
+        axes.text(j, i, text, ha="center", va="center", color=colour, **size)  # type: ignore[arg-type]
+    ticks = range(len(classes))
+    names = short_names(classes)
+    turned = 90 if max(map(len, names)) * len(names) > 40 else 0
+    axes.set_xticks(ticks, names, rotation=turned)
+    axes.set_yticks(ticks, names)
+    axes.set(xlabel="Answer", ylabel="Truth")
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def reliability(targets: Ints, probabilities: Floats) -> Figure:
+    """Draw how often answers of a confidence are right (above) and how many there are (below).
+
+    Bars through the points are Wilson's 95 % intervals: with few photos they are long.
+    """
+    bins = reliability_bins(targets, probabilities)
+    figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
+    above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1.3))
+    confidence = np.array([b.confidence for b in bins])
+    accuracy = np.array([b.accuracy for b in bins])
+    intervals = [binomtest(b.right, b.count).proportion_ci(0.95, "wilson") for b in bins]
+    # Clipped at 0: an interval may end a rounding error inside its point.
+    down = np.maximum(accuracy - [interval.low for interval in intervals], 0)
+    up = np.maximum([interval.high for interval in intervals] - accuracy, 0)
+    above.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="perfect")
+    above.errorbar(
+        confidence,
+        accuracy,
+        (down, up),
+        fmt="o",
+        color=DARK,
+        elinewidth=1.2,
+        clip_on=False,
+        label="answers, 95 % interval",
+    )
+    # Nobody answers with less confidence than an even share of all classes.
+    left = int(ECE_BINS / probabilities.shape[1]) / ECE_BINS
+    above.set(xlim=(left, 1), ylim=(0, 1.02), ylabel="Share of right answers")
+    above.legend(loc="lower right", frameon=False, fontsize=10)
+    bars = below.bar(
+        [b.low for b in bins],
+        [b.count for b in bins],
+        width=1 / ECE_BINS,
+        align="edge",
+        color=DARK,
+        edgecolor="white",
+    )
+    below.bar_label(bars, fmt="{:,.0f}", fontsize=9)
+    below.margins(y=0.25)
+    below.set(xlabel="Confidence in the answer", ylabel="Photos")
+    below.grid(visible=False, axis="x")
+    for axes in (above, below):
+        axes.xaxis.set_major_formatter(WHOLE_PERCENT)
+    above.yaxis.set_major_formatter(WHOLE_PERCENT)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def roc(targets: Ints, probabilities: Floats, classes: Sequence[str]) -> Figure:
+    """Draw the ROC curve, with its upper left corner enlarged.
+
+    Two classes have one curve, for the second class; more have a curve for each class against the
+    rest, of which the worst few are drawn. Classes without a photo, or alone, have no curve.
+    """
+    two = len(classes) == 2
+    drawable = [k for k in _with_curves(targets, len(classes)) if not two or k == 1]
+    areas = {k: float(roc_auc_score(targets == k, probabilities[:, k])) for k in drawable}
+    curves = {k: roc_curve(targets == k, probabilities[:, k])[:2] for k in _worst(areas)}
+    figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
+    axes = figure.subplots()
+    # Under the diagonal, where no curve is.
+    _draw_curves(axes, curves, areas, classes, (0.6, 0.13, 0.38, 0.33), left=0.0)
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2)
+    if two:
+        axes.set(xlabel=f"{classes[0]} answered as {classes[1]}", ylabel=f"{classes[1]} found")
+        area = f"area {areas[1]:.4f}" if areas else "no curve: only one class has photos"
+        axes.text(0.98, 0.02, area, ha="right")
+    else:
+        axes.set(xlabel="Others answered as the class", ylabel="Of the class found")
+        _legend_below(figure, axes)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def precision_recall(targets: Ints, probabilities: Floats, classes: Sequence[str]) -> Figure:
+    """Draw precision over recall for each class, with the upper right corner enlarged.
+
+    Of more than a few classes those with the lowest average precision are drawn. Classes without a
+    photo, or alone, have no curve.
+    """
+    areas = precision_areas(targets, probabilities)
+    curves = {}
+    for k in areas:
+        precision, recall, _ = precision_recall_curve(targets == k, probabilities[:, k])
+        curves[k] = recall, precision
+    figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
+    axes = figure.subplots()
+    _draw_curves(axes, curves, areas, classes, (0.17, 0.13, 0.41, 0.38), left=1 - ZOOM)
+    axes.set(xlabel="Of the class found (recall)", ylabel="Right where it is named (precision)")
+    _legend_below(figure, axes)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def coverage(confidence: Floats, right: NDArray[np.bool_], total: int, threshold: float) -> Figure:
+    """Draw the accuracy of the answers that are given over the share of photos that get one.
+
+    Args:
+        confidence: of the photos that are not answered ``neither``, ``(n,)``.
+        right: whether their answers are right, ``(n,)``.
+        total: number of all photos, those answered ``neither`` among them.
+        threshold: the run's; answers of less confidence are ``unsure``. The point is marked.
+    """
+    levels = np.unique(confidence)[::-1]  # an answer is given from one of these on
+    order = np.sort(-confidence)
+    given = np.searchsorted(order, -levels, side="right")
+    hits = np.cumsum(right[np.argsort(-confidence, kind="stable")])[given - 1]
+    some = np.unique(np.linspace(0, len(levels) - 1, min(len(levels), POINTS)).round().astype(int))
+    share, accuracy = given[some] / total, hits[some] / given[some]
+    intervals = [
+        binomtest(int(k), int(n)).proportion_ci(0.95, "wilson")
+        for k, n in zip(hits[some], given[some], strict=True)
+    ]
+    low = np.array([interval.low for interval in intervals])
+    figure = Figure(figsize=(WIDTH, 4.0), layout="constrained")
+    axes = figure.subplots()
+    axes.fill_between(
+        share, low, [i.high for i in intervals], color="#D6E4EF", linewidth=0, label="95 % interval"
+    )
+    axes.plot(share, accuracy, color=DARK, label="accuracy")
+    answered = confidence >= threshold
+    if answered.any():
+        at = answered.sum() / total, right[answered].mean()
+        axes.plot(
+            *at,
+            "D",
+            color=LIGHT,
+            markeredgecolor="black",
+            markersize=9,
+            clip_on=False,
+            label=f"this run: {percent(at[0])} answered, {percent(at[1], 2)} right",
+            zorder=5,
+        )
+    # Where few photos are answered the interval is long, and says little.
+    bottom = min(low[share >= min(0.1, share[-1])].min(), accuracy.min())
+    # The surest answers are often equally sure; all of them may be.
+    left = min(np.floor(10 * share[0]) / 10, 0.9)
+    axes.set(xlim=(left, 1), ylim=(bottom - 0.05 * (1 - bottom), 1 + 0.02 * (1 - bottom)))
+    axes.set(xlabel="Share of photos that get an answer", ylabel="Accuracy of these answers")
+    axes.xaxis.set_major_formatter(WHOLE_PERCENT)
+    axes.yaxis.set_major_formatter(PERCENT)
+    _legend_below(figure, axes)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def novelty(values: Mapping[str, Floats], threshold: float) -> Figure:
+    """Draw how novelties, 0 to 1, are distributed in two splits, and where ``neither`` begins.
+
+    The second one is drawn filled, under the first. The legend says which share lies beyond.
+    """
+    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
+    axes = figure.subplots()
+    edges = np.linspace(0, 1, round(1 / BAR_WIDTH) + 1)
+    styles: list[dict[str, Any]] = [
+        {"edgecolor": LIGHT, "linestyle": "--", "zorder": 3},
+        {"edgecolor": DARK, "facecolor": "#D6E4EF", "fill": True, "zorder": 2},
+    ]
+    for (name, found), style in zip(values.items(), styles, strict=True):
+        counts, _ = np.histogram(found, edges)
+        beyond = percent(float((found > threshold).mean()))
+        axes.stairs(
+            counts / max(len(found), 1),
+            edges,
+            linewidth=2,
+            label=f"{name}: {beyond} beyond",
+            **style,
+        )
+    axes.axvline(threshold, color="black", linestyle=":", linewidth=1.5)
+    beside: dict[str, Any] = {
+        "transform": axes.get_xaxis_transform(),
+        "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+    }
+    axes.text(threshold + 0.02, 0.6, "neither →", zorder=4, **beside)
+    axes.text(threshold - 0.02, 0.6, "← a class", zorder=4, ha="right", **beside)
+    axes.set(xlim=(0, 1), xlabel="Novelty", ylabel="Share of photos")
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(WHOLE_PERCENT)
+    axes.legend(loc="upper right", frameon=False, fontsize=10)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def memory_by_phase(memory: Mapping[str, int]) -> Figure:
+    """Draw a bar a phase, the first on top: bytes resident at most up to its end."""
+    return _bars(memory, [decimal(peak) for peak in memory.values()], "GB", 1e9)
+
+
+@mpl.rc_context(STYLE)
+def time_by_phase(seconds: Mapping[str, float]) -> Figure:
+    """Draw a bar a phase, the first on top; ``total`` is turned into what the phases left over."""
+    phases = {name: value for name, value in seconds.items() if name != "total"}
+    total = seconds.get("total", sum(phases.values()))
+    phases["other"] = max(total - sum(phases.values()), 0.0)
+    texts = [f"{duration(value)} ({percent(value / total, 0)})" for value in phases.values()]
+    return _bars(phases, texts, "Seconds")
+
+
+def _bars(
+    values: Mapping[str, float],
+    texts: Sequence[str],
+    unit: str,
+    divided_by: float = 1,
+    room: float = 0.32,
+) -> Figure:
+    """Draw a bar a name, the first on top; ``room`` is kept for the words behind the longest."""
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.42 * len(values)), layout="constrained")
+    axes = figure.subplots()
+    widths = [value / divided_by for value in values.values()]
+    bars = axes.barh(range(len(widths)), widths, color=DARK, height=0.65)
+    axes.set_yticks(range(len(widths)), list(values))  # here, so that they are in this style
+    axes.bar_label(bars, texts, padding=4)
+    axes.invert_yaxis()
+    axes.margins(x=room)
+    axes.set(xlabel=unit)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def precision_areas(targets: Ints, probabilities: Floats) -> dict[int, float]:
+    """Return the average precision of the worst few classes, the lowest first."""
+    drawable = _with_curves(targets, probabilities.shape[1])
+    areas = {k: float(average_precision_score(targets == k, probabilities[:, k])) for k in drawable}
+    return {k: areas[k] for k in _worst(areas)}
+
+
+def confused_pairs(matrix: Sequence[Sequence[int]] | Ints) -> list[tuple[int, int, int]]:
+    """Return (class, answer, photos) of all mistakes, the most frequent first."""
+    counts = np.asarray(matrix)
+    pairs = [(i, j, int(n)) for (i, j), n in np.ndenumerate(counts) if i != j and n]
+    return sorted(pairs, key=lambda pair: -pair[2])
+
+
+def _confused_pairs(counts: Ints, classes: Sequence[str]) -> Figure:
+    """Draw a bar for each of the most frequent mistakes."""
+    pairs = confused_pairs(counts)[:PAIRS_SHOWN]
+    names = short_names(classes)
+    values = {f"{names[i]} as {names[j]}": n for i, j, n in pairs}
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    texts = [f"{n:,} ({percent(shares[i, j])})" for i, j, n in pairs]
+    return _bars(values, texts, "Photos", room=0.8)
+
+
+def short_names(names: Sequence[str], longest: int = LONGEST_NAME) -> list[str]:
+    """Return names of at most so many letters, the middle of long ones left out.
+
+    Those that are the same then get their number, from 1, in place of the middle.
+    """
+    short = [_without_middle(name, longest, "…") for name in names]
+    return [
+        _without_middle(name, longest, f"…{number}…") if short.count(told) > 1 else told
+        for number, (name, told) in enumerate(zip(names, short, strict=True), start=1)
+    ]
+
+
+def _without_middle(name: str, longest: int, gap: str) -> str:
+    if len(name) <= longest:
+        return name
+    kept = max(longest - len(gap), 2)
+    return f"{name[: (kept + 1) // 2]}{gap}{name[len(name) - kept // 2 :]}"
+
+
+def _with_curves(targets: Ints, classes: int) -> list[int]:
+    """Return the numbers of the classes that have photos, and are not alone."""
+    return [k for k in range(classes) if 0 < (targets == k).sum() < len(targets)]
+
+
+def _worst(areas: Mapping[int, float]) -> list[int]:
+    return sorted(areas, key=lambda k: areas[k])[:CURVES_SHOWN]
+
+
+def _draw_curves(
+    axes: Axes,
+    curves: Mapping[int, tuple[Floats, Floats]],
+    areas: Mapping[int, float],
+    classes: Sequence[str],
+    corner_place: tuple[float, float, float, float],
+    left: float,
+) -> None:
+    """Draw curves into a square, and the upper corner that begins at ``left`` enlarged."""
+    places, names = [axes], short_names(classes)
+    if curves and min(areas[k] for k in curves) >= ZOOM_FROM:
+        corner = axes.inset_axes(corner_place)
+        corner.set(xlim=(left, left + ZOOM), ylim=(1 - ZOOM, 1))
+        corner.set_title("the corner, enlarged", fontsize=9, color=GREY)
+        corner.tick_params(labelsize=9)
+        places.append(corner)
+    for rank, ((k, (x, y)), dash) in enumerate(zip(curves.items(), DASHES, strict=False)):
+        # Hidden in the legend would be what begins with "_".
+        label = f"\u200b{names[k]}: area {areas[k]:.4f}"
+        colour = DARK if len(curves) == 1 else mpl.colormaps["cividis"](0.9 * rank / CURVES_SHOWN)
+        if len(classes) == 2 and rank:
+            colour = LIGHT
+        for place in places:
+            inside = place is not axes  # the enlarged corner shows a part only
+            place.plot(x, y, linestyle=dash, color=colour, label=label, clip_on=inside)
+    for place in places:
+        for axis in (place.xaxis, place.yaxis):
+            axis.set_major_formatter(WHOLE_PERCENT)
+            axis.set_major_locator(MaxNLocator(5))
+    for corner in places[1:]:
+        for axis in (corner.xaxis, corner.yaxis):  # 2.5 % would be labelled as 2 %
+            axis.set_major_locator(MaxNLocator(5, steps=[1, 5, 10]))
+    axes.set(xlim=(0, 1), ylim=(0, 1.01))
+
+
+def _legend_below(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=2, fontsize=10, frameon=False
+        )
+
+
+def _label_right(axes: Axes, height: float, text: str) -> None:
+    axes.annotate(
+        text,
+        (1.0, height),
+        xycoords=("axes fraction", "data"),
+        xytext=(5, 0),
+        textcoords="offset points",
+        va="center",
+        annotation_clip=False,
+    )
+
+
+def _apart(places: Mapping[str, float], gap: float) -> dict[str, float]:
+    """Move two heights apart until their labels do not touch; higher stays higher."""
+    (low, a), (high, b) = sorted(places.items(), key=lambda item: item[1])
+    lack = max(gap - (b - a), 0.0) / 2
+    return {low: a - lack, high: b + lack}

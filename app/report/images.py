@@ -1,0 +1,311 @@
+"""The pictures that a report shows: the photos of the run, or drawn ones in their place.
+
+A page that stays with its user shows the user's photos. What is passed on, as this project's
+notebook is, shows drawings (``app.data.sets.synthetic_pets``) that the run's own bundle has
+answered: nobody's photo gets into it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from app.core.errors import AppError, BundleError
+from app.data.augmentation import make_view, read_photo
+from app.data.decode import Pixels, resize
+from app.data.folder_layout import data_folder
+from app.data.manifest import ManifestRow
+from app.data.photo import Photo
+from app.data.sets.synthetic_pets import KINDS, draw_animal
+from app.evaluation.findings import Finding, Kind
+from app.inference.heatmap import evidence, overlay
+from app.inference.predictor import Classifier, Precision
+from app.report.results import Predictions, Results
+
+SHOWN = 12  # pictures a panel
+SAMPLES, VIEWS = 4, 4  # photos whose views are shown, and at most how many random views of each
+PHOTO_SIDE = 320  # pixels of the longer side: sharp at half a phone's width
+DRAWN_SIDE = 160  # less, since the notebook is kept in the repository
+DRAWN_PER_KIND = 24
+EXCHANGED = 6  # drawings whose label is made wrong, to be found
+BATCH = 4  # pictures at once: maps take some MB a picture and class
+NO_ANSWERS = (
+    "The run's bundle is gone, damaged or of another version, so there are no answers to show."
+)
+NO_PETS = "The drawings show cats and dogs, which are not the classes of this run."
+NO_HEAT = "There are no heat maps: the run's bundle is gone, damaged or of a version that has none."
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture.
+
+    Attributes:
+        small: to be shown, uint8 ``(height, width, 3)``.
+        seen: what the network sees of it, uint8 ``(size, size, 3)``.
+        views: random views 1, 2, ... of it, to be shown, uint8; of samples only.
+    """
+
+    small: Pixels
+    seen: Pixels
+    views: tuple[Pixels, ...] = ()
+
+
+@dataclass(frozen=True)
+class Album:
+    """The pictures of a report, and what is said of them.
+
+    Attributes:
+        drawn: whether they are drawings that stand for photos.
+        shots: by name; a photo that is gone or was changed has none.
+        samples: names of training photos, whose shots have the views that a stage learned from.
+        answered: what the panels of mistakes choose from; None where no bundle answers drawings.
+        labels: pictures whose label may be wrong, the surest first.
+        strangers: those unlike all others, the strangest first.
+        heat: by name and number of the answer: the picture, lit where it speaks for that answer.
+        lacking: what is lacking and why, a sentence; empty where nothing is.
+    """
+
+    drawn: bool
+    shots: dict[str, Shot]
+    samples: list[str]
+    answered: Predictions | None
+    labels: list[Finding]
+    strangers: list[Finding]
+    heat: dict[tuple[str, int], Pixels] = field(default_factory=dict)
+    lacking: str = ""
+
+
+def photo_album(results: Results, bundle: Path, photos: Path) -> Album:
+    """Return the album of a run's own photos.
+
+    Args:
+        results: of the run.
+        bundle: the run's; where it cannot answer there are no heat maps.
+        photos: the folder or archive that the run was trained on. There is no shot of what is gone
+            from it, or is no longer what the manifest saw.
+    """
+    answered = results.predictions["test"]
+    samples = sample_rows(results)
+    lists: dict[Kind, list[Finding]] = {
+        kind: results.findings_of(kind)[:SHOWN] for kind in ("label", "stranger")
+    }
+    wanted = dict.fromkeys(row.name for row in samples)  # in order, each once
+    wanted |= dict.fromkeys(answered.names[number] for number in chosen(answered))
+    wanted |= dict.fromkeys(finding.name for found in lists.values() for finding in found)
+    names = [row.name for row in samples]
+    shots = read_shots(results, photos, list(wanted), names)
+    heat, lacking = heat_maps(open_bundle(bundle), shots, answered)
+    return Album(False, shots, names, answered, lists["label"], lists["stranger"], heat, lacking)
+
+
+def drawn_album(results: Results, bundle: Path) -> Album:
+    """Return an album of drawings, answered by the run's bundle if it knows cats and dogs."""
+    numbers = {kind_of(name): number for number, name in enumerate(results.classes)}
+    known = set(KINDS) <= set(numbers)
+    # Not in int8, which only some processors compute: drawings get the same answers everywhere.
+    classifier = open_bundle(bundle, "float32") if known else None
+    drawings = draw(results, SAMPLES // len(KINDS) if classifier is None else DRAWN_PER_KIND)
+    shots = {name: shot for name, (_, shot) in drawings.items()}
+    samples = list(shots)[:SAMPLES]
+    album = Album(True, shots, samples, None, [], [], lacking=NO_ANSWERS if known else NO_PETS)
+    if classifier is None or (outputs := outputs_of(classifier, list(shots.values()))) is None:
+        return album
+    targets = np.array([numbers[kind] for kind, _ in drawings.values()])
+    answered = Predictions(tuple(shots), targets, *outputs)
+    heat, lacking = heat_maps(classifier, shots, answered)
+    return dataclasses.replace(
+        album,
+        answered=answered,
+        labels=exchanged_labels(answered, results.classes),
+        strangers=strangest(answered),
+        heat=heat,
+        lacking=lacking,
+    )
+
+
+def chosen(answered: Predictions) -> list[int]:
+    """Return the numbers of the pictures in the two panels of mistakes, each once."""
+    both = answered.mistakes()[:SHOWN] + answered.least_certain()[:SHOWN]
+    return list(dict.fromkeys(both))
+
+
+def sample_rows(results: Results) -> list[ManifestRow]:
+    """Return a few training photos, one of each class in turn, chosen by their hashes."""
+    by_class = [
+        sorted(
+            (
+                r
+                for r in results.manifest
+                if r.verdict == "used" and r.split == "train" and r.label == label
+            ),
+            key=lambda row: row.sha256,
+        )
+        for label in results.classes[:SAMPLES]
+    ]
+    turns = [rows[turn] for turn in range(SAMPLES) for rows in by_class if turn < len(rows)]
+    return turns[:SAMPLES]
+
+
+def read_shots(
+    results: Results, photos: Path, names: Sequence[str], samples: Sequence[str]
+) -> dict[str, Shot]:
+    """Read photos, those that are still what they were; ``samples`` get their views as well."""
+    rows = {row.name: row for row in results.manifest}
+    shots = {}
+    try:
+        with data_folder(photos) as root:
+            for name in names:
+                if name not in rows:
+                    continue
+                try:
+                    pixels = read_photo(Photo(root / name, name, rows[name].sha256, 0))
+                except AppError:  # gone, or changed
+                    continue
+                views = views_shown(results) if name in samples else 0
+                shots[name] = shot_of(pixels, rows[name].sha256, results, views, PHOTO_SIDE)
+    except AppError:  # the folder is gone, the archive damaged
+        return {}
+    return shots
+
+
+def draw(results: Results, per_kind: int) -> dict[str, tuple[str, Shot]]:
+    """Return drawings of all kinds, by name; the first have views."""
+    drawings: dict[str, tuple[str, Shot]] = {}
+    for number in range(per_kind):
+        for place, kind in enumerate(KINDS):
+            drawing = draw_animal(kind, np.random.default_rng([number, place]))
+            pixels = np.asarray(drawing.image)
+            views = views_shown(results) if len(drawings) < SAMPLES else 0
+            content = sha256(pixels.tobytes()).hexdigest()
+            shot = shot_of(pixels, content, results, views, DRAWN_SIDE)
+            drawings[f"drawn {kind} {number + 1}"] = kind, shot
+    return drawings
+
+
+def views_shown(results: Results) -> int:
+    """Return how many random views of a sample are shown: of those that a stage learned from."""
+    views = results.random_views()
+    return VIEWS if views is None else min(VIEWS, views)
+
+
+def shot_of(pixels: Pixels, content: str, results: Results, views: int, side: int) -> Shot:
+    """Make a shot of a decoded picture whose file has the SHA-256 ``content``."""
+    size, seed = results.config["image_size"], results.config["seed"]
+    drawn = (make_view(pixels, size, content=content, view=k + 1, seed=seed) for k in range(views))
+    return Shot(
+        reduced(pixels, side), resize(pixels, size), tuple(reduced(view, side) for view in drawn)
+    )
+
+
+def reduced(pixels: Pixels, side: int) -> Pixels:
+    """Return a picture whose longer side has at most so many pixels."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((side, side))
+    return np.asarray(image)
+
+
+def kind_of(name: str) -> str:
+    """Return what the drawn sample calls a class: ``cat`` for ``Cats``."""
+    return name.lower().removesuffix("s")
+
+
+def open_bundle(folder: Path, precision: Precision = "auto") -> Classifier | None:
+    """Return a bundle's classifier; None where there is none that works."""
+    try:
+        return Classifier(folder, precision=precision)
+    except BundleError:
+        return None
+
+
+def outputs_of(
+    classifier: Classifier, shots: Sequence[Shot]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Return probabilities ``(n, classes)`` and novelty ``(n,)``; None where none can be had."""
+    probabilities, novelty = [], []
+    for batch in batches(shots):
+        try:
+            some = classifier.outputs(np.stack([shot.seen for shot in batch]))
+        except BundleError:
+            return None
+        probabilities.append(some[0].astype(np.float64))
+        novelty.append(some[1].astype(np.float64))
+    return np.concatenate(probabilities), np.concatenate(novelty)
+
+
+def heat_maps(
+    classifier: Classifier | None, shots: dict[str, Shot], answered: Predictions
+) -> tuple[dict[tuple[str, int], Pixels], str]:
+    """Return the heat maps of the pictures in the panels of mistakes, or why there are none."""
+    heat: dict[tuple[str, int], Pixels] = {}
+    asked = [
+        (answered.names[n], int(answered.answers[n]))
+        for n in chosen(answered)
+        if answered.names[n] in shots
+    ]
+    if classifier is None:
+        return heat, NO_HEAT
+    for batch in batches(asked):
+        seen = np.stack([shots[name].seen for name, _ in batch])
+        try:
+            maps = classifier.activation_maps(seen)
+        except BundleError:
+            return heat, NO_HEAT
+        for (name, number), each in zip(batch, maps, strict=True):
+            lit = overlay(shots[name].small, evidence(each, number))
+            heat[name, number] = np.asarray(lit)
+    return heat, ""
+
+
+def batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Yield ``BATCH`` items at a time."""
+    for start in range(0, len(items), BATCH):
+        yield items[start : start + BATCH]
+
+
+def exchanged_labels(answered: Predictions, classes: Sequence[str]) -> list[Finding]:
+    """Make the labels of some drawings wrong, and list all whose label the answer contradicts.
+
+    So the notebook shows what the list of suspects does, on pictures whose labels are known.
+    """
+    labels = answered.targets.copy()
+    some = np.random.default_rng(0).choice(len(labels), EXCHANGED, replace=False)
+    labels[some] = labels.min() + labels.max() - labels[some]  # of two kinds the other one
+    rows = np.arange(len(labels))
+    margins = answered.confidence - answered.probabilities[rows, labels]
+    suspects = [n for n in np.argsort(-margins, kind="stable").tolist() if margins[n] > 0]
+    return [
+        Finding(
+            answered.names[n],
+            "label",
+            rank,
+            float(margins[n]),
+            f"labelled {classes[labels[n]]}{' on purpose' if n in some else ''}; answered "
+            f"{classes[answered.answers[n]]} "
+            f"({answered.confidence[n]:.1%})",
+        )
+        for rank, n in enumerate(suspects[:SHOWN], start=1)
+    ]
+
+
+def strangest(answered: Predictions) -> list[Finding]:
+    """List the pictures of the highest novelty."""
+    order = np.argsort(-answered.novelty, kind="stable")[:SHOWN].tolist()
+    return [
+        Finding(
+            answered.names[n],
+            "stranger",
+            rank,
+            float(answered.novelty[n]),
+            f"novelty {answered.novelty[n]:.3f}",
+        )
+        for rank, n in enumerate(order, start=1)
+    ]

@@ -1,0 +1,162 @@
+"""Runs a notebook's script and keeps the result: ``python -m app notebook notebooks/vgg16.py``.
+
+The script, in jupytext's percent format, is the source; the ``.ipynb`` beside it is made from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import json
+import os
+import re
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from app.core.atomic_files import open_whole
+from app.core.errors import AppError, UsageError
+from app.core.safe_output import output_file
+
+PROJECT = Path(__file__).resolve().parents[2]
+CELL_TIMEOUT = 600  # seconds; a cell takes less, but a machine that trains may be busy
+
+
+def run_notebook(
+    source: Path, variables: Mapping[str, str], *, where: str = "", mend: str = ""
+) -> Any:
+    """Return a script in percent format as an executed ``NotebookNode``.
+
+    It is run by this Python in the project's folder, whatever kernels are installed, and reads no
+    settings of Jupyter.
+
+    Args:
+        source: the script.
+        variables: of the environment, beside those of this process.
+        where: what the cells run on, for the message of a failure.
+        mend: how to mend it, for the same.
+
+    Raises:
+        AppError: when a cell fails.
+    """
+    # Imported here, because Jupyter takes a second that --help should not.
+    import jupytext
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    notebook = jupytext.read(source)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # Jupyter warns of its own affairs (asyncio policies, sockets closed late).
+        warnings.simplefilter("ignore")
+        # Without folders to look in, "python3" is the Python that runs this.
+        kernel = AsyncKernelManager(
+            kernel_name="python3",
+            kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
+            connection_file=str(Path(folder) / "kernel.json"),
+        )
+        client = NotebookClient(
+            notebook,
+            km=kernel,
+            timeout=CELL_TIMEOUT,
+            startup_timeout=CELL_TIMEOUT,
+            record_timing=False,
+            extra_arguments=["--HistoryManager.enabled=False"],
+        )
+        environment = {
+            **os.environ,
+            **variables,
+            "IPYTHONDIR": folder,  # a user's start-up files have no part in it
+            "MPLBACKEND": "agg",
+        }
+        try:
+            client.execute(
+                cleanup_kc=True,  # else a manager that was given is left running
+                cwd=str(PROJECT),
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        except CellExecutionError as error:
+            reason = f"{error.ename}: {error.evalue}"
+        except (CellTimeoutError, DeadKernelError, RuntimeError, OSError) as error:
+            # RuntimeError: the kernel did not start; OSError: no loopback, no disk.
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        else:
+            return notebook
+    raise AppError(f"expected the cells of {source.name} to run{where}; received {reason}{mend}")
+
+
+def without_warnings(notebook: Any) -> Any:
+    """Take out of a notebook what cells wrote to stderr: warnings tell the machine's paths."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
+    return notebook
+
+
+def without_machine(notebook: Any, paths: Sequence[str] = ()) -> Any:
+    """Take out of a notebook what depends on the machine, and number its cells.
+
+    Absolute ones among ``paths``, the project's and the home folder are shortened to their last
+    part. What was said on stderr was meant for the person who waited, and is taken out.
+    """
+    paths = [*paths, str(PROJECT), str(Path.home())]
+    # The longest first: one may begin another.
+    found = sorted({path for path in paths if Path(path).is_absolute()}, key=len, reverse=True)
+    # As JSON has it, and as HTML in JSON.
+    parts = {
+        json.dumps(form)[1:-1]: json.dumps(last)[1:-1]
+        for path in found
+        for form, last in (
+            (path, Path(path).name),
+            (html.escape(path), html.escape(Path(path).name)),
+        )
+    }
+    any_path = re.compile("|".join(map(re.escape, parts)))
+    without_warnings(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            text = json.dumps(cell.outputs)
+            cell.outputs = json.loads(any_path.sub(lambda match: parts[match[0]], text))
+    for index, cell in enumerate(notebook.cells):
+        cell.id, cell.metadata = f"cell-{index:02}", {}
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    return notebook
+
+
+def save_notebook(notebook: Any, path: Path) -> Path:
+    """Write a notebook to ``path``, whole or not at all; return the path."""
+    import nbformat  # here, because --help should not wait for it
+
+    node = nbformat.from_dict(notebook)  # type: ignore[no-untyped-call]
+    text: str = nbformat.writes(node)  # type: ignore[no-untyped-call]
+    with open_whole(path) as file:
+        file.write(text.rstrip("\n") + "\n")
+    return path
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse ``argv``, run the script, write the notebook; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m app notebook",
+        description="Run a notebook's script and write the notebook beside it.",
+    )
+    parser.add_argument("source", type=Path, metavar="FILE.py", help="notebooks/vgg16.py")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="where to write it (default: FILE.ipynb)"
+    )
+    arguments = parser.parse_args(argv)
+    source: Path = arguments.source
+    if source.suffix != ".py" or not source.is_file():
+        raise UsageError(
+            f"expected a notebook's script, such as notebooks/vgg16.py; received {source}"
+        )
+    output = output_file(arguments.output or source.with_suffix(".ipynb"), ".ipynb")
+    print(save_notebook(without_machine(run_notebook(source, {})), output))
+    return 0

@@ -1,0 +1,179 @@
+"""The report of a run: ``python -m app report RUN`` runs notebooks/report.py and writes a page.
+
+The page is one file that needs nothing else: no network, no script, no font.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from app.core.atomic_files import open_whole
+from app.core.errors import BundleError
+from app.core.run_folder import Run, check_complete
+from app.core.safe_output import output_file
+from app.report.notebook import (
+    PROJECT,
+    run_notebook,
+    save_notebook,
+    without_machine,
+    without_warnings,
+)
+from app.report.results import PHOTOS_VARIABLE, RUN_VARIABLE, read_results
+
+SOURCE = PROJECT / "notebooks" / "report.py"
+STYLE = Path(__file__).with_suffix(".css")
+
+PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def write_report(run: Run) -> Path:
+    """Write ``report.html`` into the folder of a finished run and return its path.
+
+    It shows photos that the run was trained on, where they still lie.
+
+    Raises:
+        AppError: when the run is not finished, or the report's notebook fails on it.
+    """
+    page = render(execute(run, photos=photos_of(run)), title=f"Report: {run.folder.resolve().name}")
+    with open_whole(run.report) as file:
+        file.write(page)
+    return run.report
+
+
+def write_notebook(run: Run, path: Path) -> Path:
+    """Write the executed notebook to ``path``, without traces of the machine.
+
+    It is made to be passed on, so it shows drawings where the report shows photos.
+
+    Raises:
+        UsageError: when ``path`` is among the run's photos, or does not end with ``.ipynb``.
+        AppError: when the run is not finished, or the report's notebook fails on it.
+    """
+    output_file(path, ".ipynb", [photos_of(run)])  # first, since executing takes its time
+    return save_notebook(cleaned(execute(run), run), path)
+
+
+def photos_of(run: Run) -> Path:
+    """Return where the photos lay that a run was trained on.
+
+    Raises:
+        AppError: when the run is not finished, or does not say it.
+    """
+    check_complete(run)
+    try:
+        data: str = json.loads(run.config.read_text(encoding="utf-8"))["data"]
+        return Path(data).absolute()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(
+            f"expected {run.config} to say where the photos are; received a damaged file "
+            f"({type(error).__name__}: {error}); train again with `python train.py --data DIR`"
+        ) from error
+
+
+def execute(run: Run, photos: Path | None = None) -> Any:
+    """Return notebooks/report.py as an executed ``NotebookNode``.
+
+    It is run by this Python, whatever kernels are installed, and reads no settings of Jupyter.
+
+    Args:
+        run: a finished one.
+        photos: the folder or archive whose photos may be shown; without it drawings are.
+
+    Raises:
+        AppError: when the run is not finished, or a cell fails.
+    """
+    read_results(run)  # a damaged file is told in a line of its own
+    return run_notebook(
+        SOURCE,
+        {RUN_VARIABLE: str(run.folder.resolve()), PHOTOS_VARIABLE: str(photos or "")},
+        where=f" on {run.folder}",
+        mend="; the run itself is whole",
+    )
+
+
+def render(notebook: Any, *, title: str) -> str:
+    """Turn an executed notebook into an HTML page without its code, nor warnings."""
+    from nbconvert import HTMLExporter  # here, because it takes a second to import
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # "basic" is the template without any page around it; the others fetch scripts.
+        exporter = HTMLExporter(  # type: ignore[no-untyped-call]
+            template_name="basic",
+            exclude_input=True,
+            exclude_input_prompt=True,
+            exclude_output_prompt=True,
+            exclude_anchor_links=True,
+        )
+        body, _ = exporter.from_notebook_node(without_warnings(notebook))
+    return framed(with_contents(body), title)
+
+
+def framed(body: str, title: str) -> str:
+    """Return a whole page around its content."""
+    return PAGE.format(title=html.escape(title), style=STYLE.read_text(encoding="utf-8"), body=body)
+
+
+def with_contents(body: str) -> str:
+    """Number the sections of a page and put links to them before the first one."""
+    start, *sections = body.split("<h2>")
+    links = "\n".join(
+        f'<li><a href="#section-{number}">{section.partition("</h2>")[0]}</a></li>'
+        for number, section in enumerate(sections, start=1)
+    )
+    contents = (
+        '<nav aria-label="Contents"><details><summary>Contents</summary>\n'
+        f"<ol>\n{links}\n</ol></details></nav>\n"
+    )
+    numbered = [f'<h2 id="section-{n}">{section}' for n, section in enumerate(sections, start=1)]
+    return "".join([start, contents if sections else "", *numbered])
+
+
+def cleaned(notebook: Any, run: Run) -> Any:
+    """Take out of a notebook what depends on the machine, and number its cells.
+
+    Absolute paths are shortened to their last part.
+    """
+    config = json.loads(run.config.read_text(encoding="utf-8"))
+    paths = [value for value in config.values() if isinstance(value, str)]
+    return without_machine(notebook, [*paths, str(run.folder.resolve())])
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse ``argv``, write the report; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m app report", description="Write the report of a finished run."
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, runs/<name>")
+    parser.add_argument(
+        "--notebook",
+        type=Path,
+        metavar="FILE",
+        help="write the executed notebook to this file, instead of report.html",
+    )
+    arguments = parser.parse_args(argv)
+    run = Run(arguments.run)
+    print(write_notebook(run, arguments.notebook) if arguments.notebook else write_report(run))
+    return 0

@@ -1,0 +1,212 @@
+"""Photos that arrive at the same time → answers, together (micro-batching).
+
+Photos are decoded in threads while the network runs in another one, so that no core waits for the
+other kind of work. What has been decoded meanwhile is the next batch; a batch that is not full
+waits a few milliseconds, but only for photos that are already being decoded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from app.core.errors import ImageError
+from app.data.decode import Pixels, load_image, read_image, resize
+from app.inference.heatmap import LONGEST, evidence, overlay
+from app.inference.prediction import Answer, no_answer
+from app.inference.predictor import Classifier
+from app.serving.metrics import Metrics
+from app.serving.uploads import Limits, Refused, Upload
+
+DECODERS = 4  # threads at most: each may take 512 MiB (app.data.decode_limits)
+LONGEST_RETRY = 60  # seconds that a refused client is told to wait, at most
+
+Result = TypeVar("Result")
+Row = tuple[NDArray[np.float32], np.float32]  # probabilities (classes,) and novelty of one photo
+
+
+class Waiting(NamedTuple):
+    """A decoded photo, uint8 ``(size, size, 3)``, and where its row is expected."""
+
+    pixels: Pixels
+    row: asyncio.Future[Row]
+
+
+class Batcher:
+    """Answers photos; everything in it but the two pools belongs to one event loop.
+
+    It asks once for a blank picture: a first run is slower, and a model that does not run is told
+    before anybody asks.
+
+    Args:
+        classifier: which answers; only one thread asks it, and it uses all cores.
+        limits: ``queue``, ``batch`` and ``wait`` count here.
+        metrics: what is counted.
+
+    Raises:
+        BundleError: when the model does not run.
+    """
+
+    def __init__(self, classifier: Classifier, limits: Limits, metrics: Metrics) -> None:
+        self.classifier, self.limits, self.metrics = classifier, limits, metrics
+        self._size = classifier.bundle.image_size
+        self._decoders = ThreadPoolExecutor(min(os.cpu_count() or 1, DECODERS), "decode")
+        self._network = ThreadPoolExecutor(1, "network")
+        self._ready: asyncio.Queue[Waiting] = asyncio.Queue()
+        self._decoding = 0  # photos on their way into that queue
+        self._places = 0
+        started = time.perf_counter()
+        classifier.outputs(np.zeros((1, self._size, self._size, 3), np.uint8))
+        self._seconds = time.perf_counter() - started  # that a photo takes, a running average
+
+    async def run(self) -> None:
+        """Serve batches until cancelled."""
+        while True:
+            await self._ask(await self._collect())
+
+    def close(self) -> None:
+        """End the threads; what has not begun is dropped."""
+        for pool in (self._decoders, self._network):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def under_way(self) -> int:
+        """How many photos wait or are worked on."""
+        return self._places
+
+    def refuse_beyond(self, count: int) -> None:
+        """Refuse so many more photos where the queue has no place for them.
+
+        Raises:
+            Refused: 429, with the time that those before will take.
+        """
+        if self._places + count > self.limits.queue:
+            seconds = math.ceil(self._places * self._seconds)
+            raise Refused(
+                429,
+                f"{self._places} photos are waiting, and at most {self.limits.queue} may; ask "
+                "again later",
+                retry_after=min(max(seconds, 1), LONGEST_RETRY),
+            )
+
+    @contextmanager
+    def places(self, count: int) -> Iterator[None]:
+        """Take so many places in the queue for the block.
+
+        Raises:
+            Refused: as ``refuse_beyond``.
+        """
+        self.refuse_beyond(count)
+        self._places += count
+        try:
+            yield
+        finally:
+            self._places -= count
+
+    async def answer(self, upload: Upload) -> Answer:
+        """Answer for one file; one that is no photo gets an answer with ``error``."""
+        self._decoding += 1
+        try:
+            pixels = await self._decode(load_image, upload.data, self._size)
+        except ImageError as error:
+            self.metrics.answered.labels("error").inc()
+            return no_answer(upload.name, str(error))
+        finally:
+            self._decoding -= 1
+        waiting = Waiting(pixels, _future())
+        self._ready.put_nowait(waiting)
+        answer = self.classifier.answer(upload.name, *await waiting.row)
+        self.metrics.answered.labels(str(answer.label)).inc()
+        return answer
+
+    async def explain(self, upload: Upload) -> bytes:
+        """Return a PNG of a photo in which what speaks for its likeliest class is lit.
+
+        Raises:
+            ImageError: when the file is no photo.
+        """
+        pixels, shown = await self._decode(_twice, upload.data, self._size)
+        spoken = await self._in(self._network, self._evidence, pixels)
+        return await self._in(self._decoders, _png, shown, spoken)
+
+    async def _decode(self, work: Callable[..., Result], data: bytes, size: int) -> Result:
+        with self.metrics.decode_seconds.time():
+            return await self._in(self._decoders, work, data, size)
+
+    async def _in(
+        self, pool: ThreadPoolExecutor, work: Callable[..., Result], *arguments: object
+    ) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
+
+    async def _collect(self) -> list[Waiting]:
+        """Wait for a photo; return it with those that are there or come within ``wait``."""
+        batch = [await self._ready.get()]
+        loop = asyncio.get_running_loop()
+        latest = loop.time() + self.limits.wait
+        while len(batch) < self.limits.batch:
+            if not self._ready.empty():
+                batch.append(self._ready.get_nowait())
+            elif not self._decoding:
+                break  # nobody is on the way: go at once
+            else:
+                try:
+                    async with asyncio.timeout_at(latest):
+                        batch.append(await self._ready.get())
+                except TimeoutError:
+                    break
+        return [waiting for waiting in batch if not waiting.row.cancelled()]
+
+    async def _ask(self, batch: list[Waiting]) -> None:
+        """Run the network; hand each photo its row, or the error to all of them."""
+        if not batch:  # all of them have given up
+            return
+        started = time.perf_counter()
+        try:
+            images = np.stack([waiting.pixels for waiting in batch])
+            rows = await self._in(self._network, self.classifier.outputs, images)
+        except Exception as error:
+            for waiting in batch:
+                if not waiting.row.done():
+                    waiting.row.set_exception(error)
+            return
+        seconds = time.perf_counter() - started
+        self.metrics.network_seconds.observe(seconds)
+        self.metrics.batch_photos.observe(len(batch))
+        self._seconds += 0.1 * (seconds / len(batch) - self._seconds)
+        for waiting, row in zip(batch, zip(*rows, strict=True), strict=True):
+            if not waiting.row.done():
+                waiting.row.set_result(row)
+
+    def _evidence(self, pixels: Pixels) -> NDArray[np.float32]:
+        maps = self.classifier.activation_maps(pixels[None])[0]
+        likeliest = int(maps.sum(axis=(0, 1)).argmax())  # the sums are the logits
+        return np.asarray(evidence(maps, likeliest), np.float32)
+
+
+def _future() -> asyncio.Future[Row]:
+    return asyncio.get_running_loop().create_future()
+
+
+def _twice(data: bytes, size: int) -> tuple[Pixels, Pixels]:
+    """Decode a photo for the network, and as small as it will be shown."""
+    pixels = read_image(data)
+    shown = Image.fromarray(pixels)
+    shown.thumbnail((LONGEST, LONGEST))
+    return resize(pixels, size), np.asarray(shown)
+
+
+def _png(shown: Pixels, spoken: NDArray[np.float32]) -> bytes:
+    file = io.BytesIO()
+    overlay(shown, spoken).save(file, "PNG", compress_level=3)  # 6 takes three times as long
+    return file.getvalue()

@@ -1,0 +1,138 @@
+"""Answer over HTTP, and on a page: ``python -m app serve``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from app.core.cli import INTERRUPTED
+from app.core.errors import UsageError
+from app.inference.arguments import add_bundle_arguments, bundle_folder
+
+MB = 1_000_000
+Number = TypeVar("Number", int, float)
+EPILOG = """\
+examples:
+  python -m app serve                         the newest run answers at http://127.0.0.1:8000/
+  python -m app serve --run first --port 0    a run by its name, at any free port, which is told
+  curl -F photos=@a.jpg -F photos=@b.png http://127.0.0.1:8000/v1/predict
+  curl -H 'Content-Type: image/jpeg' --data-binary @a.jpg http://127.0.0.1:8000/v1/predict
+  curl -F photo=@a.jpg http://127.0.0.1:8000/v1/explain > heat.png
+
+addresses: / is the page; /v1/predict, /v1/explain, /v1/model, /openapi.json; /healthz, /readyz,
+/metrics
+
+Of a photo at most 64 million pixels are read. Nothing that is sent is written to disk or logged.
+Ctrl-C or SIGTERM ends it when all that was asked has been answered.
+
+exit code: 0 ended as asked, 130 after a second Ctrl-C, which does not wait, 2 wrong usage, no
+trained classifier, or a port that is taken
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse ``argv``, serve until a signal comes, return the exit code."""
+    arguments = parser().parse_args(argv)
+    if arguments.max_files > arguments.queue:
+        raise UsageError(
+            f"expected a --queue as long as --max-files at least; received {arguments.queue} and "
+            f"{arguments.max_files}; raise the one or lower the other"
+        )
+    folder = bundle_folder(arguments)
+    # Not for --help: they bring NumPy and ONNX Runtime.
+    from app.core.console import say
+    from app.inference.predictor import Classifier
+    from app.serving.middleware import is_loopback
+    from app.serving.server import GracefulServer, bind
+    from app.serving.service import Service
+    from app.serving.uploads import Limits
+
+    limits = Limits(
+        body=round(arguments.max_body * MB),
+        files=arguments.max_files,
+        seconds=arguments.timeout,
+        queue=arguments.queue,
+        held=round(max(arguments.max_held, arguments.max_body) * MB),
+        batch=arguments.batch,
+        wait=arguments.wait / 1000,
+    )
+    with bind(arguments.host, arguments.port) as listening:
+        host, port = listening.getsockname()[:2]
+        loopback = is_loopback(host)
+        classifier = Classifier(folder, arguments.min_confidence, arguments.precision)
+        service = Service(classifier, limits, names=arguments.name, loopback=loopback)
+        shown = f"[{host}]" if ":" in host else host
+        if not loopback:
+            say(
+                f"Open to everyone who can reach port {port} of this machine, at {shown}: there is "
+                "no password, and nothing is encrypted. Leave --host out to serve this machine only"
+            )
+        say(
+            f"{folder} answers at http://{shown}:{port}/ in {classifier.precision} (Ctrl-C ends it)"
+        )
+        if GracefulServer(service).serve_on(listening):
+            say("ended; all that was asked has been answered")
+            return 0
+    say("ended at once; not all that was asked has been answered")
+    return INTERRUPTED
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    result = argparse.ArgumentParser(
+        prog="python -m app serve",
+        description="Answer over HTTP what photos show, with a page to drop them on.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_bundle_arguments(result)
+    result.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="default: %(default)s, which only this machine can reach; 0.0.0.0 lets everyone in "
+        "the network ask, without a password",
+    )
+    result.add_argument(
+        "--port",
+        type=between(int, 0, 65_535),
+        default=8000,
+        help="default: %(default)s; 0 takes any that is free",
+    )
+    result.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a name by which the service may be asked as well, such as that of a proxy before it",
+    )
+    limits = result.add_argument_group("limits")
+    megabytes, count = between(float, 0.001, 100_000), between(int, 1, 100_000)
+    flags: list[tuple[str, Callable[[str], float], float, str, str]] = [
+        ("--max-body", megabytes, 64, "MB", "of one request (413)"),
+        ("--max-files", count, 32, "N", "photos of one request (413)"),
+        ("--max-held", megabytes, 512, "MB", "of all requests together (429)"),
+        ("--queue", count, 128, "N", "photos that wait or are worked on (429, with Retry-After)"),
+        ("--timeout", between(float, 0.01, 3600), 30, "S", "for a request (408 or 504)"),
+        ("--batch", count, 8, "N", "photos that go through the network at once"),
+        ("--wait", between(float, 0, 1000), 5, "MS", "of a batch for photos being decoded"),
+    ]
+    for flag, kind, default, unit, text in flags:
+        limits.add_argument(
+            flag, type=kind, default=default, metavar=unit, help=f"{text}; default: %(default)s"
+        )
+    return result
+
+
+def between(kind: Callable[[str], Number], least: float, most: float) -> Callable[[str], Number]:
+    """Return a reader of numbers for argparse; NaN is none."""
+
+    def read(text: str) -> Number:
+        value = kind(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"expected {least:g} to {most:g}; received {text}")
+        return value
+
+    read.__name__ = "number"  # argparse names it where ``kind`` fails
+    return read

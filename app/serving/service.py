@@ -1,0 +1,202 @@
+"""The service as an ASGI application: its routes, and each request from its body to its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from app.core.errors import ImageError
+from app.inference.predictor import Classifier
+from app.serving.batching import Batcher
+from app.serving.metrics import Metrics
+from app.serving.middleware import Guard
+from app.serving.openapi import document, model_values
+from app.serving.uploads import Held, Limits, Refused, Upload, read_files
+
+PAGE = Path(__file__).parent / "page"
+PAGE_FILES = {  # path → file and type
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Service:
+    """Answers photos over HTTP.
+
+    Args:
+        classifier: which answers.
+        limits: of requests, memory and time.
+        names: see ``app.serving.middleware.Guard``.
+        loopback: see there, too.
+
+    Attributes:
+        app: the ASGI application.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        limits: Limits,
+        *,
+        names: Collection[str] = (),
+        loopback: bool = True,
+    ) -> None:
+        self.limits, self.metrics, self.held = limits, Metrics(), Held(limits.held)
+        self.batcher = Batcher(classifier, limits, self.metrics)
+        self.metrics.under_way.set_function(lambda: self.batcher.under_way)
+        self.metrics.held_bytes.set_function(lambda: self.held.bytes)
+        bundle = classifier.bundle
+        self.about = model_values(bundle, classifier.min_confidence, limits)
+        self.document = document(bundle, limits)
+        routes = self._routes()
+        self.app = Guard(
+            Starlette(
+                routes=routes,
+                lifespan=self._lifespan,
+                exception_handlers={
+                    Refused: _refused,
+                    HTTPException: _http_error,
+                    Exception: _failed,
+                },
+            ),
+            self.metrics,
+            {route.path for route in routes},
+            names=names,
+            loopback=loopback,
+        )
+
+    def _routes(self) -> list[Route]:
+        pages = {path: (PAGE / name).read_bytes() for path, (name, _) in PAGE_FILES.items()}
+        return [
+            Route("/v1/predict", self.predict, methods=["POST"]),
+            Route("/v1/explain", self.explain, methods=["POST"]),
+            Route("/v1/model", _constant(self.about)),
+            Route("/openapi.json", _constant(self.document)),
+            Route("/healthz", _constant({"status": "alive"})),
+            Route("/readyz", self.ready),
+            Route("/metrics", self.tell_metrics),
+            *(
+                Route(path, _content(content, PAGE_FILES[path][1]))
+                for path, content in pages.items()
+            ),
+        ]
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        self.batches = asyncio.create_task(self.batcher.run())
+        try:
+            yield
+        finally:
+            self.batches.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.batches
+            self.batcher.close()
+
+    async def predict(self, request: Request) -> Response:
+        """Answer for each file of a request."""
+
+        async def work(files: list[Upload]) -> Response:
+            answers = await asyncio.gather(*map(self.batcher.answer, files))
+            return JSONResponse({"answers": [asdict(answer) for answer in answers]})
+
+        return await self._serve(request, work)
+
+    async def explain(self, request: Request) -> Response:
+        """Return the heat map of one photo."""
+
+        async def work(files: list[Upload]) -> Response:
+            if len(files) != 1:
+                raise Refused(400, f"expected one photo; received {len(files)}")
+            try:
+                return Response(await self.batcher.explain(files[0]), media_type="image/png")
+            except ImageError as error:
+                raise Refused(422, str(error)) from None
+
+        return await self._serve(request, work)
+
+    async def ready(self, _: Request) -> Response:
+        """Say whether to send requests here."""
+        if self.app.ending or self.batches.done():
+            return JSONResponse({"error": "ending"}, 503)
+        return JSONResponse({"status": "ready"})
+
+    async def tell_metrics(self, _: Request) -> Response:
+        """Return the numbers for Prometheus."""
+        return Response(self.metrics.text(), media_type=self.metrics.content_type)
+
+    async def _serve(
+        self, request: Request, work: Callable[[list[Upload]], Coroutine[Any, Any, Response]]
+    ) -> Response:
+        """Read a request's files and work on them, within its time and while it is waited for."""
+        deadline = asyncio.get_running_loop().time() + self.limits.seconds
+        with self.held.account() as account:
+            try:
+                self.batcher.refuse_beyond(1)  # before a body is read that would be too much
+                async with asyncio.timeout_at(deadline):
+                    files = await read_files(request, self.limits, account)
+            except TimeoutError:
+                raise Refused(408, f"no whole request within {self.limits.seconds:g} s") from None
+            except ClientDisconnect:
+                return Response(status_code=400)  # nobody reads it
+            with self.batcher.places(len(files)):
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        return await _while_waited_for(request, work(files))
+                except TimeoutError:
+                    raise Refused(504, f"no answer within {self.limits.seconds:g} s") from None
+
+
+async def _while_waited_for(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
+    """Finish the work, or drop it when the other side has gone."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    tasks = asyncio.create_task(work), asyncio.create_task(gone())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return tasks[0].result() if tasks[0].done() else Response(status_code=400)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _constant(values: dict[str, Any]) -> Handler:
+    return _content(JSONResponse(values).body, "application/json")
+
+
+def _content(body: bytes | memoryview, media_type: str) -> Handler:
+    async def handler(_: Request) -> Response:
+        return Response(body, media_type=media_type)
+
+    return handler
+
+
+async def _refused(_: Request, error: Any) -> Response:
+    retry = {"retry-after": str(error.retry_after)} if error.retry_after else None
+    return JSONResponse({"error": str(error)}, error.status, retry)
+
+
+async def _http_error(_: Request, error: Any) -> Response:
+    """Answer for an unknown path or method."""
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    """Answer for an error of ours; Starlette raises it once more, and the guard tells where."""
+    return JSONResponse({"error": "the service failed; its own messages say where"}, 500)

@@ -1,0 +1,287 @@
+"""One stage after the other: fit the open layers, keep the weights that validated best."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from rich.progress import Progress, TaskID, TextColumn
+
+from app.core.config import Stage
+from app.core.console import progress_bar, say
+from app.core.history import HistoryRow
+from app.evaluation.metrics import Scores, probabilities_of, score
+from app.features.batches import Float32s, ViewBatches, targets_of
+from app.network.batch_memory import halving
+from app.training.checkpoint import KEEP_NOTHING, Checkpoint
+from app.training.resume_callback import StageState
+from app.training.tracking import Track, track_nothing
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage did: trained numbers, epochs run, the epoch kept (0: as before), and scores.
+
+    ``temperature`` is what the solved head was divided by; 1 for other stages.
+    """
+
+    name: str
+    trainable_parameters: int
+    epochs: int
+    kept_epoch: int
+    seconds: float
+    validation: Scores
+    history: tuple[HistoryRow, ...]
+    temperature: float = 1.0
+
+    @classmethod
+    def of_values(cls, values: dict[str, Any]) -> StageResult:
+        """Return the result that ``dataclasses.asdict`` made these values of, read from JSON."""
+        scores = values["validation"]
+        interval = tuple(scores["accuracy_interval_95"])
+        return cls(
+            **{
+                **values,
+                "validation": Scores(**{**scores, "accuracy_interval_95": interval}),
+                "history": tuple(HistoryRow(**row) for row in values["history"]),
+            }
+        )
+
+
+def train_stage(
+    model: keras.Model,
+    stage: Stage,
+    train: ViewBatches,
+    validation: ViewBatches,
+    checkpoint: Checkpoint = KEEP_NOTHING,
+    class_weight: dict[int, float] | None = None,
+    track: Track = track_nothing,
+) -> StageResult:
+    """Train ``model`` as ``stage`` says; afterwards it holds the weights that validated best.
+
+    What is validated, and kept, is the running average of the weights (Polyak & Juditsky 1992).
+    The weights as they were before count too: a stage that never improves the validation log-loss
+    changes nothing. Where memory does not suffice, the stage starts again with half the batch, from
+    the weights and the seed that it began with.
+
+    Args:
+        model: the network from the stage's cut to the logits, its open layers already trainable.
+        stage: rates, epochs and patience.
+        train: batches of the training photos.
+        validation: batches of the validation photos, unshuffled.
+        checkpoint: keeps the state after each epoch; with one that it holds the stage goes on, to
+            the same end as if nothing had come between.
+        class_weight: what each training photo of a class counts in the loss, by the class's number;
+            validation is scored as it is.
+        track: is told of each epoch when its state is kept, so that none is told which a resumed
+            run trains again.
+
+    Returns:
+        The stage's scores and its history.
+    """
+    state = StageState(checkpoint, stage.name)
+    started = time.monotonic() - state.seconds
+    before = [(v, np.array(keras.ops.convert_to_numpy(v))) for v in model.variables]
+
+    def restore() -> None:
+        for variable, value in before:
+            variable.assign(value)
+
+    def attempt(batch: int) -> StageResult:
+        restore()
+        train.begin_epoch(0)
+        train.begin_again(batch)
+        validation.begin_again(batch)
+        state.begin(batch)
+        first = _scores_of(model, validation)
+        rows = _fit(model, stage, train, validation, state, class_weight, track)
+        losses = np.array([row.validation_loss for row in rows])
+        kept = 1 + int(losses.argmin())
+        diverged = not np.isfinite(losses).all()
+        if diverged:
+            say(f"stage {stage.name} changes nothing: its log-loss became infinite or NaN")
+        if diverged or losses.min() >= first.log_loss:
+            kept = 0
+            restore()
+        trained = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+        return StageResult(
+            name=stage.name,
+            trainable_parameters=trained,
+            epochs=len(rows),
+            kept_epoch=kept,
+            seconds=time.monotonic() - started,
+            validation=_scores_of(model, validation),
+            history=tuple(rows),
+        )
+
+    return halving(attempt, state.batch_size or train.batch_size, f"stage {stage.name}")
+
+
+def _fit(
+    model: keras.Model,
+    stage: Stage,
+    train: ViewBatches,
+    validation: ViewBatches,
+    state: StageState,
+    class_weight: dict[int, float] | None,
+    track: Track,
+) -> list[HistoryRow]:
+    """Train until patience or epochs end; the averaged weights of the best epoch stay."""
+    model.compile(
+        optimizer=_optimiser(stage, steps=len(train)),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
+    stopping = keras.callbacks.EarlyStopping(
+        "val_loss", patience=stage.patience, restore_best_weights=True, verbose=0
+    )
+    averaging = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    views = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: train.begin_epoch(epoch)
+    )
+    tell = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: track(stage.name, state.rows)
+    )
+    with progress_bar(TextColumn("{task.fields[scores]}")) as bar:
+        log = _Log(stage, bar, steps=len(train), rows=state.rows)
+        state.watch(averaging, stopping)
+        try:
+            model.fit(
+                train,
+                validation_data=validation,
+                class_weight=class_weight,
+                epochs=stage.epochs,
+                initial_epoch=stage.epochs if state.stopped else len(state.rows),
+                shuffle=False,  # ViewBatches has its own order
+                verbose=0,
+                # In this order: the averaged weights are there when ``stopping`` looks at them, and
+                # what all of them did is there when ``state`` keeps it.
+                callbacks=[views, log, averaging, stopping, state, tell],
+            )
+        except Exception:
+            if failure := train.failure or validation.failure:
+                raise failure from None
+            raise
+    return state.rows
+
+
+def outputs_of(model: keras.Model, batches: ViewBatches) -> list[Float32s]:
+    """Return each output ``(n, ...)`` for the photos of ``batches``, in their order."""
+
+    def attempt(batch: int) -> list[Float32s]:
+        batches.begin_again(batch)
+        parts = [
+            keras.tree.flatten(model.predict_on_batch(batches[number][0]))
+            for number in range(len(batches))
+        ]
+        return [np.concatenate(rows).astype(np.float32) for rows in zip(*parts, strict=True)]
+
+    return halving(attempt, batches.batch_size, "answers")
+
+
+def logits_of(model: keras.Model, batches: ViewBatches) -> Float32s:
+    """Return the logits ``(n, classes)`` of a model that has no other output."""
+    (logits,) = outputs_of(model, batches)
+    return logits
+
+
+def _scores_of(model: keras.Model, batches: ViewBatches) -> Scores:
+    return score(targets_of(batches.photos), probabilities_of(logits_of(model, batches)))
+
+
+def _optimiser(stage: Stage, steps: int) -> keras.optimizers.Optimizer:
+    """One rate for the top block, a lower one for each block below.
+
+    Discriminative rates: Howard & Ruder 2018, section 3.2.
+    """
+    _, *lower = sorted(stage.opens, reverse=True) or [""]
+    rates = {
+        f"(.*/)?{block}_.*": stage.learning_rate * stage.lower_rate**depth
+        for depth, block in enumerate(lower, start=1)
+    }
+    top = _adamw(stage, stage.learning_rate, steps)
+    if not rates:
+        return top
+    others = {pattern: _adamw(stage, rate, steps) for pattern, rate in rates.items()}
+    return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(top, others))
+
+
+def _adamw(stage: Stage, rate: float, steps: int) -> keras.optimizers.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019) under a linear warm-up and a cosine to zero.
+
+    Args:
+        stage: how long, and the rest of its settings.
+        rate: the highest.
+        steps: of one epoch.
+    """
+    total = steps * stage.epochs
+    warmup = max(1, round(stage.warmup * total))
+    optimiser = keras.optimizers.AdamW(
+        keras.optimizers.schedules.CosineDecay(
+            rate / warmup,  # not 0: the only step of a tiny set must count
+            decay_steps=max(1, total - warmup),
+            warmup_target=rate,
+            warmup_steps=warmup,
+        ),
+        weight_decay=stage.weight_decay,
+        use_ema=True,
+        ema_momentum=1 - 1 / (1 + stage.averaging * steps),
+    )
+    optimiser.exclude_from_weight_decay(var_names=["bias"])
+    return optimiser
+
+
+def _top_rate(optimiser: keras.optimizers.Optimizer) -> float:
+    """Return the rate of the top block; the last optimiser of several is its."""
+    (*_, top) = getattr(optimiser, "optimizers", [optimiser])
+    return float(keras.ops.convert_to_numpy(top.learning_rate))
+
+
+class _Log(keras.callbacks.Callback):  # type: ignore[misc]
+    """Add a row to the history, move the bar, and say a line an epoch."""
+
+    def __init__(self, stage: Stage, bar: Progress, steps: int, rows: list[HistoryRow]) -> None:
+        super().__init__()
+        self.stage, self.bar, self.steps, self.rows = stage, bar, steps, rows
+        self._task: TaskID = bar.add_task(
+            f"Stage {stage.name}",
+            total=stage.epochs * steps,
+            completed=len(rows) * steps,
+            scores="",
+        )
+        self._started = time.monotonic()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._started = time.monotonic()
+        self.bar.update(
+            self._task,
+            description=f"Stage {self.stage.name}, epoch {epoch + 1}/{self.stage.epochs}",
+        )
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        loss = f"loss {(logs or {})['loss']:.3f}"
+        if self.rows:
+            loss += f", validation accuracy {self.rows[-1].validation_accuracy:.4f}"
+        self.bar.update(self._task, advance=1, scores=loss)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        values = logs or {}
+        row = HistoryRow(
+            stage=self.stage.name,
+            epoch=epoch + 1,
+            loss=float(values["loss"]),
+            accuracy=float(values["accuracy"]),
+            validation_loss=float(values["val_loss"]),
+            validation_accuracy=float(values["val_accuracy"]),
+            learning_rate=_top_rate(self.model.optimizer),
+            seconds=time.monotonic() - self._started,
+        )
+        self.rows.append(row)
+        say(
+            f"{row.stage} epoch {row.epoch}: loss {row.loss:.4f}, validation log-loss "
+            f"{row.validation_loss:.4f}, accuracy {row.validation_accuracy:.4f} "
+            f"({row.seconds:.1f} s)"
+        )

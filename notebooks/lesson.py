@@ -1,0 +1,144 @@
+"""What ``notebooks/vgg16.py`` works on: how much of it, which photos, which weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+
+from app.core.errors import DataError, ImageError, WeightsError
+from app.data.decode import decode
+from app.data.folder_layout import LabelledFile, Split, find_files
+from app.data.photo import Photo
+from app.data.photo_bytes import read_bytes
+from app.data.sets.synthetic_pets import draw_sample
+from app.network.pretrained_weights import Weights, load_weights
+
+PHOTOS_VARIABLE = "CATS_DOGS_PHOTOS"  # a folder as --data takes it
+WEIGHTS_VARIABLE = "CATS_DOGS_WEIGHTS"  # as --weights: a file, or none
+SMALL_VARIABLE = "CATS_DOGS_SMALL"  # anything but nothing: the small settings
+OWN_PHOTOS = Path("data") / "small"  # where ``app.data.sets.fetch small data/small`` puts them
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much the notebook computes: so much that two cores of a laptop need some minutes.
+
+    Attributes:
+        train: photos of each class to train on.
+        validation: others of each class to ask about.
+        scratch_train: of ``train``, those that the networks from random weights see.
+        scratch_size: height and width in pixels for these networks.
+        scratch_steps: steps of training of each.
+        transfer_size: height and width in pixels for the pretrained network.
+    """
+
+    train: int = 200
+    validation: int = 200
+    scratch_train: int = 64
+    scratch_size: int = 64
+    scratch_steps: int = 112
+    transfer_size: int = 160
+
+
+# For a test that every cell runs: nothing is learned well.
+SMALL = Settings(
+    train=16,
+    validation=8,
+    scratch_train=16,
+    scratch_size=32,
+    scratch_steps=8,
+    transfer_size=64,
+)
+
+
+@dataclass(frozen=True)
+class LessonPhotos:
+    """Photos to learn from and others to ask about.
+
+    Attributes:
+        splits: ``"train"`` and ``"validation"``; in each the first class comes first.
+        classes: the two names, sorted.
+        drawn: whether they are drawings of ``app.data.sets.synthetic_pets``.
+    """
+
+    splits: Mapping[Split, list[Photo]]
+    classes: tuple[str, ...]
+    drawn: bool
+
+
+def chosen_settings() -> Settings:
+    """Return the small settings where ``CATS_DOGS_SMALL`` is set, else the real ones."""
+    return SMALL if os.environ.get(SMALL_VARIABLE) else Settings()
+
+
+def lesson_photos(project: Path, settings: Settings, sketchbook: Path) -> LessonPhotos:
+    """Take the first photos of the folder that ``CATS_DOGS_PHOTOS`` names.
+
+    Without it those of ``data/small``; where that is not there either, drawings.
+
+    Args:
+        project: the folder of the checkout.
+        settings: how many photos are wanted.
+        sketchbook: a folder that does not exist yet, for the drawings.
+
+    Raises:
+        DataError: when the folder does not hold enough whole photos of two classes.
+    """
+    named = os.environ.get(PHOTOS_VARIABLE)
+    root = Path(named) if named else project / OWN_PHOTOS
+    drawn = not named and not root.is_dir()
+    if drawn:
+        root = sketchbook
+        draw_sample(root, per_class=settings.train + settings.validation)
+    files = find_files(root)
+    classes = tuple(sorted({file.label for file in files}))
+    if len(classes) != 2:
+        raise DataError(
+            f"expected photos of two classes in {root}; received {', '.join(classes)}; "
+            f"name another folder in {PHOTOS_VARIABLE}"
+        )
+    splits: dict[Split, list[Photo]] = {"train": [], "validation": []}
+    for target, label in enumerate(classes):
+        own = [file for file in files if file.label == label]
+        given = [file for file in own if file.split == "validation"]
+        rest = whole_photos((f for f in own if f.split in ("train", None)), target)
+        splits["train"] += _some(rest, settings.train, root, label)
+        asked = whole_photos(given, target) if given else rest  # those that are left
+        splits["validation"] += _some(asked, settings.validation, root, label)
+    return LessonPhotos(splits, classes, drawn)
+
+
+def whole_photos(files: Iterable[LabelledFile], target: int) -> Iterator[Photo]:
+    """Yield the files that decode; what does not is left out."""
+    for file in files:
+        try:
+            data = read_bytes(file.path)
+            decode(data)
+        except ImageError:
+            continue
+        yield Photo(file.path, file.name, sha256(data).hexdigest(), target)
+
+
+def lesson_weights() -> Weights | str:
+    """Return the ImageNet weights as ``CATS_DOGS_WEIGHTS`` says, or why there are none."""
+    source = os.environ.get(WEIGHTS_VARIABLE)
+    if source == "none":
+        return f"{WEIGHTS_VARIABLE} says none"
+    try:
+        return load_weights("vgg16", source)
+    except WeightsError as error:
+        return str(error)
+
+
+def _some(photos: Iterator[Photo], wanted: int, root: Path, label: str) -> list[Photo]:
+    found = list(islice(photos, wanted))
+    if len(found) < wanted:
+        raise DataError(
+            f"expected {wanted} more photos of {label} in {root}; received {len(found)}; "
+            f"name a larger folder in {PHOTOS_VARIABLE}"
+        )
+    return found

@@ -1,0 +1,42 @@
+"""What a run writes as CSV does no harm in a spreadsheet, and is read back as it was."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.core.csv_tables import read_rows, text_cell, write_rows
+
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1"]
+
+
+@pytest.mark.parametrize("name", [*FORMULAS, "'=1", "''", "cat.jpg", "", "a=1", 'q"u,o\nte'])
+def test_names_come_back_and_never_begin_a_formula(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "rows.csv"
+    write_rows([{"name": name, "p": -0.5}], ["name", "p"], path)
+    with path.open(newline="", encoding="utf-8") as file:
+        (_, row) = csv.reader(file)
+    assert not row[0].startswith(tuple("=+-@\t\r\n"))
+    assert row[1] == "-0.5"  # a number stays one
+    assert read_rows(path) == [{"name": name, "p": "-0.5"}]
+
+
+@given(st.text())
+def test_any_text_comes_back(text: str) -> None:
+    assert text_cell(text).removeprefix("'") == text
+
+
+def test_names_that_are_no_utf_8_come_back(tmp_path: Path) -> None:
+    name = os.fsdecode(b"=\xff.jpg")
+    write_rows([{"name": name}], ["name"], tmp_path / "rows.csv")
+    assert read_rows(tmp_path / "rows.csv") == [{"name": name}]
+
+
+def test_a_row_that_is_too_short_is_read_for_its_reader_to_judge(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("name,p\na\n")
+    assert read_rows(tmp_path / "rows.csv") == [{"name": "a", "p": None}]

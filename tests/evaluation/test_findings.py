@@ -1,0 +1,80 @@
+"""Labels that may be wrong and strangers: found, ranked, written and read back."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from app.data.photo import Photo
+from app.evaluation.findings import read_findings, write_findings
+from app.evaluation.label_issues import find_suspects, out_of_fold
+from app.training.data_review import find
+
+CLASSES = ("cat", "dog", "owl")
+
+
+@pytest.fixture
+def x() -> np.ndarray:
+    """Coordinates of 300 photos whose classes overlap a little."""
+    generator = np.random.default_rng(0)
+    return np.repeat(2.2 * np.eye(3), 100, axis=0) + generator.normal(0, 0.6, (300, 3))
+
+
+@pytest.fixture
+def targets() -> np.ndarray:
+    return np.repeat([0, 1, 2], 100)
+
+
+def test_flipped_labels_come_first(x, targets):
+    flipped = np.random.default_rng(1).choice(300, 6, replace=False)
+    labels = targets.copy()
+    labels[flipped] = (labels[flipped] + 1) % 3
+    found = find_suspects(out_of_fold(LogisticRegression(C=10), x, labels), labels)
+    first = found[:9]  # 3 %
+    assert set(flipped) <= {suspect.number for suspect in first}
+    for suspect in first[:6]:
+        assert suspect.likely == targets[suspect.number]
+        assert suspect.probability > 0.5
+    margins = [suspect.margin for suspect in found]
+    assert margins == sorted(margins)
+    assert -1 <= margins[0] < margins[-1] < 0
+
+
+def test_a_model_that_saw_the_photo_would_not_contradict():
+    """Each photo alone in its corner: learned by heart, every label would seem right."""
+    generator = np.random.default_rng(0)
+    labels = np.tile([0, 1], 30)
+    probabilities = out_of_fold(LogisticRegression(C=1e6), generator.normal(size=(60, 60)), labels)
+    assert 0.2 < (probabilities.argmax(axis=1) != labels).mean() < 0.8
+
+
+def test_classes_of_two_photos_are_enough():
+    labels = np.array([0, 0, 1, 1])
+    assert out_of_fold(LogisticRegression(), np.eye(4), labels).shape == (4, 2)
+
+
+def test_both_lists_are_whole_and_come_back_from_the_file(x, targets, tmp_path):
+    names = [f"{CLASSES[t]}/{n}, 'quoted'\n.jpg" for n, t in enumerate(targets)]
+    photos = [Photo(Path(name), name, "", int(t)) for name, t in zip(names, targets, strict=True)]
+    photos[7] = Photo(Path("odd"), names[7], "", 1)  # looks like class 0
+    descriptors = np.maximum(x, 0).astype(np.float32)
+    descriptors = np.concatenate([descriptors, np.zeros((300, 1), np.float32)], axis=1)
+    descriptors[42] = [0, 0, 0, 5]
+    found = find(photos, CLASSES, x, descriptors, LogisticRegression(C=10))
+    labels = [row for row in found if row.finding == "label"]
+    strangers = [row for row in found if row.finding == "stranger"]
+    assert labels[0].name == names[7]
+    assert labels[0].reason.startswith("labelled dog; a model that never saw it says cat (")
+    assert strangers[0].name == names[42]
+    assert strangers[0].score == pytest.approx(1)
+    assert len(strangers) == 20
+    for rows in (labels, strangers):
+        assert [row.rank for row in rows] == list(range(1, len(rows) + 1))
+        assert [row.score for row in rows] == sorted((r.score for r in rows), reverse=True)
+    path = tmp_path / "audit.csv"
+    write_findings(found, path)
+    back = read_findings(path)
+    assert [(r.name, r.finding, r.rank, r.reason) for r in back] == [
+        (r.name, r.finding, r.rank, r.reason) for r in found
+    ]

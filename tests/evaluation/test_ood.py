@@ -1,0 +1,127 @@
+"""What is unlike the training photos, in NumPy, in Keras and in ONNX Runtime alike."""
+
+import keras
+import numpy as np
+import pytest
+from sklearn.metrics.pairwise import cosine_distances
+from sklearn.neighbors import NearestNeighbors
+
+import app.evaluation.ood
+from app.evaluation.ood import (
+    Descriptors,
+    Novelty,
+    distances_to_others,
+    fit_novelty,
+    unit_length,
+)
+from app.network.classifier import build_classifier, describing_part
+
+CHANNELS = 16
+
+
+def photos(n: int, seed: int, channels: slice = slice(0, 8)) -> np.ndarray:
+    """Descriptors whose large numbers lie in some of the channels."""
+    generator = np.random.default_rng(seed)
+    rows = generator.gamma(1, 0.2, (n, CHANNELS))
+    rows[:, channels] += generator.gamma(4, 1, (n, 8))
+    return rows.astype(np.float32)
+
+
+@pytest.fixture
+def novelty() -> Novelty:
+    return fit_novelty(photos(300, 0), [photos(200, 1)])
+
+
+def test_distance_is_the_mean_cosine_distance_to_the_ten_nearest(novelty):
+    asked = photos(50, 2)
+    nearest = NearestNeighbors(n_neighbors=10, metric="cosine").fit(photos(300, 0))
+    expected = nearest.kneighbors(asked)[0].mean(axis=1)
+    np.testing.assert_allclose(novelty.distances([asked]), expected, atol=1e-5)
+    np.testing.assert_allclose(novelty.distances([7 * asked]), expected, atol=1e-5)
+
+
+def test_two_percent_of_validation_are_refused_and_its_middle_gets_a_twentieth(novelty):
+    given = novelty.of(novelty.distances([photos(200, 1)]))
+    assert (given > 0.5).sum() == 4
+    assert np.median(given) == pytest.approx(0.05, rel=0.03)
+    assert ((given >= 0) & (given <= 1)).all()
+
+
+@pytest.mark.parametrize("count", [2, 4, 10, 30])
+def test_a_small_validation_set_does_not_refuse_its_own_kind(count):
+    """Its largest distance alone would refuse a quarter of all photos to come."""
+    shares = []
+    for seed in range(30):
+        small = fit_novelty(photos(8 * count, seed), [photos(count, 100 + seed)])
+        fresh = small.of(small.distances([photos(200, 200 + seed)]))
+        shares.append((fresh > 0.5).mean())
+    assert np.mean(shares) < 0.08
+
+
+def test_strangers_are_refused_and_other_photos_of_the_kind_are_not(novelty):
+    strangers = novelty.of(novelty.distances([photos(100, 3, slice(8, 16))]))
+    assert strangers.min() > 0.9
+    assert (novelty.of(novelty.distances([photos(500, 4)])) > 0.5).mean() < 0.06
+
+
+def test_several_looks_are_averaged(novelty):
+    one, other = photos(5, 5), photos(5, 6)
+    both = novelty.distances([one, other])
+    np.testing.assert_allclose(
+        both, (novelty.distances([one]) + novelty.distances([other])) / 2, atol=1e-6
+    )
+
+
+def test_fewer_photos_than_neighbours_are_enough():
+    few = fit_novelty(photos(3, 0), [photos(2, 1)])
+    assert few.neighbours == 3
+    assert np.isfinite(few.of(few.distances([photos(4, 2)]))).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_photos_that_are_all_alike_give_numbers_too(value):
+    """As a network of random weights may see them; zeros have no direction."""
+    same = np.full((6, CHANNELS), value, np.float32)
+    alike = fit_novelty(same, [same])
+    np.testing.assert_allclose(alike.of(alike.distances([same])), 0.5, atol=0.01)
+
+
+def test_distance_to_others_leaves_the_photo_itself_out(monkeypatch):
+    monkeypatch.setattr(app.evaluation.ood, "ROWS", 7)  # in several pieces
+    rows = photos(40, 0)
+    found = distances_to_others(rows)
+    table = cosine_distances(rows)
+    np.fill_diagonal(table, np.inf)
+    np.testing.assert_allclose(found, np.sort(table, axis=1)[:, :10].mean(axis=1), atol=1e-5)
+
+
+def test_descriptors_are_noted_on_the_way_whatever_the_order():
+    maps = np.random.default_rng(0).random((6, 2, 3, 4)).astype(np.float32)
+    seen = Descriptors(6)
+    for numbers in ([4, 0, 5], [1, 2, 3]):
+        batches = seen.watch(numbers, iter([maps[numbers[:2]], maps[numbers[2:]]]))
+        assert [len(batch) for batch in batches] == [2, 1]
+    np.testing.assert_array_equal(seen.rows, maps.max(axis=(1, 2)))
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_the_layers_say_what_numpy_says(mirror):
+    keras.utils.set_random_seed(0)
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (6, 32, 32, 3)).astype(np.float32)
+    images[3:, ::2] = 255  # of several kinds
+    part = describing_part(build_classifier(2, image_size=32), None)
+    looks = [images, images[:, :, ::-1]] if mirror else [images]
+    descriptors = [part.predict(look, verbose=0)[1] for look in looks]
+    # Random filters see hardly any difference between pictures: so near are the references.
+    reference = unit_length(descriptors[0][:3])
+    raw = Novelty(reference, neighbours=2, threshold=0, scale=1).distances(descriptors)
+    novelty = Novelty(reference, 2, threshold=float(np.median(raw)), scale=float(np.ptp(raw)))
+    served = build_classifier(2, image_size=32, mirror=mirror, novelty=novelty)
+    for layer in part.layers:
+        if layer.weights:
+            served.get_layer(layer.name).set_weights(layer.get_weights())
+    given = served.predict(images, verbose=0)["novelty"][:, 0]
+    expected = novelty.of(novelty.distances(descriptors))
+    assert np.ptp(expected) > 0.2
+    np.testing.assert_allclose(given, expected, atol=0.01)

@@ -1,0 +1,97 @@
+"""The gate of the int8 model, by hand."""
+
+import numpy as np
+import pytest
+
+from app.evaluation.prediction_set import PredictionSet
+from app.export.int8_gate import Int8Gate, int8_gate
+
+N = 1000
+
+
+def said(sure: float = 0.999, novelty: float = 0.05) -> PredictionSet:
+    return PredictionSet(np.tile([sure, 1 - sure], (N, 1)), np.full(N, novelty))
+
+
+def compared(
+    int8: PredictionSet, float32: PredictionSet, targets=None, min_confidence=0.0
+) -> Int8Gate:
+    def exact(numbers):
+        return PredictionSet(float32.probabilities[numbers], float32.novelty[numbers])
+
+    targets = np.zeros(N, np.int32) if targets is None else targets
+    return int8_gate(targets, int8, exact, min_confidence)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "strange", "fault"),
+    [
+        (0, 0, ""),
+        (2, 0, ""),  # of 1,000: at the bar
+        (3, 0, "accuracy lost: 0.0030"),
+        (0, 5, ""),
+        (0, 6, "labels changed: 0.0060"),
+    ],
+)
+def test_each_bar(wrong, strange, fault):
+    int8, float32 = said(), said()
+    float32.probabilities[:20] = int8.probabilities[:20] = [0.6, 0.4]
+    int8.probabilities[:wrong] = [0.45, 0.55]
+    int8.novelty[20 : 20 + strange] = 0.51
+    float32.novelty[20 : 20 + strange] = 0.49
+    gate = compared(int8, float32)
+    assert gate.asked == 20 + strange
+    assert gate.labels_changed == pytest.approx((wrong + strange) / N)
+    assert gate.fault().startswith(fault)
+    assert bool(gate.fault()) == bool(fault)
+
+
+def test_refusals_may_not_be_others():
+    """As many as before, but not the same photos."""
+    int8, float32 = said(), said()
+    int8.novelty[:6] = float32.novelty[6:12] = 0.51
+    float32.novelty[:6] = int8.novelty[6:12] = 0.49
+    gate = compared(int8, float32)
+    assert gate.refusals_changed == 0
+    assert gate.fault() == "labels changed: 0.0120 of 1000 validation photos, more than 0.005"
+
+
+def test_unsure_is_a_label_too():
+    int8, float32 = said(0.97), said(0.96)
+    gate = compared(int8, float32, min_confidence=0.965)
+    assert gate.asked == N
+    assert "labels changed: 1.0000" in gate.fault()
+    assert compared(int8, float32).asked == 0
+
+
+def test_a_change_far_from_every_line_has_float32_asked_about_all():
+    int8, float32 = said(), said()
+    int8.probabilities[0] = [0.85, 0.15]  # 1.7 from the line, of 2
+    float32.probabilities[0] = [0.4, 0.6]
+    float32.probabilities[500] = [0.3, 0.7]  # which int8 was sure of
+    gate = compared(int8, float32)
+    assert (gate.asked, gate.labels_changed) == (N, 0.002)
+    assert gate.measured
+
+
+def test_lost_calibration_is_found():
+    targets = np.arange(N, dtype=np.int32) % 2
+    sure = np.where(targets[:, None] == [0, 1], 0.7, 0.3)
+    sure[:300] = sure[:300, ::-1]  # right as often as it says
+    int8 = PredictionSet(0.5 + 0.9 * (sure - 0.5), np.zeros(N))
+    assert (
+        "calibration error added: 0.02"
+        in compared(int8, PredictionSet(sure, np.zeros(N)), targets).fault()
+    )
+
+
+def test_numbers_that_are_none_and_too_few_photos_do_not_pass():
+    for broken in (PredictionSet(said().probabilities, np.full(N, np.nan)), said(np.nan)):
+        gate = compared(broken, said())
+        assert "accuracy lost: nan" in gate.fault()
+        assert not gate.measured  # else metrics.json could not be written
+    broken = said(0.6)  # all in doubt, and float32 is broken
+    assert compared(broken, said(0.6, np.nan)).fault()
+    few = PredictionSet(np.tile([0.6, 0.4], (4, 1)), np.zeros(4))
+    gate = int8_gate(np.zeros(4, np.int32), few, lambda numbers: few, 0.0)
+    assert gate.fault() == "4 validation photos are too few to tell, 20 are needed"

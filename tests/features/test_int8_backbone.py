@@ -1,0 +1,195 @@
+"""The frozen layers in int8: near the float32 ones, made once, kept beside the cache."""
+
+import dataclasses
+from unittest.mock import patch
+
+import keras
+import numpy as np
+import onnx
+import pytest
+from photos import as_photo, make_photo
+
+import app.core.processor
+import app.features.int8_backbone
+import app.network.device
+import app.network.vgg
+from app.core.config import TrainConfig
+from app.core.errors import UsageError
+from app.core.processor import has_vnni
+from app.data.augmentation import View, load_views
+from app.data.photo import Photo
+from app.features.dataset import CachedSource, open_source
+from app.features.extractor import frozen_prefix
+from app.features.int8_backbone import QuantisedPrefix, quantised_prefix
+from app.features.store import FEATURES_FOLDER, clear, list_stores
+from app.network.classifier import CUTS, build_classifier
+from app.network.device import resolve_frozen_precision, resolve_precision
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    """A thin VGG16 whose activations keep their size (He et al. 2015)."""
+    keras.utils.set_random_seed(0)
+    with patch.object(app.network.vgg, "FILTERS", (8, 8, 16, 16, 16)):
+        model = build_classifier(2, image_size=SIZE)
+    generator = np.random.default_rng(0)
+    for layer in model.layers:
+        if "_conv" in layer.name:
+            kernel, bias = layer.get_weights()
+            scale = np.sqrt(2 / np.prod(kernel.shape[:3]))
+            layer.set_weights([generator.normal(0, scale, kernel.shape), bias])
+    return model
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> list[Photo]:
+    folder = tmp_path_factory.mktemp("photos")
+    return [as_photo(make_photo(folder / f"{n}.png", n), n % 2) for n in range(40)]
+
+
+@pytest.fixture(scope="module")
+def int8(model, photos, tmp_path_factory) -> QuantisedPrefix:
+    return quantised_prefix(tmp_path_factory.mktemp("int8"), model, "weights", photos)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_int8_is_near_float32_and_not_the_same(model, photos, int8, cut):
+    images = load_views([View(photo, 0, 0) for photo in photos[:7]], SIZE)
+    (exact,) = frozen_prefix(model, [cut], "float32")(images)
+    (rounded,) = frozen_prefix(model, [cut], "float32", quantised=int8)(images)
+    assert rounded.shape == exact.shape
+    assert rounded.dtype == exact.dtype == np.float16
+    rounded, exact = rounded.astype(np.float64), exact.astype(np.float64)
+    error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
+    assert 1e-4 < error < 0.1  # 8 bits through thirteen layers
+    assert {node.op_type for node in onnx.load_from_string(int8.model).graph.node} >= {
+        "QuantizeLinear"
+    }
+
+
+def test_cuts_come_from_one_pass_in_the_order_asked_for(model, photos, int8):
+    images = load_views([View(photo, 0, 0) for photo in photos[:3]], SIZE)
+    together = frozen_prefix(model, CUTS[1::-1], "float32", quantised=int8)(images)
+    for cut, rows in zip(CUTS[1::-1], together, strict=True):
+        (alone,) = frozen_prefix(model, [cut], "float32", quantised=int8)(images)
+        np.testing.assert_array_equal(rows, alone)
+
+
+def never(*_: object) -> None:
+    raise AssertionError("this was not to be done")
+
+
+def test_it_is_made_once_and_a_few_other_photos_do_not_change_it(
+    model, photos, tmp_path, monkeypatch
+):
+    first = quantised_prefix(tmp_path, model, "weights", photos[:20])
+    monkeypatch.setattr(app.features.int8_backbone, "quantise", never)
+    assert quantised_prefix(tmp_path, model, "weights", photos) == first
+    assert quantised_prefix(tmp_path, model, "weights", photos[10:]) == first
+    with pytest.raises(AssertionError, match="not to be done"):
+        quantised_prefix(tmp_path, model, "weights", photos[11:])  # fewer than half are left
+
+
+def test_photos_of_another_kind_have_scales_of_their_own(model, photos, tmp_path):
+    first, second = photos[:10], photos[20:30]
+    made = [quantised_prefix(tmp_path, model, "weights", kind) for kind in (first, second)]
+    assert made[0].digest != made[1].digest
+    again = [quantised_prefix(tmp_path, model, "weights", kind) for kind in (first, second)]
+    assert again == made  # both are kept
+
+
+def test_a_damaged_file_is_made_again(model, photos, tmp_path):
+    first = quantised_prefix(tmp_path, model, "weights", photos[:5])
+    (path,) = tmp_path.glob("*/*.onnx")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    second = quantised_prefix(tmp_path, model, "weights", photos[:5])
+    (path,) = tmp_path.glob("*/*.onnx")
+    assert path.read_bytes() == second.model
+    images = load_views([View(photo, 0, 0) for photo in photos[:2]], SIZE)
+    given = [frozen_prefix(model, CUTS, "float32", quantised=q)(images) for q in (first, second)]
+    for one, other in zip(*given, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_other_weights_or_pixels_make_another(model, photos, tmp_path):
+    for digest in ("a", "b", "a"):
+        quantised_prefix(tmp_path, model, digest, photos[:3])
+    with patch.object(app.network.vgg, "FILTERS", (4, 4, 4, 4, 4)):
+        larger = build_classifier(2, image_size=96)
+    quantised_prefix(tmp_path, larger, "a", photos[:3])
+    assert len(list(tmp_path.glob("*/*.onnx"))) == 3
+
+
+CONFIG = TrainConfig(image_size=SIZE, precision="int8", cache="disk", stages=("head",))
+
+
+def opened(model, photos: list[Photo], config: TrainConfig) -> CachedSource:
+    split = {"train": photos[:-4], "validation": photos[-4:-2], "test": photos[-2:]}
+    source = open_source(config, model, "w", split)
+    assert isinstance(source, CachedSource)
+    return source
+
+
+def labelled_maps(source: CachedSource) -> np.ndarray:
+    return np.concatenate(list(source.labelled("train").maps(range(len(source.photos["train"])))))
+
+
+def test_a_store_belongs_to_the_scales_that_it_was_computed_with(model, photos, tmp_path):
+    config = dataclasses.replace(CONFIG, runs=tmp_path)
+    folder = tmp_path / FEATURES_FOLDER
+    source = opened(model, photos[:12], config)
+    assert source.quantised is not None
+    (store,) = [store for store in list_stores(folder) if store.cut]
+    assert store.precision == f"int8-{source.quantised.digest[:8]}"
+    images = load_views([View(photo, 0, 0) for photo in photos[:8]], SIZE)
+    (expected,) = frozen_prefix(model, CUTS[:1], "float32", quantised=source.quantised)(images)
+    np.testing.assert_allclose(labelled_maps(source), expected, rtol=2**-10, atol=1e-3)
+    opened(model, photos[20:32], config)
+    assert len({store.precision for store in list_stores(folder) if store.cut}) == 2
+    opened(model, photos[:12], dataclasses.replace(config, precision="float32"))
+    assert len([store for store in list_stores(folder) if store.cut]) == 3
+
+
+def test_rows_cleared_under_a_run_are_computed_with_the_same_scales(model, photos, tmp_path):
+    """Clearing takes the int8 file along, and another run may have made another one."""
+    config = dataclasses.replace(CONFIG, runs=tmp_path)
+    source = opened(model, photos[:12], config)
+    before = labelled_maps(source)
+    clear(tmp_path / FEATURES_FOLDER)
+    assert not list((tmp_path / FEATURES_FOLDER).glob("*/*.onnx"))
+    opened(model, photos[20:32], config)
+    np.testing.assert_array_equal(labelled_maps(source), before)
+
+
+@pytest.mark.parametrize(
+    ("flags", "asked", "frozen", "trained"),
+    [
+        ("avx2", "auto", "float32", "float32"),
+        ("avx2 avx512_bf16", "auto", "bfloat16", "bfloat16"),
+        ("avx2 avx512_vnni", "auto", "int8", "float32"),
+        ("avx_vnni avx512_bf16", "auto", "int8", "bfloat16"),
+        ("avx_vnni avx512_bf16", "bfloat16", "bfloat16", "bfloat16"),
+        ("avx_vnni avx512_bf16", "float32", "float32", "float32"),
+        ("avx2", "int8", "int8", "float32"),
+    ],
+)
+def test_the_processor_decides(monkeypatch, flags, asked, frozen, trained):
+    monkeypatch.setattr(
+        app.core.processor, "cpu_info", lambda field: flags if field == "flags" else ""
+    )
+    monkeypatch.setattr(app.network.device, "on_gpu", lambda: False)
+    assert resolve_frozen_precision(asked) == frozen
+    assert resolve_precision(asked) == trained
+    assert has_vnni() == ("vnni" in flags)
+
+
+def test_a_gpu_computes_no_int8(monkeypatch):
+    monkeypatch.setattr(app.network.device, "on_gpu", lambda: True)
+    monkeypatch.setattr(app.network.device, "_compute_capability", lambda: 9.0)
+    assert resolve_frozen_precision("auto") == "bfloat16"
+    with pytest.raises(UsageError, match="on a GPU; received int8"):
+        resolve_frozen_precision("int8")

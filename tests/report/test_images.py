@@ -1,0 +1,210 @@
+"""The pictures of a report: what is still what it was, and drawings that stand for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up import SPLITS, made_up_photos, run_with_photos
+from photos import shows_telltale, telltale_photo
+
+import app.report.images
+from app.core.run_folder import Run
+from app.data.augmentation import make_view
+from app.data.sets.synthetic_pets import KINDS
+from app.inference.predictor import Classifier
+from app.report import galleries as panels
+from app.report.images import (
+    DRAWN_PER_KIND,
+    EXCHANGED,
+    NO_ANSWERS,
+    NO_HEAT,
+    PHOTO_SIDE,
+    SAMPLES,
+    SHOWN,
+    VIEWS,
+    Album,
+    chosen,
+    drawn_album,
+    exchanged_labels,
+    photo_album,
+    reduced,
+    sample_rows,
+    strangest,
+)
+from app.report.results import Predictions, Results, read_results
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_up_photos(tmp_path_factory.mktemp("photos"), SPLITS)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run_with_photos(tmp_path_factory.mktemp("runs") / "made-up")
+
+
+@pytest.fixture(scope="module")
+def results(run: Run) -> Results:
+    return read_results(run)
+
+
+def with_classes(results: Results, *classes: str) -> Results:
+    return dataclasses.replace(results, metrics={**results.metrics, "classes": list(classes)})
+
+
+def test_photos_are_found_in_the_folder(run: Run, results: Results, photos: Path) -> None:
+    album = photo_album(results, run.bundle, photos)
+    test = results.predictions["test"]
+    wanted = {test.names[n] for n in chosen(test)} | {f.name for f in results.findings}
+    assert set(album.shots) == wanted | set(album.samples)
+    assert all(shows_telltale(shot.small) for shot in album.shots.values())
+    size = results.config["image_size"]
+    assert {shot.seen.shape for shot in album.shots.values()} == {(size, size, 3)}
+    assert not album.drawn
+    assert (album.heat, album.lacking) == ({}, NO_HEAT)
+    assert panels.missing(album, list(album.shots)) == ""
+
+
+def test_photos_are_found_in_an_archive(
+    run: Run, results: Results, photos: Path, tmp_path: Path
+) -> None:
+    archive = tmp_path / "photos.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(photos.rglob("*.jpg")):
+            file.write(path, path.relative_to(photos).as_posix())
+    there = photo_album(results, run.bundle, photos).shots
+    assert photo_album(results, run.bundle, archive).shots.keys() == there.keys()
+
+
+def test_photos_that_are_gone_or_changed_have_no_shot(
+    run: Run, results: Results, photos: Path, tmp_path: Path
+) -> None:
+    test = results.predictions["test"]
+    first, second, *others = (test.names[n] for n in chosen(test))
+    for name in [*others, first]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((photos / name).read_bytes())
+    (tmp_path / first).write_bytes(telltale_photo() + b"\0")
+    album = photo_album(results, run.bundle, tmp_path)
+    assert set(album.shots) == set(others)
+    assert "can be shown: 1 of 3;" in panels.missing(album, [first, second, others[0]])
+
+
+@pytest.mark.parametrize("data", ["nowhere", "broken.zip"])
+def test_a_report_is_made_where_all_photos_are_gone(
+    data: str, run: Run, results: Results, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04")
+    album = photo_album(results, run.bundle, tmp_path / data)
+    assert album.shots == {}
+    cards = panels.answers(album, chosen(results.predictions["test"])[:3], results.classes, 0).cards
+    assert [len(card.pictures) for card in cards] == [0, 0, 0]
+    assert "can be shown: 0 of 4" in panels.missing(album, album.samples)
+
+
+def test_samples_show_each_class_in_turn_and_the_views_that_training_saw(
+    run: Run, results: Results, photos: Path
+) -> None:
+    rows = sample_rows(results)
+    assert [row.label for row in rows] == results.classes * 2
+    assert {row.split for row in rows} == {"train"}
+    album = photo_album(results, run.bundle, photos)
+    cards = panels.views(album).cards
+    assert [len(card.pictures) for card in cards] == [1 + 2] * SAMPLES, "of three views"
+    fresh = dataclasses.replace(results, metrics={**results.metrics, "views": None})
+    assert len(photo_album(fresh, run.bundle, photos).shots[rows[0].name].views) == VIEWS
+    seen = {"size": results.config["image_size"], "seed": results.config["seed"]}
+    pixels = album.shots[rows[0].name].small  # smaller than a thumbnail, so it is the photo
+    first = make_view(pixels, content=rows[0].sha256, view=1, **seen)
+    assert np.array_equal(cards[0].pictures[1][0], reduced(first, PHOTO_SIDE))
+
+
+def test_samples_of_many_classes_are_of_different_ones(tmp_path: Path) -> None:
+    names = [f"kind {number}" for number in range(30)]
+    results = read_results(run_with_photos(tmp_path / "many", classes=names))
+    assert [row.label for row in sample_rows(results)] == names[:SAMPLES]
+
+
+def test_an_album_of_drawings_has_no_photo(run: Run, results: Results) -> None:
+    album = drawn_album(with_classes(results, "Cats", "Dogs"), run.bundle)
+    assert album.drawn
+    assert list(album.shots) == album.samples
+    assert len(album.samples) == SAMPLES
+    assert not any(shows_telltale(shot.small) for shot in album.shots.values())
+    assert not set(album.shots) & {row.name for row in results.manifest}
+    assert album.lacking == NO_ANSWERS
+    assert album.answered is None
+
+
+def test_of_the_head_alone_no_random_views_are_shown(results: Results, run: Run) -> None:
+    stages = [{**stage, "opens": []} for stage in results.config["stages"]]
+    head = dataclasses.replace(results, config={**results.config, "stages": stages})
+    album = drawn_album(with_classes(head, "cat", "dog"), run.bundle)
+    assert len(album.samples) == SAMPLES
+    assert panels.views(album).kind == "single"
+    assert [len(card.pictures) for card in panels.views(album).cards] == [1] * SAMPLES
+
+
+def test_drawings_are_answered_in_float32_everywhere(
+    results: Results, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class Noted(Classifier):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            asked.append(options)
+            super().__init__(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(app.report.images, "Classifier", Noted)
+    drawn_album(with_classes(results, "cat", "dog"), run.bundle)
+    assert asked == [{"precision": "float32"}]
+
+
+def test_captions_say_where_no_class_would_be_named(results: Results) -> None:
+    given = Predictions(
+        ("a", "b", "c"),
+        np.array([0, 0, 1]),
+        np.array([[0.1, 0.9], [0.4, 0.6], [0.3, 0.7]]),
+        np.array([0.9, 0.1, 0.5]),
+    )
+    album = Album(False, {}, [], given, [], [])
+    captions = [card.caption for card in panels.answers(album, [0, 1, 2], "xy", 0.7).cards]
+    assert captions == [
+        "a: x, answered y (90.0 %); predict.py says neither",
+        "b: x, answered y (60.0 %); predict.py says unsure",
+        "c: y, and answered so (70.0 %)",
+    ]
+
+
+def test_drawings_say_nothing_of_other_classes(run: Run, results: Results) -> None:
+    album = drawn_album(with_classes(results, "bird", "fish"), run.bundle)
+    assert (
+        album.lacking == "The drawings show cats and dogs, which are not the classes of this run."
+    )
+
+
+def test_exchanged_labels_come_first_where_answers_are_right() -> None:
+    n = DRAWN_PER_KIND * len(KINDS)
+    targets = np.arange(n) % 2
+    probabilities = np.where(np.eye(2)[targets] == 1, 0.9, 0.1)
+    probabilities[0] = [0.4, 0.6]  # one is answered wrongly, without much confidence
+    names = tuple(f"drawing {number}" for number in range(n))
+    answered = Predictions(names, targets, probabilities, np.zeros(n))
+    found = exchanged_labels(answered, ["cat", "dog"])
+    assert [" on purpose; " in finding.reason for finding in found] == [True] * EXCHANGED + [False]
+    assert found[-1].name == "drawing 0"
+    assert found[-1].reason == "labelled cat; answered dog (60.0%)"
+    assert len(found) <= SHOWN
+
+
+def test_the_strangest_drawings_come_first() -> None:
+    novelty = np.array([0.2, 0.9, 0.5])
+    answered = Predictions(("a", "b", "c"), np.zeros(3, np.int64), np.full((3, 2), 0.5), novelty)
+    found = strangest(answered)
+    assert [(finding.name, finding.rank) for finding in found] == [("b", 1), ("c", 2), ("a", 3)]
+    assert found[0].reason == "novelty 0.900"

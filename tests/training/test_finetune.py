@@ -1,0 +1,423 @@
+import itertools
+import json
+from dataclasses import asdict, replace
+
+import keras
+import numpy as np
+import pytest
+
+from app.core.config import STAGES, Stage, TrainConfig
+from app.core.errors import AppError
+from app.core.history import HistoryRow
+from app.data.photo import Photo
+from app.evaluation.metrics import probabilities_of, score
+from app.features.batches import ViewBatches, targets_of
+from app.training.checkpoint import Checkpoint
+from app.training.finetune import StageResult, logits_of, train_stage
+from app.training.fit_decision import calibrated_answers
+from app.training.resume_callback import epochs_record
+
+PHOTOS = [Photo(None, f"{n}", f"{n:064x}", n % 2) for n in range(40)]  # type: ignore[arg-type]
+STAGE = Stage(epochs=8, batch_size=8, learning_rate=0.3)
+
+
+def fetch(views):
+    """Two numbers a view: what the photo shows, and noise."""
+    rows = []
+    for view in views:
+        noise = np.random.default_rng([int(view.photo.content, 16), view.number]).normal(size=2)
+        rows.append([2 * (int(view.photo.content, 16) % 2) - 1 + 0.3 * noise[0], noise[1]])
+    return np.array(rows, np.float32)
+
+
+def batches(photos=PHOTOS, **options):
+    options = {"views": 3, "batch_size": 8, "seed": 0, "shuffle": True, **options}
+    return ViewBatches(photos, fetch, **options)
+
+
+def network() -> keras.Model:
+    """A head on a frozen layer that mixes its two inputs a little."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((2,)),
+            keras.layers.Dense(2, trainable=False, name="frozen"),
+            keras.layers.Dense(2, kernel_initializer="zeros", name="dense"),  # as in any backend
+        ]
+    )
+    model.get_layer("frozen").set_weights([np.array([[1, 0.2], [0.1, 1]]), np.zeros(2)])
+    return model
+
+
+def test_an_epoch_shows_every_photo_once_and_all_views_come_in_turn():
+    seen = []
+    sequence = ViewBatches(
+        PHOTOS,
+        lambda views: seen.extend((v.photo.name, v.number) for v in views) or np.zeros(len(views)),
+        views=3,
+        batch_size=7,
+        seed=0,
+        shuffle=True,
+    )
+    for epoch in range(3):
+        sequence.begin_epoch(epoch)
+        start = len(seen)
+        for number in range(len(sequence)):
+            sequence[number]
+        assert sorted(name for name, _ in seen[start:]) == sorted(p.name for p in PHOTOS)
+    assert len(set(seen)) == 3 * len(PHOTOS)
+
+
+def test_fresh_views_never_repeat():
+    seen = []
+    sequence = ViewBatches(
+        PHOTOS[:2],
+        lambda views: seen.extend((v.photo.name, v.number) for v in views) or np.zeros(len(views)),
+        views=None,
+        batch_size=2,
+        seed=0,
+        shuffle=True,
+    )
+    for epoch in range(5):
+        sequence.begin_epoch(epoch)
+        sequence[0]
+    assert len(set(seen)) == 10
+
+
+@pytest.mark.parametrize("views", [3, None], ids=["cached", "fresh"])
+def test_a_real_fit_asks_for_another_view_of_each_photo_in_each_epoch(views):
+    """Augmentation that freezes at the first epoch's views looks like training, and is worse."""
+    shown: dict[int, set[tuple[str, int]]] = {}
+
+    def recording(wanted):
+        # Keras looks at some batches before the first epoch; asking twice is no matter here.
+        shown.setdefault(train.epoch, set()).update((v.photo.name, v.number) for v in wanted)
+        return fetch(wanted)
+
+    train = ViewBatches(PHOTOS, recording, views=views, batch_size=8, seed=0, shuffle=True)
+    stage = replace(STAGE, epochs=3, patience=3)
+    assert train_stage(network(), stage, train, batches(shuffle=False)).epochs == 3
+    assert sorted(shown) == [0, 1, 2]
+    for photo in PHOTOS:
+        numbers = [n for asked in shown.values() for name, n in asked if name == photo.name]
+        assert sorted(numbers) == [0, 1, 2]
+
+
+def test_unshuffled_batches_are_the_photos_themselves_in_order():
+    sequence = batches(shuffle=False, batch_size=16)
+    sequence.begin_epoch(1)
+    targets = np.concatenate([sequence[n][1] for n in range(len(sequence))])
+    np.testing.assert_array_equal(targets, targets_of(PHOTOS))
+    assert sequence._view_of(3) == 0
+
+
+def test_a_stage_learns_and_reports_the_scores_of_the_weights_it_keeps():
+    model = network()
+    before = model.get_layer("frozen").get_weights()
+    result = train_stage(model, STAGE, batches(), batches(shuffle=False))
+    assert result.validation.accuracy == 1.0
+    assert result.trainable_parameters == 6
+    assert [row.epoch for row in result.history] == list(range(1, result.epochs + 1))
+    best = min(row.validation_loss for row in result.history)
+    assert best < result.history[0].validation_loss
+    assert result.validation.log_loss == pytest.approx(best, rel=1e-4)
+    assert logits_of(model, batches(shuffle=False)).shape == (40, 2)
+    # What is frozen stays bit for bit.
+    for old, new in zip(before, model.get_layer("frozen").get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("patience", [2, 9], ids=["stopped early", "ran to the end"])
+def test_the_best_epoch_lies_in_the_middle(patience):
+    """After a few epochs the fresh views say the opposite: what was learned is unlearned."""
+
+    def turning(views):
+        return fetch(views) * np.array([[-1 if view.number > 3 else 1] for view in views])
+
+    model, validation = network(), batches(shuffle=False)
+    train = ViewBatches(PHOTOS, turning, views=None, batch_size=8, seed=0, shuffle=True)
+    stage = replace(STAGE, epochs=9, patience=patience)
+    result = train_stage(model, stage, train, validation)
+    losses = [row.validation_loss for row in result.history]
+    kept = result.kept_epoch
+    assert 1 < kept < result.epochs == (kept + 2 if patience == 2 else 9)
+    assert losses[-1] > 1.5 * losses[kept - 1]
+    held = score(targets_of(PHOTOS), probabilities_of(logits_of(model, validation)))
+    assert held.log_loss == pytest.approx(losses[kept - 1], rel=1e-4) == min(losses)
+    assert result.validation == held
+
+
+def test_a_stage_that_only_harms_changes_nothing():
+    """With wrong labels in training every epoch makes validation worse: nothing may change."""
+    wrong = [replace(photo, target=1 - photo.target) for photo in PHOTOS]
+    model = network()
+    train_stage(model, STAGE, batches(), batches(shuffle=False))
+    good = [w.copy() for w in model.get_weights()]
+    result = train_stage(model, STAGE, batches(wrong), batches(shuffle=False))
+    assert result.kept_epoch == 0
+    assert result.epochs == STAGE.patience + 1  # the first, and those without a better one
+    for old, new in zip(good, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_the_same_seed_gives_the_same_weights():
+    short = replace(STAGE, epochs=2)
+    trained = []
+    for _ in range(2):
+        model = network()
+        train_stage(model, short, batches(), batches(shuffle=False))
+        trained.append(model.get_weights())
+    for one, other in zip(*trained, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_epoch_is_told_when_its_state_is_kept(tmp_path):
+    """Else a run that is broken off in between would tell it again."""
+    checkpoint, told = Checkpoint(tmp_path), []
+
+    def track(name, rows):
+        kept = checkpoint.load(epochs_record(name)).values["rows"]
+        told.append((name, list(rows), [HistoryRow(**row) for row in kept]))
+
+    stage = replace(STAGE, epochs=2)
+    result = train_stage(
+        network(), stage, batches(), batches(shuffle=False), checkpoint, track=track
+    )
+    rows = list(result.history)
+    assert told == [(stage.name, rows[:1], rows[:1]), (stage.name, rows, rows)]
+
+
+def test_stages_open_ever_more_at_ever_lower_rates():
+    stages = [stage for stage in STAGES.values() if stage.opens]
+    for upper, lower in itertools.pairwise(stages):
+        assert set(upper.opens) < set(lower.opens)
+        assert upper.learning_rate > lower.learning_rate
+
+
+def test_the_temperature_is_fitted_on_validation_not_on_test():
+    """Contract 7: with equally sure logits, 10 of 40 mistakes ask for another one than 4 do."""
+    mistakes = {"validation": 10, "test": 4}
+    photos = {
+        split: [
+            replace(p, target=1 - p.target if n < wrong else p.target) for n, p in enumerate(PHOTOS)
+        ]
+        for split, wrong in mistakes.items()
+    }
+
+    class Sure:
+        """A source of logits: 2 for the class that a photo shows, -2 for the other."""
+
+        def describing(self, stage):
+            logits = keras.Input((2,))
+            return keras.Model(logits, [logits, keras.ops.abs(logits)])
+
+        def batches(self, stage, split, *, view=0):
+            return ViewBatches(
+                photos.get(split, photos["validation"]),
+                lambda views: np.array(
+                    [[-2, 2] if int(v.photo.content, 16) % 2 else [2, -2] for v in views],
+                    np.float32,
+                ),
+                views=1,
+                batch_size=16,
+                seed=0,
+                shuffle=False,
+            )
+
+    answers = calibrated_answers(TrainConfig(), Sure())  # type: ignore[arg-type]
+    # A share of mistakes m is said truly by a difference of ln((1 - m) / m) between the logits.
+    # The prior of fit_temperature draws it a little towards 1.
+    assert answers.temperature == pytest.approx(4 / np.log(30 / 10), rel=0.12)
+    assert answers.temperature != pytest.approx(4 / np.log(36 / 4), rel=0.5)
+    for split in mistakes:
+        np.testing.assert_allclose(answers.probabilities[split].max(axis=1), 0.75, atol=0.03)
+
+
+def test_lower_blocks_move_at_a_lower_rate():
+    """Adam's first step is as long as the rate, whatever the gradient."""
+    keras.utils.set_random_seed(0)
+    names = ("block4_conv1", "block5_conv1", "dense")
+    layers = [keras.layers.Dense(2, name=name) for name in names]
+    model = keras.Sequential([keras.Input((2,)), *layers])
+    before = [layer.get_weights()[0] for layer in layers]
+    stage = replace(
+        STAGES["block4"], learning_rate=1e-2, lower_rate=0.1, batch_size=40, epochs=1, averaging=0
+    )
+    assert train_stage(model, stage, batches(batch_size=40), batches(shuffle=False)).kept_epoch == 1
+    lower, top, head = (
+        np.abs(layer.get_weights()[0] - old).mean()
+        for layer, old in zip(layers, before, strict=True)
+    )
+    assert head == pytest.approx(top, rel=0.1) == pytest.approx(1e-2, rel=0.1)
+    assert lower == pytest.approx(1e-3, rel=0.1)
+
+
+@pytest.mark.parametrize("averaging", [0.0, 2.0])
+def test_what_is_kept_is_the_running_average_of_the_weights(averaging):
+    """Five epochs of one step: within an epoch, JAX's weights cannot be looked at."""
+    stage = replace(STAGE, epochs=5, averaging=averaging, learning_rate=0.02)
+    model, passed = network(), []
+
+    step = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: passed.append(model.get_layer("dense").get_weights())
+    )
+    fit = model.fit
+    model.fit = lambda *args, callbacks, **options: fit(
+        *args, callbacks=[step, *callbacks], **options
+    )
+    result = train_stage(model, stage, batches(batch_size=40), batches(shuffle=False))
+    assert result.kept_epoch == len(passed) == 5
+    average, momentum = passed[0], 1 - 1 / (1 + averaging)
+    for weights in passed[1:]:
+        average = [momentum * a + (1 - momentum) * w for a, w in zip(average, weights, strict=True)]
+    for kept, expected in zip(model.get_layer("dense").get_weights(), average, strict=True):
+        np.testing.assert_allclose(kept, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_stage_that_diverges_changes_nothing_and_says_so(capsys):
+    """NaN compares false with everything: the kept epoch must not be read off it."""
+
+    def spoilt(views):
+        return fetch(views) * (np.nan if spoiling.epoch else 1)
+
+    model = network()
+    before = [w.copy() for w in model.get_weights()]
+    spoiling = ViewBatches(PHOTOS, spoilt, views=3, batch_size=8, seed=0, shuffle=True)
+    result = train_stage(model, replace(STAGE, epochs=3), spoiling, batches(shuffle=False))
+    assert result.kept_epoch == 0
+    assert "changes nothing" in capsys.readouterr().err
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+# ---- broken off and gone on with ----
+
+
+class Network:
+    """Two blocks at different rates, and a head: each with an optimiser of its own."""
+
+    stage = replace(
+        STAGES["block4"], epochs=9, batch_size=8, learning_rate=0.1, lower_rate=0.5, patience=2
+    )
+
+    def __init__(self, broken_off_in: int | None = None) -> None:
+        keras.utils.set_random_seed(0)
+        layers = [keras.layers.Dense(3, name=n) for n in ("block4_conv1", "block5_conv1", "dense")]
+        self.model = keras.Sequential([keras.Input((2,)), *layers])
+        self.broken_off_in = broken_off_in
+        self.batches = ViewBatches(
+            PHOTOS, self.fetch, views=None, batch_size=8, seed=0, shuffle=True
+        )
+
+    def fetch(self, views):
+        """Views that unlearn what was learned, from the fifth epoch on."""
+        if self.batches.epoch == self.broken_off_in:
+            raise AppError("broken off")
+        return fetch(views) * np.array([[-1 if view.number > 3 else 1] for view in views])
+
+    def train(self, folder) -> StageResult:
+        validation = batches(shuffle=False)
+        return train_stage(self.model, self.stage, self.batches, validation, Checkpoint(folder))
+
+
+def without_seconds(result: StageResult) -> StageResult:
+    rows = tuple(replace(row, seconds=0) for row in result.history)
+    return replace(result, seconds=0, history=rows)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> tuple[Network, StageResult]:
+    network = Network()
+    result = network.train(tmp_path_factory.mktemp("run") / "unfinished")
+    assert 1 < result.kept_epoch < result.epochs < Network.stage.epochs, "early stopping counts"
+    return network, result
+
+
+@pytest.mark.parametrize("epochs", [(0,), (1,), (3,), (1, 2), (4, 4, 5)])
+def test_a_stage_goes_on_as_if_nothing_had_come_between(epochs, uninterrupted, tmp_path):
+    """Contract 13: the same weights bit for bit, and the same figures, wherever it broke off."""
+    for epoch in epochs:
+        with pytest.raises(AppError, match="broken off"):
+            Network(epoch).train(tmp_path)
+    resumed = Network()
+    shown = []
+    get = resumed.batches.fetch
+    resumed.batches.fetch = lambda views: shown.append(resumed.batches.epoch) or get(views)
+    result = resumed.train(tmp_path)
+    # Keras looks at a batch before the first epoch.
+    assert sorted(set(shown) - {0}) == list(range(max(epochs[-1], 1), result.epochs))
+    assert without_seconds(result) == without_seconds(uninterrupted[1])
+    expected = uninterrupted[0].model.get_weights()
+    for weights, others in zip(resumed.model.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(weights, others)
+
+
+def test_a_stage_that_had_ended_trains_no_more(uninterrupted, tmp_path):
+    """Killed after the last epoch and before the result was kept."""
+    Network().train(tmp_path)
+    again = Network(broken_off_in=1)
+    result = again.train(tmp_path)
+    assert without_seconds(result) == without_seconds(uninterrupted[1])
+    expected = uninterrupted[0].model.get_weights()
+    for weights, others in zip(again.model.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(weights, others)
+
+
+def test_the_state_of_another_batch_size_is_of_no_use(tmp_path):
+    """Memory that does not suffice any more: the stage begins again, as it does without a state."""
+    with pytest.raises(AppError, match="broken off"):
+        Network(2).train(tmp_path)
+    short, direct = Network(), Network()
+    get = short.batches.fetch
+
+    def with_room_for_four(views):
+        if len(views) > 4:
+            raise MemoryError
+        return get(views)
+
+    short.batches.fetch = with_room_for_four
+    direct.batches.batch_size = 4
+    results = [short.train(tmp_path), direct.train(tmp_path / "other")]
+    assert without_seconds(results[0]) == without_seconds(results[1])
+
+
+def test_a_result_comes_back_from_json(uninterrupted):
+    result = uninterrupted[1]
+    assert StageResult.of_values(json.loads(json.dumps(asdict(result)))) == result
+
+
+def test_class_weights_weigh_training_and_not_validation():
+    """One step from weights of 0: its loss is ln 2 times the mean weight of the batch's photos."""
+    photos = [photo for photo in PHOTOS if photo.target == 0 or int(photo.name) % 8 == 1]
+    weights = {0: 0.625, 1: 2.5}
+    assert (len(photos), sum(photo.target for photo in photos)) == (25, 5)
+    stage = replace(STAGE, epochs=1, learning_rate=1e-6)
+    kinds = {0: photos[:1], 1: photos[1:2]}
+    assert [kind[0].target for kind in kinds.values()] == [0, 1]
+    for target, kind in kinds.items():
+        validation = batches(photos, shuffle=False)
+        result = train_stage(network(), stage, batches(kind), validation, class_weight=weights)
+        assert result.history[0].loss == pytest.approx(weights[target] * np.log(2), rel=1e-4)
+        assert result.history[0].validation_loss == pytest.approx(np.log(2), rel=1e-4)
+
+
+def test_class_weights_move_the_answers_towards_the_rare_class():
+    """Photos that show nothing: the answer is how often a class comes, and how much it counts."""
+    photos = [photo for photo in PHOTOS if photo.target == 0 or int(photo.name) % 8 == 1]
+
+    def blank(views):
+        return np.zeros((len(views), 2), np.float32)
+
+    def probability(class_weight):
+        model = network()
+        logits = np.log(np.array([0.8, 0.2]))
+        model.get_layer("dense").set_weights([np.zeros((2, 2)), logits])
+        train = ViewBatches(photos, blank, views=1, batch_size=5, seed=0, shuffle=True)
+        even = ViewBatches(PHOTOS, blank, views=1, batch_size=5, seed=0, shuffle=False)
+        train_stage(
+            model, replace(STAGE, learning_rate=0.1), train, even, class_weight=class_weight
+        )
+        return probabilities_of(logits_of(model, even))[0, 1]
+
+    assert probability(None) == pytest.approx(0.2, abs=0.03)
+    assert probability({0: 0.625, 1: 2.5}) == pytest.approx(0.5, abs=0.03)
