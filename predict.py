@@ -98,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="PATH",
         help="photos, folders (read with all below them), patterns in quotes, or - for a list of "
-        "paths on standard input, one a line",
+        "paths on standard input, one a line (or find -print0), patterns not among them",
     )
     add_bundle_arguments(result)
     result.add_argument(
@@ -121,26 +121,35 @@ def expand(given: Sequence[str]) -> Iterator[str]:
 
     A folder gives every file below it except hidden ones, sorted by name; a pattern that is no file
     itself gives its matches; anything else is passed on, so that its answer says what is wrong.
+    ``-`` gives the names listed on standard input, and what is below those that are folders.
     """
     for name in given:
         if name == "-":
-            # Bytes, as the file system has them; split at newlines only, since names may hold
-            # whatever else ends a line in Unicode.
-            for line in sys.stdin.buffer.read().split(b"\n"):
-                if line.strip():
-                    yield from expand_one(os.fsdecode(line.removesuffix(b"\r")))
+            for listed in listed_names():
+                yield from below(listed)
+        elif not exists(name) and glob.has_magic(name):
+            matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  Path.glob knows no "/..."
+            for match in matches or [name]:
+                yield from below(match)
         else:
-            yield from expand_one(name)
+            yield from below(name)
 
 
-def expand_one(name: str) -> Iterator[str]:
-    """Yield the files that one argument means."""
-    if not exists(name) and glob.has_magic(name):
-        matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  Path.glob knows no "/..."
-        for match in matches or [name]:
-            yield from below(match)
-    else:
-        yield from below(name)
+def listed_names() -> list[str]:
+    r"""Return the names on standard input: one a line, or ended by NUL (``find -print0``).
+
+    Bytes, as the file system has them. Lines end at ``\n`` only, since names may hold whatever else
+    ends a line in Unicode. They are names, never patterns: whoever made the list meant its files.
+    """
+    text = sys.stdin.buffer.read(LONGEST_LIST + 1)
+    if len(text) > LONGEST_LIST:
+        raise UsageError(
+            f"expected a list of names of at most {LONGEST_LIST:,} bytes on standard input; "
+            "received a longer one; ask for a folder, or in parts"
+        )
+    if b"\0" in text:
+        return [os.fsdecode(name) for name in text.split(b"\0") if name]
+    return [os.fsdecode(line.removesuffix(b"\r")) for line in text.split(b"\n") if line.strip()]
 
 
 def below(name: str) -> Iterator[str]:
@@ -157,6 +166,7 @@ def below(name: str) -> Iterator[str]:
 
 
 NO_ANSWER = "-"
+LONGEST_LIST = 256_000_000  # bytes, millions of names: endless input fills no memory
 WIDEST = 60  # a longer name moves its own row only
 
 

@@ -18,15 +18,29 @@ from app.core.keras_backend import require_backend, require_precision
 from app.core.paths import exists, is_file
 from app.core.profiling import Clock
 from app.core.run_folder import Run, begin_run, refuse_existing
+from app.core.safe_output import refuse_among_photos
 from app.data.audit import audit, rows_of_others
 from app.data.class_weights import MAX_RATIO, class_weights, imbalance
 from app.data.exclusion import excluded_names
-from app.data.folder_layout import SPLITS, LabelledFile, data_folder, files_below, find_files
+from app.data.folder_layout import (
+    SPLITS,
+    LabelledFile,
+    data_folder,
+    files_below,
+    find_files,
+    linked_folders,
+)
 from app.data.manifest import ManifestRow, read_manifest, write_manifest
 from app.data.splits import SHARES, assign_splits
 from app.export.formats import export_formats, require_formats
 from app.training.checkpoint import Checkpoint
-from app.training.run_lock import refuse_finished, remove_leftovers, resumable, training
+from app.training.run_lock import (
+    refuse_finished,
+    refuse_never_begun,
+    remove_leftovers,
+    resumable,
+    training,
+)
 from app.training.tracking import Tracking, require_trackers
 
 SKIPPED_SHOWN = 10  # the manifest lists them all
@@ -46,6 +60,7 @@ def run(config: TrainConfig) -> Run:
     refuse_what_cannot_work(config)
     refuse_existing(config.runs, config.run)
     with data_folder(config.data) as root:
+        refuse_among_photos(config.runs, config.data, [root, *linked_folders(root)])
         rows = judge(config, root, clock)
         this_run = begin_run(config.runs, config.run)
         with resumable(this_run), training(this_run) as checkpoint:
@@ -70,6 +85,7 @@ def resume(folder: Path, *, report: bool = True) -> Run:
     clock = Clock()
     this_run = Run(folder)
     refuse_finished(this_run)
+    refuse_never_begun(this_run)
     config = read_config(this_run.config)
     config = dataclasses.replace(
         config,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -85,6 +87,24 @@ def whole_folder(target: Path) -> Iterator[Path]:
             f"Cannot write the folder {target}: {error.strerror or error}."
             " Nothing was left behind; free some space or choose another folder."
         ) from error
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what ``whole`` and ``whole_folder`` of killed processes left beside ``path``.
+
+    Only what has exactly the names that they give. Nobody else may be writing ``path``: hold a
+    lock.
+    """
+    name = re.escape(path.name)
+    for other in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if other.is_symlink():
+            continue
+        if re.fullmatch(rf"\.{name}\.\d+\.part", other.name) and other.is_file():
+            other.unlink()
+        elif re.fullmatch(rf"\.{name}\.[a-z0-9_]{{8}}", other.name) and other.is_dir():
+            shutil.rmtree(other / "folder", ignore_errors=True)
+            with contextlib.suppress(OSError):  # it holds something else
+                other.rmdir()
 
 
 def write_json(value: Any, path: Path) -> None:

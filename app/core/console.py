@@ -6,13 +6,16 @@ plain lines, so logs stay readable.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -25,8 +28,40 @@ from rich.progress import (
 
 from app.core.printable import printable
 
+
+class _Stderr(io.TextIOBase):
+    """Standard error as it is now. What it cannot take goes nowhere, and work goes on.
+
+    The terminal may have been closed under a training (``disown``), or the reader of a pipe.
+    """
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding
+
+    @property
+    def _stream(self) -> TextIO:
+        stream: TextIO = getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # beside a bar
+        return stream
+
+
 _console = Console(
-    stderr=True,
+    file=_Stderr(),  # type: ignore[arg-type]
     highlight=False,
     soft_wrap=True,
     emoji=False,
@@ -66,27 +101,33 @@ def progress_bar(*columns: TextColumn | BarColumn) -> Iterator[Progress]:
 def heeding_ctrl_c() -> Iterator[None]:
     """Raise ``KeyboardInterrupt`` at the end of the block at the latest, when Ctrl-C was pressed.
 
-    Libraries lose it: what is called from C code cannot raise, some catch everything while they are
-    imported, and TensorFlow makes errors of its own of it while it traces.
+    Likewise for the other signals that stop a command (``app.core.cli``). Libraries lose it: what is
+    called from C code cannot raise, some catch everything while they are imported, and TensorFlow
+    makes errors of its own of it while it traces.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals come to the main thread
         return
-    if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
-        yield  # in the background of a shell script: Ctrl-C is meant for others
-        return
+    # Those that are ignored stay so: Ctrl-C is not meant for the background of a shell script.
+    handlers = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None))
+        if number is not None and callable(handler := signal.getsignal(number))
+    }
     pressed = False
 
-    def remember(*_: object) -> None:
+    def remember(number: int, frame: FrameType | None) -> None:
         nonlocal pressed
         pressed = True
-        raise KeyboardInterrupt
+        handlers[signal.Signals(number)](number, frame)
 
-    before = signal.signal(signal.SIGINT, remember)
+    for number in handlers:
+        signal.signal(number, remember)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         if pressed:
             raise KeyboardInterrupt
 
@@ -97,7 +138,7 @@ def quiet_native_stderr() -> Iterator[None]:
 
     TensorFlow's C++ code remarks on missing GPUs before any setting of its own can stop it.
     """
-    sys.stderr.flush()
+    _console.file.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
@@ -105,9 +146,10 @@ def quiet_native_stderr() -> Iterator[None]:
             yield
         except Exception:  # after Ctrl-C one line is enough
             held.seek(0)
-            os.write(kept, held.read())
+            with suppress(OSError):
+                os.write(kept, held.read())
             raise
         finally:
-            sys.stderr.flush()
+            _console.file.flush()
             os.dup2(kept, 2)
             os.close(kept)

@@ -14,6 +14,7 @@ from app.core.errors import BundleError, UsageError
 from app.core.paths import exists, is_folder
 
 DESCRIPTION_FILE = "bundle.json"  # in a bundle: everything about it
+FEATURES_FOLDER = ".features"  # in the folder of the runs, which share it (``app.features.store``)
 LONG_AGO = datetime.min.replace(tzinfo=UTC)  # when runs ended that do not say it any more
 
 
@@ -82,6 +83,20 @@ class Run:
     def model_card(self) -> Path:
         """What goes along when the model is passed on (``app.report.model_card``)."""
         return self.folder / "MODEL_CARD.md"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that are written into the folder itself."""
+        return (
+            self.config,
+            self.manifest,
+            self.audit,
+            self.history,
+            self.predictions,
+            self.metrics,
+            self.report,
+            self.model_card,
+        )
 
     def is_complete(self) -> bool:
         """Say whether training came to its end."""

@@ -1,11 +1,56 @@
-"""Where a page or notebook may be written: never over photos, nor over what a run needs."""
+"""Where runs, pages and notebooks may be written: never among photos, nor over files of others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import os
+import shlex
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from app.core.console import say
 from app.core.errors import UsageError
+from app.core.paths import exists
+from app.core.run_folder import FEATURES_FOLDER, Run
+
+GENERATOR = "cats-vs-dogs"  # stands in all that is written, so that it is known as ours
+PAGE_MARK = f'<meta name="generator" content="{GENERATOR}">'
+
+
+def refuse_among_photos(runs: Path, data: Path, folders: Sequence[Path]) -> None:
+    """Refuse to write runs among the photos, or to take photos from what is written.
+
+    Refused, with the command that does it, rather than put elsewhere: ``predict.py`` looks for runs
+    where the user has said, and nobody should have to search for megabytes in a folder that nobody
+    has named. Photos that lie beside the runs are let in with a warning.
+
+    Args:
+        runs: the folder of all runs.
+        data: the photos, as the user gave them.
+        folders: whose photos are read, the first one of all of them.
+
+    Raises:
+        UsageError: with the command that writes elsewhere.
+    """
+    photos, place = folders[0].resolve(), runs.resolve()
+    for folder in folders:
+        if place.is_relative_to(folder.resolve()):
+            there = os.path.relpath(photos.parent / f"{photos.name}-runs")
+            beside = shlex.quote(there)
+            raise UsageError(
+                f"expected a folder for runs outside of the photos, which are only read; received "
+                f"{runs}, which is in {folder}; put it beside them: "
+                f"python train.py --data {shlex.quote(str(data))} --runs {beside}; "
+                f"then ask with python predict.py --runs {beside} PHOTO"
+            )
+    if place in photos.parents:
+        first = place / photos.relative_to(place).parts[0]
+        if first.name == FEATURES_FOLDER or exists(Run(first).config):
+            raise UsageError(
+                f"expected photos outside of what this program writes; received {data}, which is "
+                f"in {first}; move them to a folder of their own"
+            )
+        say(f"{data} lies in {runs}, the folder of the runs: do not remove that as a whole")
 
 
 def output_file(path: Path, suffix: str, photos: Iterable[Path] = ()) -> Path:
@@ -18,7 +63,8 @@ def output_file(path: Path, suffix: str, photos: Iterable[Path] = ()) -> Path:
         photos: folders or archives that are only read.
 
     Raises:
-        UsageError: when it has another suffix, or is one of ``photos`` or lies in one.
+        UsageError: when it has another suffix, is one of ``photos`` or lies in one, or holds what
+            this program has not written.
     """
     place = path.resolve()
     for folder in (each.resolve() for each in photos):
@@ -32,4 +78,30 @@ def output_file(path: Path, suffix: str, photos: Iterable[Path] = ()) -> Path:
             f"expected a file whose name ends with {suffix}; received {path}; add the ending, so "
             "that nothing else is written over"
         )
+    if exists(place) and not _is_ours(place):
+        raise UsageError(
+            f"expected a new file, or one that this program has written; received {path}, which is "
+            "another; name another place, or move it away"
+        )
     return path
+
+
+def _is_ours(path: Path) -> bool:
+    """Say whether this program wrote a page or notebook."""
+    try:
+        return path.is_file() and KNOWN[path.suffix.lower()](path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def _is_page(text: str) -> bool:
+    return PAGE_MARK in text[:1000]
+
+
+def _is_notebook(text: str) -> bool:
+    """Cells are numbered as nobody else does; whoever adds one in Jupyter has made it theirs."""
+    cells = [cell["id"] for cell in json.loads(text)["cells"]]
+    return bool(cells) and cells == [f"cell-{number:02}" for number in range(len(cells))]
+
+
+KNOWN: dict[str, Callable[[str], bool]] = {".html": _is_page, ".ipynb": _is_notebook}

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -115,6 +116,12 @@ def find_files(root: Path) -> list[LabelledFile]:
         raise DataError(f"expected {LAYOUTS}; received {root}, which holds none of these")
     _refuse_reserved(files)
     return files
+
+
+def linked_folders(root: Path) -> list[Path]:
+    """List the links to folders whose photos are read: those of classes and splits."""
+    folders = _folders(root)
+    return [f for f in (*folders, *chain(*map(_folders, folders))) if f.is_symlink()]
 
 
 def _descend(folder: Path) -> Path:

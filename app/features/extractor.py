@@ -26,10 +26,11 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from app.core.console import say
+from app.core.out_of_memory import out_of_memory
 from app.data.augmentation import BATCH
 from app.data.decode import Pixels
 from app.features.int8_backbone import QuantisedPrefix
-from app.network.batch_memory import halving, out_of_memory
+from app.network.batch_memory import halving
 from app.network.classifier import prefix
 from app.network.device import on_gpu
 from app.network.onnx_graph import float16_outputs, output_of, to_onnx

@@ -25,10 +25,10 @@ from app.core.console import say
 from app.core.errors import UsageError
 from app.core.lock import locked
 from app.core.paths import exists
+from app.core.run_folder import FEATURES_FOLDER as FEATURES_FOLDER
 from app.features.policy import Space
 from app.features.shards import SPEC_FILE, indices, is_ours, is_store, read_block, remove_block
 
-FEATURES_FOLDER = ".features"  # in the folder of the runs, which share it
 LOCK_FILE = ".lock"  # beside the stores: who holds it may write
 LEFTOVER_AGE = 3600.0  # seconds; a younger file without index may be one that is being written
 

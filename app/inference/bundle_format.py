@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import math
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +68,7 @@ class Bundle:
         """
         path = folder / DESCRIPTION_FILE
         try:
+            _refuse_irregular(path)
             values = json.loads(path.read_text(encoding="utf-8"))
             version = values["format_version"]
             if version != FORMAT_VERSION:
@@ -99,10 +102,11 @@ class Bundle:
         """
         path = folder / name
         try:
+            _refuse_irregular(path)
             found = file_sha256(path)
         except OSError as error:
             raise BundleError(
-                f"expected {path}; received none ({error.strerror}); train again"
+                f"expected {path}; received none that can be read ({error.strerror}); train again"
             ) from error
         if found != self.sha256.get(name):
             raise BundleError(
@@ -110,6 +114,13 @@ class Bundle:
                 "was changed or cut short; copy the bundle again, or train again"
             )
         return path
+
+
+def _refuse_irregular(path: Path) -> None:
+    """Raise ``OSError`` for a pipe or a device: to read it could take for ever."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder the system says so itself
+        raise OSError(errno.EINVAL, "not a regular file")
 
 
 def _fault(bundle: Bundle) -> str:

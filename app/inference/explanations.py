@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
+
+from PIL.PngImagePlugin import PngInfo
 
 from app.core.atomic_files import whole
 from app.core.errors import ImageError, UsageError
 from app.core.paths import exists, is_folder
+from app.core.safe_output import GENERATOR
 from app.data.decode import read_image, resize
 from app.inference.heatmap import evidence, overlay
 from app.inference.prediction import Answer
@@ -62,7 +66,8 @@ class Explanations:
         """Write why a photo is likeliest what it is said to be; None for a file without an answer.
 
         Raises:
-            UsageError: when the folder cannot be written.
+            UsageError: when the folder cannot be written, or another program's picture has the
+                name of the map.
             ImageError: when the photo was changed since it was answered, and is none any more.
         """
         if answer.likeliest is None:
@@ -74,9 +79,15 @@ class Explanations:
         (maps,) = classifier.activation_maps(resize(pixels, classifier.bundle.image_size)[None])
         number = classifier.bundle.classes.index(answer.likeliest[0])
         path = self.folder / self._free_name(Path(answer.path).name)
+        if exists(path) and not _is_heat_map(path):
+            raise UsageError(
+                f"expected heat maps only in {self.folder}; received {path.name}, which this "
+                "program has not written; name another folder"
+            )
         try:
             with whole(path) as temporary:
-                overlay(pixels, evidence(maps, number)).save(temporary, "PNG")
+                picture = overlay(pixels, evidence(maps, number))
+                picture.save(temporary, "PNG", pnginfo=_mark())
         except OSError as error:
             raise self._unwritable(error) from error
         return path
@@ -103,3 +114,17 @@ def _is_ours(path: Path) -> bool:
     name = path.name
     hidden = name.startswith(".") or name.lower() in NOT_FILES
     return path.is_file() and (hidden or name.endswith(ENDING))
+
+
+def _mark() -> PngInfo:
+    """Return what makes a heat map known as ours, in its first bytes."""
+    result = PngInfo()
+    result.add_text("Software", GENERATOR)
+    return result
+
+
+def _is_heat_map(path: Path) -> bool:
+    """Say whether this program wrote a picture, which may then be replaced."""
+    with suppress(OSError), path.open("rb") as file:
+        return f"tEXtSoftware\0{GENERATOR}".encode() in file.read(200)
+    return False

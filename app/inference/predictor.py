@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from app.core.errors import BundleError, ImageError
 from app.core.labels import NEITHER, UNSURE
+from app.core.out_of_memory import out_of_memory
 from app.core.processor import has_vnni
 from app.data.decode import Pixels, load_image
 from app.inference.bundle_format import CONFIDENCE, INT8_FILE, NOVELTY, ONNX_FILE, Bundle
 from app.inference.prediction import Answer, no_answer
 
+_EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 BATCH = 8  # photos at once; ONNX Runtime took as long for 16 at once as one by one
 
 
@@ -42,8 +44,9 @@ class Classifier:
             has instructions for it (only Linux tells), else in float32.
 
     Raises:
-        BundleError: when the bundle is missing, incomplete or was changed, or has no int8 model
-            and it was asked for.
+        BundleError: when the bundle is missing, incomplete or was changed, has its weights
+            elsewhere, or has no int8 model and it was asked for.
+        MemoryError: when there is too little memory for it.
     """
 
     def __init__(
@@ -63,6 +66,9 @@ class Classifier:
         options.log_severity_level = 4  # errors come as exceptions; on stderr they would be twice
         # Its threads sleep while they wait: to spin they would take the cores from decoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Weights beside the model are covered by no digest. They would be looked for below this
+        # path, which is a file's.
+        options.add_session_config_entry(_EXTERNAL_DATA_FOLDER, str(path))
         self._asked_for_only = onnxruntime.RunOptions()
         self._asked_for_only.only_execute_path_to_fetches = True  # maps cost time and memory
         try:
@@ -73,6 +79,13 @@ class Classifier:
                 enable_fallback=0,  # to the same provider, after words on stdout
             )
         except Exception as error:  # ONNX Runtime's exceptions have no common class but this
+            if out_of_memory(error):  # the bundle is not to blame
+                raise MemoryError from error
+            if "external data" in str(error).lower():
+                raise BundleError(
+                    f"expected {path} to hold its weights itself; received one with external data, "
+                    "which no digest covers; train again"
+                ) from error
             raise BundleError(
                 f"expected a model that ONNX Runtime can run; received {path} ({error}); "
                 "update onnxruntime, or train again"
@@ -146,6 +159,8 @@ class Classifier:
         try:
             results = self._session.run(names, {"image": images}, self._asked_for_only)
         except Exception as error:  # ONNX Runtime's exceptions have no common class but this
+            if out_of_memory(error):  # the bundle is not to blame
+                raise MemoryError from error
             raise self._useless(str(error)) from error
         if not all(np.isfinite(result).all() for result in results):
             raise self._useless("numbers that are none")

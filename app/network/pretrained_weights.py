@@ -24,6 +24,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO
@@ -34,6 +35,7 @@ from app.core.atomic_files import whole
 from app.core.console import say
 from app.core.errors import AppError, UsageError, WeightsError
 from app.core.keras_backend import keras_home
+from app.core.paths import exists
 from app.data.sets.download import download
 
 if TYPE_CHECKING:
@@ -290,6 +292,14 @@ def from_official_download(official: Official) -> Weights:
         size=official.size,
         label="ImageNet weights",
     )
+    if exists(path):  # refused by road 1, and not ours to remove
+        kept = next(
+            place
+            for number in count(1)
+            if not exists(place := path.with_name(f"{path.name}.refused-{number}"))
+        )
+        path.rename(kept)
+        say(f"The file that was there is kept as {kept}")
     new.replace(path)
     return _verified(read_h5(path, str(path)), f"downloaded to {path}", official)
 

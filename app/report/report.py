@@ -16,7 +16,7 @@ from typing import Any
 from app.core.atomic_files import open_whole
 from app.core.errors import BundleError
 from app.core.run_folder import Run, check_complete
-from app.core.safe_output import output_file
+from app.core.safe_output import PAGE_MARK, output_file
 from app.report.notebook import (
     PROJECT,
     run_notebook,
@@ -35,6 +35,7 @@ PAGE = """\
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+{mark}
 <title>{title}</title>
 <style>
 {style}</style>
@@ -133,7 +134,8 @@ def render(notebook: Any, *, title: str) -> str:
 
 def framed(body: str, title: str) -> str:
     """Return a whole page around its content."""
-    return PAGE.format(title=html.escape(title), style=STYLE.read_text(encoding="utf-8"), body=body)
+    style = STYLE.read_text(encoding="utf-8")
+    return PAGE.format(mark=PAGE_MARK, title=html.escape(title), style=style, body=body)
 
 
 def with_contents(body: str) -> str:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+from app.core.atomic_files import remove_abandoned
 from app.core.console import heeding_ctrl_c, say
 from app.core.errors import AppError, UsageError
 from app.core.lock import locked_unless_taken
+from app.core.out_of_memory import out_of_memory
+from app.core.paths import exists
 from app.core.run_folder import Run, complete_runs
+from app.inference.bundle_format import DESCRIPTION_FILE, INT8_FILE, KERAS_FILE, ONNX_FILE
 from app.training.checkpoint import Checkpoint
 
+BUNDLE_FILES = {DESCRIPTION_FILE, ONNX_FILE, INT8_FILE, KERAS_FILE}
 CLOCK_TOLERANCE = timedelta(minutes=1)  # runs that end in the same second are ordered, not remarked
 
 
@@ -36,16 +41,26 @@ def training(run: Run) -> Iterator[Checkpoint]:
             )
         refuse_finished(run)  # meanwhile
         yield Checkpoint(run.unfinished)
-    shutil.rmtree(run.unfinished, ignore_errors=True)
+    _remove_unfinished(run)
 
 
 def refuse_finished(run: Run) -> None:
     """Raise ``UsageError`` when there is nothing left to train; what was kept for it goes."""
     if run.is_complete():
-        shutil.rmtree(run.unfinished, ignore_errors=True)  # killed between its end and its tidying
+        _remove_unfinished(run)  # killed between its end and its tidying
         raise UsageError(
             f"expected an unfinished run; received {run.folder}, which is finished; ask it with "
             f"python predict.py --bundle {shlex.quote(str(run.bundle))} PHOTO"
+        )
+
+
+def refuse_never_begun(run: Run) -> None:
+    """Raise ``UsageError`` for a run that was killed before its settings were written."""
+    if run.unfinished.is_dir() and not exists(run.config):
+        raise UsageError(
+            f"expected a run with its {run.config.name}; received {run.folder}, which was broken "
+            "off before it was written, so nothing is lost; remove that folder, or give another "
+            "name: python train.py --data DIR --run NAME"
         )
 
 
@@ -70,7 +85,7 @@ def finish_time(run: Run) -> str:
 
 @contextmanager
 def resumable(run: Run) -> Iterator[None]:
-    """Add to what ends the block how the run goes on: after Ctrl-C, or on a disk that is full."""
+    """Add to what ends the block how the run goes on: after Ctrl-C, on a full disk, say."""
     go_on = f"go on with: {run.resume_command()}"
     try:
         with heeding_ctrl_c():
@@ -86,13 +101,58 @@ def resumable(run: Run) -> Iterator[None]:
         raise AppError(
             f"{error.strerror or error}{where}; what was learned is kept; mend it, then {go_on}"
         ) from error
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise AppError(
+            "expected more memory; received too little; what was learned is kept; end what else "
+            f"uses it, then {go_on}"
+        ) from error
 
 
 def remove_leftovers(run: Run) -> None:
-    """Remove what a process that was killed had begun to write; what it has learned stays."""
-    shutil.rmtree(run.bundle, ignore_errors=True)  # perhaps whole, but nobody vouches for it
-    for path in (*run.folder.glob(".bundle.*"), *run.folder.rglob(".*.part")):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    """Remove what a process that was killed had begun to write; what it has learned stays.
+
+    Nothing else goes: neither other names, nor what links lead to.
+
+    Raises:
+        UsageError: when there is something in ``bundle/`` that does not belong there, so that no
+            other bundle could be written.
+    """
+    _remove_bundle(run)  # perhaps whole, but nobody vouches for it
+    records = {_record_of(path) for path in run.unfinished.glob(".*.record.*.part")}
+    for path in (*run.files, run.bundle, *records):
+        remove_abandoned(path)
+
+
+def _remove_bundle(run: Run) -> None:
+    if not exists(run.bundle) and not run.bundle.is_symlink():
+        return
+    found = [] if run.bundle.is_symlink() else sorted(run.bundle.iterdir())
+    others = [path.name for path in found if path.name not in BUNDLE_FILES or path.is_dir()]
+    if others or run.bundle.is_symlink():
+        raise UsageError(
+            f"expected nothing but a bundle's files in {run.bundle}, so that it can be written "
+            f"anew; received {others[0] if others else 'a link'}; move it away"
+        )
+    for path in found:
+        path.unlink()
+    run.bundle.rmdir()
+
+
+def _remove_unfinished(run: Run) -> None:
+    """Remove what was kept for going on, and the folder if it holds nothing else."""
+    if run.unfinished.is_symlink():
+        return
+    for path in (*run.unfinished.glob("*.record"), run.unfinished / "lock"):
+        with suppress(OSError):
+            path.unlink()
+    for path in run.unfinished.glob(".*.record.*.part"):
+        remove_abandoned(_record_of(path))
+    with suppress(OSError):
+        run.unfinished.rmdir()
+
+
+def _record_of(part: Path) -> Path:
+    """Return the record that ``app.core.atomic_files.whole`` was writing."""
+    return part.with_name(part.name.removeprefix(".").rsplit(".", 2)[0])

@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -84,6 +83,12 @@ def require_trackers(config: TrainConfig) -> None:
                 f"python -m pip install {name}"
             )
     if "mlflow" in config.trackers():
+        here = Path.cwd()
+        if "MLFLOW_TRACKING_URI" not in os.environ and here.is_relative_to(config.data.resolve()):
+            raise UsageError(
+                "expected MLFLOW_TRACKING_URI, without which MLflow writes into this folder; "
+                f"received none in {here}, among the photos; set it, or go to another folder"
+            )
         mlflow = _mlflow()
         try:
             mlflow.MlflowClient().search_experiments(max_results=1)
@@ -177,8 +182,7 @@ class TensorBoardTracker:
 
         self.folder, self._open = folder, Writer
         self.place = f"TensorBoard: tensorboard --logdir {shlex.quote(str(folder.parent.parent))}"
-        for path in folder.glob("events.*"):  # of a process that came to no end
-            path.unlink()
+        _remove_events(folder)  # of a process that came to no end
         self._final = Writer(str(folder))
         self._written: dict[str, list[HistoryRow]] = {}
         self._writers: dict[str, tuple[Any, ...]] = {}
@@ -204,7 +208,8 @@ class TensorBoardTracker:
         for writer in self._writers.pop(name, ()):
             writer.close()
         folder = self.folder / name
-        shutil.rmtree(folder, ignore_errors=True)
+        for of in ("train", "validation"):
+            _remove_events(folder / of)
         self._writers[name] = tuple(self._open(str(folder / of)) for of in ("train", "validation"))
         self._written[name] = []
         return self._written[name]
@@ -284,6 +289,18 @@ class MLflowTracker:
     def stop(self) -> None:
         """Mark the run as broken off; when it goes on, MLflow has it running again."""
         self._mlflow.end_run("KILLED")
+
+
+def _remove_events(folder: Path) -> None:
+    """Remove TensorBoard's files, and nothing else, from a folder of this run.
+
+    Where a link leads elsewhere they stay: they may be those of other runs.
+    """
+    if any(part.is_symlink() for part in (folder, folder.parent, folder.parent.parent)):
+        return
+    for path in folder.glob("events.out.tfevents.*"):
+        if path.is_file() and not path.is_symlink():
+            path.unlink()
 
 
 def settings_of(config: TrainConfig) -> dict[str, str]:

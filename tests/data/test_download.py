@@ -16,7 +16,7 @@ import pytest
 
 from app.core.errors import FetchError
 from app.data.sets import download as module
-from app.data.sets.download import download
+from app.data.sets.download import download, part_of
 
 BODY = bytes(range(256)) * 4000  # a megabyte, so that a break falls inside
 DIGEST = hashlib.sha256(BODY).hexdigest()
@@ -151,7 +151,7 @@ def test_the_next_call_resumes_what_an_earlier_one_left(target: Path) -> None:
         with pytest.raises(FetchError, match="400 bytes are kept") as caught:
             download(url, target, sha256=DIGEST, size=len(BODY))
         assert "\n" not in str(caught.value)
-        assert names(target.parent) == ["photos.zip.part"]
+        assert names(target.parent) == [part_of(target, url).name]
         download(url, target, sha256=DIGEST, size=len(BODY))
     assert how.seen[-1] == "bytes=400-"
     assert target.read_bytes() == BODY
@@ -167,9 +167,9 @@ def test_a_server_without_ranges_starts_again(target: Path) -> None:
 
 @pytest.mark.parametrize("size", [len(BODY), None])
 def test_a_part_that_is_whole_is_not_downloaded_again(target: Path, size: int | None) -> None:
-    target.with_name("photos.zip.part").write_bytes(BODY)
     how = Behaviour()
     with serving(how) as url:
+        part_of(target, url).write_bytes(BODY)
         download(url, target, sha256=DIGEST, size=size)
     assert target.read_bytes() == BODY
     assert how.seen == ([] if size else [f"bytes={len(BODY)}-"])  # the server's 416 says it all
@@ -177,8 +177,8 @@ def test_a_part_that_is_whole_is_not_downloaded_again(target: Path, size: int | 
 
 @pytest.mark.parametrize("size", [len(BODY), None])
 def test_a_part_that_is_too_long_is_dropped(target: Path, size: int | None) -> None:
-    target.with_name("photos.zip.part").write_bytes(BODY + b"more")
     with serving(Behaviour()) as url:
+        part_of(target, url).write_bytes(BODY + b"more")
         download(url, target, sha256=DIGEST, size=size)
     assert target.read_bytes() == BODY
 
@@ -194,12 +194,14 @@ def test_a_wrong_digest_leaves_nothing(target: Path) -> None:
 
 
 def test_a_wrong_size_is_refused_before_it_is_downloaded(target: Path) -> None:
-    part = target.with_name("photos.zip.part")
-    part.write_bytes(BODY[:1000])
     how = Behaviour(body=b"<html>log in</html>", ranges=False)
-    with serving(how) as url, pytest.raises(FetchError, match=r"expected 1,024,000 bytes.* 19\."):
-        download(url, target, size=len(BODY))
-    assert part.read_bytes() == BODY[:1000]  # a login page does not cost what was there
+    with serving(how) as url:
+        part_of(target, url).write_bytes(BODY[:1000])
+        with pytest.raises(FetchError, match=r"expected 1,024,000 bytes.* 19\."):
+            download(url, target, size=len(BODY))
+    assert (
+        part_of(target, url).read_bytes() == BODY[:1000]
+    )  # a login page does not cost what was there
 
 
 def test_a_wrong_size_is_noticed_when_none_is_announced(target: Path) -> None:
@@ -213,9 +215,10 @@ def test_a_wrong_size_is_noticed_when_none_is_announced(target: Path) -> None:
 
 
 def test_a_range_that_begins_elsewhere_is_not_appended(target: Path) -> None:
-    target.with_name("photos.zip.part").write_bytes(BODY[:1000])
-    with serving(Behaviour(shift=5)) as url, pytest.raises(FetchError, match="from 1,000 on"):
-        download(url, target, sha256=DIGEST)
+    with serving(Behaviour(shift=5)) as url:
+        part_of(target, url).write_bytes(BODY[:1000])
+        with pytest.raises(FetchError, match="from 1,000 on"):
+            download(url, target, sha256=DIGEST)
     assert not target.exists()
 
 
@@ -273,3 +276,16 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(FetchError, match="Cannot write"):
         download("http://127.0.0.1:9/photos.zip", tmp_path / "file" / "photos.zip")
+
+
+def test_what_a_browser_is_downloading_beside_it_is_left_alone(target: Path) -> None:
+    """Firefox writes ``photos.zip.part``; it was gone on with, or deleted."""
+    browser = target.with_name("photos.zip.part")
+    browser.write_bytes(b"another file")
+    with serving(Behaviour()) as url:
+        with pytest.raises(FetchError, match="not the expected file"):
+            download(url, target, sha256="0" * 64)
+        assert browser.read_bytes() == b"another file"
+        download(url, target, sha256=DIGEST)
+    assert names(target.parent) == ["photos.zip", "photos.zip.part"]
+    assert browser.read_bytes() == b"another file"

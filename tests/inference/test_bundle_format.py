@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +154,58 @@ def test_a_model_that_fails_while_it_runs_is_one_line_and_nothing_on_stderr(
     with pytest.raises(BundleError, match=r"to take photos.*kernel channels"):
         Classifier(tmp_path).outputs(np.zeros((1, SIZE, SIZE, 3), np.uint8))
     assert capfd.readouterr() == ("", "")
+
+
+# ---- what lies in its folder instead of files ----
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+@pytest.mark.parametrize("name", ["bundle.json", "model.onnx"])
+@pytest.mark.parametrize("kind", ["pipe", "socket", "/dev/zero", "/dev/tty", "loop"])
+def test_pipes_and_devices_are_refused_without_reading(
+    tmp_path: Path, values: dict[str, Any], name: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / name
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        monkeypatch.chdir(tmp_path)  # its path may have 100 bytes only
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(name)
+    else:
+        path.symlink_to(name if kind == "loop" else kind)
+    program = (
+        "import sys; from app.core.cli import run; import predict; sys.exit(run(predict.main))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--bundle", str(tmp_path), __file__],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(rf"error: expected .*{name}.*\n", done.stderr)
+    assert "not a regular file" in done.stderr or kind == "loop"
+
+
+@pytest.mark.parametrize("place", ["initializer", "constant"])
+@pytest.mark.parametrize("location", ["weights.bin", "./weights.bin", "../{}/weights.bin"])
+def test_weights_that_no_digest_covers_are_refused(
+    tmp_path: Path, place: str, location: str
+) -> None:
+    model = onnx.load_from_string(small_model())
+    kernel = next(one for one in model.graph.initializer if one.name == "kernel")
+    (tmp_path / "weights.bin").write_bytes(kernel.raw_data)
+    kernel.ClearField("raw_data")
+    kernel.data_location = onnx.TensorProto.EXTERNAL
+    kernel.external_data.add(key="location", value=location.format(tmp_path.name))
+    if place == "constant":
+        constant = onnx.helper.make_node("Constant", [], ["kernel"], value=kernel)
+        model.graph.initializer.remove(kernel)
+        model.graph.node.insert(0, constant)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    (tmp_path / "bundle.json").write_bytes(description(model.SerializeToString()))
+    with pytest.raises(BundleError, match=r"to hold its weights itself; received .*external data"):
+        Classifier(tmp_path)

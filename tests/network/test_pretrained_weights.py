@@ -178,13 +178,15 @@ def test_the_official_download_replaces_a_damaged_file(
         return write_official(target, small_tensors())
 
     monkeypatch.setattr(module, "download", download)
-    write_official(cache / official.file_name, changed(small_tensors()))
+    damaged = write_official(cache / official.file_name, changed(small_tensors())).read_bytes()
     assert_small(load_weights())
     assert "Passed over the Keras cache: Expected the tensors" in capsys.readouterr().err
 
     monkeypatch.setattr(module, "download", never)
     assert_small(load_weights())  # kept under the official name
-    assert [path.name for path in cache.iterdir()] == [official.file_name]
+    kept = cache / f"{official.file_name}.refused-1"
+    assert sorted(cache.iterdir()) == [cache / official.file_name, kept]
+    assert kept.read_bytes() == damaged, "others may have put it there"
 
 
 def refuse(*_: object, **__: object) -> Path:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import app.core.run_folder
+import app.pipeline
 import app.training.run_lock
 from app.core.errors import AppError, FetchError, UsageError
 from app.core.run_folder import Run, begin_run, newest_complete_run
@@ -97,7 +99,11 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
 def test_what_a_killed_process_had_begun_to_write_goes_and_nothing_else(tmp_path):
     run = make_run(tmp_path / "run", None)
     stay = ["config.json", "manifest.csv", "unfinished/head.record", "unfinished/lock", "mine.txt"]
-    go = [".bundle.x1/folder/model.onnx", ".metrics.json.7.part", "unfinished/.head.record.7.part"]
+    go = [
+        ".bundle.x1y2_z34/folder/model.onnx",
+        ".metrics.json.7.part",
+        "unfinished/.head.record.7.part",
+    ]
     for name in (*stay, *go):
         path = run.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +111,7 @@ def test_what_a_killed_process_had_begun_to_write_goes_and_nothing_else(tmp_path
     remove_leftovers(run)
     left = [p for p in run.folder.rglob("*") if p.is_file()]
     assert {p.relative_to(run.folder).as_posix() for p in left} == set(stay)
-    assert not (run.folder / ".bundle.x1").exists()
+    assert not (run.folder / ".bundle.x1y2_z34").exists()
 
 
 # ---- names and times ----
@@ -168,3 +174,76 @@ def test_damaged_times_of_other_runs_are_no_obstacle(tmp_path, clock):
         make_run(tmp_path / f"{number}", "").metrics.write_text(text)
     assert finish(tmp_path, "a") == "2026-05-06T12:00:00+00:00"
     assert newest_complete_run(tmp_path).folder.name == "a"
+
+
+# ---- killed at the very beginning ----
+
+
+def test_a_run_killed_before_its_settings_were_written_says_what_to_do(tmp_path):
+    run = begin_run(tmp_path, "first")
+    (run.unfinished / "lock").parent.mkdir()
+    (run.unfinished / "lock").touch()
+    with pytest.raises(UsageError, match=r"nothing is lost; remove that folder, or .*--run NAME"):
+        app.pipeline.resume(run.folder)
+    with pytest.raises(UsageError, match="or remove that folder"):
+        begin_run(tmp_path, "first")
+
+
+def test_too_little_memory_says_how_to_go_on(tmp_path):
+    with pytest.raises(AppError, match=r"more memory.*--resume"), resumable(Run(tmp_path / "a")):
+        raise MemoryError
+
+
+# ---- what others have put there ----
+
+
+@pytest.fixture
+def begun(tmp_path):
+    run = begin_run(tmp_path, "run")
+    run.config.touch()
+    run.bundle.mkdir()
+    for name in ("model.onnx", "bundle.json"):
+        (run.bundle / name).touch()
+    return run
+
+
+def test_a_bundle_that_nobody_vouches_for_goes(begun):
+    remove_leftovers(begun)
+    assert not begun.bundle.exists()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "model.int8.onnx/photo.jpg"])
+def test_what_others_put_into_a_bundle_is_named_and_stays(begun, name):
+    mine = begun.bundle / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    with pytest.raises(UsageError, match=rf"received {name.split('/')[0]}; move it away"):
+        remove_leftovers(begun)
+    assert mine.read_text() == "mine"
+    assert (begun.bundle / "bundle.json").exists(), "nothing is removed by halves"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_links_are_not_followed(begun, tmp_path):
+    others = make_run(tmp_path / "other", "")
+    (others.bundle / "model.onnx").touch()
+    shutil.rmtree(begun.bundle)
+    begun.bundle.symlink_to(others.bundle)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    for name in ("head.record", "lock", ".head.record.7.part"):
+        (kept / name).touch()
+    begun.unfinished.symlink_to(kept)
+    with pytest.raises(UsageError, match="received a link"):
+        remove_leftovers(begun)
+    app.training.run_lock._remove_unfinished(begun)
+    assert (others.bundle / "model.onnx").exists()
+    assert {path.name for path in kept.iterdir()} == {"head.record", "lock", ".head.record.7.part"}
+
+
+def test_what_others_put_beside_the_records_stays(tmp_path):
+    run = begin_run(tmp_path, "run")
+    with training(run) as checkpoint:
+        checkpoint.save("head", {})
+        (run.unfinished / "mine.txt").touch()
+    assert [path.name for path in run.unfinished.iterdir()] == ["mine.txt"]

@@ -38,7 +38,7 @@ def download(
 ) -> Path:
     """Download ``url`` to ``target``, which appears only when it is whole and verified.
 
-    Use it for any file that comes from the web. What has arrived waits in ``target`` + ``.part``
+    Use it for any file that comes from the web. What has arrived waits in ``part_of``
     and is continued by the next try or the next call. A ``target`` that exists already is never
     overwritten: it is returned when it verifies and refused when it does not.
 
@@ -61,7 +61,7 @@ def download(
     """
     if urlsplit(url).scheme not in {"http", "https"}:
         raise FetchError(f"Expected an address that begins with http:// or https://, got {url!r}.")
-    part = target.with_name(target.name + ".part")
+    part = part_of(target, url)
     try:
         if target.exists():
             _refuse_other_content(target, sha256, size)
@@ -82,6 +82,15 @@ def download(
             " folder, then run the command again."
         ) from error
     return target
+
+
+def part_of(target: Path, url: str) -> Path:
+    """Return where the bytes of a download wait until they are all there.
+
+    The name has a digest of the address in it: no other program writes it, so what lies there may
+    be gone on with or removed. Browsers have ``NAME.part``.
+    """
+    return target.with_name(f".{target.name}.{hashlib.sha256(url.encode()).hexdigest()[:32]}.part")
 
 
 def _refuse_other_content(target: Path, sha256: str | None, size: int | None) -> None:
@@ -222,7 +231,8 @@ def _where(response: HTTPResponse, offset: int) -> tuple[int, int | None]:
         if found is None or int(found[1]) != offset:
             raise FetchError(
                 f"{response.url}: expected the bytes from {offset:,} on, received"
-                f" {response.headers.get('Content-Range')!r}. Delete the .part file and run again."
+                f" {response.headers.get('Content-Range')!r}."
+                " Delete the hidden .part file and run again."
             )
         return offset, None if found[2] == "*" else int(found[2])
     length = response.headers.get("Content-Length")  # status 200: the server ignores Range
