@@ -7,7 +7,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -37,14 +37,14 @@ SIZE = 32
 CLASSES = ("cat", "dog", "hare")
 
 
-def tiny_bundle(folder: Path) -> Path:
+def tiny_bundle(folder: Path, classes: Sequence[str] = CLASSES) -> Path:
     """Write a bundle of five convolutions with random weights; it says all kinds of things."""
     keras.utils.set_random_seed(0)
     generator = np.random.default_rng(0)
     reference = unit_length(np.maximum(generator.normal(size=(20, 8)), 0))
     novelty = Novelty(reference, neighbours=3, threshold=0.25, scale=0.05)
     with small_network():
-        model = build_classifier(len(CLASSES), image_size=SIZE, novelty=novelty)
+        model = build_classifier(len(classes), image_size=SIZE, novelty=novelty)
     kernel, bias = model.get_layer(HEAD).get_weights()
     kernel = generator.normal(size=kernel.shape)
     model.get_layer(HEAD).set_weights([kernel, bias])
@@ -52,13 +52,13 @@ def tiny_bundle(folder: Path) -> Path:
     logits = model.predict_on_batch(pictures)["logits"]
     scale = 2 / logits.std(axis=0)  # so that each class has its pictures
     model.get_layer(HEAD).set_weights([kernel * scale, bias - logits.mean(axis=0) * scale])
-    metadata = {"classes": json.dumps(CLASSES), "temperature": "1.0"}
+    metadata = {"classes": json.dumps(classes), "temperature": "1.0"}
     folder.mkdir()
     graph = to_onnx(model, ["logits", "novelty"], metadata, also=[add_activation_maps])
     onnx.save(graph, folder / ONNX_FILE)
     Bundle(
         format_version=FORMAT_VERSION,
-        classes=CLASSES,
+        classes=tuple(classes),
         image_size=SIZE,
         temperature=1.0,
         thresholds={NOVELTY: 0.5, CONFIDENCE: 0.6},
@@ -71,10 +71,14 @@ def tiny_bundle(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def served(
-    classifier: Classifier, limits: Limits | None = None, names: Collection[str] = ()
+    classifier: Classifier,
+    limits: Limits | None = None,
+    names: Collection[str] = (),
+    *,
+    loopback: bool = True,
 ) -> Iterator[tuple[str, Service]]:
     """Serve in a thread; yield the address and the service."""
-    service = Service(classifier, limits or Limits(), names=names)
+    service = Service(classifier, limits or Limits(), names=names, loopback=loopback)
     listening = bind("127.0.0.1", 0)
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
     server = GracefulServer(service)

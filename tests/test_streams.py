@@ -93,7 +93,8 @@ def test_no_file_gets_the_number_of_a_closed_stream(tmp_path: Path) -> None:
 def test_messages_that_nobody_reads_any_more_stop_no_work() -> None:
     """The terminal of a training was closed, or ``| head`` has seen enough."""
     program = (
-        "import sys; from app.core.cli import run; from app.core.console import say, quiet_native_stderr\n"
+        "import sys; from app.core.cli import run\n"
+        "from app.core.console import say, quiet_native_stderr\n"
         "def main(_):\n"
         "    for _ in range(3):\n"
         "        say('one message')\n"
@@ -213,7 +214,10 @@ def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux heeds the limit")
 @pytest.mark.parametrize("failure", ["MemoryError", 'RuntimeError("can\'t start new thread")'])
 def test_too_little_memory_is_one_line(failure: str) -> None:
-    program = f"import sys; from app.core.cli import run\ndef main(_): raise {failure}\nsys.exit(run(main))"
+    program = (
+        "import sys; from app.core.cli import run\n"
+        f"def main(_): raise {failure}\nsys.exit(run(main))"
+    )
     done = shell('"$1" -c "$2"', program)
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr.startswith(b"error: expected more memory; received too little; ")

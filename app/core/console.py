@@ -101,7 +101,8 @@ def progress_bar(*columns: TextColumn | BarColumn) -> Iterator[Progress]:
 def heeding_ctrl_c() -> Iterator[None]:
     """Raise ``KeyboardInterrupt`` at the end of the block at the latest, when Ctrl-C was pressed.
 
-    Likewise for the other signals that stop a command (``app.core.cli``). Libraries lose it: what is
+    Likewise for the other signals that stop a command (``app.core.cli``). Libraries lose it: what
+    is
     called from C code cannot raise, some catch everything while they are imported, and TensorFlow
     makes errors of its own of it while it traces.
     """

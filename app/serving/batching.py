@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import io
-import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -27,10 +25,9 @@ from app.inference.heatmap import LONGEST, evidence, overlay
 from app.inference.prediction import Answer, no_answer
 from app.inference.predictor import Classifier
 from app.serving.metrics import Metrics
-from app.serving.uploads import Limits, Refused, Upload
+from app.serving.uploads import Limits, Upload
 
 DECODERS = 4  # threads at most: each may take 512 MiB (app.data.decode_limits)
-LONGEST_RETRY = 60  # seconds that a refused client is told to wait, at most
 
 Result = TypeVar("Result")
 Row = tuple[NDArray[np.float32], np.float32]  # probabilities (classes,) and novelty of one photo
@@ -51,8 +48,11 @@ class Batcher:
 
     Args:
         classifier: which answers; only one thread asks it, and it uses all cores.
-        limits: ``queue``, ``batch`` and ``wait`` count here.
+        limits: ``batch`` and ``wait`` count here.
         metrics: what is counted.
+
+    Attributes:
+        seconds_a_photo: that a photo takes at the network, a running average.
 
     Raises:
         BundleError: when the model does not run.
@@ -65,10 +65,9 @@ class Batcher:
         self._network = ThreadPoolExecutor(1, "network")
         self._ready: asyncio.Queue[Waiting] = asyncio.Queue()
         self._decoding = 0  # photos on their way into that queue
-        self._places = 0
         started = time.perf_counter()
         classifier.outputs(np.zeros((1, self._size, self._size, 3), np.uint8))
-        self._seconds = time.perf_counter() - started  # that a photo takes, a running average
+        self.seconds_a_photo = time.perf_counter() - started
 
     async def run(self) -> None:
         """Serve batches until cancelled."""
@@ -80,54 +79,20 @@ class Batcher:
         for pool in (self._decoders, self._network):
             pool.shutdown(wait=True, cancel_futures=True)
 
-    @property
-    def under_way(self) -> int:
-        """How many photos wait or are worked on."""
-        return self._places
-
-    def refuse_beyond(self, count: int) -> None:
-        """Refuse so many more photos where the queue has no place for them.
-
-        Raises:
-            Refused: 429, with the time that those before will take.
-        """
-        if self._places + count > self.limits.queue:
-            seconds = math.ceil(self._places * self._seconds)
-            raise Refused(
-                429,
-                f"{self._places} photos are waiting, and at most {self.limits.queue} may; ask "
-                "again later",
-                retry_after=min(max(seconds, 1), LONGEST_RETRY),
-            )
-
-    @contextmanager
-    def places(self, count: int) -> Iterator[None]:
-        """Take so many places in the queue for the block.
-
-        Raises:
-            Refused: as ``refuse_beyond``.
-        """
-        self.refuse_beyond(count)
-        self._places += count
-        try:
-            yield
-        finally:
-            self._places -= count
-
     async def answer(self, upload: Upload) -> Answer:
         """Answer for one file; one that is no photo gets an answer with ``error``."""
         self._decoding += 1
         try:
             pixels = await self._decode(load_image, upload.data, self._size)
         except ImageError as error:
-            self.metrics.answered.labels("error").inc()
+            self.metrics.count_answer("error")
             return no_answer(upload.name, str(error))
         finally:
             self._decoding -= 1
         waiting = Waiting(pixels, _future())
         self._ready.put_nowait(waiting)
         answer = self.classifier.answer(upload.name, *await waiting.row)
-        self.metrics.answered.labels(str(answer.label)).inc()
+        self.metrics.count_answer(str(answer.label))
         return answer
 
     async def explain(self, upload: Upload) -> bytes:
@@ -183,7 +148,7 @@ class Batcher:
         seconds = time.perf_counter() - started
         self.metrics.network_seconds.observe(seconds)
         self.metrics.batch_photos.observe(len(batch))
-        self._seconds += 0.1 * (seconds / len(batch) - self._seconds)
+        self.seconds_a_photo += 0.1 * (seconds / len(batch) - self.seconds_a_photo)
         for waiting, row in zip(batch, zip(*rows, strict=True), strict=True):
             if not waiting.row.done():
                 waiting.row.set_result(row)

@@ -51,6 +51,10 @@ class Metrics:
             "serve_held_bytes", "Bytes of uploads that are held in memory.", registry=own
         )
 
+    def count_answer(self, label: str) -> None:
+        """Count one photo's answer; what is no UTF-8 in a class's name is shown by escapes."""
+        self.answered.labels(label.encode(errors="backslashreplace").decode()).inc()
+
     def text(self) -> bytes:
         """Return everything in Prometheus's text format."""
         return generate_latest(self.registry)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import socket
 import time
 import traceback
+from collections import Counter
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
@@ -36,6 +38,7 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",  # answers are about people's photos
 }
+GONE = 499  # the status of a request whose client has gone: nobody reads it
 RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 
 
@@ -46,13 +49,16 @@ class Guard:
         app: the application.
         metrics: where requests are counted.
         routes: paths that are counted by name; all others are counted as ``other``.
-        names: by which the service may be asked beside its own ones.
-        loopback: whether only this machine can ask. Then only its own names are answered: a page
-            of the web may point a name of its own at 127.0.0.1 (DNS rebinding), and would be told
-            what it asks.
+        names: hosts that the service answers for, beside addresses in digits. A page of the web may
+            point a name of its own at this machine (DNS rebinding) and would be told what it asks;
+            therefore no other name is answered.
+        loopback: whether only this machine can ask. Then ``localhost`` and the addresses of this
+            machine itself are answered, and ``names``; else every address in digits, and
+            ``names``, or where there are none the names of this machine.
 
     Attributes:
         ending: set when the service ends; then connections are closed after their answer.
+        since_the_end: how many requests were ``answered``, ``late`` or ``cut`` off since then.
     """
 
     def __init__(
@@ -64,25 +70,27 @@ class Guard:
         names: Collection[str] = (),
         loopback: bool = True,
     ) -> None:
-        self.app, self.metrics, self.routes, self.loopback = app, metrics, routes, loopback
-        self.names = {name.lower() for name in names}
-        self.ending = False
+        self.app, self.metrics, self.routes, self.open = app, metrics, routes, not loopback
+        self.names = {name.lower() for name in names} - {""}
+        self.answered = self.names if self.names or loopback else own_names()
+        self.ending, self.since_the_end = False, Counter[str]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 0
+        started, status, whole = time.perf_counter(), 0, False
 
         async def guarded(message: Message) -> None:
-            nonlocal status
+            nonlocal status, whole
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *RAW_HEADERS]
                 if self.ending:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
+            whole = message["type"] == "http.response.body" and not message.get("more_body")
 
         try:
             if refusal := self._refusal(scope):
@@ -94,6 +102,9 @@ class Guard:
             if not status:
                 await _tell(guarded, 500, "the service failed; its own messages say where")
         finally:
+            if self.ending and status != GONE:
+                late = status in (408, 504)
+                self.since_the_end["late" if late else "answered" if whole else "cut"] += 1
             route = scope["path"] if scope["path"] in self.routes else "other"
             self.metrics.requests.labels(route, str(status or "gone")).inc()
             self.metrics.request_seconds.labels(route).observe(time.perf_counter() - started)
@@ -101,9 +112,10 @@ class Guard:
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get(b"host", "").lower()
-        known = hostname(host) in self.names
-        if self.loopback and not known and not is_loopback(hostname(host)):
-            return 421, "expected localhost as the host; received another name, see --name"
+        name = hostname(host)
+        if not (name in self.answered or is_loopback(name) or (is_address(name) and self.open)):
+            own = "an address in digits" if self.open else "localhost"
+            return 421, f"expected {own} as the host; received another name, see --name"
         origin = headers.get(b"origin", f"//{host}").lower().partition("//")[2]
         if origin != host and hostname(origin) not in self.names:
             return 403, "expected a request of this service's own page; received another site's"
@@ -126,6 +138,21 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_address(host: str) -> bool:
+    """Say whether a host is an address in digits, which no DNS server can point elsewhere."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def own_names() -> set[str]:
+    """Return the names of this machine, in small letters, with ``.local`` as mDNS has them."""
+    name = socket.gethostname().lower()
+    return {name, f"{name.partition('.')[0]}.local"} - {"", ".local"}
 
 
 def where(error: BaseException) -> str:

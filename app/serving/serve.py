@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from app.core.cli import INTERRUPTED
 from app.core.errors import UsageError
 from app.inference.arguments import add_bundle_arguments, bundle_folder
 
@@ -24,10 +23,11 @@ addresses: / is the page; /v1/predict, /v1/explain, /v1/model, /openapi.json; /h
 /metrics
 
 Of a photo at most 64 million pixels are read. Nothing that is sent is written to disk or logged.
-Ctrl-C or SIGTERM ends it when all that was asked has been answered.
+Ctrl-C, SIGTERM or SIGHUP ends it when all that was asked has been answered, at the latest ten
+seconds after --timeout; what was not is counted.
 
-exit code: 0 ended as asked, 130 after a second Ctrl-C, which does not wait, 2 wrong usage, no
-trained classifier, or a port that is taken
+exit code: 0 ended as asked, 1 ended with requests that got no answer, 130 after a second Ctrl-C,
+which does not wait, 2 wrong usage, no trained classifier, or a port that is taken
 """
 
 
@@ -71,11 +71,9 @@ def main(argv: Sequence[str]) -> int:
         say(
             f"{folder} answers at http://{shown}:{port}/ in {classifier.precision} (Ctrl-C ends it)"
         )
-        if GracefulServer(service).serve_on(listening):
-            say("ended; all that was asked has been answered")
-            return 0
-    say("ended at once; not all that was asked has been answered")
-    return INTERRUPTED
+        end = GracefulServer(service).serve_on(listening)
+    say(str(end))
+    return end.exit_code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -103,9 +101,11 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--name",
         action="append",
+        type=host_name,
         default=[],
         metavar="HOST",
-        help="a name by which the service may be asked as well, such as that of a proxy before it",
+        help="a name that the service answers for, such as that of a proxy before it; with --host "
+        "the default is this machine's own name",
     )
     limits = result.add_argument_group("limits")
     megabytes, count = between(float, 0.001, 100_000), between(int, 1, 100_000)
@@ -123,6 +123,17 @@ def parser() -> argparse.ArgumentParser:
             flag, type=kind, default=default, metavar=unit, help=f"{text}; default: %(default)s"
         )
     return result
+
+
+def host_name(text: str) -> str:
+    """Read the name of a host for argparse: without a scheme, a port or a path."""
+    from app.serving.middleware import hostname
+
+    if not text or hostname(text) != text.lower():
+        raise argparse.ArgumentTypeError(
+            f"expected the name of a host, such as photos.example; received {text!r}"
+        )
+    return text
 
 
 def between(kind: Callable[[str], Number], least: float, most: float) -> Callable[[str], Number]:

@@ -8,18 +8,80 @@ import errno
 import os
 import signal
 import socket
+import threading
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from uvicorn import Config, Server
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from app.core.cli import INTERRUPTED
+from app.core.console import say
 from app.core.errors import UsageError
+from app.serving.connections import KEPT, Connection, Door, Seldom
+from app.serving.middleware import where
 from app.serving.service import Service
 
-PATIENCE = 10.0  # seconds that a connection may take for the head of a request
-KEPT = 30  # seconds that a connection is kept after an answer, for a next request
-MAX_CONNECTIONS = 512  # systems give a process 1,024 open files or fewer
+MAX_CONNECTIONS = 512
+UNTAKEN = 131_072  # bytes of answers that the system holds for one connection; Linux doubles it
+BACKLOG = 128  # connections that may wait to be let in, and are let in at once
+OTHER_FILES = 32  # that the process holds beside its connections: 10, and 3 for each decoder
 FAREWELL = 1.0  # seconds in which kept connections may still ask, and are told that it is the last
+LAST = 10  # seconds after the longest request, at which the process ends whatever hangs
+
+
+@dataclass(frozen=True)
+class End:
+    """How the service ended.
+
+    Attributes:
+        answered: requests that were answered after the signal.
+        late: requests that passed their time limit after it.
+        cut: requests that got no answer, or did not take it.
+        forced: whether a second Ctrl-C came.
+    """
+
+    answered: int
+    late: int
+    cut: int
+    forced: bool
+
+    @property
+    def exit_code(self) -> int:
+        """0 when nothing was cut off."""
+        return INTERRUPTED if self.forced else int(self.cut > 0)
+
+    def __str__(self) -> str:
+        if not (self.forced or self.late or self.cut):
+            return "ended; all that was asked has been answered"
+        return (
+            f"ended{' at once' if self.forced else ''}; of the requests since the signal "
+            f"{self.answered} were answered, {self.late} passed their time limit, and {self.cut} "
+            "were cut off"
+        )
+
+
+def room() -> tuple[int, int]:
+    """Return how many connections there may be, and how many may wait to be let in.
+
+    A process may have so many files open, connections included (``ulimit -n``): macOS allows 256
+    at first, and lets programs ask for more.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return MAX_CONNECTIONS, BACKLOG
+    wanted = MAX_CONNECTIONS + BACKLOG + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            soft = most
+        left = max(soft - OTHER_FILES, 2)
+        backlog = min(BACKLOG, left // 4 or 1)
+        return min(MAX_CONNECTIONS, left - backlog), backlog
+    return MAX_CONNECTIONS, BACKLOG
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -42,6 +104,8 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         if os.name != "nt":  # there it would mean sharing the port
             result.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Its connections inherit it: systems would hold megabytes for each who takes nothing.
+        result.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNTAKEN)
         result.bind(address)
         # Another process may be bound, too, until one of the two listens.
         result.listen()
@@ -57,51 +121,21 @@ def bind(host: str, port: int) -> socket.socket:
     return result
 
 
-class Connection(H11Protocol):
-    """A connection that ends when the head of a request does not come to its end."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a request, or end at once where there are too many connections."""
-        super().connection_made(transport)
-        self._last: object = None  # the request under way when it was last looked at
-        self._timer: asyncio.TimerHandle | None = None
-        if len(self.connections) > MAX_CONNECTIONS:
-            transport.close()
-        else:
-            self._look_again()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
-        if self._timer is not None:
-            self._timer.cancel()
-        super().connection_lost(exc)
-
-    def _look_again(self) -> None:
-        self._timer = self.loop.call_later(PATIENCE, self._look)
-
-    def _look(self) -> None:
-        answered = self.cycle is not None and self.cycle.response_complete
-        # After an answer uvicorn waits KEPT seconds itself, until a next head begins.
-        begun = answered and self.timeout_keep_alive_task is None and self.cycle is self._last
-        if self.cycle is None or begun:
-            self.transport.close()
-        else:
-            self._last = self.cycle
-            self._look_again()
-
-
 class GracefulServer(Server):
     """Uvicorn's server; on SIGTERM and Ctrl-C it answers all that has come in, then it ends.
 
-    A second Ctrl-C ends it at once.
+    A second Ctrl-C ends it at once, and so do LAST seconds after the longest request.
     """
 
     def __init__(self, service: Service) -> None:
-        self.service = service
+        self.service, self._seldom, self._cut_before = service, Seldom(), 0
+        most, backlog = room()
+        self.door = Door(most, most if service.loopback else max(most // 2, 1))
         super().__init__(
             Config(
                 service.app,
-                http=Connection,
+                http=partial(Connection, self.door),  # type: ignore[arg-type]
+                backlog=backlog,
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -115,25 +149,64 @@ class GracefulServer(Server):
             )
         )
 
-    def serve_on(self, listening: socket.socket) -> bool:
-        """Serve until a signal comes; return whether everything that was asked was answered."""
+    def serve_on(self, listening: socket.socket) -> End:
+        """Serve until a signal comes; return what became of the requests since then."""
 
         def end(*_: Any) -> None:
             self.should_exit = True
 
         # Uvicorn raises the signal once more at its end, for handlers that were there before.
-        signals = (signal.SIGTERM, signal.SIGINT)
+        signals = [signal.SIGTERM, signal.SIGINT]
+        # SIGHUP: the terminal was closed; under nohup it is ignored, and stays so.
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+            signals.append(signal.SIGHUP)
         before = [signal.signal(number, end) for number in signals]
         try:
             self.run(sockets=[listening])
         finally:
             for number, handler in zip(signals, before, strict=True):
                 signal.signal(number, handler)
-        return not self.force_exit and not self.server_state.tasks
+        return self.end()
+
+    def end(self) -> End:
+        """Return what became of the requests since the service began to end."""
+        since = self.service.app.since_the_end
+        cut = self.door.cut - self._cut_before
+        answered = max(since["answered"] - cut, 0)  # written, but not taken
+        return End(answered, since["late"], since["cut"] + cut, self.force_exit)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve."""
+        asyncio.get_running_loop().set_exception_handler(self._tell)
+        await super().startup(sockets)
+
+    def _tell(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Say what went wrong outside of requests, seldom: asyncio would write pages of it."""
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            self._seldom.say("connections have to wait: too many open files; see ulimit -n")
+        else:
+            said = where(error) if error else str(context.get("message"))
+            self._seldom.say(f"internal error, please report this: {said}")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the door, let everyone who is inside ask to the end, and be answered."""
         self.service.app.ending = True
+        self._cut_before = self.door.cut
+        longest = self.service.limits.seconds + LAST
+        watch = threading.Timer(longest, self._give_up, (longest,))
+        watch.daemon = True
+        watch.start()
+        try:
+            await self._end(sockets)
+        finally:
+            watch.cancel()
+
+    def _give_up(self, seconds: float) -> None:
+        say(f"ended by force: something hung for {seconds:g} s after the signal; {self.end()}")
+        os._exit(1)
+
+    async def _end(self, sockets: list[socket.socket] | None) -> None:
         doors = [door.dup() for door in sockets or ()]
         for server in self.servers:
             server.close()
@@ -151,11 +224,16 @@ class GracefulServer(Server):
         knocked: list[socket.socket] = []
         with door, contextlib.suppress(OSError):  # BlockingIOError: that was the last one
             door.setblocking(False)
-            while len(knocked) < MAX_CONNECTIONS:
+            while len(knocked) < self.door.places.whole:
                 knocked.append(door.accept()[0])
         for accepted in knocked:
             accepted.setblocking(False)
             await asyncio.get_running_loop().connect_accepted_socket(self._connection, accepted)
 
     def _connection(self) -> Connection:
-        return Connection(self.config, self.server_state, self.lifespan.state)
+        return Connection(
+            self.door,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
+import json
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,12 @@ from app.core.errors import ImageError
 from app.inference.predictor import Classifier
 from app.serving.batching import Batcher
 from app.serving.metrics import Metrics
-from app.serving.middleware import Guard
+from app.serving.middleware import GONE, Guard
 from app.serving.openapi import document, model_values
-from app.serving.uploads import Held, Limits, Refused, Upload, read_files
+from app.serving.shares import Shares, party
+from app.serving.uploads import Account, Limits, Refused, Upload, read_files
 
+LONGEST_RETRY = 60  # seconds that a refused client is told to wait, at most
 PAGE = Path(__file__).parent / "page"
 PAGE_FILES = {  # path → file and type
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -32,6 +36,14 @@ PAGE_FILES = {  # path → file and type
 }
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Json(JSONResponse):
+    """JSON in ASCII: the name of a class may come from a disk and be no UTF-8."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the body."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 class Service:
@@ -55,10 +67,14 @@ class Service:
         names: Collection[str] = (),
         loopback: bool = True,
     ) -> None:
-        self.limits, self.metrics, self.held = limits, Metrics(), Held(limits.held)
+        self.limits, self.loopback, self.metrics = limits, loopback, Metrics()
+        # Where others can ask, one address gets half of what there is for all.
+        share = 1 if loopback else 2
+        self.held = Shares(limits.held, max(limits.held // share, limits.body))
+        self.places = Shares(limits.queue, max(limits.queue // share, limits.files))
         self.batcher = Batcher(classifier, limits, self.metrics)
-        self.metrics.under_way.set_function(lambda: self.batcher.under_way)
-        self.metrics.held_bytes.set_function(lambda: self.held.bytes)
+        self.metrics.under_way.set_function(lambda: self.places.taken)
+        self.metrics.held_bytes.set_function(lambda: self.held.taken)
         bundle = classifier.bundle
         self.about = model_values(bundle, classifier.min_confidence, limits)
         self.document = document(bundle, limits)
@@ -111,7 +127,7 @@ class Service:
 
         async def work(files: list[Upload]) -> Response:
             answers = await asyncio.gather(*map(self.batcher.answer, files))
-            return JSONResponse({"answers": [asdict(answer) for answer in answers]})
+            return Json({"answers": [asdict(answer) for answer in answers]})
 
         return await self._serve(request, work)
 
@@ -131,8 +147,8 @@ class Service:
     async def ready(self, _: Request) -> Response:
         """Say whether to send requests here."""
         if self.app.ending or self.batches.done():
-            return JSONResponse({"error": "ending"}, 503)
-        return JSONResponse({"status": "ready"})
+            return Json({"error": "ending"}, 503)
+        return Json({"status": "ready"})
 
     async def tell_metrics(self, _: Request) -> Response:
         """Return the numbers for Prometheus."""
@@ -143,21 +159,44 @@ class Service:
     ) -> Response:
         """Read a request's files and work on them, within its time and while it is waited for."""
         deadline = asyncio.get_running_loop().time() + self.limits.seconds
-        with self.held.account() as account:
+        who = party(request.scope["client"])
+        with Account(self.held, who) as account:
             try:
-                self.batcher.refuse_beyond(1)  # before a body is read that would be too much
+                self._refuse_beyond(1, who)  # before a body is read that would be too much
                 async with asyncio.timeout_at(deadline):
                     files = await read_files(request, self.limits, account)
             except TimeoutError:
                 raise Refused(408, f"no whole request within {self.limits.seconds:g} s") from None
             except ClientDisconnect:
-                return Response(status_code=400)  # nobody reads it
-            with self.batcher.places(len(files)):
+                return Response(status_code=GONE)  # nobody reads it
+            with self._taken(len(files), who):
                 try:
                     async with asyncio.timeout_at(deadline):
                         return await _while_waited_for(request, work(files))
                 except TimeoutError:
                     raise Refused(504, f"no answer within {self.limits.seconds:g} s") from None
+
+    @contextlib.contextmanager
+    def _taken(self, count: int, who: str) -> Iterator[None]:
+        """Take so many places in the queue for the block."""
+        self._refuse_beyond(count, who)
+        self.places.take(who, count)
+        try:
+            yield
+        finally:
+            self.places.give_back(who, count)
+
+    def _refuse_beyond(self, count: int, who: str) -> None:
+        """Refuse so many more photos where the queue has no place for them: come back later."""
+        if count > self.places.free(who):
+            waiting = self.places.taken
+            seconds = math.ceil(waiting * self.batcher.seconds_a_photo)
+            raise Refused(
+                429,
+                f"{waiting} photos are waiting, and at most {self.places.whole} may, "
+                f"{self.places.each} of one address; ask again later",
+                retry_after=min(max(seconds, 1), LONGEST_RETRY),
+            )
 
 
 async def _while_waited_for(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
@@ -170,14 +209,14 @@ async def _while_waited_for(request: Request, work: Coroutine[Any, Any, Response
     tasks = asyncio.create_task(work), asyncio.create_task(gone())
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        return tasks[0].result() if tasks[0].done() else Response(status_code=400)
+        return tasks[0].result() if tasks[0].done() else Response(status_code=GONE)
     finally:
         for task in tasks:
             task.cancel()
 
 
 def _constant(values: dict[str, Any]) -> Handler:
-    return _content(JSONResponse(values).body, "application/json")
+    return _content(Json(values).body, "application/json")
 
 
 def _content(body: bytes | memoryview, media_type: str) -> Handler:
@@ -189,14 +228,14 @@ def _content(body: bytes | memoryview, media_type: str) -> Handler:
 
 async def _refused(_: Request, error: Any) -> Response:
     retry = {"retry-after": str(error.retry_after)} if error.retry_after else None
-    return JSONResponse({"error": str(error)}, error.status, retry)
+    return Json({"error": str(error)}, error.status, retry)
 
 
 async def _http_error(_: Request, error: Any) -> Response:
     """Answer for an unknown path or method."""
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    return Json({"error": error.detail}, error.status_code, error.headers)
 
 
 async def _failed(_: Request, error: Exception) -> Response:
     """Answer for an error of ours; Starlette raises it once more, and the guard tells where."""
-    return JSONResponse({"error": "the service failed; its own messages say where"}, 500)
+    return Json({"error": "the service failed; its own messages say where"}, 500)

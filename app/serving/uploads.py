@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from app.core.printable import printable
+from app.serving.shares import Shares
 
 MB = 1_000_000  # as the flags count
 LONGEST_NAME = 200  # characters of a file's name that are repeated
@@ -64,37 +64,31 @@ class Upload(NamedTuple):
     data: bytes
 
 
-class Held:
-    """Counts the bytes of all bodies, so that many large ones together do not fill the memory."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.bytes = limit, 0
-
-    @contextmanager
-    def account(self) -> Iterator[Account]:
-        """Open an account for one request; what it holds is given back at the end of the block."""
-        account = Account(self)
-        try:
-            yield account
-        finally:
-            self.bytes -= account.bytes
-
-
 class Account:
-    """What one request holds."""
+    """What the body of one request holds of the bytes of all; given back at the end of the block.
 
-    def __init__(self, held: Held) -> None:
-        self.held, self.bytes = held, 0
+    Args:
+        held: the bytes of all bodies, so that many large ones together do not fill the memory.
+        who: the address that sends it.
+    """
+
+    def __init__(self, held: Shares, who: str) -> None:
+        self.held, self.who, self.bytes = held, who, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.held.give_back(self.who, self.bytes)
 
     def add(self, size: int) -> None:
         """Count bytes that have come in.
 
         Raises:
-            Refused: 429, when all requests together would hold too many.
+            Refused: 429, when all requests together, or those of one address, would hold too many.
         """
-        if self.held.bytes + size > self.held.limit:
+        if not self.held.take(self.who, size):
             raise Refused(429, "too many uploads at the same time; ask again", retry_after=1)
-        self.held.bytes += size
         self.bytes += size
 
 

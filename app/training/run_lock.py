@@ -14,8 +14,8 @@ from app.core.errors import AppError, UsageError
 from app.core.lock import locked_unless_taken
 from app.core.out_of_memory import out_of_memory
 from app.core.paths import exists
-from app.core.run_folder import Run, complete_runs
-from app.inference.bundle_format import DESCRIPTION_FILE, INT8_FILE, KERAS_FILE, ONNX_FILE
+from app.core.run_folder import DESCRIPTION_FILE, Run, complete_runs
+from app.inference.bundle_format import INT8_FILE, KERAS_FILE, ONNX_FILE
 from app.training.checkpoint import Checkpoint
 
 BUNDLE_FILES = {DESCRIPTION_FILE, ONNX_FILE, INT8_FILE, KERAS_FILE}
