@@ -20,7 +20,7 @@ from app.core.paths import exists, is_folder
 from app.core.printable import printable
 from app.inference.arguments import add_bundle_arguments, bundle_folder
 from app.inference.bundle_format import Bundle
-from app.inference.prediction import Answer, unanswered
+from app.inference.prediction import Prediction, unopened_prediction
 
 EPILOG = """\
 examples:
@@ -76,10 +76,12 @@ def explain(
     return 0 if all_answered else 1
 
 
-def answers(paths: Sequence[str], folder: Path, arguments: argparse.Namespace) -> Iterator[Answer]:
+def answers(
+    paths: Sequence[str], folder: Path, arguments: argparse.Namespace
+) -> Iterator[Prediction]:
     """Yield an answer for each path, in their order."""
     if not any(map(exists, paths)):
-        yield from map(unanswered, paths)  # mistyped: said at once, nothing is loaded
+        yield from map(unopened_prediction, paths)  # mistyped: said at once, nothing is loaded
         return
     from app.inference.predictor import Classifier  # brings NumPy and ONNX Runtime: not for --help
 
@@ -184,7 +186,7 @@ class Output:
         self.csv = csv.writer(sys.stdout, lineterminator="\n")
         self.headed = form != "csv"
 
-    def __call__(self, answer: Answer) -> None:
+    def __call__(self, answer: Prediction) -> None:
         """Write one answer, the first one of a CSV below the header."""
         if not self.headed:
             probabilities = [f"p_{name}" for name in self.classes]
@@ -192,22 +194,22 @@ class Output:
             self.headed = True
         self.write(answer)
 
-    def _json(self, answer: Answer) -> None:
+    def _json(self, answer: Prediction) -> None:
         print(json.dumps(asdict(answer)))
 
-    def _csv(self, answer: Answer) -> None:
+    def _csv(self, answer: Prediction) -> None:
         values = answer.probabilities or {}
         cells = [f"{values[name]:.6g}" if values else "" for name in self.classes]
         cells.append("" if answer.novelty is None else f"{answer.novelty:.6g}")
         path, label, error = map(text_cell, (answer.path, answer.label or "", answer.error or ""))
         self.csv.writerow([path, label, *cells, error])
 
-    def _table(self, answer: Answer) -> None:
+    def _table(self, answer: Prediction) -> None:
         name = printable(answer.path).ljust(self.width)
         label = printable(answer.label or NO_ANSWER).ljust(self.label_width)
         print(f"{name}  {label}  {printable(self._detail(answer))}")
 
-    def _detail(self, answer: Answer) -> str:
+    def _detail(self, answer: Prediction) -> str:
         """Return what stands behind the label."""
         if answer.likeliest is None:
             return answer.error or ""

@@ -25,7 +25,7 @@ from app.data.photo import Photos, class_names, photos_of
 from app.export.bundle_writer import Parity, classifier_graph, export_bundle, library_versions
 from app.export.int8_export import Int8Model, int8_model
 from app.features.batches import targets_of
-from app.features.dataset import Source, open_source
+from app.features.dataset import FeatureDataset, open_dataset
 from app.network.classifier import build_classifier, copy_weights
 from app.network.device import (
     compute_deterministically,
@@ -44,7 +44,7 @@ from app.training.data_review import review
 from app.training.finetune import StageResult
 from app.training.fit_decision import Answers, calibrated_answers, split_values, write_predictions
 from app.training.run_lock import finish_time
-from app.training.schedule import Training
+from app.training.schedule import StageSchedule
 from app.training.tracking import Track, track_nothing
 
 SOURCE = "source"  # the record of how a run computes
@@ -71,13 +71,13 @@ def learn(
     say(f"computing on {device_name()}, frozen layers in {frozen}, trained ones in {trained}")
     model, digest = load_classifier(config, len(classes))
     with clock.phase("features"):
-        source = open_source(as_begun(config, checkpoint), model, digest, photos)
+        source = open_dataset(as_begun(config, checkpoint), model, digest, photos)
         refuse_other_ways(source, digest, trained, checkpoint)
     with clock.phase("training"):
         weights = class_weights(classes[photo.target] for photo in photos["train"])
         look = partial(review, photos, classes, run)
         numbered = by_number(weights, classes)
-        results = Training(config, model, source, numbered, look, checkpoint, track).run()
+        results = StageSchedule(config, model, source, numbered, look, checkpoint, track).run()
         write_history((row for result in results for row in result.history), run.history)
         answers = calibrated_answers(config, source, divided_by=results[-1].temperature)
     with clock.phase("export"):
@@ -150,7 +150,9 @@ def as_begun(config: TrainConfig, checkpoint: Checkpoint) -> TrainConfig:
     return dataclasses.replace(config, cache="disk", views=begun.values["views"])
 
 
-def refuse_other_ways(source: Source, digest: str, trained: str, checkpoint: Checkpoint) -> None:
+def refuse_other_ways(
+    source: FeatureDataset, digest: str, trained: str, checkpoint: Checkpoint
+) -> None:
     """Note how the run computes; refuse to go on with it in another way.
 
     Raises:
@@ -192,7 +194,7 @@ def by_number(
 def export(
     config: TrainConfig,
     model: keras.Model,
-    source: Source,
+    source: FeatureDataset,
     classes: Sequence[str],
     photos: Photos,
     answers: Answers,

@@ -210,13 +210,13 @@ def step_flops(flops: dict[str, float], trained: Sequence[str]) -> float:
 def head_row(model: keras.Model, size: Size) -> Row:
     """Solve the head on random activations."""
     from app.features.dataset import HEAD_CUT
-    from app.features.labelled import BATCH, Labelled
-    from app.training.linear_probe import solve_head
+    from app.features.labelled import BATCH, LabelledFeatures
+    from app.training.linear_probe import fit_linear_probe
 
     random = np.random.default_rng(0)
     shape = model.get_layer(HEAD_CUT).output.shape[1:]
 
-    def labelled() -> Labelled:
+    def labelled() -> LabelledFeatures:
         targets = np.arange(size.head_photos) % 2
         maps = random.gamma(1.0, 1.0, (size.head_photos, *shape)).astype(np.float32)
         maps[..., ::8] += targets[:, None, None, None]  # something to learn
@@ -225,11 +225,11 @@ def head_row(model: keras.Model, size: Size) -> Row:
             for start in range(0, len(numbers), BATCH):
                 yield maps[numbers[start : start + BATCH]]
 
-        return Labelled(walk, targets)
+        return LabelledFeatures(walk, targets)
 
     train, validation = labelled(), labelled()
     started = time.perf_counter()
-    solve_head(model, STAGES["head"], train, validation)
+    fit_linear_probe(model, STAGES["head"], train, validation)
     seconds = time.perf_counter() - started
     return Row("head, solved", size.head_photos, size.head_photos / seconds, 0.0)
 

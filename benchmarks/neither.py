@@ -31,8 +31,8 @@ from app.core.labels import NEITHER, UNSURE
 from app.core.run_folder import Run
 from app.data.folder_layout import files_below
 from app.data.sets.synthetic_pets import draw_sample
-from app.inference.bundle_format import STRANGE
-from app.inference.prediction import Answer
+from app.inference.bundle_format import OOD_THRESHOLD
+from app.inference.prediction import Prediction
 from app.inference.predictor import Classifier
 from app.report.results import read_results
 from benchmarks.command import answer
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     novelty = np.array([each.novelty for each in strangers])
     groups = {"all": novelty, "settled on": novelty[settled], "not settled on": novelty[~settled]}
     rows = {name: _row(known, values) for name, values in groups.items() if len(values)}
-    refused = float((known > STRANGE).mean())
+    refused = float((known > OOD_THRESHOLD).mean())
     with tempfile.TemporaryDirectory() as folder:
         drawn = {
             kind: answers_of(classifier, paths) for kind, paths in things(Path(folder)).items()
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
     return 0 if met else 1
 
 
-def answers_of(classifier: Classifier, paths: Sequence[Path]) -> list[Answer]:
+def answers_of(classifier: Classifier, paths: Sequence[Path]) -> list[Prediction]:
     """Return the answers for files; those that cannot be read are left out."""
     given = [each for each in classifier.answers(paths) if each.error is None]
     if not given:
@@ -131,11 +131,11 @@ def _row(known: np.ndarray[Any, Any], strangers: np.ndarray[Any, Any]) -> dict[s
     return {
         "n": len(strangers),
         "auroc": float(roc_auc_score(truth, np.concatenate([known, strangers]))),
-        "refused": float((strangers > STRANGE).mean()),
+        "refused": float((strangers > OOD_THRESHOLD).mean()),
     }
 
 
-def _said(given: Sequence[Answer]) -> dict[str, Any]:
+def _said(given: Sequence[Prediction]) -> dict[str, Any]:
     labels = [each.label for each in given]
     return {
         "n": len(given),

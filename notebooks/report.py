@@ -25,7 +25,7 @@ from IPython.display import display
 from rich.filesize import decimal
 
 from app.evaluation.calibration import MAX_WRONG
-from app.inference.bundle_format import ONNX_FILE, STRANGE
+from app.inference.bundle_format import ONNX_FILE, OOD_THRESHOLD
 from app.report import figures as plots
 from app.report import galleries as panels
 from app.report.html import (
@@ -53,14 +53,14 @@ if not photos:  # this is passed on then, and tells no place either
 metrics, classes = results.metrics, [shown(name) for name in results.classes]
 test, given = metrics["test"], results.predictions["test"]
 beyond = {
-    split: float((answers.novelty > STRANGE).mean())
+    split: float((answers.novelty > OOD_THRESHOLD).mean())
     for split, answers in results.predictions.items()
 }
 album = photo_album(results, run.bundle, photos) if photos else drawn_album(results, run.bundle)
 instead = "Drawings stand here for the photos, which belong to others. " if album.drawn else ""
 answered = ""
 if album.drawn and album.answered is not None:
-    strangers = int((album.answered.novelty > STRANGE).sum())
+    strangers = int((album.answered.novelty > OOD_THRESHOLD).sum())
     answered = (
         f"This run's bundle has answered them. {strangers} of {len(album.answered.names)} are "
         "stranger than the line, so predict.py would say neither; shown is the likeliest class. "
@@ -453,7 +453,7 @@ unsure = (
     if sure <= 1
     else "else unsure of every one, since the surest answers to the validation photos were wrong"
 )
-known = given.novelty <= STRANGE
+known = given.novelty <= OOD_THRESHOLD
 hits = given.answers == given.targets
 display(
     Words(
@@ -592,7 +592,7 @@ if album.drawn:
 # ## Neither
 
 # %%
-strange = given.novelty > STRANGE
+strange = given.novelty > OOD_THRESHOLD
 display(
     Words(
         "Photos to the right of the dotted line are answered neither: the line lies where it "
@@ -601,10 +601,12 @@ display(
         "classes should fall to the right."
     ),
     Picture(
-        plots.novelty({split: a.novelty for split, a in results.predictions.items()}, STRANGE),
+        plots.novelty(
+            {split: a.novelty for split, a in results.predictions.items()}, OOD_THRESHOLD
+        ),
         alt=(
             "Distribution of novelty in validation and test. Beyond the threshold of "
-            f"{STRANGE}: "
+            f"{OOD_THRESHOLD}: "
             + "; ".join(f"{split}: {percent(share)}" for split, share in beyond.items())
             + "."
         ),

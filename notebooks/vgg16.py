@@ -45,13 +45,13 @@ from app.core.config import STAGES
 from app.data.decode import load_image, resize
 from app.data.sets.synthetic_pets import draw_animal
 from app.features.batches import ViewBatches, targets_of
-from app.features.labelled import Labelled
+from app.features.labelled import LabelledFeatures
 from app.network.classifier import MEAN_BGR, build_classifier, open_layers, prefix, suffix
 from app.network.pretrained_weights import set_weights
 from app.network.vgg import CONFIGURATIONS, WINDOW, copy_dense_weights, layer_costs, vgg
 from app.report.html import Number, Picture, Table, Words, duration, number, percent
 from app.training.finetune import train_stage
-from app.training.linear_probe import solve_head
+from app.training.linear_probe import fit_linear_probe
 
 logging.getLogger("tensorflow").setLevel("ERROR")  # no remarks on building several networks
 settings = chosen_settings()
@@ -661,10 +661,14 @@ if not isinstance(weights, str):
     def solved_head(maps):
         """Solve the head on block5's outputs; return its scores."""
         labelled = {
-            split: Labelled(lambda numbers, m=m: iter([m[0][list(numbers)]]), targets[split])
+            split: LabelledFeatures(
+                lambda numbers, m=m: iter([m[0][list(numbers)]]), targets[split]
+            )
             for split, m in maps.items()
         }
-        head = solve_head(classifier, STAGES["head"], labelled["train"], labelled["validation"])
+        head = fit_linear_probe(
+            classifier, STAGES["head"], labelled["train"], labelled["validation"]
+        )
         return head.result
 
     def batches(maps, stage, split):

@@ -16,7 +16,7 @@ import onnx
 from photos import picture
 from small_vgg import small_network
 
-from app.evaluation.ood import Novelty, unit_length
+from app.evaluation.ood import KnnOodDetector, unit_length
 from app.inference.bundle_format import (
     CONFIDENCE,
     FORMAT_VERSION,
@@ -42,7 +42,7 @@ def tiny_bundle(folder: Path, classes: Sequence[str] = CLASSES) -> Path:
     keras.utils.set_random_seed(0)
     generator = np.random.default_rng(0)
     reference = unit_length(np.maximum(generator.normal(size=(20, 8)), 0))
-    novelty = Novelty(reference, neighbours=3, threshold=0.25, scale=0.05)
+    novelty = KnnOodDetector(reference, neighbours=3, threshold=0.25, scale=0.05)
     with small_network():
         model = build_classifier(len(classes), image_size=SIZE, novelty=novelty)
     kernel, bias = model.get_layer(HEAD).get_weights()

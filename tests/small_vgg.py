@@ -19,11 +19,11 @@ from app.data.folder_layout import Split
 from app.data.photo import Photos
 from app.experiment import load_classifier
 from app.features.batches import ViewBatches
-from app.features.dataset import CachedSource, FreshSource, Source
+from app.features.dataset import CachedDataset, FeatureDataset, FreshDataset
 from app.features.store import Quota
 from app.network.classifier import HEAD, open_layers, prefix
 from app.training.finetune import train_stage
-from app.training.schedule import Training
+from app.training.schedule import StageSchedule
 
 # 64 pixels leave 4×4 to block5; below that, XLA's convolutions on processors take 15 times as long.
 SIZE, VIEWS, EPOCHS, BATCH = 64, 2, 5, 4
@@ -80,13 +80,13 @@ def classifier(config: TrainConfig, photos: Photos) -> keras.Model:
     return model
 
 
-class SameViews(FreshSource):
+class SameViews(FreshDataset):
     """Pixels through the whole network, of the views that a cache holds, in its order."""
 
     def batches(
         self, stage: Stage, split: Split, *, shuffle: bool = False, view: int = 0
     ) -> ViewBatches:
-        """Return the batches of ``FreshSource``, other views in them."""
+        """Return the batches of ``FreshDataset``, other views in them."""
         batches = super().batches(stage, split, shuffle=shuffle, view=view)
         batches.views, batches.first_epoch = VIEWS, 0
         batches.begin_epoch(0)
@@ -109,18 +109,18 @@ class Unrounded:
 
 
 @dataclass
-class Walk:
+class FeatureIterator:
     """The weights before each stage, and after it from either source."""
 
     before: dict[str, Weights]
     after: dict[str, dict[str, Weights]]
 
 
-def walk_stages(config: TrainConfig, photos: Photos) -> Walk:
+def walk_stages(config: TrainConfig, photos: Photos) -> FeatureIterator:
     """Walk all stages twice, side by side; both begin each of them with the same weights."""
     fresh, cached = (classifier(config, photos) for _ in range(2))
     stores = {stage.cut: Unrounded(cached, stage.cut) for stage in config.stage_plan()}
-    cache = CachedSource(
+    cache = CachedDataset(
         config,
         cached,
         photos,
@@ -129,7 +129,7 @@ def walk_stages(config: TrainConfig, photos: Photos) -> Walk:
         views=VIEWS,
         untrained={},
     )
-    walk = Walk({}, {})
+    walk = FeatureIterator({}, {})
     for stage in config.stage_plan():
         if stage.opens:  # the solved head made wrong, so that 15 steps are sure to improve it
             solved = walk.after["head"]["fresh"]
@@ -143,14 +143,14 @@ def walk_stages(config: TrainConfig, photos: Photos) -> Walk:
     return walk
 
 
-def train(config: TrainConfig, stage: Stage, model: keras.Model, source: Source) -> None:
+def train(config: TrainConfig, stage: Stage, model: keras.Model, source: FeatureDataset) -> None:
     """Train one stage of a run."""
     if stage.opens:
         open_layers(model, stage)
         batches = source.batches(stage, "train", shuffle=True), source.batches(stage, "validation")
         result = train_stage(source.part(stage), stage, *batches)
     else:
-        (result,) = Training(replace(config, stages=(stage.name,)), model, source).run()
+        (result,) = StageSchedule(replace(config, stages=(stage.name,)), model, source).run()
     assert result.kept_epoch > 0, "nothing was learned, so nothing can be shown"
 
 

@@ -19,6 +19,7 @@ from small_vgg import small_network
 import app.data.sets.fetch
 import app.export.formats
 import app.features.cache_command
+import app.report.compare
 import app.report.model_card
 import app.report.notebook
 import app.report.report
@@ -155,10 +156,10 @@ COMMANDS: list[tuple[Main, str, int]] = [
     (predict.main, "photos/cat/0.jpg --explain new", 0),  # its own map may be replaced
     (app.report.model_card.main, "runs/first", 0),
     (app.report.model_card.main, "runs/first --readme photos/readme.txt", 2),
-    (app.report.report.main, "--compare runs/first runs/second", 2),
-    (app.report.report.main, "--compare runs/first runs/second --output photos/cat/cat.html", 2),
-    (app.report.report.main, "--compare runs/first runs/second --output new.html", 0),
-    (app.report.report.main, "--compare runs/first runs/second --output new.html", 0),
+    (app.report.compare.main, "runs/first runs/second", 2),
+    (app.report.compare.main, "runs/first runs/second --output photos/cat/cat.html", 2),
+    (app.report.compare.main, "runs/first runs/second --output new.html", 0),
+    (app.report.compare.main, "runs/first runs/second --output new.html", 0),
     (app.report.report.main, "runs/first --notebook mine.ipynb", 2),
     (app.report.notebook.main, "script.py --output mine.ipynb", 2),
     (app.report.notebook.main, "photos/readme.txt", 2),

@@ -154,7 +154,7 @@ def test_broken_off_everywhere_it_ends_as_if_unbroken(photos, unbroken, tmp_path
 
 
 def test_what_was_learned_is_not_learned_again(copy, monkeypatch, capsys):
-    monkeypatch.setattr(app.training.schedule, "solve_head", None)
+    monkeypatch.setattr(app.training.schedule, "fit_linear_probe", None)
     monkeypatch.setattr(app.pipeline, "write_manifest", None)
     monkeypatch.setattr(app.features.cache, "load_batches", None)
     assert run(train.main, ["--resume", str(copy.folder)]) == 0
@@ -255,7 +255,7 @@ def test_other_photos_are_refused(what, copy, photos, tmp_path, capsys):
         ("weights", app.experiment, "tensor_digest"),
         ("device", app.experiment, "device_name"),
         ("backend", app.experiment.keras.backend, "backend"),
-        ("frozen layers", app.features.dataset.CachedSource, "frozen"),
+        ("frozen layers", app.features.dataset.CachedDataset, "frozen"),
     ],
 )
 def test_a_run_is_not_gone_on_with_in_another_way(copy, monkeypatch, capsys, name, place, what):

@@ -416,7 +416,7 @@ def test_the_weights_reach_every_stage(photos, tmp_path, monkeypatch):
 
         monkeypatch.setattr(app.training.schedule, name, call)
 
-    recording("solve_head", app.training.schedule.solve_head)
+    recording("fit_linear_probe", app.training.schedule.fit_linear_probe)
     recording("train_stage", app.training.schedule.train_stage)
     shutil.copytree(photos, tmp_path / "photos")
     draw_sample(tmp_path / "more", per_class=40, seed=1)
@@ -427,7 +427,7 @@ def test_the_weights_reach_every_stage(photos, tmp_path, monkeypatch):
     weights = Run(tmp_path / "runs" / "r").read_metrics()["class_weights"]
     assert weights["cat"] > 1 > weights["dog"]
     by_number = dict(enumerate(weights.values()))
-    assert seen == {"solve_head": by_number, "train_stage": by_number}
+    assert seen == {"fit_linear_probe": by_number, "train_stage": by_number}
 
 
 @pytest.mark.parametrize("line", ["cat/none.jpg", "/etc/passwd", "dog"])

@@ -55,7 +55,7 @@ class WeightsError(AppError):
     """Raised when no road leads to the official weights, or a file differs from them."""
 
 
-class LostRows(AppError):
+class CacheEvictedError(AppError):
     """Raised when cached rows that were there are not: removed by others, or broken since."""
 
 

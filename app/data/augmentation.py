@@ -104,7 +104,7 @@ def make_view(photo: Pixels, size: int, *, content: str, view: int, seed: int) -
     return np.asarray(crop)
 
 
-def looks(*, mirrored: bool) -> tuple[int, ...]:
+def tta_views(*, mirrored: bool) -> tuple[int, ...]:
     """Return the numbers of the views that an answer is made from."""
     return (0, MIRROR) if mirrored else (0,)
 

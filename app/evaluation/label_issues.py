@@ -52,7 +52,7 @@ def out_of_fold(model: Any, x: Floats, targets: Ints) -> Floats:
     return result
 
 
-def find_suspects(probabilities: Floats, targets: Ints) -> list[Suspect]:
+def find_label_issues(probabilities: Floats, targets: Ints) -> list[Suspect]:
     """Return the photos that look like another class than their label's, the surest first.
 
     Args:

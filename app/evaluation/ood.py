@@ -33,7 +33,7 @@ ROWS = 1024  # photos compared at once
 
 
 @dataclass(frozen=True)
-class Novelty:
+class KnnOodDetector:
     """What a classifier needs to tell strangers.
 
     Attributes:
@@ -53,15 +53,15 @@ class Novelty:
         result: Floats = expit((np.asarray(distances, np.float64) - self.threshold) / self.scale)
         return result
 
-    def distances(self, looks: Sequence[Float32s]) -> Floats:
+    def distances(self, tta_views: Sequence[Float32s]) -> Floats:
         """Return the distances ``(n,)`` of photos, the mean over some looks at each of them.
 
         Args:
-            looks: for each look descriptors ``(n, channels)``, of any length.
+            tta_views: for each view descriptors ``(n, channels)``, of any length.
         """
         means = [
             np.concatenate([top.mean(axis=1) for top in self._similarities(descriptors)])
-            for descriptors in looks
+            for descriptors in tta_views
         ]
         result: Floats = 1 - np.mean(means, axis=0)
         return result
@@ -70,7 +70,7 @@ class Novelty:
         return similarities(unit_length(descriptors), self.reference, self.neighbours)
 
 
-def fit_novelty(train: Float32s, validation: Sequence[Float32s]) -> Novelty:
+def fit_ood_detector(train: Float32s, validation: Sequence[Float32s]) -> KnnOodDetector:
     """Return the novelty by which 2 % of the validation photos are refused.
 
     Of fewer than 100 the largest distance would decide alone, and new photos of the same kind would
@@ -82,7 +82,7 @@ def fit_novelty(train: Float32s, validation: Sequence[Float32s]) -> Novelty:
         validation: for each look at them the descriptors of photos that are none of those.
     """
     reference = unit_length(train)
-    unscaled = Novelty(reference, min(NEIGHBOURS, len(reference)), threshold=0.0, scale=1.0)
+    unscaled = KnnOodDetector(reference, min(NEIGHBOURS, len(reference)), threshold=0.0, scale=1.0)
     distances = unscaled.distances(validation)
     method: Literal["linear", "higher"] = "linear"
     if len(distances) < FEW:
@@ -90,7 +90,7 @@ def fit_novelty(train: Float32s, validation: Sequence[Float32s]) -> Novelty:
     median, threshold = np.quantile(distances, [0.5, 1 - REFUSED], method=method)
     scale = (threshold - median) / np.log((1 - MEDIAN_NOVELTY) / MEDIAN_NOVELTY)
     scale = max(scale, NARROWEST_SHARE * threshold, NARROWEST)
-    return Novelty(reference, unscaled.neighbours, float(threshold), float(scale))
+    return KnnOodDetector(reference, unscaled.neighbours, float(threshold), float(scale))
 
 
 def distances_to_others(descriptors: Float32s) -> Floats:

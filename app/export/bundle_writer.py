@@ -25,7 +25,7 @@ from app.inference.bundle_format import (
     KERAS_FILE,
     NOVELTY,
     ONNX_FILE,
-    STRANGE,
+    OOD_THRESHOLD,
     Bundle,
     file_sha256,
 )
@@ -119,7 +119,7 @@ def export_bundle(
             classes=tuple(classes),
             image_size=image_size,
             temperature=temperature,
-            thresholds={NOVELTY: STRANGE, CONFIDENCE: min_confidence},
+            thresholds={NOVELTY: OOD_THRESHOLD, CONFIDENCE: min_confidence},
             sha256={path.name: file_sha256(path) for path in sorted(temporary.iterdir())},
             versions=library_versions(),
             why_no_int8=why_no_int8,

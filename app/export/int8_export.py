@@ -31,7 +31,7 @@ from app.evaluation.prediction_set import PredictionSet
 from app.export.bundle_writer import GATE_BATCH, OUTPUTS
 from app.export.int8_gate import Exact, Int8Gate, int8_gate
 from app.features.batches import ViewBatches, targets_of
-from app.features.dataset import Source
+from app.features.dataset import FeatureDataset
 from app.features.int8_backbone import CALIBRATION_PHOTOS, Feed, QuantisedPrefix, write_int8
 from app.network.onnx_graph import output_of
 
@@ -56,7 +56,7 @@ class Int8Model:
 
 def int8_model(
     exported: Callable[[], onnx.ModelProto],
-    source: Source,
+    source: FeatureDataset,
     stage: Stage,
     min_confidence: float,
     *,
@@ -101,7 +101,7 @@ def _float32(graph: onnx.ModelProto, photos: Sequence[Photo]) -> Exact:
     return exact
 
 
-def _calibration(source: Source, stage: Stage) -> Iterator[Feed]:
+def _calibration(source: FeatureDataset, stage: Stage) -> Iterator[Feed]:
     """Yield the activations at the stage's cut of some training photos, one by one."""
     batches = source.batches(stage, "train")
     count = len(batches.photos)

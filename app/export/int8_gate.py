@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from app.core.labels import NEITHER, UNSURE
 from app.evaluation.metrics import score
 from app.evaluation.prediction_set import PredictionSet
-from app.inference.bundle_format import STRANGE
+from app.inference.bundle_format import OOD_THRESHOLD
 
 Floats = NDArray[np.floating[Any]]
 # Numbers of validation photos → what float32 says of them, in that order.
@@ -98,7 +98,7 @@ def int8_gate(
     if not _finite(float32):
         return _nothing(targets, len(asked))
     before, after = (score(targets, each.probabilities) for each in (float32, int8))
-    refused, refused_before = ((each.novelty > STRANGE).mean() for each in (int8, float32))
+    refused, refused_before = ((each.novelty > OOD_THRESHOLD).mean() for each in (int8, float32))
     return Int8Gate(
         photos=len(targets),
         asked=len(asked),
@@ -124,7 +124,7 @@ def _distance(said: PredictionSet, min_confidence: float) -> Floats:
     second, first = np.sort(said.probabilities, axis=1)[:, -2:].T
     distances = [
         np.log(np.maximum(first, TINY) / np.maximum(second, TINY)) / NEAR_LABEL,
-        np.abs(_log_odds(said.novelty) - _log_odds(np.asarray(STRANGE))) / NEAR_NOVELTY,
+        np.abs(_log_odds(said.novelty) - _log_odds(np.asarray(OOD_THRESHOLD))) / NEAR_NOVELTY,
     ]
     if 0 < min_confidence < 1:
         line = _log_odds(np.asarray(min_confidence))
@@ -152,5 +152,5 @@ def _labels(said: PredictionSet, min_confidence: float) -> NDArray[np.object_]:
     """Return the answers that a person reads: the number of a class, ``unsure`` or ``neither``."""
     labels: NDArray[np.object_] = said.probabilities.argmax(axis=1).astype(object)
     labels[said.probabilities.max(axis=1) < min_confidence] = UNSURE
-    labels[said.novelty > STRANGE] = NEITHER
+    labels[said.novelty > OOD_THRESHOLD] = NEITHER
     return labels

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from app.core.atomic_files import write_json
 from app.core.console import progress_bar, say
-from app.core.errors import AppError, LostRows
+from app.core.errors import AppError, CacheEvictedError
 from app.data.augmentation import BATCH, View, load_batches
 from app.data.augmentation import VERSION as VIEWS_VERSION
 from app.data.decode import VERSION as IMAGES_VERSION
@@ -135,7 +135,7 @@ class FeatureStore:
             maps.add(pages)
             rows.append(values[number])
         if lost:
-            raise LostRows(
+            raise CacheEvictedError(
                 f"expected the cached activations under {self.folder}; received {len(lost)} blocks "
                 "less than there were; another process removes them: train again, they are "
                 "computed anew"

@@ -18,8 +18,8 @@ from rich.filesize import decimal
 
 from app.core.config import STAGES, Stage, TrainConfig
 from app.core.console import say
-from app.core.errors import LostRows, UsageError
-from app.data.augmentation import ReadPhoto, View, load_batches, load_views, looks, read_photo
+from app.core.errors import CacheEvictedError, UsageError
+from app.data.augmentation import ReadPhoto, View, load_batches, load_views, read_photo, tta_views
 from app.data.folder_layout import SPLITS, Split
 from app.data.photo import Photos
 from app.features.batches import Float32s, ViewBatches, targets_of
@@ -35,7 +35,7 @@ from app.features.cache import (
 from app.features.decoded import DecodedPhotos
 from app.features.extractor import Batched, frozen_prefix
 from app.features.int8_backbone import QuantisedPrefix, quantised_prefix
-from app.features.labelled import BATCH, Labelled
+from app.features.labelled import BATCH, LabelledFeatures
 from app.features.policy import Space, cache_pays
 from app.features.shards import Block, block_bytes
 from app.features.store import FEATURES_FOLDER, Quota, space
@@ -46,7 +46,7 @@ HEAD_CUT = STAGES["head"].cut
 _RECOVERY = threading.Lock()  # training and validation batches are made in threads of their own
 
 
-class Source(Protocol):
+class FeatureDataset(Protocol):
     """What training asks of either source."""
 
     @property
@@ -76,11 +76,13 @@ class Source(Protocol):
     ) -> ViewBatches:
         """Return a split's batches for a stage; shuffled ones walk through the views."""
 
-    def labelled(self, split: Split) -> Labelled:
+    def labelled(self, split: Split) -> LabelledFeatures:
         """Return a split's photos themselves, as the head is solved on them."""
 
 
-def open_source(config: TrainConfig, model: keras.Model, digest: str, photos: Photos) -> Source:
+def open_dataset(
+    config: TrainConfig, model: keras.Model, digest: str, photos: Photos
+) -> FeatureDataset:
     """Choose the source that ``config.cache`` asks for, make it ready, and say why.
 
     Room comes first: where the rows of all views would not fit into half of the free disk or into
@@ -96,7 +98,7 @@ def open_source(config: TrainConfig, model: keras.Model, digest: str, photos: Ph
     Raises:
         UsageError: when the cache was asked for and has no room.
     """
-    fresh = FreshSource(config, model, photos, _reader(config))
+    fresh = FreshDataset(config, model, photos, _reader(config))
     if config.cache == "off":
         say("cache off: every epoch draws a fresh view of each photo; --views has no part in it")
         return fresh
@@ -107,7 +109,7 @@ def open_source(config: TrainConfig, model: keras.Model, digest: str, photos: Ph
         precision += f"-{quantised.digest[:8]}"
     stores = _open_stores(config, digest, precision, quota)
     untrained = {cut: _checksum(model, cut) for cut in stores}
-    cached = CachedSource(
+    cached = CachedDataset(
         config, model, photos, stores, quota, config.training_views(), untrained, quantised
     )
     for store in cached.stores.values():
@@ -179,7 +181,7 @@ def _refuse_without_room(config: TrainConfig, fitting: Sequence[int], room: Spac
 
 
 @dataclass(frozen=True)
-class CachedSource:
+class CachedDataset:
     """Activations computed once; an epoch reads one of ``views`` views of each photo.
 
     ``quota`` is the stores'; ``untrained`` holds a checksum of the weights below each cut, as the
@@ -223,7 +225,7 @@ class CachedSource:
             view=view,
         )
 
-    def labelled(self, split: Split) -> Labelled:
+    def labelled(self, split: Split) -> LabelledFeatures:
         """Return the cached activations of a split."""
         photos = self.photos[split]
 
@@ -232,7 +234,7 @@ class CachedSource:
                 some = numbers[start : start + BATCH]
                 yield self._rows(HEAD_CUT, [View(photos[number], 0, 0) for number in some])
 
-        return Labelled(maps, targets_of(photos))
+        return LabelledFeatures(maps, targets_of(photos))
 
     def wanted(self) -> list[View]:
         """Return all views that the run reads: those trained on, and those that answers need."""
@@ -294,7 +296,7 @@ class CachedSource:
         read = dict(zip(self.stores, times.read, strict=True))
         train, validation, test = (len(self.photos[split]) for split in SPLITS)
         each = train + validation  # views an epoch
-        answers = (validation + test) * len(looks(mirrored=self.config.mirror))
+        answers = (validation + test) * len(tta_views(mirrored=self.config.mirror))
         stages = self.config.stage_plan()
         return cache_pays(
             prefix=times.prefix,
@@ -331,7 +333,7 @@ class CachedSource:
         if number:
             return training
         others = [photo for split in SPLITS[1:] for photo in self.photos[split]]
-        numbers = looks(mirrored=self.config.mirror)
+        numbers = tta_views(mirrored=self.config.mirror)
         return training + [View(photo, look, 0) for look in numbers for photo in others]
 
     def _rows(self, cut: str, views: Sequence[View]) -> Float32s:
@@ -339,7 +341,7 @@ class CachedSource:
         store = self.stores[cut]
         try:
             return store.gather(views)
-        except LostRows:
+        except CacheEvictedError:
             if _checksum(self.model, cut) != self.untrained[cut]:
                 raise  # trained meanwhile: these would be other activations
         with _RECOVERY:
@@ -352,7 +354,7 @@ class CachedSource:
 
 
 @dataclass(frozen=True)
-class FreshSource:
+class FreshDataset:
     """The classical way: every epoch draws new views, which go through the whole network."""
 
     config: TrainConfig
@@ -388,7 +390,7 @@ class FreshSource:
             threads=2,  # when the first views of a batch are drawn, the next one begins
         )
 
-    def labelled(self, split: Split) -> Labelled:
+    def labelled(self, split: Split) -> LabelledFeatures:
         """Compute the activations of a split when they are asked for."""
         photos, size = self.photos[split], self.config.image_size
         precision = resolve_precision(self.config.precision)
@@ -401,7 +403,7 @@ class FreshSource:
             for images in load_batches(views, size, frozen.batch, self.read):
                 yield frozen(images)[0].astype(np.float32)
 
-        return Labelled(maps, targets_of(photos))
+        return LabelledFeatures(maps, targets_of(photos))
 
     def _epochs_before(self, stage: Stage) -> int:
         """Return how many epochs earlier stages may have had: their views are not shown again."""

@@ -12,7 +12,7 @@ BATCH = 64  # photos at once; each has 262,144 features
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledFeatures:
     """Photos by number: what ``block5_pool`` says of them, and their class numbers ``(n,)``.
 
     ``maps`` gives float32 batches ``(≤ batch, height, width, 512)`` for numbers, in their order:
@@ -24,6 +24,6 @@ class Labelled:
 
     def watched(
         self, watch: Callable[[Sequence[int], Iterator[Float32s]], Iterator[Float32s]]
-    ) -> Labelled:
+    ) -> LabelledFeatures:
         """Return the same photos, whose numbers and maps go through ``watch`` on their way."""
-        return Labelled(lambda numbers: watch(numbers, self.maps(numbers)), self.targets)
+        return LabelledFeatures(lambda numbers: watch(numbers, self.maps(numbers)), self.targets)

@@ -16,7 +16,7 @@ from app.core.paths import exists, is_folder
 from app.core.safe_output import GENERATOR
 from app.data.decode import read_image, resize
 from app.inference.heatmap import evidence, overlay
-from app.inference.prediction import Answer
+from app.inference.prediction import Prediction
 from app.inference.predictor import Classifier
 
 ENDING = ".heat.png"
@@ -62,7 +62,7 @@ class Explanations:
                 f"{folder}, which holds {min(others)!r}; name another"
             )
 
-    def write(self, classifier: Classifier, answer: Answer) -> Path | None:
+    def write(self, classifier: Classifier, answer: Prediction) -> Path | None:
         """Write why a photo is likeliest what it is said to be; None for a file without an answer.
 
         Raises:

@@ -10,7 +10,7 @@ from app.data.photo_bytes import read_bytes
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """What is said of one file.
 
     Attributes:
@@ -37,15 +37,15 @@ class Answer:
         return max(self.probabilities.items(), key=lambda item: item[1])
 
 
-def unanswered(path: str) -> Answer:
+def unopened_prediction(path: str) -> Prediction:
     """Return the answer for a file that cannot be opened, without loading a network for it."""
     try:
         read_bytes(Path(path))
     except ImageError as error:
-        return no_answer(path, str(error))
-    return no_answer(path, "it appeared only now; ask again")
+        return failed_prediction(path, str(error))
+    return failed_prediction(path, "it appeared only now; ask again")
 
 
-def no_answer(path: str, error: str) -> Answer:
+def failed_prediction(path: str, error: str) -> Prediction:
     """Return the answer for a file that cannot be read, and why."""
-    return Answer(path, None, None, None, error)
+    return Prediction(path, None, None, None, error)

@@ -18,7 +18,7 @@ from app.core.out_of_memory import out_of_memory
 from app.core.processor import has_vnni
 from app.data.decode import Pixels, load_image
 from app.inference.bundle_format import CONFIDENCE, INT8_FILE, NOVELTY, ONNX_FILE, Bundle
-from app.inference.prediction import Answer, no_answer
+from app.inference.prediction import Prediction, failed_prediction
 
 _EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 BATCH = 8  # photos at once; ONNX Runtime took as long for 16 at once as one by one
@@ -172,7 +172,7 @@ class Classifier:
             f"{len(self.bundle.classes)} classes; received {received}; train again"
         )
 
-    def answers(self, paths: Iterable[str | Path]) -> Iterator[Answer]:
+    def answers(self, paths: Iterable[str | Path]) -> Iterator[Prediction]:
         """Answer for files, in their order, a batch at a time; decoding goes on meanwhile.
 
         A file that cannot be read gets an answer with ``error``; it does not stop the others.
@@ -184,23 +184,25 @@ class Classifier:
                 batch = ahead.submit(self._load_batch, list(islice(remaining, BATCH)))
                 yield from self._answer_batch(loaded)
 
-    def _answer_batch(self, loaded: Sequence[Loaded]) -> Iterator[Answer]:
+    def _answer_batch(self, loaded: Sequence[Loaded]) -> Iterator[Prediction]:
         images = [image for _, image in loaded if not isinstance(image, ImageError)]
         rows = zip(*self.outputs(np.stack(images)), strict=True) if images else iter(())
         for path, image in loaded:
             if isinstance(image, ImageError):
-                yield no_answer(path, str(image))
+                yield failed_prediction(path, str(image))
             else:
                 yield self.answer(path, *next(rows))
 
-    def answer(self, path: str, probabilities: NDArray[np.float32], novelty: np.float32) -> Answer:
+    def answer(
+        self, path: str, probabilities: NDArray[np.float32], novelty: np.float32
+    ) -> Prediction:
         """Say in words what ``outputs`` says of one photo: ``(classes,)`` and a number."""
         by_class = dict(zip(self.bundle.classes, map(float, probabilities), strict=True))
         likeliest, confidence = max(by_class.items(), key=lambda item: item[1])
         label = likeliest if confidence >= self.min_confidence else UNSURE
         if novelty > self.strange:
             label = NEITHER
-        return Answer(path, label, by_class, float(novelty), None)
+        return Prediction(path, label, by_class, float(novelty), None)
 
     def _load_batch(self, paths: Sequence[str | Path]) -> list[Loaded]:
         return [(str(path), self._load(Path(path))) for path in paths]

@@ -100,10 +100,12 @@ def _shares(graph: Graph, model: keras.Model, places: int, channels: int) -> str
 def _mean_of_looks(graph: Graph, maps: str, shape: tuple[int, int, int]) -> str:
     """Add the mean of the maps of the photos and, turned back, of their mirror images."""
     pair = graph.integers(f"{OUTPUT}/looks", [2, -1, *shape])
-    looks = graph.node("Reshape", [maps, pair], f"{OUTPUT}/by_look")
+    tta_views = graph.node("Reshape", [maps, pair], f"{OUTPUT}/by_look")
     first, second = (
         graph.node(
-            "Gather", [looks, graph.integers(f"{OUTPUT}/look_{k}", [k])], f"{OUTPUT}/of_look_{k}"
+            "Gather",
+            [tta_views, graph.integers(f"{OUTPUT}/look_{k}", [k])],
+            f"{OUTPUT}/of_look_{k}",
         )
         for k in range(2)
     )

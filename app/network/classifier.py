@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.config import Backbone, Stage
-from app.evaluation.ood import Novelty
+from app.evaluation.ood import KnnOodDetector
 from app.network.vgg import convolution_blocks
 
 # ImageNet's mean colour (blue, green, red), as subtracted when VGG was trained
@@ -45,7 +45,7 @@ def build_classifier(
     precision: str = "float32",
     temperature: float = 1.0,
     mirror: bool = False,
-    novelty: Novelty | None = None,
+    novelty: KnnOodDetector | None = None,
 ) -> keras.Model:
     """Build the whole network, with random weights in the backbone and zeros in the head.
 
@@ -176,7 +176,7 @@ def _descriptors(maps: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def _novelty_layers(
-    maps: keras.KerasTensor, novelty: Novelty, *, mirror: bool
+    maps: keras.KerasTensor, novelty: KnnOodDetector, *, mirror: bool
 ) -> keras.KerasTensor:
     """Write ``Novelty.distances`` and ``Novelty.of`` as layers."""
     layers = keras.layers

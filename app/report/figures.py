@@ -158,7 +158,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
     turned = 90 if max(map(len, names)) * len(names) > 40 else 0
     axes.set_xticks(ticks, names, rotation=turned)
     axes.set_yticks(ticks, names)
-    axes.set(xlabel="Answer", ylabel="Truth")
+    axes.set(xlabel="Prediction", ylabel="Truth")
     axes.grid(visible=False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -341,7 +341,7 @@ def novelty(values: Mapping[str, Floats], threshold: float) -> Figure:
     }
     axes.text(threshold + 0.02, 0.6, "neither →", zorder=4, **beside)
     axes.text(threshold - 0.02, 0.6, "← a class", zorder=4, ha="right", **beside)
-    axes.set(xlim=(0, 1), xlabel="Novelty", ylabel="Share of photos")
+    axes.set(xlim=(0, 1), xlabel="KnnOodDetector", ylabel="Share of photos")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(WHOLE_PERCENT)
     axes.legend(loc="upper right", frameon=False, fontsize=10)

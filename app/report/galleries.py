@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from app.core.labels import NEITHER, UNSURE
 from app.data.decode import Pixels
 from app.evaluation.findings import Finding
-from app.inference.bundle_format import STRANGE
+from app.inference.bundle_format import OOD_THRESHOLD
 from app.report.html import Card, Gallery, percent, shown
 from app.report.images import Album
 
@@ -43,7 +43,7 @@ def answers(
             pictures.append((lit, f"Heat map of {name}: lit is what speaks for {said}."))
         confidence = float(given.confidence[number])
         instead = ""
-        if given.novelty[number] > STRANGE:
+        if given.novelty[number] > OOD_THRESHOLD:
             instead = f"; predict.py says {NEITHER}"
         elif confidence < min_confidence:
             instead = f"; predict.py says {UNSURE}"

@@ -45,7 +45,7 @@ NO_HEAT = "There are no heat maps: the run's bundle is gone, damaged or of a ver
 
 
 @dataclass(frozen=True)
-class Shot:
+class ReportImage:
     """One picture.
 
     Attributes:
@@ -75,7 +75,7 @@ class Album:
     """
 
     drawn: bool
-    shots: dict[str, Shot]
+    shots: dict[str, ReportImage]
     samples: list[str]
     answered: Predictions | None
     labels: list[Finding]
@@ -157,7 +157,7 @@ def sample_rows(results: Results) -> list[ManifestRow]:
 
 def read_shots(
     results: Results, photos: Path, names: Sequence[str], samples: Sequence[str]
-) -> dict[str, Shot]:
+) -> dict[str, ReportImage]:
     """Read photos, those that are still what they were; ``samples`` get their views as well."""
     rows = {row.name: row for row in results.manifest}
     shots = {}
@@ -177,9 +177,9 @@ def read_shots(
     return shots
 
 
-def draw(results: Results, per_kind: int) -> dict[str, tuple[str, Shot]]:
+def draw(results: Results, per_kind: int) -> dict[str, tuple[str, ReportImage]]:
     """Return drawings of all kinds, by name; the first have views."""
-    drawings: dict[str, tuple[str, Shot]] = {}
+    drawings: dict[str, tuple[str, ReportImage]] = {}
     for number in range(per_kind):
         for place, kind in enumerate(KINDS):
             drawing = draw_animal(kind, np.random.default_rng([number, place]))
@@ -197,11 +197,11 @@ def views_shown(results: Results) -> int:
     return VIEWS if views is None else min(VIEWS, views)
 
 
-def shot_of(pixels: Pixels, content: str, results: Results, views: int, side: int) -> Shot:
+def shot_of(pixels: Pixels, content: str, results: Results, views: int, side: int) -> ReportImage:
     """Make a shot of a decoded picture whose file has the SHA-256 ``content``."""
     size, seed = results.config["image_size"], results.config["seed"]
     drawn = (make_view(pixels, size, content=content, view=k + 1, seed=seed) for k in range(views))
-    return Shot(
+    return ReportImage(
         reduced(pixels, side), resize(pixels, size), tuple(reduced(view, side) for view in drawn)
     )
 
@@ -227,7 +227,7 @@ def open_bundle(folder: Path, precision: Precision = "auto") -> Classifier | Non
 
 
 def outputs_of(
-    classifier: Classifier, shots: Sequence[Shot]
+    classifier: Classifier, shots: Sequence[ReportImage]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Return probabilities ``(n, classes)`` and novelty ``(n,)``; None where none can be had."""
     probabilities, novelty = [], []
@@ -242,7 +242,7 @@ def outputs_of(
 
 
 def heat_maps(
-    classifier: Classifier | None, shots: dict[str, Shot], answered: Predictions
+    classifier: Classifier | None, shots: dict[str, ReportImage], answered: Predictions
 ) -> tuple[dict[tuple[str, int], Pixels], str]:
     """Return the heat maps of the pictures in the panels of mistakes, or why there are none."""
     heat: dict[tuple[str, int], Pixels] = {}

@@ -23,7 +23,7 @@ from app.core.errors import BundleError, UsageError
 from app.core.printable import printable
 from app.core.run_folder import Run
 from app.evaluation.metrics import wilson_interval
-from app.inference.bundle_format import STRANGE
+from app.inference.bundle_format import OOD_THRESHOLD
 from app.report.html import duration, interval, percent, shown
 from app.report.results import Results, read_results
 
@@ -199,7 +199,8 @@ def _details(metrics: Mapping[str, Any], config: Mapping[str, Any]) -> str:
             f"- **Input:** a photo{mirror}, resized to {size} × {size} pixels, RGB, 0 to 255; "
             "preprocessing is inside the model.",
             "- **Output:** a calibrated probability of each class, and a novelty from 0 to 1; "
-            f"above {STRANGE} of it the answer is neither; {_unsure(metrics['min_confidence'])}.",
+            f"above {OOD_THRESHOLD} of it the answer is neither; "
+            f"{_unsure(metrics['min_confidence'])}.",
             f"- **Finished:** {plain(metrics['finished'])}.",
             "- **Files:** `bundle/model.onnx` (ONNX), `bundle/classifier.keras` (Keras 3) and "
             "`bundle/bundle.json`, which names the classes; all three belong together.",

@@ -45,7 +45,7 @@ class Predictions:
         names: of the photos, relative to the data folder.
         targets: ``(n,)``, the number of each photo's class.
         probabilities: ``(n, classes)``.
-        novelty: ``(n,)``, 0 to 1; above ``app.inference.bundle_format.STRANGE`` the answer is
+        novelty: ``(n,)``, 0 to 1; above ``app.inference.bundle_format.OOD_THRESHOLD`` the answer is
         ``neither``.
     """
 

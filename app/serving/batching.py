@@ -22,7 +22,7 @@ from PIL import Image
 from app.core.errors import ImageError
 from app.data.decode import Pixels, load_image, read_image, resize
 from app.inference.heatmap import LONGEST, evidence, overlay
-from app.inference.prediction import Answer, no_answer
+from app.inference.prediction import Prediction, failed_prediction
 from app.inference.predictor import Classifier
 from app.serving.metrics import Metrics
 from app.serving.uploads import Limits, Upload
@@ -79,14 +79,14 @@ class Batcher:
         for pool in (self._decoders, self._network):
             pool.shutdown(wait=True, cancel_futures=True)
 
-    async def answer(self, upload: Upload) -> Answer:
+    async def answer(self, upload: Upload) -> Prediction:
         """Answer for one file; one that is no photo gets an answer with ``error``."""
         self._decoding += 1
         try:
             pixels = await self._decode(load_image, upload.data, self._size)
         except ImageError as error:
             self.metrics.count_answer("error")
-            return no_answer(upload.name, str(error))
+            return failed_prediction(upload.name, str(error))
         finally:
             self._decoding -= 1
         waiting = Waiting(pixels, _future())

@@ -42,7 +42,7 @@ GONE = 499  # the status of a request whose client has gone: nobody reads it
 RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 
 
-class Guard:
+class ServiceMiddleware:
     """Wraps an ASGI application.
 
     Args:

@@ -183,8 +183,8 @@ def _schemas(classes: Sequence[str]) -> Values:
     number = {"type": "number", "minimum": 0, "maximum": 1}
     text = {"type": "string"}
     return {
-        "Answers": _object({"answers": {"type": "array", "items": _ref("Answer")}}),
-        "Answer": _object(
+        "Answers": _object({"answers": {"type": "array", "items": _ref("Prediction")}}),
+        "Prediction": _object(
             {
                 "path": {**text, "description": "The file's name, without folders."},
                 "label": {

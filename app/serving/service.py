@@ -21,7 +21,7 @@ from app.core.errors import ImageError
 from app.inference.predictor import Classifier
 from app.serving.batching import Batcher
 from app.serving.metrics import Metrics
-from app.serving.middleware import GONE, Guard
+from app.serving.middleware import GONE, ServiceMiddleware
 from app.serving.openapi import document, model_values
 from app.serving.shares import Shares, party
 from app.serving.uploads import Account, Limits, Refused, Upload, read_files
@@ -52,7 +52,7 @@ class Service:
     Args:
         classifier: which answers.
         limits: of requests, memory and time.
-        names: see ``app.serving.middleware.Guard``.
+        names: see ``app.serving.middleware.ServiceMiddleware``.
         loopback: see there, too.
 
     Attributes:
@@ -79,7 +79,7 @@ class Service:
         self.about = model_values(bundle, classifier.min_confidence, limits)
         self.document = document(bundle, limits)
         routes = self._routes()
-        self.app = Guard(
+        self.app = ServiceMiddleware(
             Starlette(
                 routes=routes,
                 lifespan=self._lifespan,

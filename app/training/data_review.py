@@ -14,11 +14,11 @@ from app.core.run_folder import Run
 from app.data.folder_layout import SPLITS, Split
 from app.data.photo import Photo, Photos
 from app.evaluation.findings import Finding, write_findings
-from app.evaluation.label_issues import find_suspects, out_of_fold
+from app.evaluation.label_issues import find_label_issues, out_of_fold
 from app.evaluation.metrics import Floats, Ints
 from app.evaluation.ood import Descriptors, Float32s, distances_to_others
-from app.features.labelled import Labelled
-from app.training.linear_probe import SolvedHead
+from app.features.labelled import LabelledFeatures
+from app.training.linear_probe import LinearProbe
 
 STRANGERS_SHARE = 0.01  # listed: this share of the photos,
 FEWEST_STRANGERS, FEW_SHARE = 20, 0.1  # but at least 20 of 200 or more, and a tenth of fewer
@@ -28,8 +28,8 @@ def review(
     photos: Photos,
     classes: Sequence[str],
     run: Run,
-    head: SolvedHead,
-    labelled: Mapping[Split, Labelled],
+    head: LinearProbe,
+    labelled: Mapping[Split, LabelledFeatures],
     descriptors: Mapping[Split, Descriptors],
 ) -> None:
     """List the photos that a person should look at, in ``audit.csv``; nothing else depends on it.
@@ -64,7 +64,7 @@ def find(
     Args:
         photos: all that are used, of every split; test photos too, since nothing is chosen by it.
         classes: names by number.
-        coordinates: of the photos ``(n, rank)`` (``app.training.linear_probe.SolvedHead``).
+        coordinates: of the photos ``(n, rank)`` (``app.training.linear_probe.LinearProbe``).
         descriptors: of the photos ``(n, channels)`` (``app.evaluation.ood``).
         solver: an unfitted scikit-learn classifier.
     """
@@ -85,7 +85,7 @@ def _suspects(
             f"labelled {classes[targets[suspect.number]]}; a model that never saw it says "
             f"{classes[suspect.likely]} ({suspect.probability:.1%})",
         )
-        for rank, suspect in enumerate(find_suspects(probabilities, targets), start=1)
+        for rank, suspect in enumerate(find_label_issues(probabilities, targets), start=1)
     ]
 
 

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from app.core.config import TrainConfig
 from app.core.console import say
 from app.core.csv_tables import write_rows
-from app.data.augmentation import looks
+from app.data.augmentation import tta_views
 from app.data.folder_layout import SPLITS, Split
 from app.data.photo import Photos
 from app.evaluation.calibration import fit_min_confidence, fit_temperature
 from app.evaluation.metrics import probabilities_of, reliability_bins, score
-from app.evaluation.ood import Novelty, fit_novelty
+from app.evaluation.ood import KnnOodDetector, fit_ood_detector
 from app.evaluation.prediction_set import PredictionSet
 from app.features.batches import Float32s, Int32s, targets_of
-from app.features.dataset import Source
-from app.inference.bundle_format import STRANGE
+from app.features.dataset import FeatureDataset
+from app.inference.bundle_format import OOD_THRESHOLD
 from app.training.finetune import outputs_of
 from app.training.nystroem import choose_landmarks
 
@@ -42,7 +42,7 @@ class Answers:
 
     temperature: float
     min_confidence: float
-    strange: Novelty
+    strange: KnnOodDetector
     probabilities: dict[Split, NDArray[np.floating[Any]]]
     novelty: dict[Split, NDArray[np.floating[Any]]]
 
@@ -51,7 +51,9 @@ class Answers:
         return PredictionSet(self.probabilities[split], self.novelty[split])
 
 
-def calibrated_answers(config: TrainConfig, source: Source, divided_by: float = 1.0) -> Answers:
+def calibrated_answers(
+    config: TrainConfig, source: FeatureDataset, divided_by: float = 1.0
+) -> Answers:
     """Fit on validation what answers need, then answer for it and, this once, for test."""
     last = config.stage_plan()[-1]
     model = source.describing(last)
@@ -63,7 +65,7 @@ def calibrated_answers(config: TrainConfig, source: Source, divided_by: float = 
     looked: dict[Split, list[Float32s]] = {}
     targets: dict[Split, Int32s] = {}
     for split in SPLITS[1:]:
-        views = looks(mirrored=config.mirror)
+        views = tta_views(mirrored=config.mirror)
         batches = [source.batches(last, split, view=view) for view in views]
         # As the served model does it: see ``mirror`` in app.network.classifier.
         outputs = [outputs_of(model, look) for look in batches]
@@ -72,9 +74,9 @@ def calibrated_answers(config: TrainConfig, source: Source, divided_by: float = 
         targets[split] = targets_of(batches[0].photos)
     temperature = fit_temperature(logits["validation"], targets["validation"], divided_by)
     probabilities = {s: probabilities_of(logits[s] / temperature) for s in SPLITS[1:]}
-    strange = fit_novelty(reference, looked["validation"])
+    strange = fit_ood_detector(reference, looked["validation"])
     novelty = {s: strange.of(strange.distances(looked[s])) for s in SPLITS[1:]}
-    known = novelty["validation"] <= STRANGE  # the others are answered neither
+    known = novelty["validation"] <= OOD_THRESHOLD  # the others are answered neither
     min_confidence = fit_min_confidence(
         probabilities["validation"][known], targets["validation"][known]
     )
@@ -89,14 +91,14 @@ def calibrated_answers(config: TrainConfig, source: Source, divided_by: float = 
 def split_values(answers: Answers, split: Split, targets: Int32s) -> dict[str, Any]:
     """Return a split's part of ``metrics.json``."""
     probabilities, novelty = answers.probabilities[split], answers.novelty[split]
-    given = (probabilities.max(axis=1) >= answers.min_confidence) & (novelty <= STRANGE)
+    given = (probabilities.max(axis=1) >= answers.min_confidence) & (novelty <= OOD_THRESHOLD)
     wrong = probabilities.argmax(axis=1) != targets
     return {
         **dataclasses.asdict(score(targets, probabilities)),
         "reliability": [dataclasses.asdict(b) for b in reliability_bins(targets, probabilities)],
         "answers": {
-            "neither": float((novelty > STRANGE).mean()),
-            "unsure": float((~given & (novelty <= STRANGE)).mean()),
+            "neither": float((novelty > OOD_THRESHOLD).mean()),
+            "unsure": float((~given & (novelty <= OOD_THRESHOLD)).mean()),
             "given": float(given.mean()),
             "given_wrong": float(wrong[given].mean()) if given.any() else None,
         },

@@ -24,10 +24,10 @@ from app.evaluation.calibration import fit_temperature
 from app.evaluation.metrics import Floats, Ints, Scores, probabilities_of, score
 from app.features.batches import Float32s
 from app.features.extractor import Batched
-from app.features.labelled import BATCH, Labelled
+from app.features.labelled import BATCH, LabelledFeatures
 from app.network.classifier import HEAD, feature_part, set_head
 from app.training.finetune import StageResult
-from app.training.nystroem import Basis, Walk, find_basis
+from app.training.nystroem import FeatureIterator, NystroemFeatures, fit_nystroem
 
 # scikit-learn's C, the inverse strength, where the losses of the photos are added up and features
 # have a mean square length of 1. On 2,000 photos 10 to 100 did equally well (docs/experiments.md).
@@ -37,7 +37,7 @@ TOLERANCE, ITERATIONS = 1e-5, 1000  # of L-BFGS
 
 
 @dataclass(frozen=True)
-class SolvedHead:
+class LinearProbe:
     """What the head was solved with, for more questions in the same coordinates.
 
     Attributes:
@@ -53,10 +53,10 @@ class SolvedHead:
     solver: LogisticRegression
     train: Floats
     validation: Floats
-    basis: Basis
-    features: Callable[[Labelled, Sequence[int]], Iterator[Float32s]]
+    basis: NystroemFeatures
+    features: Callable[[LabelledFeatures, Sequence[int]], Iterator[Float32s]]
 
-    def coordinates(self, photos: Labelled) -> Floats:
+    def coordinates(self, photos: LabelledFeatures) -> Floats:
         """Return the coordinates ``(n, rank)`` of other photos."""
         return _coordinates(self.basis, partial(self.features, photos), len(photos.targets))
 
@@ -73,14 +73,14 @@ class Solution:
     validation: Scores
 
 
-def solve_head(
+def fit_linear_probe(
     model: keras.Model,
     stage: Stage,
-    train: Labelled,
-    validation: Labelled,
+    train: LabelledFeatures,
+    validation: LabelledFeatures,
     strengths: Sequence[float] = STRENGTHS,
     class_weight: dict[int, float] | None = None,
-) -> SolvedHead:
+) -> LinearProbe:
     """Set the dense layer of ``model`` to the solution that validates best.
 
     Method: L2-regularised multinomial logistic regression by L-BFGS (scikit-learn), its logits
@@ -105,7 +105,7 @@ def solve_head(
     part = feature_part(model)
     batched = Batched(lambda maps: [part.predict_on_batch(maps)], BATCH, "the head's features")
     features = partial(_features, batched)
-    basis, landmarks = find_basis(partial(features, train), train.targets)
+    basis, landmarks = fit_nystroem(partial(features, train), train.targets)
     x = _coordinates(basis, partial(features, train), len(train.targets), landmarks)
     seen = _coordinates(basis, partial(features, validation), len(validation.targets))
     tried: list[Solution] = []
@@ -130,7 +130,7 @@ def solve_head(
         history=tuple(solution.row for solution in tried),
         temperature=best.temperature,
     )
-    return SolvedHead(result, _solver(best.strength, class_weight), x, seen, basis, features)
+    return LinearProbe(result, _solver(best.strength, class_weight), x, seen, basis, features)
 
 
 def _solver(strength: float, class_weight: dict[int, float] | None) -> LogisticRegression:
@@ -143,7 +143,9 @@ def _solver(strength: float, class_weight: dict[int, float] | None) -> LogisticR
     )
 
 
-def _features(part: Batched, photos: Labelled, numbers: Sequence[int]) -> Iterator[Float32s]:
+def _features(
+    part: Batched, photos: LabelledFeatures, numbers: Sequence[int]
+) -> Iterator[Float32s]:
     """Yield what the head sees of photos."""
     for maps in photos.maps(numbers):
         for start in range(0, len(maps), BATCH):
@@ -151,7 +153,10 @@ def _features(part: Batched, photos: Labelled, numbers: Sequence[int]) -> Iterat
 
 
 def _coordinates(
-    basis: Basis, walk: Walk, photos: int, landmarks: NDArray[np.int64] | None = None
+    basis: NystroemFeatures,
+    walk: FeatureIterator,
+    photos: int,
+    landmarks: NDArray[np.int64] | None = None,
 ) -> Floats:
     """Return the coordinates of all photos; those of the landmarks are known already."""
     result = np.empty((photos, basis.own.shape[1]))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 Float32s = NDArray[np.float32]
 Floats = NDArray[np.floating[Any]]
 # Numbers of photos → their features, float32 (≤ batch, side²), in their order, batch by batch.
-Walk = Callable[[Sequence[int]], Iterator[Float32s]]
+FeatureIterator = Callable[[Sequence[int]], Iterator[Float32s]]
 
 LANDMARKS = 2048  # 1.1 GB of features of 512 × 512 symmetric pairs
 # Directions with less of the largest one's variance are left out: float32 gives them no meaning.
@@ -30,7 +30,7 @@ TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class Basis:
+class NystroemFeatures:
     """Orthonormal directions among the features of the landmarks.
 
     Attributes:
@@ -70,7 +70,9 @@ class Basis:
         return kernel.reshape(side * side, -1), bias
 
 
-def find_basis(walk: Walk, targets: NDArray[np.integer[Any]]) -> tuple[Basis, NDArray[np.int64]]:
+def fit_nystroem(
+    walk: FeatureIterator, targets: NDArray[np.integer[Any]]
+) -> tuple[NystroemFeatures, NDArray[np.int64]]:
     """Span a basis by all photos, or by evenly many of each class where they are too many.
 
     Args:
@@ -97,7 +99,7 @@ def find_basis(walk: Walk, targets: NDArray[np.integer[Any]]) -> tuple[Basis, ND
     kept = values >= max(SMALLEST * values[-1], TINY)
     kept[-1] = True
     roots, vectors = np.sqrt(np.maximum(values[kept], TINY)), vectors[:, kept]
-    return Basis(features, mean, vectors / roots / scale, vectors * roots), chosen
+    return NystroemFeatures(features, mean, vectors / roots / scale, vectors * roots), chosen
 
 
 def choose_landmarks(targets: NDArray[np.integer[Any]]) -> NDArray[np.int64]:

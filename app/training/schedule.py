@@ -12,17 +12,19 @@ from app.core.config import Stage, TrainConfig
 from app.core.console import say
 from app.data.folder_layout import SPLITS, Split
 from app.evaluation.ood import Descriptors
-from app.features.dataset import Source
-from app.features.labelled import Labelled
+from app.features.dataset import FeatureDataset
+from app.features.labelled import LabelledFeatures
 from app.network.classifier import open_layers
 from app.training.checkpoint import KEEP_NOTHING, Checkpoint
 from app.training.finetune import StageResult, train_stage
-from app.training.linear_probe import STRENGTHS, SolvedHead, solve_head
+from app.training.linear_probe import STRENGTHS, LinearProbe, fit_linear_probe
 from app.training.resume_callback import assign, copies_of, epochs_record
 from app.training.tracking import Track, track_nothing
 
 # What the head was solved with, the photos and their descriptors, by split → nothing; once a run.
-Review = Callable[[SolvedHead, Mapping[Split, Labelled], Mapping[Split, Descriptors]], None]
+Review = Callable[
+    [LinearProbe, Mapping[Split, LabelledFeatures], Mapping[Split, Descriptors]], None
+]
 
 
 def no_review(*_: object) -> None:
@@ -30,7 +32,7 @@ def no_review(*_: object) -> None:
 
 
 @dataclass(frozen=True)
-class Training:
+class StageSchedule:
     """All that the stages of a run share.
 
     Attributes:
@@ -45,7 +47,7 @@ class Training:
 
     config: TrainConfig
     model: keras.Model
-    source: Source
+    source: FeatureDataset
     class_weight: dict[int, float] | None = None
     review: Review = no_review
     checkpoint: Checkpoint = KEEP_NOTHING
@@ -91,7 +93,7 @@ class Training:
             descriptors[split] = seen = Descriptors(len(photos.targets))
             labelled[split] = photos.watched(seen.watch)
         strength = self.config.head_strength
-        head = solve_head(
+        head = fit_linear_probe(
             self.model,
             stage,
             labelled["train"],

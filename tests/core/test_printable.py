@@ -13,7 +13,7 @@ from app.core.console import say
 from app.core.errors import DataError
 from app.core.printable import printable
 from app.core.run_folder import Run
-from app.inference.prediction import Answer, no_answer
+from app.inference.prediction import Prediction, failed_prediction
 from app.report.summary import print_summary
 
 EVIL = "a\x1b[2Jb\x9b31mc\u202egpj.exe\u2066\nd\x07\udcff"
@@ -40,16 +40,16 @@ def test_messages(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_table_of_answers(capsys: pytest.CaptureFixture[str]) -> None:
     write = predict.Output("table", [EVIL, "dog"], [EVIL])
-    write(Answer(EVIL, EVIL, {EVIL: 0.75, "dog": 0.25}, 0.1, None))
-    write(no_answer(EVIL, EVIL))
+    write(Prediction(EVIL, EVIL, {EVIL: 0.75, "dog": 0.25}, 0.1, None))
+    write(failed_prediction(EVIL, EVIL))
     out = capsys.readouterr().out
     assert out == f"{SHOWN}  {SHOWN}   75.0%\n{SHOWN}  {'-':{len(SHOWN)}}  {SHOWN}\n"
 
 
 def test_answers_as_csv_are_no_formulas(capsys: pytest.CaptureFixture[str]) -> None:
     write = predict.Output("csv", ["=cat", "dog"], ["=1"])
-    write(Answer("=1", "=cat", {"=cat": 0.75, "dog": 0.25}, 0.1, None))
-    write(no_answer("-a.jpg", "@reason"))
+    write(Prediction("=1", "=cat", {"=cat": 0.75, "dog": 0.25}, 0.1, None))
+    write(failed_prediction("-a.jpg", "@reason"))
     assert capsys.readouterr().out.splitlines() == [
         "path,label,p_=cat,p_dog,novelty,error",
         "'=1,'=cat,0.75,0.25,0.1,",

@@ -17,8 +17,8 @@ from app.data.augmentation import (
     _random_box,
     load_batches,
     load_views,
-    looks,
     make_view,
+    tta_views,
 )
 from app.data.decode import load_image
 from app.data.photo import Photo
@@ -160,5 +160,5 @@ def test_the_mirror_image_is_that_of_the_resized_photo() -> None:
     straight = make_view(photo, 16, content=CONTENT, view=0, seed=0)
     mirrored = make_view(photo, 16, content=CONTENT, view=MIRROR, seed=3)
     np.testing.assert_array_equal(mirrored, straight[:, ::-1])
-    assert looks(mirrored=True) == (0, MIRROR)
-    assert looks(mirrored=False) == (0,)
+    assert tta_views(mirrored=True) == (0, MIRROR)
+    assert tta_views(mirrored=False) == (0,)

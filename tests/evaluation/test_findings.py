@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from app.data.photo import Photo
 from app.evaluation.findings import read_findings, write_findings
-from app.evaluation.label_issues import find_suspects, out_of_fold
+from app.evaluation.label_issues import find_label_issues, out_of_fold
 from app.training.data_review import find
 
 CLASSES = ("cat", "dog", "owl")
@@ -30,7 +30,7 @@ def test_flipped_labels_come_first(x, targets):
     flipped = np.random.default_rng(1).choice(300, 6, replace=False)
     labels = targets.copy()
     labels[flipped] = (labels[flipped] + 1) % 3
-    found = find_suspects(out_of_fold(LogisticRegression(C=10), x, labels), labels)
+    found = find_label_issues(out_of_fold(LogisticRegression(C=10), x, labels), labels)
     first = found[:9]  # 3 %
     assert set(flipped) <= {suspect.number for suspect in first}
     for suspect in first[:6]:

@@ -9,9 +9,9 @@ from sklearn.neighbors import NearestNeighbors
 import app.evaluation.ood
 from app.evaluation.ood import (
     Descriptors,
-    Novelty,
+    KnnOodDetector,
     distances_to_others,
-    fit_novelty,
+    fit_ood_detector,
     unit_length,
 )
 from app.network.classifier import build_classifier, describing_part
@@ -28,8 +28,8 @@ def photos(n: int, seed: int, channels: slice = slice(0, 8)) -> np.ndarray:
 
 
 @pytest.fixture
-def novelty() -> Novelty:
-    return fit_novelty(photos(300, 0), [photos(200, 1)])
+def novelty() -> KnnOodDetector:
+    return fit_ood_detector(photos(300, 0), [photos(200, 1)])
 
 
 def test_distance_is_the_mean_cosine_distance_to_the_ten_nearest(novelty):
@@ -52,7 +52,7 @@ def test_a_small_validation_set_does_not_refuse_its_own_kind(count):
     """Its largest distance alone would refuse a quarter of all photos to come."""
     shares = []
     for seed in range(30):
-        small = fit_novelty(photos(8 * count, seed), [photos(count, 100 + seed)])
+        small = fit_ood_detector(photos(8 * count, seed), [photos(count, 100 + seed)])
         fresh = small.of(small.distances([photos(200, 200 + seed)]))
         shares.append((fresh > 0.5).mean())
     assert np.mean(shares) < 0.08
@@ -73,7 +73,7 @@ def test_several_looks_are_averaged(novelty):
 
 
 def test_fewer_photos_than_neighbours_are_enough():
-    few = fit_novelty(photos(3, 0), [photos(2, 1)])
+    few = fit_ood_detector(photos(3, 0), [photos(2, 1)])
     assert few.neighbours == 3
     assert np.isfinite(few.of(few.distances([photos(4, 2)]))).all()
 
@@ -82,7 +82,7 @@ def test_fewer_photos_than_neighbours_are_enough():
 def test_photos_that_are_all_alike_give_numbers_too(value):
     """As a network of random weights may see them; zeros have no direction."""
     same = np.full((6, CHANNELS), value, np.float32)
-    alike = fit_novelty(same, [same])
+    alike = fit_ood_detector(same, [same])
     np.testing.assert_allclose(alike.of(alike.distances([same])), 0.5, atol=0.01)
 
 
@@ -111,12 +111,14 @@ def test_the_layers_say_what_numpy_says(mirror):
     images = generator.integers(0, 256, (6, 32, 32, 3)).astype(np.float32)
     images[3:, ::2] = 255  # of several kinds
     part = describing_part(build_classifier(2, image_size=32), None)
-    looks = [images, images[:, :, ::-1]] if mirror else [images]
-    descriptors = [part.predict(look, verbose=0)[1] for look in looks]
+    tta_views = [images, images[:, :, ::-1]] if mirror else [images]
+    descriptors = [part.predict(look, verbose=0)[1] for look in tta_views]
     # Random filters see hardly any difference between pictures: so near are the references.
     reference = unit_length(descriptors[0][:3])
-    raw = Novelty(reference, neighbours=2, threshold=0, scale=1).distances(descriptors)
-    novelty = Novelty(reference, 2, threshold=float(np.median(raw)), scale=float(np.ptp(raw)))
+    raw = KnnOodDetector(reference, neighbours=2, threshold=0, scale=1).distances(descriptors)
+    novelty = KnnOodDetector(
+        reference, 2, threshold=float(np.median(raw)), scale=float(np.ptp(raw))
+    )
     served = build_classifier(2, image_size=32, mirror=mirror, novelty=novelty)
     for layer in part.layers:
         if layer.weights:

@@ -12,7 +12,7 @@ from PIL import Image
 from app.core.errors import BundleError, ExportError
 from app.data.augmentation import View, load_views
 from app.evaluation.metrics import probabilities_of
-from app.evaluation.ood import Novelty, unit_length
+from app.evaluation.ood import KnnOodDetector, unit_length
 from app.evaluation.prediction_set import PredictionSet
 from app.export.bundle_writer import check_parity, export_bundle
 from app.features.extractor import frozen_prefix
@@ -29,7 +29,7 @@ def model() -> keras.Model:
     keras.utils.set_random_seed(0)
     generator = np.random.default_rng(0)
     reference = unit_length(np.maximum(generator.normal(size=(20, 512)), 0))
-    novelty = Novelty(reference, neighbours=3, threshold=0.45, scale=0.05)
+    novelty = KnnOodDetector(reference, neighbours=3, threshold=0.45, scale=0.05)
     model = build_classifier(3, image_size=SIZE, temperature=1.7, novelty=novelty)
     model.get_layer("dense").set_weights(
         [generator.normal(size=(512 * 512, 3)), generator.normal(size=3)]

@@ -21,11 +21,11 @@ from app.core.config import STAGES, TrainConfig
 from app.core.errors import BundleError, ExportError
 from app.data.augmentation import View, load_views
 from app.evaluation.metrics import probabilities_of
-from app.evaluation.ood import Novelty, unit_length
+from app.evaluation.ood import KnnOodDetector, unit_length
 from app.evaluation.prediction_set import PredictionSet
 from app.export.bundle_writer import classifier_graph, export_bundle
 from app.export.int8_export import Int8Model, int8_model
-from app.features.dataset import Source, open_source
+from app.features.dataset import FeatureDataset, open_dataset
 from app.inference.bundle_format import Bundle
 from app.inference.predictor import Classifier
 from app.network.classifier import build_classifier, copy_weights
@@ -44,9 +44,9 @@ def thin(**settings) -> keras.Model:
 class Case:
     """A run that has come to its export."""
 
-    source: Source
+    source: FeatureDataset
     stage: object
-    strange: Novelty
+    strange: KnnOodDetector
     served: keras.Model
     trained: PredictionSet
 
@@ -97,14 +97,14 @@ def case(request, tmp_path_factory) -> Case:
                 layer.set_weights([generator.normal(0, scale, kernel.shape), bias])
 
     randomise("block")
-    source = open_source(config, model, "w", split)
+    source = open_dataset(config, model, "w", split)
     if request.param == "block5":
         randomise("block5")  # what training would do to it
     # Sure enough that no label changes by rounding.
     head = [generator.normal(0, 1, (CHANNELS**2, 2)), np.array([3.0, 0.0])]
     model.get_layer("dense").set_weights(head)
     reference = unit_length(np.maximum(generator.normal(size=(8, CHANNELS)), 0))
-    strange = Novelty(reference, neighbours=3, threshold=0.9, scale=0.2)
+    strange = KnnOodDetector(reference, neighbours=3, threshold=0.9, scale=0.2)
     served = thin(temperature=1.5, novelty=strange)
     copy_weights(model, served)
     stage = STAGES[request.param]

@@ -15,9 +15,9 @@ from app.core.errors import AppError
 from app.data.augmentation import BATCH, View, load_views
 from app.features.cache import (
     BLOCK_ROWS,
+    CacheEvictedError,
     FeatureSpec,
     FeatureStore,
-    LostRows,
     compute_features,
     lacking_views,
     time_cache,
@@ -231,7 +231,7 @@ def test_rows_that_vanish_while_they_are_used_are_told_in_one_line(folder, views
     fill(folder, views)
     store = FeatureStore(folder, SPEC)
     harm(data_file(folder))
-    with pytest.raises(LostRows) as caught:
+    with pytest.raises(CacheEvictedError) as caught:
         store.gather(views[:2])
     assert isinstance(caught.value, AppError)
     assert "\n" not in str(caught.value)

@@ -19,11 +19,11 @@ import app.core.console
 import app.features.dataset
 from app.core.config import STAGES, TrainConfig
 from app.core.console import progress_bar
-from app.core.errors import LostRows, UsageError
+from app.core.errors import CacheEvictedError, UsageError
 from app.data.augmentation import MIRROR, View, load_views
 from app.data.photo import Photos
 from app.features.cache import BLOCK_ROWS, CacheTimes, FeatureStore
-from app.features.dataset import CachedSource, Source, open_source
+from app.features.dataset import CachedDataset, FeatureDataset, open_dataset
 from app.features.extractor import frozen_prefix
 from app.features.policy import Space
 from app.features.shards import BLOCK_BYTES, Block
@@ -78,12 +78,12 @@ def never(*_: object) -> None:
     raise AssertionError("this was not to be done")
 
 
-def gathered(source: CachedSource, photos: Photos, cut: str = "block5_pool") -> np.ndarray:
+def gathered(source: CachedDataset, photos: Photos, cut: str = "block5_pool") -> np.ndarray:
     stage = next(stage for stage in STAGES.values() if stage.cut == cut)
     return source.batches(dataclasses.replace(stage, batch_size=99), "train")[0][0]
 
 
-def labelled_maps(source: Source) -> np.ndarray:
+def labelled_maps(source: FeatureDataset) -> np.ndarray:
     return np.concatenate(list(source.labelled("train").maps(range(6))))
 
 
@@ -93,7 +93,7 @@ def expected(model: keras.Model, photos: Photos, cut: str = "block5_pool") -> np
 
 
 def test_rows_are_those_of_the_prefix(config, model, photos, capsys):
-    source = open_source(config, model, "w", photos)
+    source = open_dataset(config, model, "w", photos)
     assert (source.name, source.views) == ("disk", 2)
     for cut in ("block5_pool", "block4_pool"):
         np.testing.assert_allclose(
@@ -105,21 +105,21 @@ def test_rows_are_those_of_the_prefix(config, model, photos, capsys):
 
 
 def test_what_is_written_is_what_was_foreseen(config, model, photos):
-    open_source(config, model, "w", photos)
+    open_dataset(config, model, "w", photos)
     assert 0.8 * 16 * ROW < used(config) <= ONE_RUN
 
 
 def test_a_second_run_computes_nothing(config, model, photos, monkeypatch):
-    open_source(config, model, "w", photos)
+    open_dataset(config, model, "w", photos)
     monkeypatch.setattr(app.features.dataset, "frozen_prefix", never)
-    source = open_source(dataclasses.replace(config, stages=HEAD), model, "w", photos)
+    source = open_dataset(dataclasses.replace(config, stages=HEAD), model, "w", photos)
     assert source.views == 1  # the head needs the photos alone
     assert labelled_maps(source).shape == (6, 1, 1, 12)
 
 
 def test_answers_from_two_looks_need_the_mirror_images_too(config, model, photos):
     """Of validation and test, in the rows that the last stage's batches read."""
-    source = open_source(dataclasses.replace(config, mirror=True), model, "w", photos)
+    source = open_dataset(dataclasses.replace(config, mirror=True), model, "w", photos)
     assert len(source.wanted()) == 2 * 6 + 2 * 4
     images = load_views([View(photo, MIRROR, 0) for photo in photos["test"]], SIZE)
     batch, _ = source.batches(STAGES["block5"], "test", view=MIRROR)[0]
@@ -144,7 +144,7 @@ def test_fewer_views_are_taken_where_room_is_short(
     config, model, photos, monkeypatch, capsys, room, views
 ):
     give_room(monkeypatch, **room)
-    source = open_source(dataclasses.replace(config, views=5), model, "w", photos)
+    source = open_dataset(dataclasses.replace(config, views=5), model, "w", photos)
     assert (source.name, source.views) == ("disk", views)
     assert len(source.wanted()) == 4 + 6 * views
     batches = source.batches(STAGES["head"], "train", shuffle=True)
@@ -160,7 +160,7 @@ def test_without_room_for_one_view_there_is_no_cache(
     config, model, photos, monkeypatch, capsys, room
 ):
     give_room(monkeypatch, **room)
-    source = open_source(config, model, "w", photos)
+    source = open_dataset(config, model, "w", photos)
     assert (source.name, source.views) == ("off", None)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("cache off: fresh views every epoch, because not one view has room")
@@ -174,24 +174,24 @@ def test_a_cache_that_was_asked_for_is_refused_before_any_work(
     give_room(monkeypatch, limit=room * ROW)
     monkeypatch.setattr(app.features.dataset, "frozen_prefix", never)
     with pytest.raises(UsageError, match=f"room for the cache of 2 views; received .*{advice}"):
-        open_source(dataclasses.replace(config, cache="disk"), model, "w", photos)
+        open_dataset(dataclasses.replace(config, cache="disk"), model, "w", photos)
     assert blocks_of(config) == []
 
 
 def test_views_that_are_there_need_no_room(config, model, photos, monkeypatch):
-    open_source(config, model, "w", photos)
+    open_dataset(config, model, "w", photos)
     give_room(monkeypatch, free=0, limit=1)
-    assert open_source(config, model, "w", photos).views == 2
-    assert open_source(dataclasses.replace(config, views=3), model, "w", photos).views == 2
+    assert open_dataset(config, model, "w", photos).views == 2
+    assert open_dataset(dataclasses.replace(config, views=3), model, "w", photos).views == 2
 
 
 def test_the_limit_is_kept_at_the_cost_of_older_caches(config, model, photos, capsys):
     """Another digest is another way of computing: these rows are of no use to the second run."""
-    open_source(config, model, "old", photos)
+    open_dataset(config, model, "old", photos)
     (before,) = {info.bytes for info in list_stores(config.runs / FEATURES_FOLDER)[:1]}
     assert before
     limited = dataclasses.replace(config, cache_limit=24 * ROW / 1e9)
-    source = open_source(limited, model, "new", photos)
+    source = open_dataset(limited, model, "new", photos)
     assert (source.name, source.views) == ("disk", 2)
     stores = list_stores(config.runs / FEATURES_FOLDER)
     assert sum(info.bytes for info in stores) <= 24 * ROW
@@ -204,24 +204,24 @@ def test_the_limit_is_kept_at_the_cost_of_older_caches(config, model, photos, ca
 
 def test_what_the_run_needs_is_not_removed(config, model, photos, monkeypatch):
     """Not even where it is the oldest and could not be made young."""
-    open_source(dataclasses.replace(config, views=1), model, "mine", photos)
+    open_dataset(dataclasses.replace(config, views=1), model, "mine", photos)
     mine = blocks_of(config)
-    open_source(config, model, "others", photos)
+    open_dataset(config, model, "others", photos)
     for block in mine:
         os.utime(block.with_suffix(".json"), (0, 0))
     monkeypatch.setattr(Block, "touch", lambda block: None)
-    open_source(dataclasses.replace(config, cache_limit=25 * ROW / 1e9), model, "mine", photos)
+    open_dataset(dataclasses.replace(config, cache_limit=25 * ROW / 1e9), model, "mine", photos)
     assert set(mine) < set(blocks_of(config))
 
 
 @pytest.mark.parametrize(("spare", "views"), [(0, 2), (-1, 1)])
 def test_what_was_found_to_fit_can_be_written(config, model, photos, spare, views):
     """The indices of what stays take room too: a run must not end for want of it midway."""
-    open_source(dataclasses.replace(config, views=1), model, "mine", photos)
+    open_dataset(dataclasses.replace(config, views=1), model, "mine", photos)
     limit = used(config) + 6 * ROW + BLOCKS + spare
-    open_source(config, model, "others", photos)
+    open_dataset(config, model, "others", photos)
     limited = dataclasses.replace(config, cache_limit=limit / 1e9)
-    assert open_source(limited, model, "mine", photos).views == views
+    assert open_dataset(limited, model, "mine", photos).views == views
     assert used(config) <= limit
 
 
@@ -250,7 +250,7 @@ def test_auto_takes_what_is_measured_to_be_faster(
 
     monkeypatch.setattr(app.features.dataset, "time_cache", time_cache)
     many = dataclasses.replace(config, views=30, epochs=36)
-    source = open_source(many, model, "w", photos)
+    source = open_dataset(many, model, "w", photos)
     assert source.name == name
     assert measured == [BLOCK_ROWS]
     said = capsys.readouterr().err.splitlines()
@@ -261,13 +261,13 @@ def test_auto_takes_what_is_measured_to_be_faster(
     if name == "disk":
         assert len(source.wanted()) == 30 * 6 + 4
     asked = dataclasses.replace(many, cache="disk")
-    assert open_source(asked, model, "other", photos).name == "disk"
+    assert open_dataset(asked, model, "other", photos).name == "disk"
     assert measured == [BLOCK_ROWS]  # who asks for it gets it, unmeasured
 
 
 def test_the_epochs_of_each_cut_are_counted(config, model, photos):
     """None for the solved head, 2 of 8 photos in block5; reading is all that differs."""
-    source = open_source(config, model, "w", photos)
+    source = open_dataset(config, model, "w", photos)
     for read, seconds in (((1.0, 0.0), 0), ((0.0, 1.0), 2 * 8 + 2 * 2)):
         _, why = source._pays(CacheTimes(0.0, 0.0, read), 0)
         assert why.startswith(f"{seconds:.1f} s to compute and read 0 views, against 0.0 s")
@@ -277,12 +277,12 @@ def test_the_epochs_of_each_cut_are_counted(config, model, photos):
 
 
 def test_a_damaged_block_is_found_before_training(config, model, photos, capsys):
-    open_source(config, model, "w", photos)
+    open_dataset(config, model, "w", photos)
     for path in blocks_of(config):
         found = bytearray(path.read_bytes())
         found[-20] ^= 64
         path.write_bytes(found)
-    source = open_source(config, model, "w", photos)
+    source = open_dataset(config, model, "w", photos)
     assert capsys.readouterr().err.count("damaged") == 2  # a line for each store
     np.testing.assert_allclose(
         gathered(source, photos), expected(model, photos), rtol=1e-2, atol=1e-2
@@ -291,7 +291,7 @@ def test_a_damaged_block_is_found_before_training(config, model, photos, capsys)
 
 def test_rows_removed_while_training_are_computed_again(config, model, photos, capsys):
     """Two runs at once: another one removes what this one has not read yet."""
-    source = open_source(config, model, "w", photos)
+    source = open_dataset(config, model, "w", photos)
     before = expected(model, photos, "block4_pool")
     clear(config.runs / FEATURES_FOLDER)
     assert blocks_of(config) == []
@@ -312,7 +312,7 @@ def test_rows_are_computed_again_under_the_bar_of_training(config, model, photos
     """Two bars at once, as a terminal shows them; older versions of rich refused the second."""
     terminal = Console(file=io.StringIO(), force_terminal=True)
     monkeypatch.setattr(app.core.console, "_console", terminal)
-    source = open_source(config, model, "w", photos)
+    source = open_dataset(config, model, "w", photos)
     clear(config.runs / FEATURES_FOLDER)
     with progress_bar() as bar:
         assert not bar.disable
@@ -323,11 +323,11 @@ def test_lost_rows_below_trained_layers_end_the_run(config, model, photos):
     """The features of the trained block are others; the cache must not be filled with them."""
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
-    source = open_source(config, copy, "w", photos)
+    source = open_dataset(config, copy, "w", photos)
     layer = copy.get_layer("block5_conv1")
     layer.set_weights([1.01 * weight for weight in layer.get_weights()])
     clear(config.runs / FEATURES_FOLDER)
-    with pytest.raises(LostRows, match="train again"):
+    with pytest.raises(CacheEvictedError, match="train again"):
         gathered(source, photos)
     assert blocks_of(config) == []
     # What lies below is as it was.
@@ -337,8 +337,8 @@ def test_lost_rows_below_trained_layers_end_the_run(config, model, photos):
 def test_a_run_beside_another_does_not_break_it(config, model, photos):
     """There is room for either, not for both: each removes the other's rows, within the limit."""
     limited = dataclasses.replace(config, cache_limit=ONE_RUN / 1e9)
-    first = open_source(limited, model, "first", photos)
-    second = open_source(limited, model, "second", photos)
+    first = open_dataset(limited, model, "first", photos)
+    second = open_dataset(limited, model, "second", photos)
     assert first.views == second.views == 2
     assert used(config) <= ONE_RUN
     for source in (first, second, first):
@@ -353,17 +353,17 @@ def test_a_run_beside_another_does_not_break_it(config, model, photos):
 def test_runs_that_begin_at_once_keep_the_limit_together(config, model, photos, monkeypatch):
     """The second one fills the cache when the first has made its room and not written yet."""
     limited = dataclasses.replace(config, cache_limit=ONE_RUN / 1e9)
-    others: list[Source] = []
+    others: list[FeatureDataset] = []
     prepare = Quota.prepare
 
     def prepare_then_wait(quota: Quota, needed: int, keep: set[Path]) -> None:
         prepare(quota, needed, keep)
         monkeypatch.setattr(Quota, "prepare", prepare)
-        others.append(open_source(limited, model, "second", photos))
+        others.append(open_dataset(limited, model, "second", photos))
         assert 0.8 * 16 * ROW < used(config) <= ONE_RUN
 
     monkeypatch.setattr(Quota, "prepare", prepare_then_wait)
-    first = open_source(limited, model, "first", photos)
+    first = open_dataset(limited, model, "first", photos)
     assert used(config) <= ONE_RUN
     for source in (first, *others):
         np.testing.assert_allclose(
@@ -374,7 +374,7 @@ def test_runs_that_begin_at_once_keep_the_limit_together(config, model, photos, 
 def test_recovery_keeps_what_the_run_has_of_other_cuts(config, model, photos):
     """Its own rows of block5 are the oldest blocks when block4's rows are computed again."""
     limited = dataclasses.replace(config, cache_limit=ONE_RUN / 1e9)
-    source = open_source(limited, model, "w", photos)
+    source = open_dataset(limited, model, "w", photos)
     pooled = sorted(source.stores["block5_pool"].folder.glob("*.npy"))
     os.utime(pooled[0].with_suffix(".json"), (0, 0))
     clear(config.runs / FEATURES_FOLDER, source.stores["block4_pool"].spec.key)

@@ -18,7 +18,7 @@ from app.core.errors import UsageError
 from app.core.processor import has_vnni
 from app.data.augmentation import View, load_views
 from app.data.photo import Photo
-from app.features.dataset import CachedSource, open_source
+from app.features.dataset import CachedDataset, open_dataset
 from app.features.extractor import frozen_prefix
 from app.features.int8_backbone import QuantisedPrefix, quantised_prefix
 from app.features.store import FEATURES_FOLDER, clear, list_stores
@@ -127,14 +127,14 @@ def test_other_weights_or_pixels_make_another(model, photos, tmp_path):
 CONFIG = TrainConfig(image_size=SIZE, precision="int8", cache="disk", stages=("head",))
 
 
-def opened(model, photos: list[Photo], config: TrainConfig) -> CachedSource:
+def opened(model, photos: list[Photo], config: TrainConfig) -> CachedDataset:
     split = {"train": photos[:-4], "validation": photos[-4:-2], "test": photos[-2:]}
-    source = open_source(config, model, "w", split)
-    assert isinstance(source, CachedSource)
+    source = open_dataset(config, model, "w", split)
+    assert isinstance(source, CachedDataset)
     return source
 
 
-def labelled_maps(source: CachedSource) -> np.ndarray:
+def labelled_maps(source: CachedDataset) -> np.ndarray:
     return np.concatenate(list(source.labelled("train").maps(range(len(source.photos["train"])))))
 
 

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from app.evaluation.ood import Novelty, unit_length
+from app.evaluation.ood import KnnOodDetector, unit_length
 from app.inference.heatmap import EDGE, LONGEST, evidence, overlay
 from app.network.activation_maps import add_activation_maps
 from app.network.classifier import ROOT_OFFSET, build_classifier
@@ -22,7 +22,7 @@ def classifier(**settings) -> keras.Model:
     """Return a classifier of three classes with random weights everywhere."""
     generator = np.random.default_rng(0)
     reference = unit_length(np.maximum(generator.normal(size=(20, 512)), 0))
-    novelty = Novelty(reference, neighbours=3, threshold=0.45, scale=0.05)
+    novelty = KnnOodDetector(reference, neighbours=3, threshold=0.45, scale=0.05)
     keras.utils.set_random_seed(0)
     model = build_classifier(3, image_size=SIZE, temperature=1.7, novelty=novelty, **settings)
     weights = [generator.normal(size=(512 * 512, 3)), generator.normal(size=3)]

@@ -165,9 +165,11 @@ def test_both_backbones(backbone, photos):
 def test_with_mirror_the_logits_are_the_mean_of_two_looks(model, photos):
     both = build_classifier(3, image_size=SIZE, mirror=True)
     both.set_weights(model.get_weights())
-    looks = [model.predict(x, verbose=0) for x in (photos, photos[:, :, ::-1])]
-    assert np.abs(looks[0] - looks[1]).max() > 0.01
-    np.testing.assert_allclose(both.predict(photos, verbose=0), np.mean(looks, axis=0), rtol=1e-5)
+    tta_views = [model.predict(x, verbose=0) for x in (photos, photos[:, :, ::-1])]
+    assert np.abs(tta_views[0] - tta_views[1]).max() > 0.01
     np.testing.assert_allclose(
-        both.predict(photos[2:3], verbose=0), np.mean(looks, axis=0)[2:3], rtol=1e-5
+        both.predict(photos, verbose=0), np.mean(tta_views, axis=0), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        both.predict(photos[2:3], verbose=0), np.mean(tta_views, axis=0)[2:3], rtol=1e-5
     )

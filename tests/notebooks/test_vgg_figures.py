@@ -64,8 +64,8 @@ def test_lines_of_spreads_are_told_apart_in_grey() -> None:
     (axes,) = figure.axes
     assert [list(line.get_ydata()) for line in axes.lines] == list(spreads.values())
     assert axes.get_yscale() == "log"
-    looks = [(line.get_marker(), line.get_linestyle()) for line in axes.lines]
-    assert len(set(looks)) == len(looks)
+    tta_views = [(line.get_marker(), line.get_linestyle()) for line in axes.lines]
+    assert len(set(tta_views)) == len(tta_views)
     brightness = sorted(np.dot(to_rgb(line.get_color()), (0.3, 0.6, 0.1)) for line in axes.lines)
     assert all(b - a > 0.02 for a, b in pairwise(brightness))
 

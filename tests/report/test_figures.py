@@ -84,7 +84,7 @@ def test_confusion_shows_counts_and_shares_of_rows() -> None:
     (axes,) = figure.axes
     assert words(figure) == ["1,980\n99.0 %", "20\n1.0 %", "5\n25.0 %", "15\n75.0 %"]
     assert np.asarray(axes.images[0].get_array()).tolist() == [[0.99, 0.01], [0.25, 0.75]]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Answer", "Truth")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Prediction", "Truth")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["cat", "dog"]
 
 
@@ -299,7 +299,7 @@ def test_lines_are_told_apart_in_grey(draw: str) -> None:
         ),
         "novelty": lambda: plots.novelty({"validation": targets / 6, "test": targets / 7}, 0.5),
     }[draw]()
-    looks = [
+    tta_views = [
         (str(line.get_linestyle()), str(line.get_marker()), round(brightness(line.get_color()), 1))
         for line in figure.axes[0].lines
         if not str(line.get_label()).startswith("_")  # the diagonal is told by its place
@@ -307,7 +307,7 @@ def test_lines_are_told_apart_in_grey(draw: str) -> None:
         (str(patch.get_linestyle()), "", round(brightness(patch.get_edgecolor()), 1))
         for patch in figure.axes[0].patches
     ]
-    assert len(looks) == len(set(looks)) > 1
+    assert len(tta_views) == len(set(tta_views)) > 1
 
 
 def test_time_by_phase_adds_what_the_phases_left_over() -> None:

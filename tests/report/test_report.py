@@ -28,7 +28,7 @@ from app.core.config import TrainConfig
 from app.core.config_file import config_values
 from app.core.errors import AppError, BundleError, UsageError
 from app.core.run_folder import Run, check_complete
-from app.inference.bundle_format import ONNX_FILE, STRANGE
+from app.inference.bundle_format import ONNX_FILE, OOD_THRESHOLD
 from app.report import report
 from app.report.html import MAX_THUMBNAIL, Picture, Table, Words, jpeg, number, percent, shown
 from app.report.images import NO_HEAT, NO_PETS, SAMPLES, SHOWN, VIEWS, drawn_album, photo_album
@@ -343,7 +343,7 @@ def test_answers_that_predict_would_not_give_are_called_so(page: str, run: Run) 
     given = read_results(run).predictions["test"]
     panel = page.partition("The most confident mistakes</h2>")[2].partition("<h2")[0]
     shown_ones = given.mistakes()[:SHOWN]
-    strange = [n for n in shown_ones if given.novelty[n] > STRANGE]
+    strange = [n for n in shown_ones if given.novelty[n] > OOD_THRESHOLD]
     unsure = [n for n in shown_ones if n not in strange and given.confidence[n] < 0.625]
     assert 0 < len(strange) < SHOWN
     assert panel.count("; predict.py says neither</figcaption>") == len(strange)
@@ -366,7 +366,7 @@ def test_a_run_that_is_always_right_and_equally_sure(tmp_path: Path, told: Told)
     assert "random view" not in said
     assert "The Brier score is 0.0000.\n" in said
     few = read_results(run).predictions["validation"]
-    refused = percent(float((few.novelty > STRANGE).mean()))
+    refused = percent(float((few.novelty > OOD_THRESHOLD).mean()))
     assert refused != "2.0 %"
     assert f"refuses {refused} of the validation photos" in said
 

@@ -9,19 +9,19 @@ import app.network.vgg
 from app.core.config import STAGES
 from app.evaluation.calibration import fit_temperature
 from app.evaluation.metrics import probabilities_of, score
-from app.features.labelled import Labelled
+from app.features.labelled import LabelledFeatures
 from app.network.classifier import build_classifier, feature_part, suffix
-from app.training.linear_probe import STRENGTHS, solve_head
-from app.training.nystroem import find_basis
+from app.training.linear_probe import STRENGTHS, fit_linear_probe
+from app.training.nystroem import fit_nystroem
 
 SIDE = 8  # channels
 
 
-def maps_of(labelled: Labelled) -> np.ndarray:
+def maps_of(labelled: LabelledFeatures) -> np.ndarray:
     return np.concatenate(list(labelled.maps(range(len(labelled.targets)))))
 
 
-def labelled(n: int, classes: int, seed: int, noise: float = 1.5) -> Labelled:
+def labelled(n: int, classes: int, seed: int, noise: float = 1.5) -> LabelledFeatures:
     """Maps as those of ``block5_pool`` (0 and up), where two channels together tell the class."""
     generator = np.random.default_rng(seed)
     targets = np.arange(n) % classes
@@ -33,7 +33,7 @@ def labelled(n: int, classes: int, seed: int, noise: float = 1.5) -> Labelled:
         for start in range(0, len(numbers), 50):
             yield maps[numbers[start : start + 50]]
 
-    return Labelled(walk, targets)
+    return LabelledFeatures(walk, targets)
 
 
 def model_of(classes: int) -> keras.Model:
@@ -45,7 +45,7 @@ def model_of(classes: int) -> keras.Model:
 def solved(request):
     model = model_of(request.param)
     train, validation = labelled(120, request.param, 0), labelled(90, request.param, 1)
-    head = solve_head(model, STAGES["head"], train, validation)
+    head = fit_linear_probe(model, STAGES["head"], train, validation)
     return model, train, validation, head.result
 
 
@@ -65,7 +65,7 @@ def test_it_is_scikit_learns_solution_at_validations_temperature(solved):
     model, train, validation, result = solved
     part = feature_part(model)
     features, others = (part.predict(maps_of(x), verbose=0) for x in (train, validation))
-    basis, _ = find_basis(lambda _: iter([features]), train.targets)
+    basis, _ = fit_nystroem(lambda _: iter([features]), train.targets)
     x, seen = basis.own, basis.coordinates(others)
     fitted = LogisticRegression(C=STRENGTHS[result.kept_epoch - 1], tol=1e-8, max_iter=9999)
     expected = fitted.fit(x, train.targets).decision_function(seen)
@@ -84,16 +84,16 @@ def test_it_is_scikit_learns_solution_at_validations_temperature(solved):
 def test_the_search_ends_when_validation_no_longer_follows():
     """Labels that say nothing: the strongest regularisation is best, and two more are tried."""
     train, validation = labelled(60, 2, 0), labelled(60, 2, 1)
-    shuffled = Labelled(train.maps, np.random.default_rng(0).permutation(train.targets))
+    shuffled = LabelledFeatures(train.maps, np.random.default_rng(0).permutation(train.targets))
     model = model_of(2)
-    result = solve_head(model, STAGES["head"], shuffled, validation).result
+    result = fit_linear_probe(model, STAGES["head"], shuffled, validation).result
     assert result.epochs == result.kept_epoch + STAGES["head"].patience < len(STRENGTHS)
 
 
 def test_nothing_but_the_dense_layer_changes():
     model = model_of(2)
     before = {v.path: keras.ops.convert_to_numpy(v).copy() for v in model.variables}
-    solve_head(model, STAGES["head"], labelled(60, 2, 0), labelled(40, 2, 1))
+    fit_linear_probe(model, STAGES["head"], labelled(60, 2, 0), labelled(40, 2, 1))
     for variable in model.variables:
         same = np.array_equal(before[variable.path], keras.ops.convert_to_numpy(variable))
         assert same != variable.path.startswith("dense")
@@ -102,9 +102,9 @@ def test_nothing_but_the_dense_layer_changes():
 def test_a_given_strength_is_the_only_one_tried():
     model = model_of(2)
     train, validation = labelled(60, 2, 0), labelled(40, 2, 1)
-    result = solve_head(model, STAGES["head"], train, validation, (0.05,)).result
+    result = fit_linear_probe(model, STAGES["head"], train, validation, (0.05,)).result
     assert (result.epochs, result.kept_epoch) == (1, 1)
-    weak = solve_head(model, STAGES["head"], train, validation, (500.0,)).result
+    weak = fit_linear_probe(model, STAGES["head"], train, validation, (500.0,)).result
     assert weak.history[0].loss < 0.8 * result.history[0].loss  # it follows the photos more freely
 
 
@@ -118,8 +118,8 @@ def test_more_photos_than_landmarks_are_all_learned_from(monkeypatch):
         return train.maps(numbers)
 
     monkeypatch.setattr(app.training.nystroem, "LANDMARKS", 40)
-    counted = Labelled(walk, train.targets)
-    few = solve_head(model_of(2), STAGES["head"], counted, validation)
+    counted = LabelledFeatures(walk, train.targets)
+    few = fit_linear_probe(model_of(2), STAGES["head"], counted, validation)
     assert sorted(asked) == list(range(120))
     assert few.result.validation.accuracy > 0.7
 
@@ -127,7 +127,7 @@ def test_more_photos_than_landmarks_are_all_learned_from(monkeypatch):
 def test_other_photos_get_coordinates_in_which_the_head_answers():
     """Those of the training photos are the same again."""
     train, validation = labelled(120, 2, 0), labelled(90, 2, 1)
-    head = solve_head(model_of(2), STAGES["head"], train, validation)
+    head = fit_linear_probe(model_of(2), STAGES["head"], train, validation)
     np.testing.assert_allclose(head.coordinates(train), head.train, atol=1e-3)
     others = labelled(90, 2, 5)
     solver = head.solver.fit(head.train, train.targets)
@@ -135,7 +135,7 @@ def test_other_photos_get_coordinates_in_which_the_head_answers():
     assert accuracy == pytest.approx(head.result.validation.accuracy, abs=0.15)
 
 
-def rare(n: int, seed: int) -> Labelled:
+def rare(n: int, seed: int) -> LabelledFeatures:
     """Two classes that overlap; one in ten is of the second."""
     of_each = labelled(2 * n, 2, seed, noise=3.0)
     kept = np.flatnonzero((of_each.targets == 0) | (np.arange(2 * n) % 20 == 1))
@@ -143,7 +143,7 @@ def rare(n: int, seed: int) -> Labelled:
     def walk(numbers):
         return of_each.maps(kept[list(numbers)])
 
-    return Labelled(walk, of_each.targets[kept])
+    return LabelledFeatures(walk, of_each.targets[kept])
 
 
 def test_class_weights_find_more_of_the_rare_class():
@@ -153,7 +153,7 @@ def test_class_weights_find_more_of_the_rare_class():
 
     def recalls(class_weight):
         model = model_of(2)
-        solve_head(model, STAGES["head"], train, validation, (1.0,), class_weight)
+        fit_linear_probe(model, STAGES["head"], train, validation, (1.0,), class_weight)
         logits = suffix(model, "block5_pool").predict(maps_of(validation), verbose=0)
         right = logits.argmax(axis=1) == validation.targets
         return right[validation.targets == 0].mean(), right[validation.targets == 1].mean()
@@ -169,7 +169,7 @@ def test_validation_is_scored_without_class_weights():
     train, validation = rare(300, 0), rare(300, 1)
     model = model_of(2)
     weights = {0: 330 / 600, 1: 330 / 60}
-    result = solve_head(model, STAGES["head"], train, validation, (1.0,), weights).result
+    result = fit_linear_probe(model, STAGES["head"], train, validation, (1.0,), weights).result
     logits = suffix(model, "block5_pool").predict(maps_of(validation), verbose=0)
     held = score(validation.targets, probabilities_of(logits))
     assert result.validation.log_loss == pytest.approx(held.log_loss, rel=1e-4)

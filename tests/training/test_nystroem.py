@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import app.training.nystroem
-from app.training.nystroem import choose_landmarks, find_basis
+from app.training.nystroem import choose_landmarks, fit_nystroem
 
 SIDE = 6
 
@@ -31,7 +31,7 @@ def few_landmarks(monkeypatch):
 
 def test_products_of_centred_photos_are_kept():
     features = symmetric(9, 0)
-    basis, landmarks = find_basis(walk_through(features), np.arange(9) % 2)
+    basis, landmarks = fit_nystroem(walk_through(features), np.arange(9) % 2)
     np.testing.assert_array_equal(landmarks, np.arange(9))
     centred = features - features.mean(axis=0)
     products = centred @ centred.T
@@ -45,7 +45,7 @@ def test_products_of_centred_photos_are_kept():
 @pytest.mark.parametrize("classes", [1, 3])
 def test_an_answer_on_coordinates_is_one_on_features(classes):
     features, others = symmetric(9, 0), symmetric(5, 1)
-    basis, _ = find_basis(walk_through(features), np.arange(9) % 2)
+    basis, _ = fit_nystroem(walk_through(features), np.arange(9) % 2)
     generator = np.random.default_rng(2)
     coefficients = generator.normal(size=(basis.own.shape[1], classes))
     intercept = generator.normal(size=classes)
@@ -65,7 +65,7 @@ def test_regression_among_all_photos_is_regression_on_the_features():
     """Fewer photos than features: the solution lies in what the photos span."""
     features, others = symmetric(12, 3), symmetric(7, 4)
     targets = (np.random.default_rng(5).random(12) < 0.5).astype(int)
-    basis, _ = find_basis(walk_through(features), targets)
+    basis, _ = fit_nystroem(walk_through(features), targets)
     centred = features - features.mean(axis=0)
     scale = np.sqrt(np.square(centred).sum(axis=1).mean())
     on_features = LogisticRegression(C=2, tol=1e-8, max_iter=9999).fit(centred / scale, targets)
@@ -81,7 +81,7 @@ def test_of_many_photos_some_of_each_class_span_the_space(few_landmarks):
     assert len(chosen) == 10 == len(set(chosen.tolist()))
     assert np.bincount(targets[chosen]).tolist() == [4, 4, 2]
     features = symmetric(100, 6)
-    basis, landmarks = find_basis(walk_through(features), targets)
+    basis, landmarks = fit_nystroem(walk_through(features), targets)
     np.testing.assert_array_equal(landmarks, chosen)
     assert basis.landmarks.shape == (10, SIDE * (SIDE + 1) // 2)
     np.testing.assert_allclose(basis.coordinates(features[chosen]), basis.own, rtol=1e-3, atol=1e-3)
@@ -89,7 +89,7 @@ def test_of_many_photos_some_of_each_class_span_the_space(few_landmarks):
 
 def test_photos_that_are_all_alike_have_finite_coordinates():
     features = np.repeat(np.round(symmetric(1, 0)), 4, axis=0)  # their mean is exact
-    basis, _ = find_basis(walk_through(features), np.array([0, 1, 0, 1]))
+    basis, _ = fit_nystroem(walk_through(features), np.array([0, 1, 0, 1]))
     assert basis.own.shape == (4, 1)
     np.testing.assert_allclose(basis.own, 0, atol=1e-5)
     np.testing.assert_array_equal(basis.coordinates(features), 0)

@@ -7,8 +7,8 @@ import pytest
 from small_vgg import (
     BATCH,
     VIEWS,
+    FeatureIterator,
     SameViews,
-    Walk,
     classifier,
     config_of,
     small_network,
@@ -19,9 +19,9 @@ from small_vgg import (
 
 from app.core.config import STAGES
 from app.data.photo import Photos
-from app.features.dataset import FreshSource, open_source
+from app.features.dataset import FreshDataset, open_dataset
 from app.network.classifier import prefix
-from app.training.schedule import Training
+from app.training.schedule import StageSchedule
 
 # Largest distance between the weights that both sources lead to, as a share of how far they moved.
 # Seen: 0 under each backend, on a processor. An engine may order additions otherwise in a whole
@@ -41,7 +41,7 @@ def photos(tmp_path_factory) -> Photos:
 
 
 @pytest.fixture(scope="module")
-def walk(photos, tmp_path_factory) -> Walk:
+def walk(photos, tmp_path_factory) -> FeatureIterator:
     return walk_stages(config_of(tmp_path_factory.mktemp("runs")), photos)
 
 
@@ -72,7 +72,7 @@ def test_a_cached_batch_is_what_the_frozen_part_says_of_the_fresh_one(photos, tm
     (stage,) = [stage for stage in config.stage_plan() if stage.name == name]
     model = classifier(config, photos)
     frozen = prefix(model, [stage.cut])
-    fresh, cache = SameViews(config, model, photos), open_source(config, model, "digest", photos)
+    fresh, cache = SameViews(config, model, photos), open_dataset(config, model, "digest", photos)
     assert cache.name == "disk"
     for split, different in (("train", VIEWS * 12), ("validation", 12)):
         seen = []
@@ -98,7 +98,9 @@ def test_a_given_strength_reaches_the_head(photos, tmp_path):
     for strength in (0.5, None):
         config = replace(config_of(tmp_path), stages=("head",), head_strength=strength)
         model = classifier(config, photos)
-        source = FreshSource(config, model, photos)
-        (result,) = Training(config, model, source, track=lambda *rows: told.append(rows)).run()
+        source = FreshDataset(config, model, photos)
+        (result,) = StageSchedule(
+            config, model, source, track=lambda *rows: told.append(rows)
+        ).run()
         assert (result.epochs == 1) == (strength is not None)
         assert told[-1] == ("head", result.history)
