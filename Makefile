@@ -1,40 +1,41 @@
-# Two commands for a fresh machine: `make demo` and `make test`. Each line is a plain command that
-# the README shows too.
+# Two commands for a fresh machine: `make demo` and `make test`. Each line is a plain command; README.md
+# and CONTRIBUTING.md show them too.
 
 VENV := .venv
 PY := $(VENV)/bin/python
-# auto: the small real set where the network allows it, else the drawn sample. Or: small, drawn.
+# auto: the small set of real photos if it can be downloaded, else drawings. Or name one: small, drawn.
 PHOTOS ?= auto
-# Small pictures, so that the demo takes minutes; without this, training is better and longer.
+# Small pictures, so that the demo takes minutes. Without this flag, training takes longer and the
+# model is better.
 DEMO_FLAGS ?= --image-size 128
-# Two processes; the tests of a file stay together, since they share a trained network.
+# Two processes. The tests of one file stay in one process, because they share a trained network.
 TEST_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test lint lock clean help
 
-help: ## list the targets
+help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
-demo: $(VENV)/users ## photos, weights, training, two predictions
+demo: $(VENV)/users ## install, get photos and weights, train, predict two photos
 	@sh tools/demo.sh $(PY) $(PHOTOS) $(DEMO_FLAGS)
 
-test: lint ## style, types, and the default tests
+test: lint ## check style and types, run the default tests
 	$(PY) -m pytest $(TEST_FLAGS)
 
-lint: $(VENV)/developers ## style, types, and the direction of imports
+lint: $(VENV)/developers ## check style, types, and the direction of imports
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
 
-lock: $(VENV)/developers ## resolve requirements*.in into requirements*.txt
+lock: $(VENV)/developers ## update requirements*.txt from requirements*.in
 	for name in requirements-base requirements requirements-dev requirements-gpu; do \
 		$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 			--custom-compile-command "make lock" --upgrade \
 			$$name.in -o $$name.txt || exit 1; \
 	done
 
-clean: ## remove the virtual environment and the tools' caches; runs and photos stay
+clean: ## remove .venv and the caches of the tools, but no runs and no photos
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/made:

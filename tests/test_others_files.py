@@ -172,7 +172,9 @@ COMMANDS: list[tuple[Main, str, int]] = [
 ]
 
 
-@pytest.mark.parametrize(("main", "line", "code"), COMMANDS, ids=lambda value: getattr(value, "__module__", str(value)))
+@pytest.mark.parametrize(
+    ("main", "line", "code"), COMMANDS, ids=lambda value: getattr(value, "__module__", str(value))
+)
 def test_commands_leave_what_others_wrote(tree: Path, main: Main, line: str, code: int) -> None:
     assert outcome(tree, main, line.split()) == code
 

@@ -27,7 +27,7 @@ from app.inference.bundle_format import OOD_THRESHOLD
 from app.report.html import duration, interval, percent, shown
 from app.report.results import Results, read_results
 
-BEGIN = "<!-- model card: made by python -m app card {source} --readme README.md -->"
+BEGIN = "<!-- model card: made by python -m app card {source} --readme docs/results.md -->"
 END = "<!-- end of the model card -->"
 CC_BY = "https://creativecommons.org/licenses/by/4.0/"
 ATTRIBUTION = (
@@ -93,7 +93,7 @@ def readme_block(metrics: Mapping[str, Any], source: str) -> str:
     return "\n".join(
         [
             BEGIN.format(source=quote(source)),
-            f"The model of [{plain(source)}]({quote(source)}): {_verdict(metrics)}",
+            f"The model of {plain(source)}: {_verdict(metrics)}",
             "",
             per_class(metrics),
             "",

@@ -202,9 +202,9 @@ def test_numbers_that_are_none_are_answered_in_one_line(tmp_path):
 
 
 def test_the_readme_has_the_card_of_its_source():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "docs/results.md").read_text(encoding="utf-8")
     metrics = json.loads((ROOT / SOURCE).read_text(encoding="utf-8"))
-    again = f"run python -m app card {SOURCE} --readme README.md"
+    again = f"run python -m app card {SOURCE} --readme docs/results.md"
     assert put_into(readme, readme_block(metrics, SOURCE)) == readme, again
 
 
