@@ -107,7 +107,7 @@ def test_paths_that_are_named_exist(page):
     text = page.read_text(encoding="utf-8")
     inside = "app|tests|docs|benchmarks|notebooks|tools"
     paths = re.findall(rf"(?<![\w/])((?:{inside})/[\w./-]*\w(?:\.\w+|/))(?![\w*])", text)
-    paths += [f"tests/{name}" for name in re.findall(r"`((?:\w+/)*test_\w+\.py)", text)]
+    paths += [f"tests/{name}" for name in re.findall(r"`((?!tests/)(?:\w+/)*test_\w+\.py)", text)]
     for module in re.findall(r"-m ((?:app|tests|benchmarks)(?:\.[a-z]\w*)+)", text):
         path = module.replace(".", "/")
         paths.append(f"{path}/__main__.py" if (ROOT / path).is_dir() else f"{path}.py")
