@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import csv
 import glob
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from app.core.cli import run
-from app.core.csv_tables import text_cell
+from app.core.cli import Parser, run
 from app.core.errors import ImageError, UsageError
 from app.core.labels import NEITHER, UNSURE
 from app.core.paths import exists, is_folder
-from app.core.printable import printable
+from app.core.sanitise import for_csv, for_json, for_terminal
 from app.inference.arguments import add_bundle_arguments, bundle_folder
 from app.inference.bundle_format import Bundle
 from app.inference.prediction import Prediction, unopened_prediction
@@ -26,14 +25,15 @@ EPILOG = """\
 examples:
   python predict.py photo.jpg                    the newest run in runs/ answers
   python predict.py holiday/ --json              a folder and all below it, one JSON object a line
-  find . -name '*.jpg' | python predict.py - --csv > answers.csv
+  find . -name '*.jpg' -print0 | python predict.py - --csv > answers.csv
   python predict.py photo.jpg --explain why/     and why: why/photo.jpg.heat.png
   python predict.py --run first 'pets/*.jpg'     a run by its name
 
 answers: a class; neither, when the photo is unlike the training photos; unsure, when no class is
 likely enough
 
-exit code: 0 all were answered, 1 some were not, 2 wrong usage or no trained classifier
+exit code: 0 all were answered, 1 some were not, 2 wrong usage or no trained classifier,
+128 and the number of the signal that stopped it (Ctrl-C: 130)
 """
 
 
@@ -90,7 +90,7 @@ def answers(
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         description="Say what photos show, and how likely that is.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -142,13 +142,22 @@ def listed_names() -> list[str]:
 
     Bytes, as the file system has them. Lines end at ``\n`` only, since names may hold whatever else
     ends a line in Unicode. They are names, never patterns: whoever made the list meant its files.
+    What PowerShell writes is read as well: UTF-16, or UTF-8 with a mark before it.
     """
-    text = sys.stdin.buffer.read(LONGEST_LIST + 1)
+    try:
+        text = sys.stdin.buffer.read(LONGEST_LIST + 1)
+    except OSError as error:
+        raise UsageError(
+            f"expected a list of names on standard input; received none ({error.strerror})"
+        ) from error
     if len(text) > LONGEST_LIST:
         raise UsageError(
             f"expected a list of names of at most {LONGEST_LIST:,} bytes on standard input; "
             "received a longer one; ask for a folder, or in parts"
         )
+    if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        text = os.fsencode(text.decode("utf-16", "replace"))
+    text = text.removeprefix(codecs.BOM_UTF8)
     if b"\0" in text:
         return [os.fsdecode(name) for name in text.split(b"\0") if name]
     return [os.fsdecode(line.removesuffix(b"\r")) for line in text.split(b"\n") if line.strip()]
@@ -177,37 +186,40 @@ class Output:
 
     def __init__(self, form: str, classes: Sequence[str], paths: Sequence[str]) -> None:
         self.classes = classes
-        self.width = min(WIDEST, max(len(printable(path)) for path in paths))
-        names = map(printable, (*classes, NEITHER, UNSURE, NO_ANSWER))
+        self.width = min(WIDEST, max(len(for_terminal(path)) for path in paths))
+        names = map(for_terminal, (*classes, NEITHER, UNSURE, NO_ANSWER))
         self.label_width = max(map(len, names))
         self.write = {"json": self._json, "csv": self._csv, "table": self._table}[form]
-        # Names that are not UTF-8, and the consoles that are not, must not end in a traceback.
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-        self.csv = csv.writer(sys.stdout, lineterminator="\n")
+        self.csv = csv.writer(sys.stdout, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
         self.headed = form != "csv"
 
     def __call__(self, answer: Prediction) -> None:
         """Write one answer, the first one of a CSV below the header."""
         if not self.headed:
             probabilities = [f"p_{name}" for name in self.classes]
-            self.csv.writerow(["path", "label", *probabilities, "novelty", "error"])
+            header = ["path", "label", *probabilities, "novelty", "error"]
+            self.csv.writerow(map(self._cell, header))
             self.headed = True
         self.write(answer)
 
     def _json(self, answer: Prediction) -> None:
-        print(json.dumps(asdict(answer)))
+        print(for_json(asdict(answer)))
 
     def _csv(self, answer: Prediction) -> None:
         values = answer.probabilities or {}
-        cells = [f"{values[name]:.6g}" if values else "" for name in self.classes]
-        cells.append("" if answer.novelty is None else f"{answer.novelty:.6g}")
-        path, label, error = map(text_cell, (answer.path, answer.label or "", answer.error or ""))
+        numbers = [*(values.get(name) for name in self.classes), answer.novelty]
+        cells = ["" if value is None else float(f"{value:.6g}") for value in numbers]
+        path, label, error = map(self._cell, (answer.path, answer.label or "", answer.error or ""))
         self.csv.writerow([path, label, *cells, error])
 
+    def _cell(self, text: str) -> str:
+        """Return text for a cell; a file gets names as they are, a terminal what is harmless."""
+        return for_csv(for_terminal(text) if sys.stdout.isatty() else text)
+
     def _table(self, answer: Prediction) -> None:
-        name = printable(answer.path).ljust(self.width)
-        label = printable(answer.label or NO_ANSWER).ljust(self.label_width)
-        print(f"{name}  {label}  {printable(self._detail(answer))}")
+        name = for_terminal(answer.path).ljust(self.width)
+        label = for_terminal(answer.label or NO_ANSWER).ljust(self.label_width)
+        print(f"{name}  {label}  {for_terminal(self._detail(answer))}")
 
     def _detail(self, answer: Prediction) -> str:
         """Return what stands behind the label."""

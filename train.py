@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from app.core.cli import leave, run
+from app.core.cli import Parser, leave, run
 from app.core.config import Backbone, CacheMode, Precision, TrainConfig, help_of
 from app.core.config_file import other_versions, read_config
 from app.core.errors import UsageError
@@ -87,7 +87,7 @@ def refuse_beside_resume(given: dict[str, Any]) -> None:
 
 def flags(argv: Sequence[str]) -> dict[str, Any]:
     """Return what was given on the command line; the help texts are ``TrainConfig``'s sentences."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Turn a folder of labelled photos into a trained, calibrated classifier.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -17,7 +17,7 @@ from app.core.errors import AppError, ExportError, UsageError
 from app.core.keras_backend import require_backend, require_precision
 from app.core.paths import exists, is_file
 from app.core.profiling import Clock
-from app.core.run_folder import Run, begin_run, refuse_existing
+from app.core.run_folder import Run, begin_run, refuse_existing, refuse_irregular_files
 from app.core.safe_output import refuse_among_photos
 from app.data.audit import audit, rows_of_others
 from app.data.class_weights import MAX_RATIO, class_weights, imbalance
@@ -86,6 +86,7 @@ def resume(folder: Path, *, report: bool = True) -> Run:
     this_run = Run(folder)
     refuse_finished(this_run)
     refuse_never_begun(this_run)
+    refuse_irregular_files(this_run)
     config = read_config(this_run.config)
     config = dataclasses.replace(
         config,

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from fuzz.bundles import description, small_model
 from photos import make_photo
 
+import app.data.sets.fetch
+import app.features.cache_command
 import predict
+import train
+from app.core.cli import run
 from app.core.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
@@ -117,6 +123,52 @@ def test_messages_that_nobody_reads_any_more_stop_no_work() -> None:
     assert (done.returncode, done.stdout) == (0, b"done\n")
 
 
+@unix
+def test_standard_input_that_cannot_be_read_is_one_line(bundle: Path, tmp_path: Path) -> None:
+    done = shell('"$1" predict.py --bundle "$2" - 0>"$3"', bundle, tmp_path / "file")
+    words = b"error: expected a list of names on standard input; received none (Bad file"
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(words)
+
+
+@unix
+def test_a_pipe_that_was_made_not_to_wait_loses_no_answer(bundle: Path) -> None:
+    """As Node and some shells leave it; of 4,001 lines 1,024 came through, without a word."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    names = [f"no-{number}" for number in range(4000)]
+    command = [sys.executable, "predict.py", "--csv", "--bundle", str(bundle), *names]
+    with (
+        subprocess.Popen(command, cwd=ROOT, stdout=writer) as process,
+        os.fdopen(reader, "rb") as pipe,
+    ):
+        os.close(writer)
+        time.sleep(1)  # meanwhile it has filled the pipe
+        assert pipe.read().count(b"\n") == 4001
+        assert process.wait(60) == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_letters_that_the_console_lacks_are_escaped(tmp_path: Path, encoding: str) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "app",
+            "fetch",
+            "drawn",
+            str(tmp_path / "\u732b"),
+            "--per-class",
+            "1",
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout.count(b"\\u732b: 2 drawings")) == (0, 1)
+
+
 # ---- lists on standard input ----
 
 
@@ -129,6 +181,8 @@ def test_messages_that_nobody_reads_any_more_stop_no_work() -> None:
         (b"*/../**/../**/../*\n[ab].jpg", ["*/../**/../**/../*", "[ab].jpg"]),
         (b"caf\xe9.jpg\n", [os.fsdecode(b"caf\xe9.jpg")]),
         (b"", []),
+        ("caf\u00e9.jpg\r\nb.jpg\r\n".encode("utf-16"), ["caf\u00e9.jpg", "b.jpg"]),  # PowerShell
+        (b"\xef\xbb\xbfa.jpg\n", ["a.jpg"]),
     ],
 )
 def test_a_list_holds_names_and_no_patterns(
@@ -140,15 +194,8 @@ def test_a_list_holds_names_and_no_patterns(
     for name in ("a.jpg", "b.jpg"):  # which [ab].jpg would match
         make_photo(tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    done = shell(
-        'cd "$2" && PYTHONPATH="$3" "$1" -c "$4"',
-        tmp_path,
-        ROOT,
-        "import predict; print(list(predict.expand(['-'])))",
-        stdin=listed,
-    )
-    assert done.stderr == b""
-    assert done.stdout.decode() == f"{names}\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listed)))
+    assert list(predict.expand(["-"])) == names
 
 
 def test_a_folder_in_a_list_gives_what_is_below_it(tmp_path: Path) -> None:
@@ -201,10 +248,68 @@ def test_signals_end_in_one_line_and_no_answer_is_lost(name: str, words: str) ->
     assert received == (128 + number, "an answer\n", f"stopped by {words}\n")
 
 
+@pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=unix)])
+def test_what_a_library_makes_of_a_signal_is_one_line(name: str) -> None:
+    """ONNX Runtime said "ImportError: initialization failed" when it was being imported."""
+    program = (
+        "import signal, sys; from app.core.cli import run\n"
+        "def main(argv):\n"
+        "    try: signal.raise_signal(getattr(signal, argv[0]))\n"
+        "    except KeyboardInterrupt: raise ImportError('initialization failed')\n"
+        "sys.exit(run(main))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, name], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 128 + getattr(signal, name)
+    assert done.stderr.startswith("stopped by ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=unix)])
+def test_a_signal_that_comes_where_nothing_can_be_raised_stops_it_nevertheless(name: str) -> None:
+    program = (
+        "import signal, sys, time; from app.core.cli import run\n"
+        "class Last:\n"
+        "    def __del__(self): signal.raise_signal(getattr(signal, sys.argv[1]))\n"
+        "def main(_):\n"
+        "    last = Last(); del last\n"
+        "    time.sleep(30); return 0\n"
+        "sys.exit(run(main))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, name], cwd=ROOT, capture_output=True, text=True, timeout=20
+    )
+    assert done.returncode == 128 + getattr(signal, name)
+    assert done.stderr.startswith("stopped by ")
+    assert done.stderr.count("\n") == 1
+
+
 @unix
 def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
     done = shell('trap \'\' HUP; "$1" -c "$2" SIGHUP', STOPPED)
     assert (done.returncode, done.stdout) == (0, b"an answer\nnot reached\n")
+
+
+# ---- paths ----
+
+
+@pytest.mark.parametrize(
+    ("main", "argv"),
+    [
+        (train.main, ["--data", ""]),
+        (train.main, ["--data", "photos", "--runs", ""]),
+        (predict.main, ["a.jpg", "--runs", ""]),
+        (predict.main, ["a.jpg", "--explain", ""]),
+        (app.features.cache_command.main, ["--clear", "--runs", ""]),
+        (app.data.sets.fetch.main, ["drawn", ""]),
+    ],
+)
+def test_an_empty_path_is_not_the_present_folder(
+    main: Callable[[Sequence[str]], int], argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(main, argv) == 2
+    assert "expected a path; received an empty one" in capsys.readouterr().err
 
 
 # ---- memory ----

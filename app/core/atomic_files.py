@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import json
 import os
 import re
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from app.core.errors import FetchError
+from app.core.sanitise import for_json
 
 
 @contextmanager
@@ -110,7 +110,7 @@ def remove_abandoned(path: Path) -> None:
 def write_json(value: Any, path: Path) -> None:
     """Write ``value`` as indented JSON, whole or not at all; NaN and infinity are refused."""
     with open_whole(path) as file:
-        file.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+        file.write(for_json(value, indent=2) + "\n")
 
 
 def _sync_files(folder: Path) -> None:

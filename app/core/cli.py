@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
+import argparse
 import contextlib
 import errno
+import io
 import math
 import os
 import signal
@@ -11,17 +14,36 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from app.core.errors import AppError
 from app.core.out_of_memory import out_of_memory
-from app.core.printable import printable
+from app.core.sanitise import for_terminal
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-# What ends a command as Ctrl-C does. A closed terminal is told by the shell and by the system,
-# and ``timeout`` sends its signal twice: the same one within a second is one.
-_ENDS = {"SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP (the terminal was closed)"}
+# What ends a command, and what it is called. A closed terminal is told by the shell and by the
+# system, and ``timeout`` sends its signal twice: the same one within a second is one.
+_ENDS = {
+    "SIGINT": "Ctrl-C",
+    "SIGTERM": "SIGTERM",
+    "SIGHUP": "SIGHUP (the terminal was closed)",
+}
 _ONE_SIGNAL = 1.0
+_A_MOMENT = 0.05
+_USUAL = (signal.SIG_DFL, signal.default_int_handler)  # else somebody wants it otherwise
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of every command: what it says of wrong arguments commands no terminal."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.register("type", Path, _path)
+
+    def error(self, message: str) -> NoReturn:
+        """Print how the command is used and what is wrong; end with exit code 2."""
+        super().error(for_terminal(message))
 
 
 def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> int:
@@ -38,7 +60,7 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None)
         disk, too little memory, a closed standard output), or 128 and the number of the signal
         (130 after Ctrl-C).
     """
-    _open_missing_streams()
+    _prepare_streams()
     with _ending_signals() as came:
         try:
             try:
@@ -51,9 +73,7 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None)
             _tell(f"error: {error}")
             code = error.exit_code
         except KeyboardInterrupt as stop:
-            name = _ENDS[came[-1].name] if came else "Ctrl-C"
-            _tell("; ".join([f"stopped by {name}", *map(str, stop.args)]))
-            code = 128 + came[-1] if came else INTERRUPTED
+            code = _tell_stopped(came, *map(str, stop.args))
         except BrokenPipeError:  # the reader (`| head`) has gone
             code = 1
         except OSError as error:
@@ -64,13 +84,16 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None)
             _tell(f"error: {reason}{where}")
             code = 1
         except Exception as error:
-            if not out_of_memory(error):
+            if came:  # libraries make other errors of it, while they are imported
+                code = _tell_stopped(came)
+            elif out_of_memory(error):
+                _tell(
+                    "error: expected more memory; received too little; end what else uses it, or "
+                    "raise the limit (ulimit -v)"
+                )
+                code = 1
+            else:
                 raise
-            _tell(
-                "error: expected more memory; received too little; end what else uses it, or "
-                "raise the limit (ulimit -v)"
-            )
-            code = 1
         _save_stdout()
         return code
 
@@ -85,12 +108,29 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _open_missing_streams() -> None:
-    """Open the null device in place of standard streams that are closed (``>&-``).
+def _send(number: signal.Signals) -> None:
+    """Send a signal to the main thread, which wakes it."""
+    if sys.platform == "win32":
+        _thread.interrupt_main(number)
+    else:
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
 
-    Files that are opened later would get their numbers, and what libraries print would be written
-    into them. Reading gives nothing, messages go nowhere; results cannot be written, which is an
-    error as on a full disk.
+
+def _path(text: str) -> Path:
+    """Read a path for argparse; empty, as of ``"$UNSET"``, it would be the present folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path; received an empty one; write . for here")
+    return Path(text)
+
+
+def _prepare_streams() -> None:
+    """Make standard streams take whatever is written, or fail as a full disk does.
+
+    Those that are closed (``>&-``) become the null device: files that are opened later would get
+    their numbers, and what libraries print would be written into them. Reading gives nothing,
+    messages go nowhere; results cannot be written, which is an error. Letters that the console's
+    encoding lacks become escapes. A pipe whose other end was made not to wait (by Node, say) loses
+    what comes too fast, so it is made to wait.
     """
     for number, (name, flags) in enumerate(
         (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))
@@ -102,38 +142,65 @@ def _open_missing_streams() -> None:
         if getattr(sys, name) is None:
             stream = open(number, "w" if number else "r", encoding="utf-8", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
+        if number and isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+            with contextlib.suppress(OSError, AttributeError):  # Windows before Python 3.12
+                os.set_blocking(number, True)
 
 
 @contextlib.contextmanager
 def _ending_signals() -> Iterator[list[signal.Signals]]:
-    """Raise ``KeyboardInterrupt`` when a signal of ``_ENDS`` comes; yield those that came."""
+    """Raise ``KeyboardInterrupt`` when a signal of ``_ENDS`` comes; yield those that came.
+
+    It may come while Python cleans up or imports, where nothing can be raised: one in thirty did
+    while ONNX Runtime was imported.
+    """
     came: list[signal.Signals] = []
     latest = -math.inf
 
     def end(number: int, _: object) -> None:
         nonlocal latest
         before, latest = latest, time.monotonic()
-        if latest - before > _ONE_SIGNAL or came[-1] != number:
+        if number == signal.SIGINT or latest - before > _ONE_SIGNAL or came[-1] != number:
             came.append(signal.Signals(number))
             raise KeyboardInterrupt
 
-    kept = []
+    def again(lost: sys.UnraisableHookArgs) -> None:
+        """Send it once more, a moment later, where Python had nobody to give it to."""
+        nonlocal latest
+        if not (came and issubclass(lost.exc_type, KeyboardInterrupt)):
+            hook(lost)
+            return
+        latest = -math.inf
+        timer = threading.Timer(_A_MOMENT, _send, [came[-1]])
+        timer.daemon = True
+        timer.start()
+
+    hook, sys.unraisablehook = sys.unraisablehook, again
+    kept = {}
     if threading.current_thread() is threading.main_thread():
         for number in (getattr(signal, name, None) for name in _ENDS):
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-                kept.append(number)
-                signal.signal(number, end)
+            if number is not None and signal.getsignal(number) in _USUAL:
+                kept[number] = signal.signal(number, end)
     try:
         yield came
     finally:
-        for number in kept:
-            signal.signal(number, signal.SIG_DFL)
+        sys.unraisablehook = hook
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def _tell_stopped(came: Sequence[signal.Signals], *how_to_go_on: str) -> int:
+    """Say what has stopped the command, and return its exit code."""
+    number = came[-1] if came else signal.SIGINT
+    _tell("; ".join([f"stopped by {_ENDS[number.name]}", *how_to_go_on]))
+    return 128 + number
 
 
 def _tell(message: str) -> None:
     """Write one line to stderr; where it cannot be written, the exit code has to do."""
     with contextlib.suppress(OSError, ValueError):
-        print(printable(" ".join(message.split())), file=sys.stderr)
+        print(for_terminal(" ".join(message.split())), file=sys.stderr)
 
 
 def _save_stdout() -> None:

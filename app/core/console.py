@@ -26,7 +26,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from app.core.printable import printable
+from app.core.sanitise import for_terminal
 
 
 class _Stderr(io.TextIOBase):
@@ -71,7 +71,7 @@ _console = Console(
 
 def say(message: str) -> None:
     """Print one message for people on stderr, on one line: no markup, no wrapping, no controls."""
-    _console.print(printable(message), markup=False)
+    _console.print(for_terminal(message), markup=False)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import BundleError, UsageError
-from app.core.paths import exists, is_folder
+from app.core.paths import exists, is_file, is_folder
 
 DESCRIPTION_FILE = "bundle.json"  # in a bundle: everything about it
 FEATURES_FOLDER = ".features"  # in the folder of the runs, which share it (``app.features.store``)
@@ -117,6 +117,15 @@ class Run:
     def resume_command(self) -> str:
         """Return what a person types to go on with this run."""
         return f"python train.py --resume {shlex.quote(str(self.folder))}"
+
+
+def refuse_irregular_files(run: Run) -> None:
+    """Raise ``BundleError`` where a pipe or a device lies in place of a run's file."""
+    for path in run.files:
+        if exists(path) and not is_file(path):
+            raise BundleError(
+                f"expected {path} to be a file; received a folder, pipe or device; move it away"
+            )
 
 
 def begin_run(runs: Path, name: str | None) -> Run:

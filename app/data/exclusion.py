@@ -8,8 +8,8 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from app.core.csv_tables import MARK
 from app.core.errors import UsageError
+from app.core.sanitise import MARK, from_csv
 
 
 def excluded_names(listing: Path, data: Path, names: Collection[str]) -> set[str]:
@@ -75,7 +75,8 @@ def _readings(line: str, cell: str, data: Path) -> Iterator[str]:
     """Yield the names that a line may mean: as it stands, as a table's row, as a path."""
     yield line
     yield cell
-    yield cell.removeprefix(MARK)
+    yield from_csv(cell)
+    yield cell.removeprefix(MARK)  # a spreadsheet has put it there
     cell = cell.strip()
     yield Path(cell).as_posix()  # ./cat/1.jpg, and cat\1.jpg on Windows
     path = Path(os.path.abspath(cell))  # noqa: PTH100  (without .., and links stay)

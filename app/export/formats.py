@@ -7,7 +7,6 @@ end. predict.py needs none of them.
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from app.core.atomic_files import whole_folder
+from app.core.cli import Parser
 from app.core.config import FORMATS
 from app.core.console import quiet_native_stderr, say
 from app.core.errors import AppError, ExportError, UsageError
 from app.core.keras_backend import chosen_backend
 from app.core.paths import exists
 from app.core.run_folder import Run, check_complete
+from app.core.sanitise import for_terminal
 
 PHOTOS = 16  # compared; a wrong export moves nearly all
 
@@ -234,7 +235,7 @@ BY_NAME = {
 
 def main(argv: Sequence[str]) -> int:
     """Parse ``argv``, export, print the folders; return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m app export",
         description="Write a finished run's classifier in other formats, each compared with the "
         "trained model on validation photos before it appears.",
@@ -246,5 +247,5 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for folder in export_formats(Run(arguments.run), arguments.formats.split(",")):
-        print(folder)
+        print(for_terminal(str(folder)))
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -13,9 +12,11 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from app.core.cli import Parser
 from app.core.config import TrainConfig, help_of
 from app.core.console import say
 from app.core.errors import UsageError
+from app.core.sanitise import for_json, for_terminal
 from app.features.store import FEATURES_FOLDER, StoreInfo, clear, list_stores
 
 EPILOG = """\
@@ -29,7 +30,7 @@ examples:
 
 def main(argv: Sequence[str]) -> int:
     """Show the stores as a table or as JSON, or clear them; return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m app cache",
         description="Show or clear the cache of frozen activations, which all runs share.",
         epilog=EPILOG,
@@ -55,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError("expected --older-than together with --clear; received it alone")
     stores = list_stores(folder)
     if arguments.json:
-        print(json.dumps([asdict(store) for store in stores], indent=2))
+        print(for_json([asdict(store) for store in stores], indent=2))
     elif stores:
         _print_table(stores)
     else:
@@ -85,8 +86,8 @@ def _print_table(stores: Sequence[StoreInfo]) -> None:
         used = store.last_used and datetime.fromisoformat(store.last_used).astimezone()
         told = (store.cut, store.image_size, store.precision, store.backbone)
         table.add_row(
-            store.key,
-            *(str(value or "?") for value in told),
+            for_terminal(store.key),
+            *(for_terminal(str(value or "?")) for value in told),
             f"{store.rows:,}",
             decimal(store.bytes),
             f"{used:%Y-%m-%d %H:%M}" if used else "never",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -66,14 +67,13 @@ class Classifier:
         options.log_severity_level = 4  # errors come as exceptions; on stderr they would be twice
         # Its threads sleep while they wait: to spin they would take the cores from decoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Weights beside the model are covered by no digest. They would be looked for below this
-        # path, which is a file's.
-        options.add_session_config_entry(_EXTERNAL_DATA_FOLDER, str(path))
+        # Weights beside the model are covered by no digest; in this place there are none.
+        options.add_session_config_entry(_EXTERNAL_DATA_FOLDER, os.devnull)
         self._asked_for_only = onnxruntime.RunOptions()
         self._asked_for_only.only_execute_path_to_fetches = True  # maps cost time and memory
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path),
+                _source(path),
                 options,
                 providers=["CPUExecutionProvider"],
                 enable_fallback=0,  # to the same provider, after words on stdout
@@ -212,3 +212,12 @@ class Classifier:
             return load_image(path, self.bundle.image_size)
         except ImageError as error:
             return error
+
+
+def _source(path: Path) -> str | bytes:
+    """Return what ONNX Runtime reads: the path, or of one that is no UTF-8 the file's content."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return path.read_bytes()
+    return str(path)

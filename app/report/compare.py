@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from app.core.atomic_files import open_whole
-from app.core.printable import printable
+from app.core.cli import Parser
+from app.core.sanitise import for_json, for_terminal
 from app.report.report import framed
 
 
@@ -18,7 +17,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         AppError: when the runs cannot be compared.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m app compare",
         description="Compare finished runs on the same test photos, each with the first.",
     )
@@ -40,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     with open_whole(path) as file:
         file.write(framed(compared.body(), compared.title))
     if arguments.json:
-        print(json.dumps({**compared.values(), "page": str(path)}, indent=2))
+        print(for_json({**compared.values(), "page": str(path)}, indent=2))
     else:
-        print(f"{compared.text()}\n\n{printable(str(path))}")
+        print(f"{compared.text()}\n\n{for_terminal(str(path))}")
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from app.core.errors import UsageError
-from app.core.printable import printable
 from app.core.run_folder import Run
 from app.core.safe_output import output_file
+from app.core.sanitise import for_html, for_terminal, shown
 from app.evaluation.paired_tests import holm
 from app.report.comparison import (
     Comparison,
@@ -37,7 +36,6 @@ from app.report.html import (
     interval,
     number,
     percent,
-    shown,
 )
 from app.report.results import Results, read_results
 
@@ -221,7 +219,7 @@ class Compared:
         other = [f"{name}: {' | '.join(told)}" for name, told in differing(self.results).items()]
         parts = [*lines, "", *self.sentences()]
         parts += [f"Otherwise done ({' | '.join(self.names)}):", *other] if other else [SAME]
-        return "\n".join(map(printable, parts))
+        return "\n".join(map(for_terminal, parts))
 
     def values(self) -> dict[str, Any]:
         """Return everything as JSON knows it."""
@@ -386,7 +384,7 @@ def intervals(names: Sequence[str], tests: Sequence[dict[str, Any]]) -> Figure:
 
 def heading(level: int, text: str) -> str:
     """Return a heading as HTML."""
-    return f"<h{level}>{html.escape(shown(text))}</h{level}>"
+    return f"<h{level}>{for_html(text)}</h{level}>"
 
 
 def shown_html(part: Table | Verdict | Words) -> str:
@@ -397,7 +395,7 @@ def shown_html(part: Table | Verdict | Words) -> str:
 def picture_html(picture: Picture) -> str:
     """Return a figure as HTML, its pixels in it."""
     data, about = picture._repr_mimebundle_()
-    alt, width = html.escape(picture.alt), about["image/png"]["width"]
+    alt, width = for_html(picture.alt), about["image/png"]["width"]
     return f'<img src="data:image/png;base64,{data["image/png"]}" alt="{alt}" width="{width}">'
 
 

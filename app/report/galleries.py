@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from app.core.labels import NEITHER, UNSURE
+from app.core.sanitise import shown
 from app.data.decode import Pixels
 from app.evaluation.findings import Finding
 from app.inference.bundle_format import OOD_THRESHOLD
-from app.report.html import Card, Gallery, percent, shown
+from app.report.html import Card, Gallery, percent
 from app.report.images import Album
 
 

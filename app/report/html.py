@@ -1,15 +1,13 @@
 """What a notebook cell shows: a table, a picture with its alternative text, a block of words.
 
 Each knows the forms that Jupyter asks for, so a cell may simply end with one. User's text (names
-of files and classes) is escaped here and nowhere else.
+of files and classes) is escaped here, by ``app.core.sanitise``.
 """
 
 from __future__ import annotations
 
 import base64
-import html
 import io
-import os
 import re
 import warnings
 from collections.abc import Iterable, Sequence
@@ -19,6 +17,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
+from app.core.sanitise import for_html
+from app.core.sanitise import shown as shown  # for notebooks/report.py
 from app.data.decode import Pixels
 
 DPI = 160  # sharp on a screen that packs two pixels into one, some 40 kB a figure
@@ -46,7 +46,7 @@ class Table:
         scopes = ["" if title else "row" for title in self.header]
         body = "\n".join(_row(row, right, scopes) for row in self.rows)
         # A wide table scrolls on its own, and a keyboard must reach it for that.
-        label = _escaped(", ".join(filter(None, self.header)))
+        label = for_html(", ".join(filter(None, self.header)))
         return (
             f'<div class="table" role="region" tabindex="0" aria-label="Table: {label}"><table>\n'
             f"<thead>{head}</thead>\n<tbody>\n{body}\n</tbody></table></div>"
@@ -76,12 +76,15 @@ class Picture:
             self.figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
         width = round(self.figure.get_size_inches()[0] * 100)
         return (
-            {"image/png": base64.b64encode(file.getvalue()).decode(), "text/plain": self.alt},
-            {"image/png": {"alt": self.alt, "width": width}},
+            {
+                "image/png": base64.b64encode(file.getvalue()).decode(),
+                "text/plain": shown(self.alt),
+            },
+            {"image/png": {"alt": shown(self.alt), "width": width}},
         )
 
     def __repr__(self) -> str:
-        return self.alt
+        return shown(self.alt)
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class Card:
         """Return the card as an item of a list."""
         images = "".join(
             f'<img src="data:image/jpeg;base64,{base64.b64encode(jpeg(pixels)).decode()}" '
-            f'width="{pixels.shape[1]}" height="{pixels.shape[0]}" alt="{_escaped(words)}">'
+            f'width="{pixels.shape[1]}" height="{pixels.shape[0]}" alt="{for_html(words)}">'
             for pixels, words in self.pictures
         )
         return (
@@ -141,12 +144,12 @@ class Verdict:
 
     def _repr_html_(self) -> str:
         return (
-            f'<div class="verdict"><p><strong class="number">{html.escape(self.number)}</strong> '
-            f"{html.escape(self.detail)}</p>\n<p>{html.escape(self.sentence)}</p></div>"
+            f'<div class="verdict"><p><strong class="number">{for_html(self.number)}</strong> '
+            f"{for_html(self.detail)}</p>\n<p>{for_html(self.sentence)}</p></div>"
         )
 
     def __repr__(self) -> str:
-        return f"{self.number} {self.detail}. {self.sentence}"
+        return shown(f"{self.number} {self.detail}. {self.sentence}")
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ class Words:
     text: str
 
     def _repr_html_(self) -> str:
-        text = _escaped(" ".join(self.text.split())).replace(" %", "&nbsp;%")
+        text = for_html(" ".join(self.text.split())).replace(" %", "&nbsp;%")
         return "<p>" + _FLAG.sub(r"<code>\g<0></code>", text) + "</p>"
 
     def __repr__(self) -> str:
@@ -170,15 +173,10 @@ class Command:
     text: str
 
     def _repr_html_(self) -> str:
-        return f'<pre class="command">{_escaped(self.text)}</pre>'
+        return f'<pre class="command">{for_html(self.text)}</pre>'
 
     def __repr__(self) -> str:
         return shown(self.text)
-
-
-def shown(text: object) -> str:
-    """Return text that can be written anywhere: bytes of a name that are no UTF-8 become �."""
-    return os.fsencode(str(text)).decode("utf-8", "replace")
 
 
 def percent(share: float, digits: int = 1) -> Number:
@@ -215,14 +213,10 @@ def _row(cells: Iterable[object], right: Sequence[bool], scopes: Sequence[str]) 
         tag = "th" if scope else "td"
         attributes = f' scope="{scope}"' if scope else ""
         attributes += ' class="right"' if at_right else ""
-        written.append(f"<{tag}{attributes}>{_escaped(cell)}</{tag}>")
+        written.append(f"<{tag}{attributes}>{for_html(cell)}</{tag}>")
     return f"<tr>{''.join(written)}</tr>"
 
 
 def _breakable(text: str) -> str:
     """Escape text that may be broken after a slash, and not before a percent sign."""
-    return _escaped(text).replace("/", "/<wbr>").replace(" %", "&nbsp;%")
-
-
-def _escaped(text: object) -> str:
-    return html.escape(shown(text))
+    return for_html(text).replace("/", "/<wbr>").replace(" %", "&nbsp;%")

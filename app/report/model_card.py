@@ -10,7 +10,6 @@ classes, the folder of photos) is escaped, and no path of the machine is told.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -19,12 +18,13 @@ from typing import Any
 from urllib.parse import quote
 
 from app.core.atomic_files import open_whole
+from app.core.cli import Parser
 from app.core.errors import BundleError, UsageError
-from app.core.printable import printable
 from app.core.run_folder import Run
+from app.core.sanitise import for_terminal, shown
 from app.evaluation.metrics import wilson_interval
 from app.inference.bundle_format import OOD_THRESHOLD
-from app.report.html import duration, interval, percent, shown
+from app.report.html import duration, interval, percent
 from app.report.results import Results, read_results
 
 BEGIN = "<!-- model card: made by python -m app card {source} --readme docs/results.md -->"
@@ -176,7 +176,7 @@ def plain(text: object) -> str:
 
     ``<b>`` becomes ``\<b\>``, and a line break, which would begin a new paragraph, ``\\n``.
     """
-    return re.sub(r"([\\`*_\[\]<>#|~&$@]|:(?=//))", r"\\\1", printable(shown(text)))
+    return re.sub(r"([\\`*_\[\]<>#|~&$@]|:(?=//))", r"\\\1", for_terminal(shown(text)))
 
 
 def _details(metrics: Mapping[str, Any], config: Mapping[str, Any]) -> str:
@@ -362,7 +362,7 @@ def _made(results: Results) -> str:
     precision = metrics["precision"]
     frozen = metrics.get("frozen_precision", precision)
     return (
-        f"{fence}console\n$ {printable(command)}\n{fence}\n\n"
+        f"{fence}console\n$ {for_terminal(command)}\n{fence}\n\n"
         f"On {plain(metrics['device'])}, trained layers in {plain(precision)}, frozen ones in "
         f"{plain(frozen)}, in {duration(metrics['seconds']['total'])}. "
         f"Versions: {_versions(metrics)}. All settings are in `config.json`, each epoch in "
@@ -410,7 +410,7 @@ def _data_name(config: Mapping[str, Any]) -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(printable(shown(text)), ensure_ascii=False)
+    return json.dumps(for_terminal(shown(text)), ensure_ascii=False)
 
 
 def _sentence(text: str) -> str:
@@ -424,7 +424,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Parse ``argv``, write the card or the README's part; return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m app card", description="Write the model card of a finished run."
     )
     parser.add_argument(
@@ -441,7 +441,7 @@ def main(argv: Sequence[str]) -> int:
     )
     arguments = parser.parse_args(argv)
     if arguments.readme is None:
-        print(printable(str(write_model_card(Run(arguments.run)))))
+        print(for_terminal(str(write_model_card(Run(arguments.run)))))
         return 0
     source = Run(arguments.run).metrics if arguments.run.is_dir() else arguments.run
     try:
@@ -456,5 +456,5 @@ def main(argv: Sequence[str]) -> int:
     text = put_into(text, block)
     with open_whole(arguments.readme) as file:
         file.write(text)
-    print(printable(str(arguments.readme)))
+    print(for_terminal(str(arguments.readme)))
     return 0

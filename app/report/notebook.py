@@ -5,7 +5,6 @@ The script, in jupytext's percent format, is the source; the ``.ipynb`` beside i
 
 from __future__ import annotations
 
-import argparse
 import html
 import json
 import os
@@ -18,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from app.core.atomic_files import open_whole
+from app.core.cli import Parser
 from app.core.errors import AppError, UsageError
 from app.core.safe_output import output_file
+from app.core.sanitise import for_terminal
 
 PROJECT = Path(__file__).resolve().parents[2]
 CELL_TIMEOUT = 600  # seconds; a cell takes less, but a machine that trains may be busy
@@ -143,7 +144,7 @@ def save_notebook(notebook: Any, path: Path) -> Path:
 
 def main(argv: Sequence[str]) -> int:
     """Parse ``argv``, run the script, write the notebook; return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m app notebook",
         description="Run a notebook's script and write the notebook beside it.",
     )
@@ -158,5 +159,6 @@ def main(argv: Sequence[str]) -> int:
             f"expected a notebook's script, such as notebooks/vgg16.py; received {source}"
         )
     output = output_file(arguments.output or source.with_suffix(".ipynb"), ".ipynb")
-    print(save_notebook(without_machine(run_notebook(source, {})), output))
+    path = save_notebook(without_machine(run_notebook(source, {})), output)
+    print(for_terminal(str(path)))
     return 0

@@ -5,8 +5,6 @@ The page is one file that needs nothing else: no network, no script, no font.
 
 from __future__ import annotations
 
-import argparse
-import html
 import json
 import warnings
 from collections.abc import Sequence
@@ -14,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from app.core.atomic_files import open_whole
+from app.core.cli import Parser
 from app.core.errors import BundleError
 from app.core.run_folder import Run, check_complete
 from app.core.safe_output import PAGE_MARK, output_file
+from app.core.sanitise import for_html, for_terminal
 from app.report.notebook import (
     PROJECT,
     run_notebook,
@@ -135,7 +135,7 @@ def render(notebook: Any, *, title: str) -> str:
 def framed(body: str, title: str) -> str:
     """Return a whole page around its content."""
     style = STYLE.read_text(encoding="utf-8")
-    return PAGE.format(mark=PAGE_MARK, title=html.escape(title), style=style, body=body)
+    return PAGE.format(mark=PAGE_MARK, title=for_html(title), style=style, body=body)
 
 
 def with_contents(body: str) -> str:
@@ -165,9 +165,7 @@ def cleaned(notebook: Any, run: Run) -> Any:
 
 def main(argv: Sequence[str]) -> int:
     """Parse ``argv``, write the report; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m app report", description="Write the report of a finished run."
-    )
+    parser = Parser(prog="python -m app report", description="Write the report of a finished run.")
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, runs/<name>")
     parser.add_argument(
         "--notebook",
@@ -177,5 +175,6 @@ def main(argv: Sequence[str]) -> int:
     )
     arguments = parser.parse_args(argv)
     run = Run(arguments.run)
-    print(write_notebook(run, arguments.notebook) if arguments.notebook else write_report(run))
+    path = write_notebook(run, arguments.notebook) if arguments.notebook else write_report(run)
+    print(for_terminal(str(path)))
     return 0

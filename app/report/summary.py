@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from app.core.config import TrainConfig
-from app.core.printable import printable
 from app.core.run_folder import Run
+from app.core.sanitise import for_terminal
 
 
 def print_summary(run: Run) -> None:
@@ -38,9 +38,9 @@ def print_summary(run: Run) -> None:
     )
     ask = "python predict.py"
     if run.folder.parent != TrainConfig.runs:
-        ask += f" --bundle {shlex.quote(printable(str(run.bundle)))}"
+        ask += f" --bundle {shlex.quote(for_terminal(str(run.bundle)))}"
     console.print(
-        f"Everything lies in {printable(str(run.folder))} (photos read and trained in "
+        f"Everything lies in {for_terminal(str(run.folder))} (photos read and trained in "
         f"{metrics['seconds']['total']:.0f} s). Now: {ask} PHOTO",
         markup=False,
     )

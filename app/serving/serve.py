@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from app.core.cli import Parser
 from app.core.errors import UsageError
 from app.inference.arguments import add_bundle_arguments, bundle_folder
 
@@ -78,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="python -m app serve",
         description="Answer over HTTP what photos show, with a page to drop them on.",
         epilog=EPILOG,

@@ -11,7 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from app.core.printable import printable
+from app.core.sanitise import for_terminal
 from app.serving.shares import Shares
 
 MB = 1_000_000  # as the flags count
@@ -102,7 +102,8 @@ async def read_files(request: Request, limits: Limits, account: Account) -> list
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not (kind in (FORM, BYTES) or re.fullmatch(r"image/[\w.+-]+", kind)):
-        raise Refused(415, f"expected {FORM}, image/... or {BYTES}; received {printable(kind)!r}")
+        received = repr(for_terminal(kind))
+        raise Refused(415, f"expected {FORM}, image/... or {BYTES}; received {received}")
     _refuse_announced(request, limits)
     chunks = _limited(request, limits, account)
     if kind == FORM:
@@ -118,7 +119,7 @@ async def read_files(request: Request, limits: Limits, account: Account) -> list
 def harmless(name: str) -> str:
     r"""Return a file's name without folders, control characters and what exceeds 200 characters."""
     last = re.split(r"[/\\]", name)[-1]
-    text = printable(last)
+    text = for_terminal(last)
     return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
 
 

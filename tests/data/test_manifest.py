@@ -47,7 +47,9 @@ def test_no_rows(tmp_path: Path) -> None:
 def test_the_first_line_names_the_columns(tmp_path: Path) -> None:
     write_manifest(ROWS, tmp_path / "manifest.csv")
     lines = (tmp_path / "manifest.csv").read_text().splitlines()
-    assert lines[0] == "name,label,split,sha256,verdict,reason,width,height,group"
+    assert lines[0] == (
+        '"name","label","split","sha256","verdict","reason","width","height","group"'
+    )
     assert len(lines) == 1 + len(ROWS)
 
 
@@ -60,7 +62,7 @@ def test_odd_names_survive(tmp_path: Path, name: str) -> None:
 
 def test_bytes_that_are_not_utf_8_are_kept_in_the_file(tmp_path: Path) -> None:
     write_manifest([ManifestRow(os.fsdecode(b"\xe9.jpg"), "", "", "", "used")], tmp_path / "m.csv")
-    assert b"\n\xe9.jpg," in (tmp_path / "m.csv").read_bytes()
+    assert b'\n"\xe9.jpg",' in (tmp_path / "m.csv").read_bytes()
 
 
 # What a file's name can hold on Linux: any character but zero, and stray bytes as surrogates.

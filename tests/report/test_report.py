@@ -28,9 +28,10 @@ from app.core.config import TrainConfig
 from app.core.config_file import config_values
 from app.core.errors import AppError, BundleError, UsageError
 from app.core.run_folder import Run, check_complete
+from app.core.sanitise import shown
 from app.inference.bundle_format import ONNX_FILE, OOD_THRESHOLD
 from app.report import report
-from app.report.html import MAX_THUMBNAIL, Picture, Table, Words, jpeg, number, percent, shown
+from app.report.html import MAX_THUMBNAIL, Picture, Table, Words, jpeg, number, percent
 from app.report.images import NO_HEAT, NO_PETS, SAMPLES, SHOWN, VIEWS, drawn_album, photo_album
 from app.report.network_table import read_blocks
 from app.report.report import SOURCE, main, write_notebook, write_report

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 import app.core.run_folder
 import app.pipeline
 import app.training.run_lock
-from app.core.errors import AppError, FetchError, UsageError
+from app.core.errors import AppError, BundleError, FetchError, UsageError
 from app.core.run_folder import Run, begin_run, newest_complete_run
 from app.training.run_lock import finish_time, remove_leftovers, resumable, training
 from tests.core.test_runs import make_run
@@ -247,3 +248,12 @@ def test_what_others_put_beside_the_records_stays(tmp_path):
         checkpoint.save("head", {})
         (run.unfinished / "mine.txt").touch()
     assert [path.name for path in run.unfinished.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+@pytest.mark.parametrize("name", ["config.json", "manifest.csv", "metrics.json"])
+def test_a_pipe_in_place_of_a_file_is_refused_unread(begun, name):
+    (begun.folder / name).unlink(missing_ok=True)
+    os.mkfifo(begun.folder / name)
+    with pytest.raises(BundleError, match=f"{name} to be a file"):
+        app.pipeline.resume(begun.folder)

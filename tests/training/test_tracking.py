@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -272,3 +273,29 @@ def test_a_run_that_is_broken_off_tells_each_epoch_once(tmp_path, mlflow, tensor
     assert_metrics_are(rows, metrics)
     accuracy = json.loads(result.metrics.read_text())["test"]["accuracy"]
     assert metrics["test/accuracy"] == [(0, accuracy)]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_only_files_of_tensorboard_are_removed_and_none_behind_a_link(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "run" / "logs" / "head", tmp_path / "theirs"
+    event = "events.out.tfevents.1700000000.host.1.0"
+    for folder in (ours, theirs):
+        folder.mkdir(parents=True)
+        for name in (event, "events.csv", "events.out"):
+            (folder / name).touch()
+    (ours / f"{event}.link").symlink_to(theirs / event)
+    app.training.tracking._remove_events(ours)
+    assert {path.name for path in ours.iterdir()} == {"events.csv", "events.out", f"{event}.link"}
+    (tmp_path / "run" / "logs" / "block5").symlink_to(theirs)
+    app.training.tracking._remove_events(tmp_path / "run" / "logs" / "block5")
+    assert (theirs / event).exists()
+
+
+def test_mlflow_is_not_to_write_among_the_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(app.training.tracking, "find_spec", lambda name: True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="among the photos; set it"):
+        app.training.tracking.require_trackers(TrainConfig(data=Path(), log="mlflow"))

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.core.atomic_files import whole_folder
+from app.core.cli import Parser
 from app.core.console import say
 from app.core.errors import FetchError
+from app.core.sanitise import for_terminal
 from app.data.sets.archive import unpack_zip
 from app.data.sets.download import download
 
@@ -90,12 +92,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         seed = 0 if options.seed is None else options.seed
         per_class = PER_CLASS if options.per_class is None else options.per_class
         photos = _draw(options.directory, per_class, seed)
-        print(f"{options.directory}: {photos:,} drawings")
+        print(f"{for_terminal(str(options.directory))}: {photos:,} drawings")
         return 0
     if options.seed is not None or options.per_class is not None:
         parser.error("--seed and --per-class belong to `drawn`; the other sets are what they are")
     photos = fetch(PHOTO_SETS[options.name], options.directory)
-    print(f"{options.directory}: {photos:,} photos")
+    print(f"{for_terminal(str(options.directory))}: {photos:,} photos")
     return 0
 
 
@@ -213,7 +215,7 @@ def _parser() -> argparse.ArgumentParser:
         f"         {row.layout}"
         for row in PHOTO_SETS.values()
     )
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m app fetch",
         description="Get a folder of cats and dogs for `python train.py --data DIR`.",
         epilog=f"""the sets:
