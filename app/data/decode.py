@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from app.core.errors import ImageError
-from app.data.decode_limits import MAX_PIXELS, CountedFile, check_cost, too_many_pixels
+from app.data.decode_limits import (
+    MAX_PIXELS,
+    CountedFile,
+    check_cost,
+    check_header,
+    too_many_pixels,
+)
+from app.data.headers import check_exif
 from app.data.libtiff import silence as silence_libtiff
 from app.data.photo_bytes import read_bytes
 
@@ -76,12 +83,13 @@ def decode(data: bytes) -> tuple[Pixels, str]:
     if not data:
         raise ImageError("the file is empty (0 bytes)")
     try:
+        header = check_header(data)
         if data[4:8] == b"ftyp":
             _register_heif()
         elif data[:2] in (b"II", b"MM"):
             silence_libtiff()
         with Image.open(CountedFile(data), formats=FORMATS) as image:
-            check_cost(image, data)
+            check_cost(image, data, header)
             # MPO is what phones save: a JPEG with a second picture behind it.
             found = "JPEG" if image.format == "MPO" else str(image.format)
             pixels, orientation = _to_rgb(image), _orientation(image)
@@ -95,7 +103,8 @@ def decode(data: bytes) -> tuple[Pixels, str]:
         raise too_many_pixels(str(error)) from None
     # Decoders of foreign bytes raise nearly anything: OSError, SyntaxError, struct.error, ...
     except Exception as error:
-        raise ImageError(f"damaged: {str(error).strip() or type(error).__name__}") from error
+        said = " ".join(str(error).split()) or type(error).__name__  # in one line
+        raise ImageError(f"damaged: {said}") from error
 
 
 def resize(image: Pixels, size: int) -> Pixels:
@@ -108,7 +117,11 @@ def resize(image: Pixels, size: int) -> Pixels:
     Returns:
         uint8 ``(size, size, 3)``.
     """
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+    whole = Image.fromarray(image)
+    del (
+        image
+    )  # goes now, where the caller has let go of it: resizing a tall picture takes its place
+    return np.asarray(whole.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def load_image(source: Path | bytes, size: int) -> Pixels:
@@ -145,6 +158,8 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 
 
 def _orientation(image: Image.Image) -> int:
+    for key in ("exif", "Raw profile type exif"):
+        check_exif(len(image.info.get(key) or b""))
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # unreadable EXIF is as good as none; the pixels are sound

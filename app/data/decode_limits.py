@@ -1,7 +1,8 @@
-"""What decoding one file may cost: 512 MiB and two seconds, decided before the pixels are decoded.
+"""What one file may cost, decoded and resized: 512 MiB and two seconds, decided beforehand.
 
-The rules look at the file alone, never at the clock or the machine: a photo that the audit
-accepted is accepted at every later reading, too.
+First the header is walked (``app.data.headers``), before a decoder sees it; then the opened file's
+pixels are counted, before they are decoded. The rules look at the file alone, never at the clock
+or the machine: a photo that the audit accepted is accepted at every later reading, too.
 """
 
 from __future__ import annotations
@@ -10,11 +11,16 @@ import io
 import re
 
 from PIL import Image
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from app.core.errors import ImageError
+from app.data.headers import Header, walk
 
 MAX_PIXELS = 64_000_000  # two seconds: 64 million took 1.6 s as a PNG, 0.6 s as a JPEG
 MAX_MEMORY = 512 * 1024**2
+MAX_SIDE = 65_535  # a JPEG's; a panorama of MAX_PIXELS may be 67 to 1
+# A pointer in each of two copies, two coefficients of the resize, and what they are counted with.
+BYTES_A_SIDE = 64
 # What decoding takes at its peak beside the file itself, the array that comes out included;
 # measured at 62 million pixels (docs/experiments.md).
 BYTES_A_PIXEL = {"AVIF": 16, "HEIF": 10, "TIFF": 12, "WEBP": 17}
@@ -24,14 +30,7 @@ BYTES_IN_HDR = 16  # HEIF beyond 8 bits
 # Decoders that Pillow has in Python: a microsecond a pixel.
 SLOW_DECODERS = {"bmp_rle", "ppm", "ppm_plain"}
 MAX_SLOW_PIXELS = 1_000_000
-MAX_SCANS = 32  # encoders write 10, or 18 in CMYK; each costs 28 ms at 62 million pixels
 MAX_READS = 1_000_000  # a PNG of 60 MB in pieces of 8 kB takes 30,000
-
-# Without "\xff+": that goes back over a run of fill bytes from each byte of it, and holds the GIL.
-_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
-# libjpeg begins a run of fill bytes anew with every 64 KiB that it is given: 20 MB took 3 s.
-_FILL = b"\xff" * 65_536
-_START_OF_SCAN, _END_OF_IMAGE = b"\xda", b"\xd9"
 
 
 class CountedFile(io.BytesIO):
@@ -54,27 +53,46 @@ class CountedFile(io.BytesIO):
         return super().read(size)
 
 
-def check_cost(image: Image.Image, data: bytes) -> None:
+def check_header(data: bytes) -> Header:
+    """Refuse a file whose header breaks the rule of ``app.data.headers``, before a decoder opens
+    it.
+
+    Raises:
+        ImageError: with what is too much.
+    """
+    header = walk(data)
+    if len(data) + header.memory > MAX_MEMORY:
+        raise ImageError("more metadata than any photo has; save it again")
+    return header
+
+
+def check_cost(image: Image.Image, data: bytes, header: Header) -> None:
     """Refuse an opened, not yet decoded image that would take too much memory or time.
 
     Raises:
         ImageError: with the size that its header announces, or what else is too much.
     """
+    width, height = image.size
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(
+            f"the header announces {width} × {height} pixels, more than the {MAX_SIDE} a side that "
+            "are read; make it smaller"
+        )
     name = str(image.format)
-    scans = _count_scans(data) if name in ("JPEG", "MPO") else 1
-    if scans > MAX_SCANS:
-        raise ImageError(f"more than {MAX_SCANS} scans, as only bombs have; save it again")
     each = BYTES_A_PIXEL.get(name, USUAL_BYTES)
-    if scans > 1:
+    if header.held:
         each = BYTES_IN_SCANS
     elif name == "HEIF" and image.info.get("bit_depth", 8) > 8:
         each = BYTES_IN_HDR
-    most = min(MAX_PIXELS, (MAX_MEMORY - len(data)) // each)
+    elif isinstance(image, TiffImageFile):
+        each = max(each, 8 + sum(image.tag_v2.get(BITSPERSAMPLE, (8,))) // 8)
+    room = MAX_MEMORY - len(data) - header.memory - BYTES_A_SIDE * (width + height)
+    most = min(MAX_PIXELS, room // each)
     if any(tile.codec_name in SLOW_DECODERS for tile in getattr(image, "tile", ())):
         most = MAX_SLOW_PIXELS
-    width, height = image.size
-    if width * height > most:
-        raise too_many_pixels(f"{width * height}", most)
+    pixels = max(width * height, header.coded)
+    if pixels > most:
+        raise too_many_pixels(f"{pixels}", most)
 
 
 def too_many_pixels(text: str, most: int = MAX_PIXELS) -> ImageError:
@@ -84,21 +102,3 @@ def too_many_pixels(text: str, most: int = MAX_PIXELS) -> ImageError:
         f"the header announces {announced / 1e6:,.1f} million pixels, more than the "
         f"{most / 1e6:.0f} million that are read of such a file; make it smaller"
     )
-
-
-def _count_scans(data: bytes) -> int:
-    """Count the scans of a JPEG as a decoder would meet them, up to one more than are allowed.
-
-    Raises:
-        ImageError: for a long run of fill bytes.
-    """
-    scans, place = 0, 2
-    while scans <= MAX_SCANS:
-        found = _MARKER.search(data, place)
-        if data.find(_FILL, place, found.start() if found else len(data)) >= 0:
-            raise ImageError("a long run of bytes 255, as erased memory has; save it again")
-        if not found or found[1] == _END_OF_IMAGE:
-            break
-        scans += found[1] == _START_OF_SCAN
-        place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
-    return scans

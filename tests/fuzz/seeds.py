@@ -6,11 +6,15 @@ import io
 from typing import Any
 
 import numpy as np
+import pillow_heif
 from PIL import Image, features
 from PIL.PngImagePlugin import PngInfo
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    """Return the bytes of a picture in a format."""
+    if kind == "HEIF":
+        pillow_heif.register_heif_opener()
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
@@ -18,9 +22,6 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 def seeds() -> dict[str, bytes]:
     """Return files by name: each format in the kinds that are coded differently."""
-    import pillow_heif
-
-    pillow_heif.register_heif_opener()
     colours = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
     rgb = Image.fromarray(colours).resize((24, 16), Image.Resampling.BICUBIC)
     grey, palette = rgb.convert("L"), rgb.quantize(8)

@@ -11,8 +11,10 @@ from PIL import Image
 
 from app.core.errors import ImageError
 from app.data.decode import decode
-from tests.fuzz import bundles, images, mutations
+from tests.fuzz import bundles, costs, images, mutations
 from tests.fuzz.runner import Target, fuzz
+
+COSTS = Target("tests.fuzz.costs", costs.make, costs.check)
 
 
 @pytest.mark.parametrize(
@@ -20,8 +22,10 @@ from tests.fuzz.runner import Target, fuzz
     [
         (Target("tests.fuzz.images", images.make, images.check), 4000),
         (Target("tests.fuzz.bundles", bundles.make, bundles.check), 1000),
+        (COSTS, 100),
+        pytest.param(COSTS, 10_000, marks=pytest.mark.slow),  # a few minutes
     ],
-    ids=["images", "bundles"],
+    ids=["images", "bundles", "costs", "costs for minutes"],
 )
 def test_a_few_thousand_steps_find_nothing(target: Target, steps: int, tmp_path: Path) -> None:
     found = fuzz(target, 0, steps, tmp_path)
@@ -31,6 +35,23 @@ def test_a_few_thousand_steps_find_nothing(target: Target, steps: int, tmp_path:
 def test_steps_are_repeatable_and_differ() -> None:
     assert images.make(7) == images.make(7) != images.make(8)
     assert bundles.make(7) == bundles.make(7) != bundles.make(8)
+    assert costs.make(7) == costs.make(7) != costs.make(8)
+
+
+def test_files_are_cut_into_their_pieces() -> None:
+    for data in images.valid():
+        assert b"".join(costs.pieces(data)) == data
+    png = next(data for data in images.valid() if data.startswith(mutations.PNG))
+    names = [part[4:8] for part in costs.pieces(png)[1:]]
+    assert (names[0], names[-1]) == (b"IHDR", b"IEND")
+
+
+def test_a_file_that_its_bytes_and_pixels_do_not_explain_is_a_find(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(costs, "START", -1.0)
+    with pytest.raises(ValueError, match="s instead of"):
+        costs.check(b"no photo")
 
 
 def test_every_seed_is_sound() -> None:

@@ -1,0 +1,397 @@
+"""What a file announces, read piece by piece before any decoder sees it.
+
+The rule: a photo is cut into at most ``MAX_PIECES`` pieces (segments, chunks, blocks, boxes, tags,
+frames), has at most ``MAX_NUMBERS`` numbers in its tags and ``MAX_EXIF`` bytes of Exif, unpacks at
+most ``MAX_UNPACKED`` bytes of packed metadata, and all its metadata counts as memory, in as many
+copies as the decoder makes of it.
+
+Decoders take pieces one by one in Python, or join or search them quadratically, and that for as
+long as the file is. The walk itself takes linear time and holds no copies. It goes where the
+decoder goes, and ends silently where a file makes no sense: the decoder says what is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from app.core.errors import ImageError
+from app.data.av1 import sequence_sizes
+
+MAX_PIECES = 65_536  # a PNG of 160 MB in the usual pieces of 8 kB has 20,000
+MAX_SEGMENTS = 4_096  # of a JPEG: 160 MB of the largest would be 2,400
+MAX_ITEM_PIECES = 8_192  # of a HEIF or AVIF (1,000 tiles): each item is looked up among all
+MAX_NUMBERS = 131_072  # two for each row of the tallest picture: its place and length
+MAX_EXIF = 2**20  # a JPEG segment of it has 64 kB; twenty times what the largest cameras write
+MAX_EXIF_SEGMENTS = 16  # Pillow joins them one by one
+MAX_SCANS = 32  # encoders write 10, or 18 in CMYK; each costs 28 ms at 62 million pixels
+MAX_UNPACKED = 64 * 2**20  # Pillow's own limit for text; profiles count here, too
+MAX_COMMENTS = 1_000  # of a plain PPM: Pillow copies up to 1 MB for each
+
+# Without "\xff+": that goes back over a run of fill bytes from each byte of it, and holds the GIL.
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
+# libjpeg begins a run of fill bytes anew with every 64 KiB that it is given: 20 MB took 3 s.
+_FILL = b"\xff" * 32_768
+_ALONE = {0x01, 0xC8, 0xD8, 0xD9, *range(0xF0, 0xFE)}  # markers without a length
+_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+
+_PNG_UNPACKED = 2**20  # at most of each chunk: Pillow's MAX_TEXT_CHUNK
+_TEXT_COPIES = 8  # four as bytes, and a str of four bytes a character
+_DEFLATE = 1032  # bytes at most that deflate makes of one
+
+# Boxes of HEIF and AVIF that hold boxes, and how many bytes come before the first of them.
+_CONTAINERS = {
+    b"meta": 4, b"iprp": 0, b"ipco": 0, b"iref": 4, b"dinf": 0, b"dref": 8, b"grpl": 0,
+    b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0, b"stbl": 0, b"stsd": 8, b"edts": 0,
+}  # fmt: skip
+# Boxes that are lists, by the bytes of their shortest entry.
+_LISTS = {
+    b"iloc": 6, b"ipma": 3, b"stts": 8, b"ctts": 8, b"stsz": 4, b"stsc": 12, b"stco": 4, b"co64": 8,
+    b"stss": 4, b"elst": 12, b"sbgp": 8, b"dimg": 2, b"thmb": 2, b"auxl": 2, b"cdsc": 2, b"prem": 2,
+}  # fmt: skip
+
+# Bytes of a value by the type of a TIFF's tag, and the types that Pillow leaves as bytes.
+_TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+_TIFF_SIZES |= {16: 8, 17: 8, 18: 8}
+_TIFF_BYTES = {1, 2, 7}
+_TIFF_DIRECTORIES = {34665, 34853, 40965}  # Exif, GPS, Interoperability: Pillow reads them all
+_TILE_BYTES = 8  # a pixel: four samples of 16 bits
+_NUMBER_BYTES = 200  # that a fraction takes in Python
+
+
+_Extent = tuple[int, int]  # where something begins, and its length
+_Item = tuple[bool, list[_Extent]]  # whether in the idat box, and the extents
+
+
+@dataclass
+class Header:
+    """What the walk has counted; it refuses what is too much as soon as it is met.
+
+    Attributes:
+        pieces: segments, chunks, blocks, boxes, tags and frames.
+        numbers: values of tags that become numbers.
+        unpacked: bytes that packed metadata may become.
+        memory: bytes that decoders may take for metadata, beside the file.
+        coded: pixels of the largest picture in an AV1 stream.
+        held: whether a JPEG's coefficients are all held until its end.
+    """
+
+    pieces: int = 0
+    numbers: int = 0
+    unpacked: int = 0
+    memory: int = 0
+    coded: int = 0
+    held: bool = False
+
+    def count(self, pieces: int = 1, most: int = MAX_PIECES) -> None:
+        """Add pieces.
+
+        Raises:
+            ImageError: when there are more than ``most``.
+        """
+        self.pieces += pieces
+        if self.pieces > most:
+            raise ImageError("cut into more pieces than any photo; save it again")
+
+    def unpack(self, packed: int, most: int, copies: int) -> None:
+        """Add metadata packed by deflate, of which at most so many bytes are unpacked."""
+        unpacked = min(most, packed * _DEFLATE)
+        self.unpacked += unpacked
+        self.memory += unpacked * copies
+        if self.unpacked > MAX_UNPACKED:
+            raise ImageError("more packed text and profiles than any photo has; save it again")
+
+    def tag(self, numbers: int) -> None:
+        """Add the numbers of a tag."""
+        self.numbers += numbers
+        self.memory += numbers * _NUMBER_BYTES
+        if self.numbers > MAX_NUMBERS:
+            raise ImageError("more numbers in its tags than any photo has; save it again")
+
+
+def walk(data: bytes) -> Header:
+    """Read a file's headers.
+
+    Args:
+        data: the whole file.
+
+    Raises:
+        ImageError: when it breaks the rule of this module.
+    """
+    header = Header()
+    for magic, of_format in _WALKS.items():
+        if data.startswith(magic):
+            of_format(data, header)
+    if data[4:8] == b"ftyp":
+        _boxes(data, header)
+    return header
+
+
+def check_exif(length: int) -> None:
+    """Refuse Exif of more bytes than cameras write.
+
+    Raises:
+        ImageError: above ``MAX_EXIF``.
+    """
+    if length > MAX_EXIF:
+        raise ImageError("more Exif than any camera writes; save it again")
+
+
+def _jpeg(data: bytes, header: Header) -> None:
+    """Walk as Pillow does up to the first scan, and from there as libjpeg does."""
+    place, exif, scans, components = 2, 0, 0, 0
+    while True:
+        found = _MARKER.search(data, place)
+        end = found.start() if found else len(data)
+        if any(data.startswith(_FILL, at) for at in range(place, end - len(_FILL) + 1, len(_FILL))):
+            raise ImageError("a long run of bytes 255, as erased memory has; save it again")
+        if not found or (scans and found[1] == b"\xd9"):
+            return
+        header.count(most=MAX_SEGMENTS)
+        marker, place = found[1][0], found.end()
+        if marker in _ALONE:
+            continue
+        body, length = place + 2, max(2, int.from_bytes(data[place : place + 2], "big"))
+        place += length
+        if marker == 0xE1 and data.startswith(b"Exif\0\0", body):
+            exif += 1
+            if exif > MAX_EXIF_SEGMENTS:
+                raise ImageError("more Exif than any camera writes; save it again")
+        if 0xE0 <= marker <= 0xEF or marker == 0xFE:
+            header.memory += 2 * length
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xCC) and body + 5 < len(data):
+            components = data[body + 5]
+            header.held |= marker in _PROGRESSIVE
+        elif marker == 0xDA:
+            scans += 1
+            header.held |= scans > 1 or data[body : body + 1] < bytes([components])
+            if scans > MAX_SCANS:
+                raise ImageError(f"more than {MAX_SCANS} scans, as only bombs have; save it again")
+
+
+def _png(data: bytes, header: Header) -> None:
+    place = 8
+    while place + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, place)
+        place += 12 + length
+        header.count()
+        if name == b"IEND":
+            return
+        if name == b"eXIf":
+            check_exif(length)
+        if name in (b"iCCP", b"zTXt", b"iTXt"):
+            header.unpack(length, _PNG_UNPACKED, _TEXT_COPIES)
+        if name != b"IDAT":
+            header.memory += length * (_TEXT_COPIES if name[1:] in (b"EXt", b"TXt") else 2)
+
+
+def _gif(data: bytes, header: Header) -> None:
+    """Walk to the first frame; what follows it is not read."""
+    place = 13 + (3 * 2 ** (data[10] % 8 + 1) if len(data) > 10 and data[10] & 128 else 0)
+    while place < len(data) and data[place] not in b",;":
+        header.count()
+        extension = data[place] == 0x21
+        place += 2 if extension else 1
+        while extension and place < len(data):
+            length = data[place]
+            place += 1 + length
+            header.count()
+            header.memory += 3 * length
+            extension = length > 0
+
+
+def _webp(data: bytes, header: Header) -> None:
+    place, end = 12, min(len(data), 8 + int.from_bytes(data[4:8], "little"))
+    header.memory += len(data)  # Pillow keeps a second one
+    while place + 8 <= end:
+        name, length = struct.unpack_from("<4sI", data, place)
+        place += 8 + length + length % 2
+        header.count()
+        if name in (b"EXIF", b"ICCP", b"XMP "):
+            header.memory += 2 * min(length, len(data))
+        if name == b"EXIF":
+            check_exif(length)
+
+
+def _tiff(data: bytes, header: Header) -> None:
+    """Walk the first directory, and those of Exif that it points at."""
+    order = "<" if data[:2] == b"II" else ">"
+    # Pillow looks for the mark of BigTIFF at one place, libtiff at another.
+    for big in {data[2:3] == b"+", b"+" in data[2:4]}:
+        sizes: dict[int, list[int]] = {}
+        todo, seen = list(_number(data, 8 if big else 4, order, 8 if big else 4)), set[int]()
+        while todo:
+            place = todo.pop()
+            if place in seen:
+                continue
+            seen.add(place)
+            for tag, value in _tags(data, place, order, big, header):
+                sizes.setdefault(tag, []).append(value)
+                if tag in _TIFF_DIRECTORIES:
+                    todo.append(value)
+        width, length = (min(sizes.get(tag, [0])) for tag in (256, 257))
+        # libtiff unpacks whole tiles, however little of them the picture needs.
+        across, down = (max(1, *sizes.get(tag, []), 1) for tag in (322, 323))
+        tiles = -(-width // across) * across * -(-length // down) * down
+        header.memory += _TILE_BYTES * (tiles - width * length)
+
+
+def _tags(
+    data: bytes, place: int, order: str, big: bool, header: Header
+) -> Iterator[tuple[int, int]]:
+    """Yield the tags of a directory that have integers, and the first one of each."""
+    entry, inline = (f"{order}HHQ8x", 8) if big else (f"{order}HHI4x", 4)
+    size = struct.calcsize(entry)
+    for number in _number(data, place, order, 8 if big else 2):
+        place += 8 if big else 2
+        for at in range(place, min(place + number * size, len(data) - size + 1), size):
+            tag, kind, count = struct.unpack_from(entry, data, at)
+            header.count()
+            length = count * _TIFF_SIZES.get(kind, 0)
+            if not 0 < length <= len(data):
+                continue  # Pillow and libtiff pass over it
+            if kind in _TIFF_BYTES:
+                header.memory += 4 * length
+            else:
+                header.tag(count)
+            where = at + size - inline
+            if length > inline:
+                where = next(_number(data, where, order, inline))
+            for value in _number(data, where, order, _TIFF_SIZES[kind]):
+                yield tag, value
+
+
+def _number(data: bytes, place: int, order: str, size: int) -> Iterator[int]:
+    """Yield the number at a place; nothing beyond the end."""
+    if place + size <= len(data):
+        yield int.from_bytes(data[place : place + size], "little" if order == "<" else "big")
+
+
+def _plain_ppm(data: bytes, _: Header) -> None:
+    if data.count(b"#") > MAX_COMMENTS:
+        raise ImageError("more comments than any photo has; save it again")
+
+
+def _boxes(data: bytes, header: Header) -> None:
+    """Walk the boxes of a HEIF or AVIF, and the AV1 streams that they point at."""
+    todo, kinds, items, idat = [(0, len(data))], dict[int, bytes](), dict[int, _Item](), 0
+    tracks: list[_Extent] = []
+    while todo:
+        place, end = todo.pop()
+        codec, chunk, sample = b"", 0, 0  # of a track
+        while place + 8 <= end:
+            size, name = struct.unpack_from(">I4s", data, place)
+            body = place + 8
+            if size == 1 and body + 8 <= end:
+                size, body = struct.unpack_from(">Q", data, body)[0], body + 8
+            stop = min(place + size, end) if size else end
+            if stop < body:
+                break
+            place = stop
+            header.count(most=MAX_ITEM_PIECES)
+            if name in _CONTAINERS:
+                todo.append((body + _CONTAINERS[name], stop))
+            if name in _LISTS:
+                header.count((stop - body) // _LISTS[name], MAX_ITEM_PIECES)
+            if name == b"iinf":
+                todo.append((body + (8 if data[body : body + 1] > b"\0" else 6), stop))
+            elif name == b"infe":
+                wide = 2 if data[body : body + 1] == b"\2" else 4
+                item = int.from_bytes(data[body + 4 : body + 4 + wide], "big")
+                kinds[item] = data[body + 6 + wide : body + 10 + wide]
+            elif name == b"iloc":
+                items.update(_items(data[body:stop]))
+            elif name == b"idat":
+                idat = body
+            elif name == b"colr":
+                header.memory += 3 * (stop - body)
+            elif name == b"stsd":
+                codec = data[body + 12 : body + 16]
+            elif name in (b"stco", b"co64"):
+                chunk = int.from_bytes(
+                    data[body + 8 : body + (12 if name == b"stco" else 16)], "big"
+                )
+            elif name == b"stsz":
+                alike, number, first = struct.unpack(
+                    ">III", data[body + 4 : body + 16].ljust(12, b"\0")
+                )
+                sample = alike or first
+                header.count(number if alike else 0, MAX_ITEM_PIECES)
+        if codec == b"av01":
+            tracks.append((chunk, sample))
+    joined = 0
+    for item, (within, extents) in items.items():
+        length = sum(size for _, size in extents)
+        if kinds.get(item) in (b"Exif", b"mime"):
+            check_exif(length)
+            header.memory += 8 * length
+        if kinds.get(item) == b"av01":
+            joined += length if len(extents) > 1 else 0
+            if joined > len(data):
+                raise ImageError("more pieces of pixels than there are bytes; save it again")
+            _stream(data, header, [(idat * within + place, size) for place, size in extents])
+    for track in tracks:
+        _stream(data, header, [track])
+
+
+def _stream(data: bytes, header: Header, extents: list[_Extent]) -> None:
+    """Find out what an AV1 stream announces; the boxes around it may tell less."""
+    view = memoryview(data)
+    parts = [view[place : place + size] for place, size in extents]
+    for width, height in sequence_sizes(
+        parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
+    ):
+        header.count(most=MAX_ITEM_PIECES)
+        header.coded = max(header.coded, width * height)
+
+
+def _items(box: bytes) -> Iterator[tuple[int, _Item]]:
+    """Yield the items of an ``iloc`` box.
+
+    Source:
+        ISO/IEC 14496-12, 8.11.3.
+    """
+    if len(box) < 8:
+        return
+    version, wide = box[0], 4 if box[0] == 2 else 2
+    offset_size, length_size = box[4] >> 4, box[4] & 15
+    base_size, index_size = box[5] >> 4, box[5] & 15 if version else 0
+    each = index_size + offset_size + length_size
+    place = 6 + wide
+    for _ in range(int.from_bytes(box[6:place], "big")):
+        item = int.from_bytes(box[place : place + wide], "big")
+        place += wide
+        within = version > 0 and box[place + 1 : place + 2] == b"\1"
+        place += 4 if version else 2
+        base, place = int.from_bytes(box[place : place + base_size], "big"), place + base_size
+        number, place = int.from_bytes(box[place : place + 2], "big"), place + 2
+        if place > len(box):
+            return
+        end = place + each * number
+        extents = []
+        for at in range(place, min(end, len(box)), each or 1):
+            offset = at + index_size
+            length = offset + offset_size
+            extents.append(
+                (
+                    base + int.from_bytes(box[offset:length], "big"),
+                    int.from_bytes(box[length : length + length_size], "big"),
+                )
+            )
+        yield item, (within, extents)
+        place = end
+
+
+_WALKS: dict[bytes, Callable[[bytes, Header], None]] = {
+    b"\xff\xd8\xff": _jpeg,
+    b"\x89PNG\r\n\x1a\n": _png,
+    b"GIF8": _gif,
+    b"RIFF": _webp,
+    b"II": _tiff,
+    b"MM": _tiff,
+    b"P1": _plain_ppm,
+    b"P2": _plain_ppm,
+    b"P3": _plain_ppm,
+}
