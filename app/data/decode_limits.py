@@ -54,8 +54,7 @@ class CountedFile(io.BytesIO):
 
 
 def check_header(data: bytes) -> Header:
-    """Refuse a file whose header breaks the rule of ``app.data.headers``, before a decoder opens
-    it.
+    """Refuse a file whose header breaks the rule of ``app.data.headers``.
 
     Raises:
         ImageError: with what is too much.
