@@ -9,7 +9,6 @@ from pathlib import Path
 
 from app.core.atomic_files import open_whole
 from app.core.printable import printable
-from app.report.report import framed
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     compared = read_compared(arguments.runs)
     path = compared.place(arguments.output)
     with open_whole(path) as file:
-        file.write(framed(compared.body(), compared.title))
+        file.write(compared.page())
     if arguments.json:
         print(json.dumps({**compared.values(), "page": str(path)}, indent=2))
     else:

@@ -6,9 +6,7 @@ The page is one file that needs nothing else: no network, no script, no font.
 from __future__ import annotations
 
 import argparse
-import html
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from typing import Any
 from app.core.atomic_files import open_whole
 from app.core.errors import BundleError
 from app.core.run_folder import Run, check_complete
-from app.core.safe_output import PAGE_MARK, output_file
+from app.core.safe_output import output_file
 from app.report.notebook import (
     PROJECT,
     run_notebook,
@@ -27,26 +25,6 @@ from app.report.notebook import (
 from app.report.results import PHOTOS_VARIABLE, RUN_VARIABLE, read_results
 
 SOURCE = PROJECT / "notebooks" / "report.py"
-STYLE = Path(__file__).with_suffix(".css")
-
-PAGE = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-{mark}
-<title>{title}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
 
 
 def write_report(run: Run) -> Path:
@@ -116,41 +94,13 @@ def execute(run: Run, photos: Path | None = None) -> Any:
 
 def render(notebook: Any, *, title: str) -> str:
     """Turn an executed notebook into an HTML page without its code, nor warnings."""
-    from nbconvert import HTMLExporter  # here, because it takes a second to import
+    from app.report.html import environment  # here, because it brings matplotlib
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # "basic" is the template without any page around it; the others fetch scripts.
-        exporter = HTMLExporter(  # type: ignore[no-untyped-call]
-            template_name="basic",
-            exclude_input=True,
-            exclude_input_prompt=True,
-            exclude_output_prompt=True,
-            exclude_anchor_links=True,
-        )
-        body, _ = exporter.from_notebook_node(without_warnings(notebook))
-    return framed(with_contents(body), title)
-
-
-def framed(body: str, title: str) -> str:
-    """Return a whole page around its content."""
-    style = STYLE.read_text(encoding="utf-8")
-    return PAGE.format(mark=PAGE_MARK, title=html.escape(title), style=style, body=body)
-
-
-def with_contents(body: str) -> str:
-    """Number the sections of a page and put links to them before the first one."""
-    start, *sections = body.split("<h2>")
-    links = "\n".join(
-        f'<li><a href="#section-{number}">{section.partition("</h2>")[0]}</a></li>'
-        for number, section in enumerate(sections, start=1)
-    )
-    contents = (
-        '<nav aria-label="Contents"><details><summary>Contents</summary>\n'
-        f"<ol>\n{links}\n</ol></details></nav>\n"
-    )
-    numbered = [f'<h2 id="section-{n}">{section}' for n, section in enumerate(sections, start=1)]
-    return "".join([start, contents if sections else "", *numbered])
+    cells = without_warnings(notebook).cells
+    headings = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    titles = [text[3:] for text in headings if text.startswith("## ")]
+    page = environment().get_template("notebook.html.j2")
+    return page.render(title=title, titles=titles, cells=cells)
 
 
 def cleaned(notebook: Any, run: Run) -> Any:
