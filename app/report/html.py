@@ -14,16 +14,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
-from matplotlib.figure import Figure
 from PIL import Image
 from rich.filesize import decimal
 
 from app.core.safe_output import PAGE_MARK
 from app.data.decode import Pixels
+
+if TYPE_CHECKING:  # a page of figures that are drawn already needs no matplotlib
+    from matplotlib.figure import Figure
 
 DPI = 160  # sharp on a screen that packs two pixels into one, some 40 kB a figure
 # Bytes of a thumbnail: a report's hundred pictures take less than 4.5 MB, whatever they show.

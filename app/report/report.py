@@ -94,7 +94,7 @@ def execute(run: Run, photos: Path | None = None) -> Any:
 
 def render(notebook: Any, *, title: str) -> str:
     """Turn an executed notebook into an HTML page without its code, nor warnings."""
-    from app.report.html import environment  # here, because it brings matplotlib
+    from app.report.html import environment  # here, because --help should not wait for it
 
     cells = without_warnings(notebook).cells
     headings = [cell.source for cell in cells if cell.cell_type == "markdown"]
