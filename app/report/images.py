@@ -288,15 +288,15 @@ def outputs_of(
     classifier: Classifier, images: Sequence[ReportImage]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Return probabilities ``(n, classes)`` and novelty ``(n,)``; None where none can be had."""
-    probabilities, novelty = [], []
-    for batch in batches(images):
-        try:
-            some = classifier.outputs(np.stack([image.seen for image in batch]))
-        except BundleError:
-            return None
-        probabilities.append(some[0].astype(np.float64))
-        novelty.append(some[1].astype(np.float64))
-    return np.concatenate(probabilities), np.concatenate(novelty)
+    try:
+        parts = [
+            classifier.outputs(np.stack([image.seen for image in batch]))
+            for batch in batches(images)
+        ]
+    except BundleError:
+        return None
+    probabilities, novelty = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return probabilities.astype(np.float64), novelty.astype(np.float64)
 
 
 def heatmaps(

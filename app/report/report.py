@@ -6,14 +6,12 @@ The page is one file that needs nothing else: no network, no script, no font.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from app.core.atomic_files import open_whole
-from app.core.errors import BundleError
-from app.core.run_folder import Run, check_complete
+from app.core.run_folder import Run
 from app.core.safe_output import output_file
 from app.report.notebook import (
     PROJECT,
@@ -58,17 +56,9 @@ def photos_of(run: Run) -> Path:
     """Return where the photos lay that a run was trained on.
 
     Raises:
-        AppError: when the run is not finished, or does not say it.
+        AppError: when the run is not finished, or a file of it is damaged.
     """
-    check_complete(run)
-    try:
-        data: str = json.loads(run.config.read_text(encoding="utf-8"))["data"]
-        return Path(data).absolute()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(
-            f"expected {run.config} to say where the photos are; received a damaged file "
-            f"({type(error).__name__}: {error}); train again with `python train.py --data DIR`"
-        ) from error
+    return Path(read_results(run).config["data"]).absolute()
 
 
 def execute(run: Run, photos: Path | None = None) -> Any:
@@ -108,8 +98,7 @@ def cleaned(notebook: Any, run: Run) -> Any:
 
     Absolute paths are shortened to their last part.
     """
-    config = json.loads(run.config.read_text(encoding="utf-8"))
-    paths = [value for value in config.values() if isinstance(value, str)]
+    paths = [value for value in read_results(run).config.values() if isinstance(value, str)]
     return without_machine(notebook, [*paths, str(run.folder.resolve())])
 
 

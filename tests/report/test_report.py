@@ -232,7 +232,7 @@ def test_photos_are_looked_for_where_training_was_called(
     monkeypatch.chdir(tmp_path)  # the report's cells run in the project's folder
     assert report.photos_of(run) == tmp_path / "my photos"
     run.config.write_text("{}", encoding="utf-8")
-    with pytest.raises(BundleError, match="to say where the photos are"):
+    with pytest.raises(BundleError, match="received a damaged one"):
         report.photos_of(run)
 
 
