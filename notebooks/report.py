@@ -188,10 +188,10 @@ display(
 # ## The most confident mistakes
 
 # %%
-asked = album.answered
-if asked is None:
+answered = album.answered
+if answered is None:
     display(say.no_answers())
-elif wrong := asked.mistakes():
+elif wrong := answered.mistakes():
     display(say.mistakes(len(wrong), album.answers(wrong[:PICTURES], classes, sure)))
 else:
     display(say.no_mistakes())
@@ -200,10 +200,10 @@ else:
 # ## The least certain answers
 
 # %%
-if asked is None:
+if answered is None:
     display(say.no_answers())
 else:
-    doubtful = asked.least_certain()[:PICTURES]
+    doubtful = answered.least_certain()[:PICTURES]
     display(say.least_certain(album.answers(doubtful, classes, sure)))
 
 # %% [markdown]

@@ -419,8 +419,8 @@ def short_names(names: Sequence[str], longest: int = LONGEST_NAME) -> list[str]:
     """
     short = [_without_middle(name, longest, "…") for name in names]
     return [
-        _without_middle(name, longest, f"…{number}…") if short.count(told) > 1 else told
-        for number, (name, told) in enumerate(zip(names, short, strict=True), start=1)
+        _without_middle(name, longest, f"…{number}…") if short.count(each) > 1 else each
+        for number, (name, each) in enumerate(zip(names, short, strict=True), start=1)
     ]
 
 

@@ -47,7 +47,8 @@ class Html(Markup):
     @property
     def text(self) -> str:
         """The words alone, without tags and entities."""
-        return " ".join(self.striptags().replace("\xa0", " ").split())
+        apart = str(self).replace("><", "> <")  # the cells of a table
+        return " ".join(Markup(apart).striptags().replace("\xa0", " ").split())
 
     def __repr__(self) -> str:
         return self.text

@@ -89,7 +89,7 @@ class AnsweredImage:
 
 @dataclass(frozen=True)
 class Album:
-    """The pictures of a report, and what is said of them.
+    """The pictures of a report, and what is known of them.
 
     Attributes:
         drawn: whether they are drawings that stand for photos.

@@ -5,7 +5,7 @@
 
 The chapters are those of Mitchell et al. 2019, "Model Cards for Model Reporting"; the header is the
 one that Hugging Face reads. Every number is the run's own. What the user has named (the run, its
-classes, the folder of photos) is escaped, and no path of the machine is told.
+classes, the folder of photos) is escaped, and it holds no path of the machine.
 """
 
 from __future__ import annotations

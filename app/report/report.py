@@ -73,7 +73,7 @@ def execute(run: Run, photos: Path | None = None) -> Any:
     Raises:
         AppError: when the run is not finished, or a cell fails.
     """
-    read_results(run)  # a damaged file is told in a line of its own
+    read_results(run)  # a damaged file is reported in a line of its own
     return run_notebook(
         SOURCE,
         {RUN_VARIABLE: str(run.folder.resolve()), PHOTOS_VARIABLE: str(photos or "")},
