@@ -89,8 +89,7 @@ def environment() -> Environment:
         "duration": duration,
         "filesize": decimal,
         "right": Number,
-        # Of text that is escaped already, as macros give it.
-        "breakable": lambda text: escape(text).replace("/", Markup("/<wbr>")),
+        "breakable": _breakable,
         "jpeg": lambda pixels: base64.b64encode(jpeg(pixels)).decode(),
     }
     made.tests["numeric"] = lambda cell: isinstance(cell, Number)
@@ -210,3 +209,9 @@ def duration(seconds: float) -> Number:
 def _unbroken(text: str) -> Number:
     """Keep a percent sign on the line of its number."""
     return Number(text.replace(" %", "\xa0%"))
+
+
+def _breakable(text: str) -> Markup:
+    """Escape text, unless a macro has done it, and let a line end after a slash."""
+    known = text if isinstance(text, Markup) else escape(shown(text))
+    return known.replace("/", Markup("/<wbr>"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import app.report.images
 from app.core.run_folder import Run
 from app.data.augmentation import make_view
 from app.data.sets.synthetic_pets import KINDS
+from app.evaluation.findings import Finding
 from app.inference.predictor import Classifier
 from app.report.html import Parts
 from app.report.images import (
@@ -188,6 +190,16 @@ def test_captions_say_where_no_class_would_be_named(results: Results) -> None:
         "b: true class x, likeliest class y (60.0 %); predict.py says unsure",
         "c: true class y, answer y (70.0 %)",
     ]
+
+
+def test_names_that_are_no_text_can_be_written() -> None:
+    name = "cat/<b>\udcff.jpg"
+    finding = Finding(name, "label", 1, 0.5, "labelled \udcff")
+    album = Album(False, {}, [name], None, [finding], [])
+    say = words(album, results=SimpleNamespace(random_views=lambda: 0))
+    for part in (say.views(opening=False), say.label_issues(1, 0)):
+        part.encode()
+        assert "cat/<wbr>&lt;b&gt;\ufffd.jpg" in part
 
 
 def test_drawings_say_nothing_of_other_classes(run: Run, results: Results) -> None:
