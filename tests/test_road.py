@@ -38,7 +38,6 @@ from app.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
 from app.evaluation.metrics import probabilities_of
 from app.inference.heatmap import evidence, overlay
 from app.inference.predictor import Classifier
-from app.report import galleries as panels
 from app.report.images import SHOWN, chosen, drawn_album, photo_album
 from app.report.results import read_results
 from benchmarks import predict_folder, predict_start
@@ -629,24 +628,24 @@ def test_the_reports_pictures_are_lit_by_the_runs_bundle(passed_on, trained, pho
     results = read_results(trained)
     if passed_on:
         album = drawn_album(results, trained.bundle)
-        listed = {finding.name for finding in (*album.labels, *album.strangers)}
-        assert listed | set(album.samples) <= set(album.shots)
-        assert len(album.strangers) == SHOWN
-        assert not set(album.shots) & {row.name for row in results.manifest}
+        listed = {finding.name for finding in (*album.labels, *album.outliers)}
+        assert listed | set(album.samples) <= set(album.images)
+        assert len(album.outliers) == SHOWN
+        assert not set(album.images) & {row.name for row in results.manifest}
     else:
         album = photo_album(results, trained.bundle, photos)
     answered = album.answered
     numbers = chosen(answered)
     assert album.lacking == ""
-    assert set(album.heat) == {(answered.names[n], answered.answers[n]) for n in numbers}
+    assert set(album.heatmaps) == {(answered.names[n], answered.answers[n]) for n in numbers}
     classifier = Classifier(trained.bundle, precision="float32")
-    seen = np.stack([album.shots[answered.names[n]].seen for n in numbers])
+    seen = np.stack([album.images[answered.names[n]].seen for n in numbers])
     for n, maps in zip(numbers, classifier.activation_maps(seen), strict=True):
         name, answer = answered.names[n], answered.answers[n]
-        expected = overlay(album.shots[name].small, evidence(maps, answer))
-        assert np.allclose(album.heat[name, answer], np.asarray(expected), atol=3)
-    cards = panels.answers(album, numbers, results.classes, 0.0).cards
-    assert [len(card.pictures) for card in cards] == [2] * len(numbers)
+        expected = overlay(album.images[name].small, evidence(maps, answer))
+        assert np.allclose(album.heatmaps[name, answer], np.asarray(expected), atol=3)
+    shown = album.answers(numbers, results.classes, 0.0)
+    assert all(one.image is not None and one.heatmap is not None for one in shown)
     # The bundle is what answers: float32, where predictions.csv has what training computed.
     probabilities, _ = classifier.outputs(seen)
     assert np.allclose(probabilities, answered.probabilities[numbers], atol=0.05)

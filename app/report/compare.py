@@ -8,7 +8,6 @@ from pathlib import Path
 from app.core.atomic_files import open_whole
 from app.core.cli import Parser
 from app.core.sanitise import for_json, for_terminal
-from app.report.report import framed
 
 
 def main(argv: Sequence[str]) -> int:
@@ -37,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     compared = read_compared(arguments.runs)
     path = compared.place(arguments.output)
     with open_whole(path) as file:
-        file.write(framed(compared.body(), compared.title))
+        file.write(compared.page())
     if arguments.json:
         print(for_json({**compared.values(), "page": str(path)}, indent=2))
     else:

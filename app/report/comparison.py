@@ -1,4 +1,4 @@
-"""Finished runs side by side: who is right on the same test photos, and what was done otherwise."""
+"""Finished runs side by side: who is right on the same test photos, and what differs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from app.evaluation.paired_tests import (
 )
 from app.report.results import Predictions, Results
 
-# A run's name and place differ always; who was told of it changes no figure.
+# A run's name and place always differ; a report or a log changes no figure.
 NAMING = ("run", "runs", "report", "log")
 # What metrics.json says of how a run computed; the versions of libraries besides.
 COMPUTING = ("device", "backend", "precision", "frozen_precision", "cache", "views")
@@ -58,7 +58,7 @@ class Disagreement:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs on the test photos that both were asked about.
+    """Two runs on the test photos that both have.
 
     Attributes:
         n: the number of common photos.
@@ -101,7 +101,7 @@ def compare(first: Results, second: Results) -> Comparison:
     asked = tuple(len(each.predictions["test"].names) for each in (first, second))
     if not pairs:
         raise UsageError(
-            f"expected test photos that both runs were asked about; received {asked[0]} of "
+            f"expected test photos that both runs have; received {asked[0]} of "
             f"{first.name} and {asked[1]} of {second.name}, none of them in both; train both on a "
             "folder with the same test/, or with the same --seed"
         )
@@ -145,10 +145,10 @@ def losses(given: Predictions) -> Floats:
 
 
 def differing(results: Sequence[Results]) -> dict[str, list[str]]:
-    """Return what was done otherwise: each setting, version or circumstance → its text by run.
+    """Return what differs: each setting, version or circumstance → its text by run.
 
     Settings come from ``config.json``, a stage's as ``block5.epochs``; those of a stage that a run
-    lacks are told by ``stages`` alone.
+    lacks are left to ``stages``.
     """
     settings = [_settings(each) for each in results]
     absent = {
@@ -159,10 +159,10 @@ def differing(results: Sequence[Results]) -> dict[str, list[str]]:
         if stage not in other["stages"].split(",")
     }
     names = dict.fromkeys(name for each in settings for name in each)
-    told = {name: [each.get(name, "–") for each in settings] for name in names}
+    rows = {name: [each.get(name, "–") for each in settings] for name in names}
     return {
         name: texts
-        for name, texts in told.items()
+        for name, texts in rows.items()
         if len(set(texts)) > 1 and name.partition(".")[0] not in absent
     }
 
@@ -181,7 +181,7 @@ def _settings(results: Results) -> dict[str, str]:
     config, metrics = results.config, results.metrics
     found = {name: value for name, value in flattened(config).items() if name not in NAMING}
     found |= {f"{split} photos": n for split, n in metrics["photos"].items()}
-    # "cache" of config.json is what was asked for, that of metrics.json what was done.
+    # "cache" of config.json is what was wanted, that of metrics.json what was used.
     found |= {f"{name} in use": metrics.get(name, "–") for name in COMPUTING}
     found |= {f"version of {name}": v for name, v in metrics["versions"].items()}
     return {name: _text(value) for name, value in found.items()}

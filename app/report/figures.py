@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from rich.filesize import decimal
-from scipy.stats import binomtest
 from sklearn.metrics import (
     average_precision_score,
     precision_recall_curve,
@@ -26,11 +25,8 @@ from sklearn.metrics import (
 )
 
 from app.core.history import HistoryRow
-from app.evaluation.metrics import ECE_BINS, reliability_bins
+from app.evaluation.metrics import ECE_BINS, Floats, Ints, reliability_bins, wilson_interval
 from app.report.html import duration, percent
-
-Floats = NDArray[np.floating[Any]]
-Ints = NDArray[np.integer[Any]]
 
 DARK, LIGHT, GREY = "#0072B2", "#E69F00", "#595959"
 WIDTH = 5.6  # inches: at 11 points the words are still legible on a phone 360 pixels wide
@@ -39,22 +35,15 @@ ZOOM, ZOOM_FROM = 0.1, 0.97  # the corner of a square that is enlarged; from whi
 FULL_CELLS = 8  # classes up to which a cell has room for a share as well
 MOST_CELLS = 25  # classes; the numbers of more are not legible in a square
 PAIRS_SHOWN = 20
-LONGEST_NAME = 18  # letters of a class beside a bar
+LONGEST_NAME, LONGEST_RUN = 18, 24  # letters of a class beside a bar, of a run beside its interval
 # Names outside its alphabets are drawn by the first of these that the machine has.
+# fmt: off
 FALLBACKS = (
-    "Noto Sans CJK JP",
-    "Noto Sans CJK SC",
-    "Source Han Sans",
-    "WenQuanYi Micro Hei",
-    "WenQuanYi Zen Hei",
-    "Droid Sans Fallback",
-    "Hiragino Sans",
-    "PingFang SC",
-    "Yu Gothic",
-    "Microsoft YaHei",
-    "Malgun Gothic",
-    "Arial Unicode MS",
+    "Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei", "Droid Sans Fallback", "Hiragino Sans", "PingFang SC", "Yu Gothic",
+    "Microsoft YaHei", "Malgun Gothic", "Arial Unicode MS",
 )
+# fmt: on
 POINTS = 200  # of a curve whose every point has an interval
 BAR_WIDTH = 0.05  # of novelty
 DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3)))
@@ -93,8 +82,7 @@ def learning_curves(history: Sequence[HistoryRow]) -> Figure:
 
     Lines are broken between stages, because a stage starts from the best epoch of the one before.
     """
-    figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
-    above, below = figure.subplots(2, sharex=True)
+    figure, (above, below) = _axes(5.4, nrows=2, sharex=True)
     firsts = [i for i, row in enumerate(history) if i == 0 or row.stage != history[i - 1].stage]
     raised = False
     for first, end in zip(firsts, [*firsts[1:], len(history)], strict=True):
@@ -143,8 +131,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
         return _confused_pairs(counts, classes)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(2.6 + 0.9 * len(classes), 9.0)
-    figure = Figure(figsize=(max(side, WIDTH), side), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _axes(side, max(side, WIDTH))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     size = {"fontsize": 13} if len(classes) <= 4 else {"fontsize": 9}
     for (i, j), count in np.ndenumerate(counts):
@@ -152,7 +139,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
         if len(classes) > FULL_CELLS:  # no room, and what is confused should stand out
             text = f"{count:,}" if count else ""
         colour = "white" if shares[i, j] > 0.5 else "black"
-        axes.text(j, i, text, ha="center", va="center", color=colour, **size)  # type: ignore[arg-type]
+        axes.text(j, i, text, ha="center", va="center", color=colour, **size)
     ticks = range(len(classes))
     names = short_names(classes)
     turned = 90 if max(map(len, names)) * len(names) > 40 else 0
@@ -172,19 +159,14 @@ def reliability(targets: Ints, probabilities: Floats) -> Figure:
     Bars through the points are Wilson's 95 % intervals: with few photos they are long.
     """
     bins = reliability_bins(targets, probabilities)
-    figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
-    above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1.3))
-    confidence = np.array([b.confidence for b in bins])
+    figure, (above, below) = _axes(5.6, nrows=2, sharex=True, height_ratios=(3, 1.3))
     accuracy = np.array([b.accuracy for b in bins])
-    intervals = [binomtest(b.right, b.count).proportion_ci(0.95, "wilson") for b in bins]
-    # Clipped at 0: an interval may end a rounding error inside its point.
-    down = np.maximum(accuracy - [interval.low for interval in intervals], 0)
-    up = np.maximum([interval.high for interval in intervals] - accuracy, 0)
+    intervals = np.array([wilson_interval(b.right, b.count) for b in bins])
     above.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="perfect")
     above.errorbar(
-        confidence,
+        [b.confidence for b in bins],
         accuracy,
-        (down, up),
+        _around(accuracy, intervals),
         fmt="o",
         color=DARK,
         elinewidth=1.2,
@@ -224,8 +206,7 @@ def roc(targets: Ints, probabilities: Floats, classes: Sequence[str]) -> Figure:
     drawable = [k for k in _with_curves(targets, len(classes)) if not two or k == 1]
     areas = {k: float(roc_auc_score(targets == k, probabilities[:, k])) for k in drawable}
     curves = {k: roc_curve(targets == k, probabilities[:, k])[:2] for k in _worst(areas)}
-    figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _axes(5.2)
     # Under the diagonal, where no curve is.
     _draw_curves(axes, curves, areas, classes, (0.6, 0.13, 0.38, 0.33), left=0.0)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2)
@@ -251,8 +232,7 @@ def precision_recall(targets: Ints, probabilities: Floats, classes: Sequence[str
     for k in areas:
         precision, recall, _ = precision_recall_curve(targets == k, probabilities[:, k])
         curves[k] = recall, precision
-    figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _axes(5.2)
     _draw_curves(axes, curves, areas, classes, (0.17, 0.13, 0.41, 0.38), left=1 - ZOOM)
     axes.set(xlabel="Of the class found (recall)", ylabel="Right where it is named (precision)")
     _legend_below(figure, axes)
@@ -275,16 +255,10 @@ def coverage(confidence: Floats, right: NDArray[np.bool_], total: int, threshold
     hits = np.cumsum(right[np.argsort(-confidence, kind="stable")])[given - 1]
     some = np.unique(np.linspace(0, len(levels) - 1, min(len(levels), POINTS)).round().astype(int))
     share, accuracy = given[some] / total, hits[some] / given[some]
-    intervals = [
-        binomtest(int(k), int(n)).proportion_ci(0.95, "wilson")
-        for k, n in zip(hits[some], given[some], strict=True)
-    ]
-    low = np.array([interval.low for interval in intervals])
-    figure = Figure(figsize=(WIDTH, 4.0), layout="constrained")
-    axes = figure.subplots()
-    axes.fill_between(
-        share, low, [i.high for i in intervals], color="#D6E4EF", linewidth=0, label="95 % interval"
-    )
+    pairs = zip(hits[some].tolist(), given[some].tolist(), strict=True)
+    low, high = np.array([wilson_interval(k, n) for k, n in pairs]).T
+    figure, axes = _axes(4.0)
+    axes.fill_between(share, low, high, color="#D6E4EF", linewidth=0, label="95 % interval")
     axes.plot(share, accuracy, color=DARK, label="accuracy")
     answered = confidence >= threshold
     if answered.any():
@@ -317,8 +291,7 @@ def novelty(values: Mapping[str, Floats], threshold: float) -> Figure:
 
     The second one is drawn filled, under the first. The legend says which share lies beyond.
     """
-    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _axes(3.8)
     edges = np.linspace(0, 1, round(1 / BAR_WIDTH) + 1)
     styles: list[dict[str, Any]] = [
         {"edgecolor": LIGHT, "linestyle": "--", "zorder": 3},
@@ -341,7 +314,7 @@ def novelty(values: Mapping[str, Floats], threshold: float) -> Figure:
     }
     axes.text(threshold + 0.02, 0.6, "neither →", zorder=4, **beside)
     axes.text(threshold - 0.02, 0.6, "← a class", zorder=4, ha="right", **beside)
-    axes.set(xlim=(0, 1), xlabel="KnnOodDetector", ylabel="Share of photos")
+    axes.set(xlim=(0, 1), xlabel="Novelty", ylabel="Share of photos")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(WHOLE_PERCENT)
     axes.legend(loc="upper right", frameon=False, fontsize=10)
@@ -364,6 +337,36 @@ def time_by_phase(seconds: Mapping[str, float]) -> Figure:
     return _bars(phases, texts, "Seconds")
 
 
+@mpl.rc_context(STYLE)
+def accuracies(names: Sequence[str], tests: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw the test accuracy of each run with its 95 % interval, the first on top."""
+    figure, axes = _axes(0.9 + 0.45 * len(names))
+    places = range(len(names))[::-1]
+    values = np.array([test["accuracy"] for test in tests])
+    intervals = np.array([test["accuracy_interval_95"] for test in tests])
+    axes.errorbar(values, places, xerr=_around(values, intervals), fmt="o", color=DARK, capsize=5)
+    axes.set_yticks(places, short_names(names, LONGEST_RUN))
+    axes.set(ylim=(-0.6, len(names) - 0.4), xlabel="Test accuracy, 95 % interval")
+    axes.xaxis.set_major_formatter(PERCENT)
+    axes.locator_params(axis="x", nbins=5)
+    return figure
+
+
+def _axes(height: float, width: float = WIDTH, **subplots: Any) -> tuple[Figure, Any]:
+    """Return an empty figure, inches high and wide, and its axes."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(**subplots)
+
+
+def _around(values: Floats, intervals: Floats) -> Floats:
+    """Return ``(2, n)``, how far intervals ``(n, 2)`` reach below and above their values.
+
+    Never less than 0: an interval may end a rounding error inside its point.
+    """
+    found: Floats = np.maximum([values - intervals[:, 0], intervals[:, 1] - values], 0)
+    return found
+
+
 def _bars(
     values: Mapping[str, float],
     texts: Sequence[str],
@@ -372,8 +375,7 @@ def _bars(
     room: float = 0.32,
 ) -> Figure:
     """Draw a bar a name, the first on top; ``room`` is kept for the words behind the longest."""
-    figure = Figure(figsize=(WIDTH, 0.9 + 0.42 * len(values)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _axes(0.9 + 0.42 * len(values))
     widths = [value / divided_by for value in values.values()]
     bars = axes.barh(range(len(widths)), widths, color=DARK, height=0.65)
     axes.set_yticks(range(len(widths)), list(values))  # here, so that they are in this style
@@ -417,8 +419,8 @@ def short_names(names: Sequence[str], longest: int = LONGEST_NAME) -> list[str]:
     """
     short = [_without_middle(name, longest, "…") for name in names]
     return [
-        _without_middle(name, longest, f"…{number}…") if short.count(told) > 1 else told
-        for number, (name, told) in enumerate(zip(names, short, strict=True), start=1)
+        _without_middle(name, longest, f"…{number}…") if short.count(each) > 1 else each
+        for number, (name, each) in enumerate(zip(names, short, strict=True), start=1)
     ]
 
 

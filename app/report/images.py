@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.core.errors import AppError, BundleError
+from app.core.labels import NEITHER, UNSURE
 from app.data.augmentation import make_view, read_photo
 from app.data.decode import Pixels, resize
 from app.data.folder_layout import data_folder
@@ -26,11 +28,12 @@ from app.data.manifest import ManifestRow
 from app.data.photo import Photo
 from app.data.sets.synthetic_pets import KINDS, draw_animal
 from app.evaluation.findings import Finding, Kind
+from app.inference.bundle_format import OOD_THRESHOLD
 from app.inference.heatmap import evidence, overlay
 from app.inference.predictor import Classifier, Precision
 from app.report.results import Predictions, Results
 
-SHOWN = 12  # pictures a panel
+SHOWN = 12  # pictures a gallery
 SAMPLES, VIEWS = 4, 4  # photos whose views are shown, and at most how many random views of each
 PHOTO_SIDE = 320  # pixels of the longer side: sharp at half a phone's width
 DRAWN_SIDE = 160  # less, since the notebook is kept in the repository
@@ -41,7 +44,9 @@ NO_ANSWERS = (
     "The run's bundle is gone, damaged or of another version, so there are no answers to show."
 )
 NO_PETS = "The drawings show cats and dogs, which are not the classes of this run."
-NO_HEAT = "There are no heat maps: the run's bundle is gone, damaged or of a version that has none."
+NO_HEATMAPS = (
+    "There are no heat maps: the run's bundle is gone, damaged or of a version that has none."
+)
 
 
 @dataclass(frozen=True)
@@ -60,28 +65,85 @@ class ReportImage:
 
 
 @dataclass(frozen=True)
+class AnsweredImage:
+    """An answered picture as a gallery shows it.
+
+    Attributes:
+        name: of the photo or drawing.
+        truth: its label.
+        answer: the likeliest class.
+        confidence: its probability.
+        decision: what predict.py says: the answer, ``neither`` or ``unsure``.
+        image: the picture; None where it cannot be shown.
+        heatmap: of the answer, uint8 like ``ReportImage.small``; None where there is none.
+    """
+
+    name: str
+    truth: str
+    answer: str
+    confidence: float
+    decision: str
+    image: ReportImage | None
+    heatmap: Pixels | None
+
+
+@dataclass(frozen=True)
 class Album:
-    """The pictures of a report, and what is said of them.
+    """The pictures of a report, and what is known of them.
 
     Attributes:
         drawn: whether they are drawings that stand for photos.
-        shots: by name; a photo that is gone or was changed has none.
-        samples: names of training photos, whose shots have the views that a stage learned from.
-        answered: what the panels of mistakes choose from; None where no bundle answers drawings.
+        images: by name; a photo that is gone or was changed has none.
+        samples: names of training photos, whose images have the views that a stage learned from.
+        answered: what the galleries of answers choose from; None where no bundle answers drawings.
         labels: pictures whose label may be wrong, the surest first.
-        strangers: those unlike all others, the strangest first.
-        heat: by name and number of the answer: the picture, lit where it speaks for that answer.
+        outliers: those unlike all others, the most unlike first.
+        heatmaps: by name and number of the answer: the picture, bright where it speaks for that.
         lacking: what is lacking and why, a sentence; empty where nothing is.
     """
 
     drawn: bool
-    shots: dict[str, ReportImage]
+    images: dict[str, ReportImage]
     samples: list[str]
     answered: Predictions | None
     labels: list[Finding]
-    strangers: list[Finding]
-    heat: dict[tuple[str, int], Pixels] = field(default_factory=dict)
+    outliers: list[Finding]
+    heatmaps: dict[tuple[str, int], Pixels] = field(default_factory=dict)
     lacking: str = ""
+
+    def answers(
+        self, numbers: Sequence[int], classes: Sequence[str], min_confidence: float
+    ) -> list[AnsweredImage]:
+        """Return some of the answered pictures, each with what predict.py would say of it.
+
+        Args:
+            numbers: of the pictures among ``answered``, which must be there.
+            classes: names by number.
+            min_confidence: the run's; answers of less are ``unsure``.
+        """
+        given = self.answered
+        assert given is not None, "the album has no answers"  # noqa: S101
+        found = []
+        for n in numbers:
+            name, answer = given.names[n], int(given.answers[n])
+            confidence = float(given.confidence[n])
+            decision = classes[answer]
+            if given.novelty[n] > OOD_THRESHOLD:
+                decision = NEITHER
+            elif confidence < min_confidence:
+                decision = UNSURE
+            found.append(
+                AnsweredImage(
+                    name,
+                    classes[given.targets[n]],
+                    classes[answer],
+                    confidence,
+                    decision,
+                    self.images.get(name),
+                    self.heatmaps.get((name, answer)),
+                )
+            )
+        return found
 
 
 def photo_album(results: Results, bundle: Path, photos: Path) -> Album:
@@ -90,7 +152,7 @@ def photo_album(results: Results, bundle: Path, photos: Path) -> Album:
     Args:
         results: of the run.
         bundle: the run's; where it cannot answer there are no heat maps.
-        photos: the folder or archive that the run was trained on. There is no shot of what is gone
+        photos: the folder or archive that the run was trained on. There is no image of what is gone
             from it, or is no longer what the manifest saw.
     """
     answered = results.predictions["test"]
@@ -98,13 +160,15 @@ def photo_album(results: Results, bundle: Path, photos: Path) -> Album:
     lists: dict[Kind, list[Finding]] = {
         kind: results.findings_of(kind)[:SHOWN] for kind in ("label", "stranger")
     }
-    wanted = dict.fromkeys(row.name for row in samples)  # in order, each once
-    wanted |= dict.fromkeys(answered.names[number] for number in chosen(answered))
-    wanted |= dict.fromkeys(finding.name for found in lists.values() for finding in found)
     names = [row.name for row in samples]
-    shots = read_shots(results, photos, list(wanted), names)
-    heat, lacking = heat_maps(open_bundle(bundle), shots, answered)
-    return Album(False, shots, names, answered, lists["label"], lists["stranger"], heat, lacking)
+    wanted = [
+        *names,
+        *(answered.names[number] for number in chosen(answered)),
+        *(finding.name for found in lists.values() for finding in found),
+    ]
+    images = read_images(results, photos, list(dict.fromkeys(wanted)), names)
+    maps, lacking = heatmaps(open_bundle(bundle), images, answered)
+    return Album(False, images, names, answered, lists["label"], lists["stranger"], maps, lacking)
 
 
 def drawn_album(results: Results, bundle: Path) -> Album:
@@ -114,26 +178,26 @@ def drawn_album(results: Results, bundle: Path) -> Album:
     # Not in int8, which only some processors compute: drawings get the same answers everywhere.
     classifier = open_bundle(bundle, "float32") if known else None
     drawings = draw(results, SAMPLES // len(KINDS) if classifier is None else DRAWN_PER_KIND)
-    shots = {name: shot for name, (_, shot) in drawings.items()}
-    samples = list(shots)[:SAMPLES]
-    album = Album(True, shots, samples, None, [], [], lacking=NO_ANSWERS if known else NO_PETS)
-    if classifier is None or (outputs := outputs_of(classifier, list(shots.values()))) is None:
+    images = {name: image for name, (_, image) in drawings.items()}
+    samples = list(images)[:SAMPLES]
+    album = Album(True, images, samples, None, [], [], lacking=NO_ANSWERS if known else NO_PETS)
+    if classifier is None or (outputs := outputs_of(classifier, list(images.values()))) is None:
         return album
     targets = np.array([numbers[kind] for kind, _ in drawings.values()])
-    answered = Predictions(tuple(shots), targets, *outputs)
-    heat, lacking = heat_maps(classifier, shots, answered)
+    answered = Predictions(tuple(images), targets, *outputs)
+    maps, lacking = heatmaps(classifier, images, answered)
     return dataclasses.replace(
         album,
         answered=answered,
         labels=exchanged_labels(answered, results.classes),
-        strangers=strangest(answered),
-        heat=heat,
+        outliers=most_unlike(answered),
+        heatmaps=maps,
         lacking=lacking,
     )
 
 
 def chosen(answered: Predictions) -> list[int]:
-    """Return the numbers of the pictures in the two panels of mistakes, each once."""
+    """Return the numbers of the pictures in the two galleries of answers, each once."""
     both = answered.mistakes()[:SHOWN] + answered.least_certain()[:SHOWN]
     return list(dict.fromkeys(both))
 
@@ -155,26 +219,20 @@ def sample_rows(results: Results) -> list[ManifestRow]:
     return turns[:SAMPLES]
 
 
-def read_shots(
+def read_images(
     results: Results, photos: Path, names: Sequence[str], samples: Sequence[str]
 ) -> dict[str, ReportImage]:
     """Read photos, those that are still what they were; ``samples`` get their views as well."""
-    rows = {row.name: row for row in results.manifest}
-    shots = {}
-    try:
-        with data_folder(photos) as root:
-            for name in names:
-                if name not in rows:
-                    continue
-                try:
-                    pixels = read_photo(Photo(root / name, name, rows[name].sha256, 0))
-                except AppError:  # gone, or changed
-                    continue
+    contents = {row.name: row.sha256 for row in results.manifest}
+    images = {}
+    # The folder may be gone, the archive damaged; and so may a photo.
+    with suppress(AppError), data_folder(photos) as root:
+        for name in filter(contents.__contains__, names):
+            with suppress(AppError):
+                pixels = read_photo(Photo(root / name, name, contents[name], 0))
                 views = views_shown(results) if name in samples else 0
-                shots[name] = shot_of(pixels, rows[name].sha256, results, views, PHOTO_SIDE)
-    except AppError:  # the folder is gone, the archive damaged
-        return {}
-    return shots
+                images[name] = image_of(pixels, contents[name], results, views, PHOTO_SIDE)
+    return images
 
 
 def draw(results: Results, per_kind: int) -> dict[str, tuple[str, ReportImage]]:
@@ -186,8 +244,8 @@ def draw(results: Results, per_kind: int) -> dict[str, tuple[str, ReportImage]]:
             pixels = np.asarray(drawing.image)
             views = views_shown(results) if len(drawings) < SAMPLES else 0
             content = sha256(pixels.tobytes()).hexdigest()
-            shot = shot_of(pixels, content, results, views, DRAWN_SIDE)
-            drawings[f"drawn {kind} {number + 1}"] = kind, shot
+            image = image_of(pixels, content, results, views, DRAWN_SIDE)
+            drawings[f"drawn {kind} {number + 1}"] = kind, image
     return drawings
 
 
@@ -197,8 +255,8 @@ def views_shown(results: Results) -> int:
     return VIEWS if views is None else min(VIEWS, views)
 
 
-def shot_of(pixels: Pixels, content: str, results: Results, views: int, side: int) -> ReportImage:
-    """Make a shot of a decoded picture whose file has the SHA-256 ``content``."""
+def image_of(pixels: Pixels, content: str, results: Results, views: int, side: int) -> ReportImage:
+    """Return a decoded picture, whose file has the SHA-256 ``content``, as a report shows it."""
     size, seed = results.config["image_size"], results.config["seed"]
     drawn = (make_view(pixels, size, content=content, view=k + 1, seed=seed) for k in range(views))
     return ReportImage(
@@ -227,42 +285,40 @@ def open_bundle(folder: Path, precision: Precision = "auto") -> Classifier | Non
 
 
 def outputs_of(
-    classifier: Classifier, shots: Sequence[ReportImage]
+    classifier: Classifier, images: Sequence[ReportImage]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Return probabilities ``(n, classes)`` and novelty ``(n,)``; None where none can be had."""
-    probabilities, novelty = [], []
-    for batch in batches(shots):
-        try:
-            some = classifier.outputs(np.stack([shot.seen for shot in batch]))
-        except BundleError:
-            return None
-        probabilities.append(some[0].astype(np.float64))
-        novelty.append(some[1].astype(np.float64))
-    return np.concatenate(probabilities), np.concatenate(novelty)
+    try:
+        parts = [
+            classifier.outputs(np.stack([image.seen for image in batch]))
+            for batch in batches(images)
+        ]
+    except BundleError:
+        return None
+    probabilities, novelty = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return probabilities.astype(np.float64), novelty.astype(np.float64)
 
 
-def heat_maps(
-    classifier: Classifier | None, shots: dict[str, ReportImage], answered: Predictions
+def heatmaps(
+    classifier: Classifier | None, images: dict[str, ReportImage], answered: Predictions
 ) -> tuple[dict[tuple[str, int], Pixels], str]:
-    """Return the heat maps of the pictures in the panels of mistakes, or why there are none."""
-    heat: dict[tuple[str, int], Pixels] = {}
-    asked = [
+    """Return the heat maps of the pictures in the galleries of answers, or why there are none."""
+    found: dict[tuple[str, int], Pixels] = {}
+    if classifier is None:
+        return found, NO_HEATMAPS
+    wanted = [
         (answered.names[n], int(answered.answers[n]))
         for n in chosen(answered)
-        if answered.names[n] in shots
+        if answered.names[n] in images
     ]
-    if classifier is None:
-        return heat, NO_HEAT
-    for batch in batches(asked):
-        seen = np.stack([shots[name].seen for name, _ in batch])
+    for batch in batches(wanted):
         try:
-            maps = classifier.activation_maps(seen)
+            maps = classifier.activation_maps(np.stack([images[name].seen for name, _ in batch]))
         except BundleError:
-            return heat, NO_HEAT
+            return found, NO_HEATMAPS
         for (name, number), each in zip(batch, maps, strict=True):
-            lit = overlay(shots[name].small, evidence(each, number))
-            heat[name, number] = np.asarray(lit)
-    return heat, ""
+            found[name, number] = np.asarray(overlay(images[name].small, evidence(each, number)))
+    return found, ""
 
 
 def batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
@@ -274,14 +330,13 @@ def batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
 def exchanged_labels(answered: Predictions, classes: Sequence[str]) -> list[Finding]:
     """Make the labels of some drawings wrong, and list all whose label the answer contradicts.
 
-    So the notebook shows what the list of suspects does, on pictures whose labels are known.
+    So the notebook shows what the list of label issues does, on pictures whose labels are known.
     """
     labels = answered.targets.copy()
     some = np.random.default_rng(0).choice(len(labels), EXCHANGED, replace=False)
     labels[some] = labels.min() + labels.max() - labels[some]  # of two kinds the other one
-    rows = np.arange(len(labels))
-    margins = answered.confidence - answered.probabilities[rows, labels]
-    suspects = [n for n in np.argsort(-margins, kind="stable").tolist() if margins[n] > 0]
+    margins = answered.confidence - answered.probabilities[np.arange(len(labels)), labels]
+    issues = [n for n in np.argsort(-margins, kind="stable").tolist() if margins[n] > 0]
     return [
         Finding(
             answered.names[n],
@@ -289,23 +344,17 @@ def exchanged_labels(answered: Predictions, classes: Sequence[str]) -> list[Find
             rank,
             float(margins[n]),
             f"labelled {classes[labels[n]]}{' on purpose' if n in some else ''}; answered "
-            f"{classes[answered.answers[n]]} "
-            f"({answered.confidence[n]:.1%})",
+            f"{classes[answered.answers[n]]} ({answered.confidence[n]:.1%})",
         )
-        for rank, n in enumerate(suspects[:SHOWN], start=1)
+        for rank, n in enumerate(issues[:SHOWN], start=1)
     ]
 
 
-def strangest(answered: Predictions) -> list[Finding]:
+def most_unlike(answered: Predictions) -> list[Finding]:
     """List the pictures of the highest novelty."""
     order = np.argsort(-answered.novelty, kind="stable")[:SHOWN].tolist()
+    novelty = [float(answered.novelty[n]) for n in order]
     return [
-        Finding(
-            answered.names[n],
-            "stranger",
-            rank,
-            float(answered.novelty[n]),
-            f"novelty {answered.novelty[n]:.3f}",
-        )
-        for rank, n in enumerate(order, start=1)
+        Finding(answered.names[n], "stranger", rank, value, f"novelty {value:.3f}")
+        for rank, (n, value) in enumerate(zip(order, novelty, strict=True), start=1)
     ]

@@ -104,7 +104,7 @@ def without_machine(notebook: Any, paths: Sequence[str] = ()) -> Any:
     """Take out of a notebook what depends on the machine, and number its cells.
 
     Absolute ones among ``paths``, the project's and the home folder are shortened to their last
-    part. What was said on stderr was meant for the person who waited, and is taken out.
+    part. Messages on stderr were for the person who waited, and are taken out.
     """
     paths = [*paths, str(PROJECT), str(Path.home())]
     # The longest first: one may begin another.

@@ -5,18 +5,15 @@ The page is one file that needs nothing else: no network, no script, no font.
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from app.core.atomic_files import open_whole
 from app.core.cli import Parser
-from app.core.errors import BundleError
-from app.core.run_folder import Run, check_complete
-from app.core.safe_output import PAGE_MARK, output_file
-from app.core.sanitise import for_html, for_terminal
+from app.core.run_folder import Run
+from app.core.safe_output import output_file
+from app.core.sanitise import for_terminal
 from app.report.notebook import (
     PROJECT,
     run_notebook,
@@ -27,26 +24,6 @@ from app.report.notebook import (
 from app.report.results import PHOTOS_VARIABLE, RUN_VARIABLE, read_results
 
 SOURCE = PROJECT / "notebooks" / "report.py"
-STYLE = Path(__file__).with_suffix(".css")
-
-PAGE = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-{mark}
-<title>{title}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
 
 
 def write_report(run: Run) -> Path:
@@ -80,17 +57,9 @@ def photos_of(run: Run) -> Path:
     """Return where the photos lay that a run was trained on.
 
     Raises:
-        AppError: when the run is not finished, or does not say it.
+        AppError: when the run is not finished, or a file of it is damaged.
     """
-    check_complete(run)
-    try:
-        data: str = json.loads(run.config.read_text(encoding="utf-8"))["data"]
-        return Path(data).absolute()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(
-            f"expected {run.config} to say where the photos are; received a damaged file "
-            f"({type(error).__name__}: {error}); train again with `python train.py --data DIR`"
-        ) from error
+    return Path(read_results(run).config["data"]).absolute()
 
 
 def execute(run: Run, photos: Path | None = None) -> Any:
@@ -105,7 +74,7 @@ def execute(run: Run, photos: Path | None = None) -> Any:
     Raises:
         AppError: when the run is not finished, or a cell fails.
     """
-    read_results(run)  # a damaged file is told in a line of its own
+    read_results(run)  # a damaged file is reported in a line of its own
     return run_notebook(
         SOURCE,
         {RUN_VARIABLE: str(run.folder.resolve()), PHOTOS_VARIABLE: str(photos or "")},
@@ -116,41 +85,13 @@ def execute(run: Run, photos: Path | None = None) -> Any:
 
 def render(notebook: Any, *, title: str) -> str:
     """Turn an executed notebook into an HTML page without its code, nor warnings."""
-    from nbconvert import HTMLExporter  # here, because it takes a second to import
+    from app.report.html import environment  # here, because --help should not wait for it
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # "basic" is the template without any page around it; the others fetch scripts.
-        exporter = HTMLExporter(  # type: ignore[no-untyped-call]
-            template_name="basic",
-            exclude_input=True,
-            exclude_input_prompt=True,
-            exclude_output_prompt=True,
-            exclude_anchor_links=True,
-        )
-        body, _ = exporter.from_notebook_node(without_warnings(notebook))
-    return framed(with_contents(body), title)
-
-
-def framed(body: str, title: str) -> str:
-    """Return a whole page around its content."""
-    style = STYLE.read_text(encoding="utf-8")
-    return PAGE.format(mark=PAGE_MARK, title=for_html(title), style=style, body=body)
-
-
-def with_contents(body: str) -> str:
-    """Number the sections of a page and put links to them before the first one."""
-    start, *sections = body.split("<h2>")
-    links = "\n".join(
-        f'<li><a href="#section-{number}">{section.partition("</h2>")[0]}</a></li>'
-        for number, section in enumerate(sections, start=1)
-    )
-    contents = (
-        '<nav aria-label="Contents"><details><summary>Contents</summary>\n'
-        f"<ol>\n{links}\n</ol></details></nav>\n"
-    )
-    numbered = [f'<h2 id="section-{n}">{section}' for n, section in enumerate(sections, start=1)]
-    return "".join([start, contents if sections else "", *numbered])
+    cells = without_warnings(notebook).cells
+    headings = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    titles = [text[3:] for text in headings if text.startswith("## ")]
+    page = environment().get_template("notebook.html.j2")
+    return page.render(title=title, titles=titles, cells=cells)
 
 
 def cleaned(notebook: Any, run: Run) -> Any:
@@ -158,8 +99,7 @@ def cleaned(notebook: Any, run: Run) -> Any:
 
     Absolute paths are shortened to their last part.
     """
-    config = json.loads(run.config.read_text(encoding="utf-8"))
-    paths = [value for value in config.values() if isinstance(value, str)]
+    paths = [value for value in read_results(run).config.values() if isinstance(value, str)]
     return without_machine(notebook, [*paths, str(run.folder.resolve())])
 
 

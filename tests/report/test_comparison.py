@@ -77,6 +77,7 @@ def test_the_bootstrap_covers_a_mean_as_its_standard_error_does():
     half = 1.96 * values.std() / np.sqrt(2000)
     expected = values.mean() - half, values.mean() + half
     assert bootstrap_interval(values) == pytest.approx(expected, abs=0.1 * half)
+    assert bootstrap_interval(values[:1]) == (values[0], values[0])
 
 
 def test_two_runs_are_compared_photo_by_photo(results):
@@ -176,6 +177,16 @@ def test_json_is_for_programs_and_three_runs_go_against_the_first(folders, tmp_p
     assert (first["p_value_holm"], second["p_value_holm"]) == (0.5, 0.5)
     assert found["page"] == str(page)
     assert page.read_text(encoding="utf-8").count("test, p = 0.25 (0.5 as one of 2)") == 2
+
+
+def test_names_of_runs_cannot_break_the_page_and_are_told_as_they_are(folders, tmp_path, capsys):
+    run = shutil.copytree(folders[1], tmp_path / "<b>B & b")
+    page = tmp_path / "page.html"
+    assert run_command(main, [str(folders[0]), str(run), "--output", str(page)]) == 0
+    assert "by A only: 0, by <b>B & b only: 3, by neither: 1." in capsys.readouterr().out
+    text = page.read_text(encoding="utf-8")
+    assert "<b>" not in text
+    assert "<title>Comparison: A, &lt;b&gt;B &amp; b</title>" in text
 
 
 def test_holms_correction_by_hand():

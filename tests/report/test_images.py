@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +17,14 @@ import app.report.images
 from app.core.run_folder import Run
 from app.data.augmentation import make_view
 from app.data.sets.synthetic_pets import KINDS
+from app.evaluation.findings import Finding
 from app.inference.predictor import Classifier
-from app.report import galleries as panels
+from app.report.html import Parts
 from app.report.images import (
     DRAWN_PER_KIND,
     EXCHANGED,
     NO_ANSWERS,
-    NO_HEAT,
+    NO_HEATMAPS,
     PHOTO_SIDE,
     SAMPLES,
     SHOWN,
@@ -30,10 +33,10 @@ from app.report.images import (
     chosen,
     drawn_album,
     exchanged_labels,
+    most_unlike,
     photo_album,
     reduced,
     sample_rows,
-    strangest,
 )
 from app.report.results import Predictions, Results, read_results
 
@@ -53,6 +56,14 @@ def results(run: Run) -> Results:
     return read_results(run)
 
 
+def words(album: Album, **values: Any) -> Parts:
+    return Parts("report.html.j2", album=album, **values)
+
+
+def missing(album: Album, names: list[str]) -> str:
+    return words(album).missing(names).text
+
+
 def with_classes(results: Results, *classes: str) -> Results:
     return dataclasses.replace(results, metrics={**results.metrics, "classes": list(classes)})
 
@@ -61,13 +72,13 @@ def test_photos_are_found_in_the_folder(run: Run, results: Results, photos: Path
     album = photo_album(results, run.bundle, photos)
     test = results.predictions["test"]
     wanted = {test.names[n] for n in chosen(test)} | {f.name for f in results.findings}
-    assert set(album.shots) == wanted | set(album.samples)
-    assert all(shows_telltale(shot.small) for shot in album.shots.values())
+    assert set(album.images) == wanted | set(album.samples)
+    assert all(shows_telltale(image.small) for image in album.images.values())
     size = results.config["image_size"]
-    assert {shot.seen.shape for shot in album.shots.values()} == {(size, size, 3)}
+    assert {image.seen.shape for image in album.images.values()} == {(size, size, 3)}
     assert not album.drawn
-    assert (album.heat, album.lacking) == ({}, NO_HEAT)
-    assert panels.missing(album, list(album.shots)) == ""
+    assert (album.heatmaps, album.lacking) == ({}, NO_HEATMAPS)
+    assert missing(album, list(album.images)) == ""
 
 
 def test_photos_are_found_in_an_archive(
@@ -77,11 +88,11 @@ def test_photos_are_found_in_an_archive(
     with zipfile.ZipFile(archive, "w") as file:
         for path in sorted(photos.rglob("*.jpg")):
             file.write(path, path.relative_to(photos).as_posix())
-    there = photo_album(results, run.bundle, photos).shots
-    assert photo_album(results, run.bundle, archive).shots.keys() == there.keys()
+    there = photo_album(results, run.bundle, photos).images
+    assert photo_album(results, run.bundle, archive).images.keys() == there.keys()
 
 
-def test_photos_that_are_gone_or_changed_have_no_shot(
+def test_photos_that_are_gone_or_changed_have_no_image(
     run: Run, results: Results, photos: Path, tmp_path: Path
 ) -> None:
     test = results.predictions["test"]
@@ -91,8 +102,8 @@ def test_photos_that_are_gone_or_changed_have_no_shot(
         (tmp_path / name).write_bytes((photos / name).read_bytes())
     (tmp_path / first).write_bytes(telltale_photo() + b"\0")
     album = photo_album(results, run.bundle, tmp_path)
-    assert set(album.shots) == set(others)
-    assert "can be shown: 1 of 3;" in panels.missing(album, [first, second, others[0]])
+    assert set(album.images) == set(others)
+    assert "can be shown: 1 of 3;" in missing(album, [first, second, others[0]])
 
 
 @pytest.mark.parametrize("data", ["nowhere", "broken.zip"])
@@ -101,10 +112,10 @@ def test_a_report_is_made_where_all_photos_are_gone(
 ) -> None:
     (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04")
     album = photo_album(results, run.bundle, tmp_path / data)
-    assert album.shots == {}
-    cards = panels.answers(album, chosen(results.predictions["test"])[:3], results.classes, 0).cards
-    assert [len(card.pictures) for card in cards] == [0, 0, 0]
-    assert "can be shown: 0 of 4" in panels.missing(album, album.samples)
+    assert album.images == {}
+    shown = album.answers(chosen(results.predictions["test"])[:3], results.classes, 0)
+    assert [one.image for one in shown] == [None] * 3
+    assert "can be shown: 0 of 4" in missing(album, album.samples)
 
 
 def test_samples_show_each_class_in_turn_and_the_views_that_training_saw(
@@ -114,14 +125,14 @@ def test_samples_show_each_class_in_turn_and_the_views_that_training_saw(
     assert [row.label for row in rows] == results.classes * 2
     assert {row.split for row in rows} == {"train"}
     album = photo_album(results, run.bundle, photos)
-    cards = panels.views(album).cards
-    assert [len(card.pictures) for card in cards] == [1 + 2] * SAMPLES, "of three views"
+    samples = [album.images[name] for name in album.samples]
+    assert [len(image.views) for image in samples] == [2] * SAMPLES, "of three views"
     fresh = dataclasses.replace(results, metrics={**results.metrics, "views": None})
-    assert len(photo_album(fresh, run.bundle, photos).shots[rows[0].name].views) == VIEWS
+    assert len(photo_album(fresh, run.bundle, photos).images[rows[0].name].views) == VIEWS
     seen = {"size": results.config["image_size"], "seed": results.config["seed"]}
-    pixels = album.shots[rows[0].name].small  # smaller than a thumbnail, so it is the photo
+    pixels = album.images[rows[0].name].small  # smaller than a thumbnail, so it is the photo
     first = make_view(pixels, content=rows[0].sha256, view=1, **seen)
-    assert np.array_equal(cards[0].pictures[1][0], reduced(first, PHOTO_SIDE))
+    assert np.array_equal(samples[0].views[0], reduced(first, PHOTO_SIDE))
 
 
 def test_samples_of_many_classes_are_of_different_ones(tmp_path: Path) -> None:
@@ -133,10 +144,10 @@ def test_samples_of_many_classes_are_of_different_ones(tmp_path: Path) -> None:
 def test_an_album_of_drawings_has_no_photo(run: Run, results: Results) -> None:
     album = drawn_album(with_classes(results, "Cats", "Dogs"), run.bundle)
     assert album.drawn
-    assert list(album.shots) == album.samples
+    assert list(album.images) == album.samples
     assert len(album.samples) == SAMPLES
-    assert not any(shows_telltale(shot.small) for shot in album.shots.values())
-    assert not set(album.shots) & {row.name for row in results.manifest}
+    assert not any(shows_telltale(image.small) for image in album.images.values())
+    assert not set(album.images) & {row.name for row in results.manifest}
     assert album.lacking == NO_ANSWERS
     assert album.answered is None
 
@@ -146,8 +157,8 @@ def test_of_the_head_alone_no_random_views_are_shown(results: Results, run: Run)
     head = dataclasses.replace(results, config={**results.config, "stages": stages})
     album = drawn_album(with_classes(head, "cat", "dog"), run.bundle)
     assert len(album.samples) == SAMPLES
-    assert panels.views(album).kind == "single"
-    assert [len(card.pictures) for card in panels.views(album).cards] == [1] * SAMPLES
+    assert [album.images[name].views for name in album.samples] == [()] * SAMPLES
+    assert '<ul class="gallery single"' in words(album, results=head).views(opening=False)
 
 
 def test_drawings_are_answered_in_float32_everywhere(
@@ -173,12 +184,22 @@ def test_captions_say_where_no_class_would_be_named(results: Results) -> None:
         np.array([0.9, 0.1, 0.5]),
     )
     album = Album(False, {}, [], given, [], [])
-    captions = [card.caption for card in panels.answers(album, [0, 1, 2], "xy", 0.7).cards]
+    captions = [words(album).caption(one).text for one in album.answers([0, 1, 2], "xy", 0.7)]
     assert captions == [
-        "a: x, answered y (90.0 %); predict.py says neither",
-        "b: x, answered y (60.0 %); predict.py says unsure",
-        "c: y, and answered so (70.0 %)",
+        "a: true class x, likeliest class y (90.0 %); predict.py says neither",
+        "b: true class x, likeliest class y (60.0 %); predict.py says unsure",
+        "c: true class y, answer y (70.0 %)",
     ]
+
+
+def test_names_that_are_no_text_can_be_written() -> None:
+    name = "cat/<b>\udcff.jpg"
+    finding = Finding(name, "label", 1, 0.5, "labelled \udcff")
+    album = Album(False, {}, [name], None, [finding], [])
+    say = words(album, results=SimpleNamespace(random_views=lambda: 0))
+    for part in (say.views(opening=False), say.label_issues(1, 0)):
+        part.encode()
+        assert "cat/<wbr>&lt;b&gt;\ufffd.jpg" in part
 
 
 def test_drawings_say_nothing_of_other_classes(run: Run, results: Results) -> None:
@@ -202,9 +223,9 @@ def test_exchanged_labels_come_first_where_answers_are_right() -> None:
     assert len(found) <= SHOWN
 
 
-def test_the_strangest_drawings_come_first() -> None:
+def test_the_drawings_most_unlike_the_others_come_first() -> None:
     novelty = np.array([0.2, 0.9, 0.5])
     answered = Predictions(("a", "b", "c"), np.zeros(3, np.int64), np.full((3, 2), 0.5), novelty)
-    found = strangest(answered)
+    found = most_unlike(answered)
     assert [(finding.name, finding.rank) for finding in found] == [("b", 1), ("c", 2), ("a", 3)]
     assert found[0].reason == "novelty 0.900"

@@ -17,10 +17,11 @@ from app.core.run_folder import Run
 from app.evaluation.metrics import wilson_interval
 from app.export.int8_gate import Int8Gate
 from app.pipeline import reported
-from app.report.model_card import CC_BY, main, plain, put_into, readme_block, write_model_card
+from app.report.model_card import main, plain, put_into, readme_block, write_model_card
 from app.training.tracking import Tracking
 
 ROOT = Path(__file__).parents[2]
+CC_BY = "https://creativecommons.org/licenses/by/4.0/"
 CONFIG = TrainConfig(report=False)
 SOURCE = "docs/results/small.json"
 WILD = (
@@ -133,8 +134,8 @@ def test_what_is_unknown_is_left_open(tmp_path):
     card = card_of(run)
     assert "| cat | 0 | – | 0.0000 | – |" in card
     assert "| dog | 2 | 0.0000 (0.0000–0.6576) | – | cat, 2 |" in card
-    assert "of the 0.0 % that got a class none." in card
-    assert "every other answer is unsure" in card
+    assert "unsure; none got a class." in card
+    assert "Every other answer is unsure." in card
     assert "by chance" not in card
     assert "Simonyan and Andrew" not in card
     assert "no other model's terms" in card
@@ -179,7 +180,7 @@ def test_the_model_in_int8_is_named_with_its_cost(tmp_path, run):
     card = card_of(made_up_run(tmp_path / "with", metrics={"int8": {"why_not": "", **gate}}))
     assert "`bundle/model.int8.onnx`" in card
     assert "on 1,000 validation photos: accuracy -0.10 points, calibration error +0.0000" in card
-    assert "answered otherwise 0.40 %, and 0.20 % more or fewer neither" in card
+    assert "another answer for 0.40 %, and 0.20 % more or fewer neither" in card
     none = made_up_run(tmp_path / "none", metrics={"int8": {"why_not": "the *mirror* image"}})
     assert "- **In int8:** there is none; the \\*mirror\\* image." in card_of(none)
     assert "int8.onnx" not in card_of(run)

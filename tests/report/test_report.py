@@ -19,6 +19,7 @@ from typing import Any
 import nbformat
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 from made_up import CLASSES, FOUND, SPLITS, made_up_photos, made_up_run, run_with_photos
 from photos import TELLTALE, drawn_photos, pictures, shows_telltale
 from PIL import Image
@@ -31,12 +32,23 @@ from app.core.run_folder import Run, check_complete
 from app.core.sanitise import shown
 from app.inference.bundle_format import ONNX_FILE, OOD_THRESHOLD
 from app.report import report
-from app.report.html import MAX_THUMBNAIL, Picture, Table, Words, jpeg, number, percent
-from app.report.images import NO_HEAT, NO_PETS, SAMPLES, SHOWN, VIEWS, drawn_album, photo_album
+from app.report.html import (
+    MAX_THUMBNAIL,
+    Html,
+    Parts,
+    Picture,
+    Table,
+    Words,
+    jpeg,
+    number,
+    percent,
+)
+from app.report.images import NO_HEATMAPS, NO_PETS, SAMPLES, SHOWN, VIEWS, drawn_album, photo_album
 from app.report.network_table import read_blocks
 from app.report.report import SOURCE, main, write_notebook, write_report
 from app.report.results import PHOTOS_VARIABLE, RUN_VARIABLE, chosen_run, read_results
 
+TEMPLATES = Path(report.__file__).parent / "templates"
 MEGABYTE = 1_000_000
 OWNER = "John & Jane O'Brien ü"  # what a shell, HTML and JSON each write in their own way
 Told = Callable[..., str]
@@ -78,7 +90,9 @@ def notebook(run: Run) -> Any:
 @pytest.fixture(scope="module")
 def page(run: Run) -> str:
     notebook = report.execute(run, report.photos_of(run))
-    return report.render(notebook, title="Report: made-up")
+    page = report.render(notebook, title="Report: made-up")
+    # Lines and unbroken spaces are for the eye.
+    return re.sub(r"[ \n\xa0]+", " ", page)
 
 
 def test_the_page_says_what_the_metrics_say(run: Run, page: str) -> None:
@@ -98,7 +112,7 @@ def test_the_page_says_what_the_metrics_say(run: Run, page: str) -> None:
 
 def test_photos_worth_a_look_are_shown_with_their_reason(page: str) -> None:
     for found in FOUND:
-        name = found.name.replace("/", "/<wbr/>")
+        name = found.name.replace("/", "/<wbr>")
         caption = f"<figcaption>{name}: {html.escape(found.reason)}</figcaption>"
         assert re.search(f"<img [^>]*data:image/jpeg[^>]*></div>{re.escape(caption)}", page)
 
@@ -112,7 +126,7 @@ def test_mistakes_are_shown_the_surest_first(run: Run, page: str) -> None:
         (given.confidence[n] for n in mistakes), reverse=True
     )
     panel = page.partition("The most confident mistakes</h2>")[2].partition("<h2")[0]
-    places = [panel.index(f"{given.names[n].replace('/', '/<wbr/>')}: ") for n in mistakes[:SHOWN]]
+    places = [panel.index(f"{given.names[n].replace('/', '/<wbr>')}: ") for n in mistakes[:SHOWN]]
     assert places == sorted(places)
 
 
@@ -131,13 +145,13 @@ def test_photos_that_are_gone_are_named_and_counted(run: Run, page: str) -> None
     panel = page.partition("The least certain answers</h2>")[2].partition("<h2")[0]
     assert f"can be shown: {SHOWN - len(gone)} of {SHOWN};" in panel
     assert panel.count("<img") == SHOWN - len(gone)
-    assert all(f"{name.replace('/', '/<wbr/>')}: " in panel for name in gone)
+    assert all(f"{name.replace('/', '/<wbr>')}: " in panel for name in gone)
 
 
 def test_a_bundle_that_cannot_answer_leaves_photos_without_heat_maps(page: str) -> None:
     for title in ("The most confident mistakes", "The least certain answers"):
         panel = page.partition(f"{title}</h2>")[2].partition("<h2")[0]
-        assert NO_HEAT in html.unescape(panel)
+        assert NO_HEATMAPS in html.unescape(panel)
         assert "Heat map" not in panel
 
 
@@ -169,7 +183,7 @@ def test_the_panels_come_in_the_order_of_the_story(page: str) -> None:
     assert all(page.count(f'id="{place}"') == 1 for place, _ in links)
     for title in PANELS:  # each says what to see in it
         panel = page.partition(f"{title}</h2>")[2].partition("<h2")[0]
-        assert re.search(r"<p>[^\n]{40,}</p>", panel), title
+        assert re.search(r"<p>[^<]{40,}", panel), title
 
 
 def test_cells_that_name_rows_and_columns_say_so(page: str) -> None:
@@ -218,7 +232,7 @@ def test_photos_are_looked_for_where_training_was_called(
     monkeypatch.chdir(tmp_path)  # the report's cells run in the project's folder
     assert report.photos_of(run) == tmp_path / "my photos"
     run.config.write_text("{}", encoding="utf-8")
-    with pytest.raises(BundleError, match="to say where the photos are"):
+    with pytest.raises(BundleError, match="received a damaged one"):
         report.photos_of(run)
 
 
@@ -317,7 +331,7 @@ def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         monkeypatch.setenv(PHOTOS_VARIABLE, str(photos or ""))
         capsys.readouterr()
         runpy.run_path(str(SOURCE))
-        return capsys.readouterr().out
+        return Html(capsys.readouterr().out).text
 
     return run_script
 
@@ -364,8 +378,8 @@ def test_a_run_that_is_always_right_and_equally_sure(tmp_path: Path, told: Told)
     said = told(run, tmp_path / "photos")
     assert "There is no wrong answer among 20 test photos." in said
     assert "The head, which alone was trained, learned from each photo itself." in said
-    assert "random view" not in said
-    assert "The Brier score is 0.0000.\n" in said
+    assert "random crop" not in said
+    assert "The Brier score is 0.0000. A classifier" in said
     few = read_results(run).predictions["validation"]
     refused = percent(float((few.novelty > OOD_THRESHOLD).mean()))
     assert refused != "2.0 %"
@@ -435,7 +449,7 @@ def test_a_report_needs_no_bundle(tmp_path: Path) -> None:
     check_complete(run)
     results = read_results(run)
     assert drawn_album(results, run.bundle).lacking == NO_PETS
-    assert photo_album(results, run.bundle, tmp_path).lacking == NO_HEAT
+    assert photo_album(results, run.bundle, tmp_path).lacking == NO_HEATMAPS
     assert read_blocks(run.bundle / ONNX_FILE) == []
 
 
@@ -496,14 +510,26 @@ def test_tables_put_numbers_to_the_right_and_escape_the_rest() -> None:
     table = Table(["file", "n"], [["<i>", number(1234)]])._repr_html_()
     assert "<td>&lt;i&gt;</td>" in table
     assert '<td class="right">1,234</td>' in table
-    assert "<tbody>\n\n</tbody>" in Table(["file", "n"], [])._repr_html_()
+    assert "<tbody>\n</tbody>" in Table(["file", "n"], [])._repr_html_()
     assert Words("a < b")._repr_html_() == "<p>a &lt; b</p>"
-    assert Words("5 % with --cache-limit, of a--b")._repr_html_() == (
-        "<p>5&nbsp;% with <code>--cache-limit</code>, of a--b</p>"
-    )
+    assert Words("5 % of")._repr_html_() == "<p>5\xa0% of</p>"
     assert '<th scope="col">file</th>' in table
     assert '<th scope="row">&lt;i&gt;</th>' in Table(["", "n"], [["<i>", "m"]])._repr_html_()
     assert shown("caf\udce9") == "caf\ufffd"
+
+
+def test_every_sentence_of_the_report_is_used() -> None:
+    words = (TEMPLATES / "report.html.j2").read_text(encoding="utf-8")
+    cells = SOURCE.read_text(encoding="utf-8")
+    macros = re.findall(r"{% macro (\w+)\(", words)
+    assert len(macros) > 40
+    for name in macros:
+        assert f"say.{name}(" in cells or len(re.findall(rf"\b{name}\(", words)) > 1, name
+
+
+def test_a_value_that_a_template_lacks_is_an_error() -> None:
+    with pytest.raises(UndefinedError, match="'album' is undefined"):
+        Parts("report.html.j2").about_drawings()
 
 
 @pytest.mark.slow
