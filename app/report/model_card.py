@@ -80,8 +80,7 @@ def readme_block(metrics: Mapping[str, Any], source: str) -> str:
         metrics: its contents.
         source: its path, as the README's readers see it.
     """
-    link = quote(source)
-    values = {"source": source, "link": link, "begin": BEGIN.format(source=link), "end": END}
+    values = {"source": source, "begin": BEGIN.format(source=quote(source)), "end": END}
     return _filled("readme.md.j2", metrics, **values).rstrip("\n")
 
 
