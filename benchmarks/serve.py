@@ -7,8 +7,8 @@ Runtime does on arrays that are ready; both in turn, and the medians are compare
 *Latency*: p50, p95 and p99 at half of that rate, sent steadily, not when the last was answered.
 *Memory*: what cannot be dropped (RssAnon) after 10,000 requests against after 1,000. *End*: SIGTERM
 under load, on kept connections and on new ones: no request that was sent may lack its answer.
-*Rough clients*: 150 that send a byte a second, break off in mid-body, or send what is no photo,
-beside the well-behaved ones.
+*Rough clients*: 176 that send a byte a second, break off in mid-body, send what is no photo, send a
+body in pieces of one byte, or take no answer, beside the well-behaved ones.
 
 The load comes from wrk (on Debian: apt install wrk), which needs little of the processor; what it
 took is told. Photos are sent one in a request, as they are.
@@ -33,7 +33,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -389,6 +389,7 @@ def measure_rough(state: Run) -> None:
     limit = max(1.0, seconds / 4)
     with serving(state, "--timeout", f"{limit:g}") as served:
         kinds: list[tuple[int, Callable[..., None]]] = [(100, slow), (50, half), (2, wrong)]
+        kinds += [(4, crumbs), (20, deaf)]
         clients = [
             threading.Thread(target=kind, args=(served.port, told, ending))
             for count, kind in kinds
@@ -445,6 +446,38 @@ def half(port: int, told: Counter[str], ending: threading.Event) -> None:
             connection.sendall(HEAD + b"Content-Length: 100000\r\n\r\n" + bytes(50_000))
             ending.wait(0.5)
         told["half: gone"] += 1
+
+
+def crumbs(port: int, told: Counter[str], ending: threading.Event) -> None:
+    """Send a body in pieces of one byte as fast as it is taken; and again."""
+    while not ending.is_set():
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            status = ""
+            with suppress(OSError):
+                connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+                while not ending.is_set():
+                    connection.sendall(b"1\r\nx\r\n" * 2000)
+            with suppress(OSError):
+                connection.settimeout(1)
+                status = status_of(connection)
+            told[f"crumbs: {status or 'closed'}"] += 1
+
+
+def deaf(port: int, told: Counter[str], ending: threading.Event) -> None:
+    """Ask for the page's script again and again and take nothing; and again when let go."""
+    head = b"GET /page.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    while not ending.is_set():
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            connection.settimeout(0.5)
+            told["deaf: connected"] += 1
+            while not ending.is_set():
+                try:
+                    connection.sendall(head)
+                except TimeoutError:
+                    continue
+                except OSError:
+                    told["deaf: let go"] += 1
+                    break
 
 
 def wrong(port: int, told: Counter[str], ending: threading.Event) -> None:

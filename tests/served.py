@@ -81,7 +81,7 @@ def served(
     service = Service(classifier, limits or Limits(), names=names, loopback=loopback)
     listening = bind("127.0.0.1", 0)
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server = GracefulServer(service)
+    server = GracefulServer(service, warm=False)
     failed: list[BaseException] = []
 
     def serve() -> None:

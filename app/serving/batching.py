@@ -1,7 +1,7 @@
 """Photos that arrive at the same time → answers, together (micro-batching).
 
-Photos are decoded in threads while the network runs in another one, so that no core waits for the
-other kind of work. What has been decoded meanwhile is the next batch; a batch that is not full
+Photos are decoded in other processes while the network runs in a thread, so that no core waits for
+the other kind of work. What has been decoded meanwhile is the next batch; a batch that is not full
 waits a few milliseconds, but only for photos that are already being decoded.
 """
 
@@ -11,25 +11,24 @@ import asyncio
 import io
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from app.core.errors import ImageError
-from app.data.decode import Pixels, load_image, read_image, resize
-from app.inference.heatmap import LONGEST, evidence, overlay
+from app.data.decode import Pixels, load_image
+from app.inference.heatmap import evidence, overlay
 from app.inference.prediction import Prediction, failed_prediction
 from app.inference.predictor import Classifier
+from app.serving.decoders import LEAST, MOST, Decoders
+from app.serving.decoding import Allowed, for_page
 from app.serving.metrics import Metrics
 from app.serving.uploads import Limits, Upload
 
-DECODERS = 4  # threads at most: each may take 512 MiB (app.data.decode_limits)
+DECODERS = 4  # at most: each may take 512 MiB (app.data.decode_limits)
 
-Result = TypeVar("Result")
 Row = tuple[NDArray[np.float32], np.float32]  # probabilities (classes,) and novelty of one photo
 
 
@@ -41,17 +40,18 @@ class Waiting(NamedTuple):
 
 
 class Batcher:
-    """Answers photos; everything in it but the two pools belongs to one event loop.
+    """Answers photos; everything in it but the network's thread belongs to one event loop.
 
     It asks once for a blank picture: a first run is slower, and a model that does not run is told
     before anybody asks.
 
     Args:
         classifier: which answers; only one thread asks it, and it uses all cores.
-        limits: ``batch`` and ``wait`` count here.
+        limits: ``batch``, ``wait``, and ``body`` and ``seconds`` for decoding count here.
         metrics: what is counted.
 
     Attributes:
+        decoders: which decode.
         seconds_a_photo: that a photo takes at the network, a running average.
 
     Raises:
@@ -61,7 +61,8 @@ class Batcher:
     def __init__(self, classifier: Classifier, limits: Limits, metrics: Metrics) -> None:
         self.classifier, self.limits, self.metrics = classifier, limits, metrics
         self._size = classifier.bundle.image_size
-        self._decoders = ThreadPoolExecutor(min(os.cpu_count() or 1, DECODERS), "decode")
+        allowed = Allowed(max(min(limits.seconds, MOST), LEAST), limits.body)
+        self.decoders = Decoders(min(os.cpu_count() or 1, DECODERS), allowed, metrics)
         self._network = ThreadPoolExecutor(1, "network")
         self._ready: asyncio.Queue[Waiting] = asyncio.Queue()
         self._decoding = 0  # photos on their way into that queue
@@ -74,16 +75,17 @@ class Batcher:
         while True:
             await self._ask(await self._collect())
 
-    def close(self) -> None:
-        """End the threads; what has not begun is dropped."""
-        for pool in (self._decoders, self._network):
-            pool.shutdown(wait=True, cancel_futures=True)
+    async def close(self) -> None:
+        """End the decoders and the thread; what has not begun is dropped."""
+        await self.decoders.close()
+        self._network.shutdown(wait=True, cancel_futures=True)
 
     async def answer(self, upload: Upload) -> Prediction:
         """Answer for one file; one that is no photo gets an answer with ``error``."""
         self._decoding += 1
         try:
-            pixels = await self._decode(load_image, upload.data, self._size)
+            with self.metrics.decode_seconds.time():
+                pixels = await self.decoders.decode(load_image, upload.data, self._size)
         except ImageError as error:
             self.metrics.count_answer("error")
             return failed_prediction(upload.name, str(error))
@@ -101,18 +103,11 @@ class Batcher:
         Raises:
             ImageError: when the file is no photo.
         """
-        pixels, shown = await self._decode(_twice, upload.data, self._size)
-        spoken = await self._in(self._network, self._evidence, pixels)
-        return await self._in(self._decoders, _png, shown, spoken)
-
-    async def _decode(self, work: Callable[..., Result], data: bytes, size: int) -> Result:
         with self.metrics.decode_seconds.time():
-            return await self._in(self._decoders, work, data, size)
-
-    async def _in(
-        self, pool: ThreadPoolExecutor, work: Callable[..., Result], *arguments: object
-    ) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
+            pixels, shown = await self.decoders.decode(for_page, upload.data, self._size)
+        loop = asyncio.get_running_loop()
+        spoken = await loop.run_in_executor(self._network, self._evidence, pixels)
+        return await asyncio.to_thread(_png, shown, spoken)
 
     async def _collect(self) -> list[Waiting]:
         """Wait for a photo; return it with those that are there or come within ``wait``."""
@@ -139,7 +134,8 @@ class Batcher:
         started = time.perf_counter()
         try:
             images = np.stack([waiting.pixels for waiting in batch])
-            rows = await self._in(self._network, self.classifier.outputs, images)
+            loop = asyncio.get_running_loop()
+            rows = await loop.run_in_executor(self._network, self.classifier.outputs, images)
         except Exception as error:
             for waiting in batch:
                 if not waiting.row.done():
@@ -161,14 +157,6 @@ class Batcher:
 
 def _future() -> asyncio.Future[Row]:
     return asyncio.get_running_loop().create_future()
-
-
-def _twice(data: bytes, size: int) -> tuple[Pixels, Pixels]:
-    """Decode a photo for the network, and as small as it will be shown."""
-    pixels = read_image(data)
-    shown = Image.fromarray(pixels)
-    shown.thumbnail((LONGEST, LONGEST))
-    return resize(pixels, size), np.asarray(shown)
 
 
 def _png(shown: Pixels, spoken: NDArray[np.float32]) -> bytes:

@@ -21,7 +21,7 @@ PATIENCE = 10.0  # seconds that a connection may take for the head of a request
 KEPT = 30  # seconds that a connection is kept after an answer, for a next request
 LEAST = 10_000  # bytes of an answer that must be taken within LOOKS × PATIENCE
 LOOKS = 3  # a socket takes more only when a third of what it holds has been taken
-PIECES, CRUMB = 1_000, 64  # after so many pieces of a body they must have so many bytes on average
+PIECES, CRUMB = 1_000, 256  # after so many pieces of a body they must have so many bytes on average
 PROBE = 0.2  # seconds between looks whether who has shut its side is still there
 QUIET = 60.0  # seconds between two lines about refused connections
 

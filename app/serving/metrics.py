@@ -40,8 +40,14 @@ class Metrics:
         )
         self.decode_seconds = Histogram(
             "serve_decode_seconds",
-            "Decoding one photo, its wait for a thread included.",
+            "Decoding one photo, its wait for a decoder included.",
             buckets=SECONDS,
+            registry=own,
+        )
+        self.decoders_lost = Counter(
+            "serve_decoders_lost",
+            "Processes that did not decode a photo in time, or ended.",
+            ["reason"],
             registry=own,
         )
         self.under_way = Gauge(

@@ -25,6 +25,7 @@ REFUSALS = {
     "421": "The host is not one of this service's names.",
     "429": "Too much is waiting; ask again after the seconds in Retry-After.",
     "500": "The service failed.",
+    "503": "The process that decoded a photo ended; ask again.",
     "504": "There was no answer within the time limit.",
 }
 
@@ -68,7 +69,7 @@ def document(bundle: Bundle, limits: Limits) -> Values:
                     **_get("ready", "Whether to send requests here.", _ref("Status")),
                     "responses": {
                         "200": _json("It is ready.", _ref("Status")),
-                        "503": _json("It is ending.", _ref("Error")),
+                        "503": _json("It is ending, or no decoder is free.", _ref("Error")),
                     },
                 }
             },

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import signal
 import socket
@@ -125,9 +126,14 @@ class GracefulServer(Server):
     """Uvicorn's server; on SIGTERM and Ctrl-C it answers all that has come in, then it ends.
 
     A second Ctrl-C ends it at once, and so do LAST seconds after the longest request.
+
+    Args:
+        service: which answers.
+        warm: whether to start the decoders before a photo comes.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, *, warm: bool = True) -> None:
+        self.warm = warm
         self.service, self._seldom, self._cut_before = service, Seldom(), 0
         most, backlog = room()
         self.door = Door(most, most if service.loopback else max(most // 2, 1))
@@ -178,7 +184,11 @@ class GracefulServer(Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to serve."""
         asyncio.get_running_loop().set_exception_handler(self._tell)
+        # It remarks on a child process that has ended before it was killed.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         await super().startup(sockets)
+        if self.warm:
+            self._warming = asyncio.create_task(self.service.batcher.decoders.start())
 
     def _tell(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Say what went wrong outside of requests, seldom: asyncio would write pages of it."""

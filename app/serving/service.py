@@ -120,7 +120,7 @@ class Service:
             self.batches.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self.batches
-            self.batcher.close()
+            await self.batcher.close()
 
     async def predict(self, request: Request) -> Response:
         """Answer for each file of a request."""
@@ -148,6 +148,8 @@ class Service:
         """Say whether to send requests here."""
         if self.app.ending or self.batches.done():
             return Json({"error": "ending"}, 503)
+        if self.batcher.decoders.stuck:
+            return Json({"error": "every decoder has been at one photo for long"}, 503)
         return Json({"status": "ready"})
 
     async def tell_metrics(self, _: Request) -> Response:

@@ -307,7 +307,9 @@ def test_a_request_has_its_time(held):
             assert read_all(connection).startswith(b"HTTP/1.1 408 ")
         held.go.set()
         assert "serve_photos_under_way 0.0" in client.get("/metrics").text
-        assert client.post(PREDICT, files=form(("a.jpg", photo()))).status_code == 200
+        latest = time.monotonic() + 10  # 0.3 s do not suffice to start a decoder on a busy machine
+        while client.post(PREDICT, files=form(("a.jpg", photo()))).status_code != 200:
+            assert time.monotonic() < latest
 
 
 def test_who_has_gone_is_not_waited_for(held):
