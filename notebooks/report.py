@@ -51,7 +51,7 @@ photos = chosen_photos()  # where they lie, if they may be shown
 if not photos:  # this is passed on then, and tells no place either
     results = results.without_places()
 metrics, classes = results.metrics, [shown(name) for name in results.classes]
-test, given = metrics["test"], results.predictions["test"]
+test, given = metrics.test, results.predictions["test"]
 beyond = {
     split: float((answers.novelty > OOD_THRESHOLD).mean())
     for split, answers in results.predictions.items()
@@ -70,19 +70,19 @@ if album.drawn and album.answered is not None:
 # # How good is this classifier?
 
 # %%
-low, high = test["accuracy_interval_95"]
-right = sum(test["confusion"][k][k] for k in range(len(classes)))
-some = 1000 if test["n"] >= 1000 else 100  # as fine as the test is
+low, high = test.accuracy_interval_95
+right = sum(test.confusion[k][k] for k in range(len(classes)))
+some = 1000 if test.n >= 1000 else 100  # as fine as the test is
 Verdict(
-    number=percent(test["accuracy"]),
+    number=percent(test.accuracy),
     detail=(
         f"right on the test photos (95 % interval {percent(low)} to {percent(high)}); "
-        f"log-loss {test['log_loss']:.4f}"
+        f"log-loss {test.log_loss:.4f}"
     ),
     sentence=(
-        f"It was asked about {test['n']:,} photos that it had never seen and named {right:,} of "
+        f"It was asked about {test.n:,} photos that it had never seen and named {right:,} of "
         f"them correctly. Of {some:,} new photos like these, expect it to get about "
-        f"{some * (1 - test['accuracy']):.0f} wrong; as far as this test can tell, on average "
+        f"{some * (1 - test.accuracy):.0f} wrong; as far as this test can tell, on average "
         f"between {some * (1 - high):.0f} and {some * (1 - low):.0f} of {some:,}."
     ),
 )
@@ -93,13 +93,13 @@ Table(
     [
         [
             split,
-            number(metrics[split]["n"]),
-            percent(metrics[split]["accuracy"], 2),
-            number(metrics[split]["log_loss"], 4),
-            number(metrics[split]["ece"], 4),
-            Number("–") if (area := metrics[split]["roc_auc"]) is None else number(area, 4),
+            number(scores.n),
+            percent(scores.accuracy, 2),
+            number(scores.log_loss, 4),
+            number(scores.ece, 4),
+            Number("–") if scores.roc_auc is None else number(scores.roc_auc, 4),
         ]
-        for split in results.predictions
+        for split, scores in (("validation", metrics.validation), ("test", metrics.test))
     ],
 )
 
@@ -115,7 +115,7 @@ Words(
 # ## The photos
 
 # %%
-splits, counts = list(metrics["photos"]), results.counts()
+splits, counts = list(metrics.photos), results.counts()
 rows = [
     [shown(name), *(counts[split, name] for split in splits), sum(counts[s, name] for s in splits)]
     for name in results.classes
@@ -145,12 +145,12 @@ middle_width, middle_height = np.median(sizes, axis=0)
 Words(
     f"At least half of the photos are {middle_width:.0f} pixels wide or wider, and at least half "
     f"{middle_height:.0f} high or higher; the shortest side of all is {sizes.min()} pixels, the "
-    f"longest {sizes.max()}. The network sees each of them at {results.config['image_size']} × "
-    f"{results.config['image_size']}."
+    f"longest {sizes.max()}. The network sees each of them at {results.config.image_size} × "
+    f"{results.config.image_size}."
 )
 
 # %%
-if weights := metrics.get("class_weights"):
+if weights := metrics.class_weights:
     shares = [f"{weight:.2f} of {name}" for name, weight in weights.items()]
     more = f" and so on for {len(shares)} classes" if len(shares) > SHOWN else ""
     display(
@@ -219,7 +219,7 @@ Words(
 
 # %%
 views = results.random_views()
-opening = any(stage["opens"] for stage in results.config["stages"])
+opening = any(stage.opens for stage in results.config.stage_plan())
 trained_on = (
     "every epoch a fresh view of each photo"
     if views is None
@@ -252,16 +252,16 @@ display(
 # ## The network, and what each stage trained
 
 # %%
-stages, blocks = results.config["stages"], read_blocks(run.bundle / ONNX_FILE)
-head_weights = metrics["stages"][0]["trainable_parameters"]
-begun = "random weights" if results.config["weights"] == "none" else "what it learned on ImageNet"
+stages, blocks = results.config.stage_plan(), read_blocks(run.bundle / ONNX_FILE)
+head_weights = metrics.stages[0].trainable_parameters
+begun = "random weights" if results.config.weights == "none" else "what it learned on ImageNet"
 rows = [
     [
         block.name,
         f"{block.convolutions} convolutions",
         Number(" × ".join(map(str, block.output))),
         number(block.weights),
-        *("trained" if block.name in stage["opens"] else "frozen" for stage in stages),
+        *("trained" if block.name in stage.opens else "frozen" for stage in stages),
     ]
     for block in blocks
 ]
@@ -271,19 +271,17 @@ rows.append(
         "softmax regression",
         Number(str(len(classes))),
         number(head_weights),
-        *("frozen" if stage["opens"] else "solved" for stage in stages),
+        *("frozen" if stage.opens else "solved" for stage in stages),
     ]
 )
 display(
     Words(
-        f"A photo goes through {results.config['backbone'].upper()} from the top of this table to "
+        f"A photo goes through {results.config.backbone.upper()} from the top of this table to "
         f"its bottom. The blocks begin with {begun}; a stage trains only what is marked in its "
         "column and leaves the rest as it was."
         + ("" if blocks else " Of the blocks the run's bundle would tell, which cannot be read.")
     ),
-    Table(
-        ["", "layers", "gives", "weights", *(f"stage {stage['name']}" for stage in stages)], rows
-    ),
+    Table(["", "layers", "gives", "weights", *(f"stage {stage.name}" for stage in stages)], rows),
 )
 
 # %%
@@ -292,15 +290,15 @@ display(
         ["", "trained numbers", "epochs", "kept", "time", "validation accuracy", "log-loss"],
         [
             [
-                stage["name"],
-                number(stage["trainable_parameters"]),
-                number(stage["epochs"]),
-                number(stage["kept_epoch"]),
-                Number(duration(stage["seconds"])),
-                percent(stage["validation"]["accuracy"], 2),
-                number(stage["validation"]["log_loss"], 4),
+                stage.name,
+                number(stage.trainable_parameters),
+                number(stage.epochs),
+                number(stage.kept_epoch),
+                Number(duration(stage.seconds)),
+                percent(stage.validation.accuracy, 2),
+                number(stage.validation.log_loss, 4),
             ]
-            for stage in metrics["stages"]
+            for stage in metrics.stages
         ],
     ),
     Words(
@@ -335,7 +333,7 @@ display(
 # ## Where it is right and where it is wrong
 
 # %%
-confusion = np.array(test["confusion"])
+confusion = np.array(test.confusion)
 pairs = plots.confused_pairs(confusion)
 few = len(classes) <= plots.MOST_CELLS
 commonest = "there is no mistake."
@@ -371,7 +369,7 @@ if plots.FULL_CELLS < len(classes) <= plots.MOST_CELLS and pairs:
     )
 
 # %%
-area = "not defined" if test["roc_auc"] is None else f"{test['roc_auc']:.4f}"
+area = "not defined" if test.roc_auc is None else f"{test.roc_auc:.4f}"
 few_curves = (
     f" Of {len(classes)} classes the worst {plots.CURVES_SHOWN} are drawn."
     if len(classes) > plots.CURVES_SHOWN
@@ -423,16 +421,16 @@ display(
     Picture(
         plots.reliability(given.targets, given.probabilities),
         alt=(
-            f"Reliability of {test['n']} test answers, with a histogram of their confidence: "
-            f"confidence and accuracy differ by {test['ece']:.4f} on average."
+            f"Reliability of {test.n} test answers, with a histogram of their confidence: "
+            f"confidence and accuracy differ by {test.ece:.4f} on average."
         ),
     ),
     Words(
-        f"The Brier score is {test['brier']:.4f}."
+        f"The Brier score is {test.brier:.4f}."
         + (
             f" Perfectly calibrated answers would show a calibration error of {bias:.4f} on so "
             "many photos, by chance alone."
-            if (bias := test.get("ece_bias")) is not None  # which older runs lack
+            if (bias := test.ece_bias) is not None  # which older runs lack
             else ""
         )
     ),
@@ -442,9 +440,9 @@ display(
 # ## What “unsure” buys
 
 # %%
-said = test["answers"]
-share_wrong = Number("–") if said["given_wrong"] is None else percent(said["given_wrong"], 2)
-sure = metrics["min_confidence"]
+said = test.answers
+share_wrong = Number("–") if said.given_wrong is None else percent(said.given_wrong, 2)
+sure = metrics.min_confidence
 unsure = (
     f"never unsure, since of all answers to the validation photos at most {percent(MAX_WRONG, 0)} "
     "were wrong"
@@ -460,14 +458,14 @@ display(
         "Asking for fewer answers should give better ones: the line begins at the left with the "
         "surest answers alone and takes in less certain ones towards the right, where only photos "
         "that are answered neither are lacking"
-        + ("; the diamond marks what this run does." if said["given"] else ".")
+        + ("; the diamond marks what this run does." if said.given else ".")
     ),
     Picture(
         plots.coverage(given.confidence[known], hits[known], len(hits), sure),
         alt=(
             f"Accuracy over the share of photos that get an answer: {percent(known.mean())} get "
             f"one if none is called unsure, and {percent(hits[known].mean(), 2)} of these answers "
-            f"are right; this run answers {percent(said['given'])}, of which {share_wrong} wrong."
+            f"are right; this run answers {percent(said.given)}, of which {share_wrong} wrong."
         ),
     )
     if known.any()
@@ -480,10 +478,10 @@ display(
         ["a class", "of it wrong", "unsure", "neither"],
         [
             [
-                percent(said["given"], 2),
+                percent(said.given, 2),
                 share_wrong,
-                percent(said["unsure"], 2),
-                percent(said["neither"], 2),
+                percent(said.unsure, 2),
+                percent(said.neither, 2),
             ]
         ],
     ),
@@ -622,12 +620,12 @@ display(
 # ## Time and memory
 
 # %%
-seconds = metrics["seconds"]
+seconds = metrics.seconds
 phases = {name: value for name, value in seconds.items() if name != "total"}
 longest = max(phases, key=phases.__getitem__)
 display(
     Words(
-        f"The whole run took {duration(seconds['total'])} on {metrics['device']}; its "
+        f"The whole run took {duration(seconds['total'])} on {metrics.device}; its "
         f"longest part was {longest}, where a faster machine or a smaller picture helps the most."
     ),
     Picture(
@@ -639,7 +637,7 @@ display(
 )
 
 # %%
-if memory := metrics.get("memory"):
+if memory := metrics.memory:
     display(
         Words(
             f"It needed {decimal(max(memory.values()))} of memory at most. A bar shows the most "
@@ -668,11 +666,11 @@ display(
 # %%
 facts = {
     "run": results.name,
-    "finished": metrics["finished"],
-    "device": metrics["device"],
-    "backend": f"Keras on {metrics['backend']}, {metrics['precision']}",
-    "frozen activations": f"{metrics['cache']}, {metrics['frozen_precision']}",
-    "temperature": f"{metrics['temperature']:.4f}",
-    **metrics["versions"],
+    "finished": metrics.finished,
+    "device": metrics.device,
+    "backend": f"Keras on {metrics.backend}, {metrics.precision}",
+    "frozen activations": f"{metrics.cache}, {metrics.frozen_precision}",
+    "temperature": f"{metrics.temperature:.4f}",
+    **metrics.versions,
 }
 Table(["", "value"], list(facts.items()))

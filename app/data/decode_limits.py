@@ -50,7 +50,7 @@ class CountedFile(io.BytesIO):
         """
         self.reads += 1
         if self.reads > MAX_READS:
-            raise ImageError("cut into more pieces than any photo; save it again")
+            raise ImageError("cut into more pieces than any photo; save it again", "too_costly")
         return super().read(size)
 
 
@@ -63,7 +63,9 @@ def check_cost(image: Image.Image, data: bytes) -> None:
     name = str(image.format)
     scans = _count_scans(data) if name in ("JPEG", "MPO") else 1
     if scans > MAX_SCANS:
-        raise ImageError(f"more than {MAX_SCANS} scans, as only bombs have; save it again")
+        raise ImageError(
+            f"more than {MAX_SCANS} scans, as only bombs have; save it again", "too_costly"
+        )
     each = BYTES_A_PIXEL.get(name, USUAL_BYTES)
     if scans > 1:
         each = BYTES_IN_SCANS
@@ -82,7 +84,8 @@ def too_many_pixels(text: str, most: int = MAX_PIXELS) -> ImageError:
     announced = int(re.findall(r"\d+", text)[0])
     return ImageError(
         f"the header announces {announced / 1e6:,.1f} million pixels, more than the "
-        f"{most / 1e6:.0f} million that are read of such a file; make it smaller"
+        f"{most / 1e6:.0f} million that are read of such a file; make it smaller",
+        "too_costly",
     )
 
 
@@ -96,7 +99,9 @@ def _count_scans(data: bytes) -> int:
     while scans <= MAX_SCANS:
         found = _MARKER.search(data, place)
         if data.find(_FILL, place, found.start() if found else len(data)) >= 0:
-            raise ImageError("a long run of bytes 255, as erased memory has; save it again")
+            raise ImageError(
+                "a long run of bytes 255, as erased memory has; save it again", "too_costly"
+            )
         if not found or found[1] == _END_OF_IMAGE:
             break
         scans += found[1] == _START_OF_SCAN

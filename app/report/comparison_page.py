@@ -15,7 +15,9 @@ from matplotlib.figure import Figure
 
 from app.core.errors import UsageError
 from app.core.printable import printable
+from app.core.records import values_of
 from app.core.run_folder import Run
+from app.core.run_metrics import SplitMetrics
 from app.core.safe_output import output_file
 from app.evaluation.paired_tests import holm
 from app.report.comparison import (
@@ -118,7 +120,7 @@ class Pair:
     def _photos(self) -> str:
         found, first, other = self.found, self.first, self.other
         both = photos_in_common(self.first_results, self.results)
-        trained = [r.metrics["photos"]["train"] for r in (self.first_results, self.results)]
+        trained = [r.metrics.photos["train"] for r in (self.first_results, self.results)]
         text = (
             f"{first} has {found.asked[0]:,} test photos, {other} {found.asked[1]:,}; {found.n:,} "
             f"are compared. {both:,} photos are among the training photos of both "
@@ -192,7 +194,7 @@ class Compared:
                 f"expected a place for the page; received {path}, which is the report of a run; "
                 "name another one with --output"
             )
-        return output_file(path, ".html", [Path(r.config["data"]) for r in self.results])
+        return output_file(path, ".html", [r.config.data for r in self.results])
 
     def sentences(self) -> list[str]:
         """Return what McNemar's test says of each pair, in words."""
@@ -204,14 +206,14 @@ class Compared:
         rows += [
             [
                 name,
-                f"{test['accuracy']:.4f}",
-                interval(test["accuracy_interval_95"]),
-                f"{test['log_loss']:.4f}",
-                f"{metrics['photos']['train']:,}",
-                duration(metrics["seconds"]["total"]),
+                f"{test.accuracy:.4f}",
+                interval(test.accuracy_interval_95),
+                f"{test.log_loss:.4f}",
+                f"{metrics.photos['train']:,}",
+                duration(metrics.seconds["total"]),
             ]
             for name, metrics in zip(self.names, (r.metrics for r in self.results), strict=True)
-            for test in [metrics["test"]]
+            for test in [metrics.test]
         ]
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = [
@@ -227,8 +229,11 @@ class Compared:
         """Return everything as JSON knows it."""
         return {
             "runs": [
-                {"name": name, "folder": str(folder), "test": results.metrics["test"]}
-                | {"stages": results.metrics["stages"], "seconds": results.metrics["seconds"]}
+                {"name": name, "folder": str(folder), "test": values_of(results.metrics.test)}
+                | {
+                    "stages": values_of(results.metrics.stages),
+                    "seconds": results.metrics.seconds,
+                }
                 for name, folder, results in zip(
                     self.names, self.folders, self.results, strict=True
                 )
@@ -252,7 +257,7 @@ class Compared:
         parts += [
             picture_html(
                 Picture(
-                    intervals(self.names, [r.metrics["test"] for r in self.results]),
+                    intervals(self.names, [r.metrics.test for r in self.results]),
                     "Test accuracy of each run with its 95 % interval: "
                     + "; ".join(map(_told_score, self.names, self.results)),
                 )
@@ -274,14 +279,14 @@ class Compared:
             [
                 [
                     name,
-                    number(test["n"]),
-                    percent(test["accuracy"], 2),
-                    Number(_percents(test["accuracy_interval_95"])),
-                    number(test["log_loss"], 4),
-                    number(test["ece"], 4),
+                    number(test.n),
+                    percent(test.accuracy, 2),
+                    Number(_percents(test.accuracy_interval_95)),
+                    number(test.log_loss, 4),
+                    number(test.ece, 4),
                 ]
                 for name, test in zip(
-                    self.names, (r.metrics["test"] for r in self.results), strict=True
+                    self.names, (r.metrics.test for r in self.results), strict=True
                 )
             ],
         )
@@ -297,20 +302,20 @@ class Compared:
             [
                 [
                     name,
-                    stage["name"],
-                    number(stage["epochs"]),
-                    number(stage["kept_epoch"]),
-                    Number(duration(stage["seconds"])),
-                    percent(stage["validation"]["accuracy"], 2),
-                    number(stage["validation"]["log_loss"], 4),
+                    stage.name,
+                    number(stage.epochs),
+                    number(stage.kept_epoch),
+                    Number(duration(stage.seconds)),
+                    percent(stage.validation.accuracy, 2),
+                    number(stage.validation.log_loss, 4),
                 ]
                 for name, results in zip(self.names, self.results, strict=True)
-                for stage in results.metrics["stages"]
+                for stage in results.metrics.stages
             ],
         )
 
     def _seconds(self) -> Table:
-        each = [results.metrics["seconds"] for results in self.results]
+        each = [results.metrics.seconds for results in self.results]
         phases = dict.fromkeys(phase for seconds in each for phase in seconds if phase != "total")
         return Table(
             ["phase", *self.names],
@@ -365,13 +370,13 @@ def _disagreements(first: str, other: str, found: Comparison) -> list[str]:
 
 
 @mpl.rc_context(STYLE)
-def intervals(names: Sequence[str], tests: Sequence[dict[str, Any]]) -> Figure:
+def intervals(names: Sequence[str], tests: Sequence[SplitMetrics]) -> Figure:
     """Draw each run's test accuracy with its 95 % interval, the first on top."""
     figure = Figure(figsize=(WIDTH, 0.9 + 0.45 * len(names)), layout="constrained")
     axes = figure.subplots()
     places = list(range(len(names)))[::-1]
-    values = [test["accuracy"] for test in tests]
-    low, high = zip(*(test["accuracy_interval_95"] for test in tests), strict=True)
+    values = [test.accuracy for test in tests]
+    low, high = zip(*(test.accuracy_interval_95 for test in tests), strict=True)
     around = [
         [value - end for value, end in zip(values, low, strict=True)],
         [end - value for value, end in zip(values, high, strict=True)],
@@ -402,8 +407,8 @@ def picture_html(picture: Picture) -> str:
 
 
 def _told_score(name: str, results: Results) -> str:
-    test = results.metrics["test"]
-    return f"{name} {percent(test['accuracy'], 2)} ({_percents(test['accuracy_interval_95'])})"
+    test = results.metrics.test
+    return f"{name} {percent(test.accuracy, 2)} ({_percents(test.accuracy_interval_95)})"
 
 
 def _percents(ends: Sequence[float]) -> str:

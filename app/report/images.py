@@ -199,7 +199,7 @@ def views_shown(results: Results) -> int:
 
 def shot_of(pixels: Pixels, content: str, results: Results, views: int, side: int) -> ReportImage:
     """Make a shot of a decoded picture whose file has the SHA-256 ``content``."""
-    size, seed = results.config["image_size"], results.config["seed"]
+    size, seed = results.config.image_size, results.config.seed
     drawn = (make_view(pixels, size, content=content, view=k + 1, seed=seed) for k in range(views))
     return ReportImage(
         reduced(pixels, side), resize(pixels, size), tuple(reduced(view, side) for view in drawn)

@@ -13,15 +13,17 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from app.core.atomic_files import open_whole
+from app.core.config import TrainConfig
 from app.core.errors import BundleError, UsageError
 from app.core.printable import printable
+from app.core.records import read_record
 from app.core.run_folder import Run
+from app.core.run_metrics import Int8Metrics, Metrics
 from app.evaluation.metrics import wilson_interval
 from app.inference.bundle_format import OOD_THRESHOLD
 from app.report.html import duration, interval, percent, shown
@@ -79,11 +81,11 @@ def model_card(results: Results) -> str:
         "Licence and attribution": _licence(metrics, config),
     }
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in chapters.items())
-    lead = f"Tells which class a photo shows: {_names(metrics['classes'])}. {_verdict(metrics)}"
+    lead = f"Tells which class a photo shows: {_names(metrics.classes)}. {_verdict(metrics)}"
     return f"{header(results)}\n# Model card: {plain(results.name)}\n\n{lead}\n\n{body}\n"
 
 
-def readme_block(metrics: Mapping[str, Any], source: str) -> str:
+def readme_block(metrics: Metrics, source: str) -> str:
     """Return the README's part, markers included, of a run's ``metrics.json``.
 
     Args:
@@ -101,7 +103,7 @@ def readme_block(metrics: Mapping[str, Any], source: str) -> str:
             f"- **Intended use:** {_sentence(_intended(metrics))}",
             f"- **Limits:** {_sentence(_limits(metrics))}",
             f"- **Calibration, neither, unsure:** {_sentence(_told(metrics))}",
-            f"- **Made with:** {_versions(metrics)}, on {plain(metrics['device'])}.",
+            f"- **Made with:** {_versions(metrics)}, on {plain(metrics.device)}.",
             "- **Licence and attribution:** see [below](#licence).",
             END,
         ]
@@ -126,8 +128,8 @@ def put_into(readme: str, block: str) -> str:
 
 def header(results: Results) -> str:
     """Return the metadata that Hugging Face reads, as YAML: text is quoted as in JSON."""
-    test = results.metrics["test"]
-    backbone = str(results.config["backbone"])
+    test = results.metrics.test
+    backbone = str(results.config.backbone)
     figures = [("accuracy", "Accuracy", "accuracy"), ("log_loss", "Log-loss", "log_loss")]
     lines = [
         "---",
@@ -150,13 +152,17 @@ def header(results: Results) -> str:
         "    metrics:",
     ]
     for kind, title, key in figures:
-        lines += [f"    - type: {kind}", f"      name: {title}", f"      value: {test[key]:.6g}"]
+        lines += [
+            f"    - type: {kind}",
+            f"      name: {title}",
+            f"      value: {getattr(test, key):.6g}",
+        ]
     return "\n".join([*lines, "---", ""])
 
 
-def per_class(metrics: Mapping[str, Any]) -> str:
+def per_class(metrics: Metrics) -> str:
     """Return a table of each class's recall and precision on the test photos."""
-    confusion, classes = metrics["test"]["confusion"], metrics["classes"]
+    confusion, classes = metrics.test.confusion, metrics.classes
     rows = []
     for i, label in enumerate(classes):
         row, n, right = confusion[i], sum(confusion[i]), confusion[i][i]
@@ -179,20 +185,20 @@ def plain(text: object) -> str:
     return re.sub(r"([\\`*_\[\]<>#|~&$@]|:(?=//))", r"\\\1", printable(shown(text)))
 
 
-def _details(metrics: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    size, stages = config["image_size"], metrics["stages"]
-    mirror = " and its mirror image" if config.get("mirror") else ""
-    start = "random weights" if config["weights"] == "none" else "its ImageNet weights"
+def _details(metrics: Metrics, config: TrainConfig) -> str:
+    size, stages = config.image_size, metrics.stages
+    mirror = " and its mirror image" if config.mirror else ""
+    start = "random weights" if config.weights == "none" else "its ImageNet weights"
     trained = ", then ".join(
-        f"{plain(stage['name'])} ({stage['trainable_parameters']:,} numbers, "
-        f"{stage['epochs']} {'strengths tried' if stage['name'] == 'head' else 'epochs'})"
+        f"{plain(stage.name)} ({stage.trainable_parameters:,} numbers, "
+        f"{stage.epochs} {'strengths tried' if stage.name == 'head' else 'epochs'})"
         for stage in stages
     )
     return "\n".join(
         [
-            f"- **Kind:** classifier of whole photos, {len(metrics['classes'])} classes: "
-            f"{_names(metrics['classes'])}.",
-            f"- **Network:** {plain(str(config['backbone']).upper())} (Simonyan and Zisserman "
+            f"- **Kind:** classifier of whole photos, {len(metrics.classes)} classes: "
+            f"{_names(metrics.classes)}.",
+            f"- **Network:** {plain(str(config.backbone).upper())} (Simonyan and Zisserman "
             f"2014), from {start}, with softmax regression on second-order features of its last "
             "block.",
             f"- **Trained:** {trained}.",
@@ -200,27 +206,27 @@ def _details(metrics: Mapping[str, Any], config: Mapping[str, Any]) -> str:
             "preprocessing is inside the model.",
             "- **Output:** a calibrated probability of each class, and a novelty from 0 to 1; "
             f"above {OOD_THRESHOLD} of it the answer is neither; "
-            f"{_unsure(metrics['min_confidence'])}.",
-            f"- **Finished:** {plain(metrics['finished'])}.",
+            f"{_unsure(metrics.min_confidence)}.",
+            f"- **Finished:** {plain(metrics.finished)}.",
             "- **Files:** `bundle/model.onnx` (ONNX), `bundle/classifier.keras` (Keras 3) and "
             "`bundle/bundle.json`, which names the classes; all three belong together.",
-            *_int8(metrics.get("int8")),
+            *_int8(metrics.int8),
         ]
     )
 
 
-def _int8(told: Mapping[str, Any] | None) -> list[str]:
+def _int8(told: Int8Metrics | None) -> list[str]:
     """Return what is said of the model in int8; of older runs nothing is."""
     if told is None:
         return []
-    if told["why_not"]:
-        return [f"- **In int8:** there is none; {plain(told['why_not'])}."]
+    if told.why_not:
+        return [f"- **In int8:** there is none; {plain(told.why_not)}."]
     return [
         "- **In int8:** `bundle/model.int8.onnx`, the same model for processors with instructions "
-        f"for it. What it costs on {told['photos']:,} validation photos: accuracy "
-        f"{-100 * told['accuracy_lost']:+z.2f} points, calibration error "
-        f"{told['calibration_lost']:+z.4f}, answered otherwise "
-        f"{percent(told['labels_changed'], 2)}, and {percent(told['refusals_changed'], 2)} more or "
+        f"for it. What it costs on {told.photos:,} validation photos: accuracy "
+        f"{-100 * (told.accuracy_lost or 0):+z.2f} points, calibration error "
+        f"{told.calibration_lost:+z.4f}, answered otherwise "
+        f"{percent(told.labels_changed or 0, 2)}, and {percent(told.refusals_changed or 0, 2)} more or "
         "fewer neither. The results below are what training computed, its frozen layers in int8 as "
         "well."
     ]
@@ -235,22 +241,22 @@ def _unsure(min_confidence: float) -> str:
     return f"it is unsure where no class reaches {min_confidence:.4g}"
 
 
-def _intended(metrics: Mapping[str, Any]) -> str:
+def _intended(metrics: Metrics) -> str:
     return (
-        f"to say which of these classes a photo shows ({_names(metrics['classes'])}), where a "
+        f"to say which of these classes a photo shows ({_names(metrics.classes)}), where a "
         "mistake costs little or a person looks at the doubtful answers. Not for decisions about "
         "people, nor where a wrong answer harms someone, nor to find or count what a photo shows."
     )
 
 
-def _limits(metrics: Mapping[str, Any]) -> str:
+def _limits(metrics: Metrics) -> str:
     return (
         "each photo gets one answer, so one that shows several classes gets one of them. Photos of "
         "another kind than the training photos (another camera, place or light, drawings, kinds of "
         "a class that were not among them) may be answered worse than the figures here say. Things "
         "of no class are told by their novelty alone; how many of them are refused was not "
         "measured in this run. With "
-        f"{metrics['test']['n']:,} test photos the accuracy is known no better than its interval; "
+        f"{metrics.test.n:,} test photos the accuracy is known no better than its interval; "
         "wrong labels among them count as mistakes."
     )
 
@@ -258,7 +264,7 @@ def _limits(metrics: Mapping[str, Any]) -> str:
 def _training_data(results: Results) -> str:
     metrics = results.metrics
     lines = [f"From the folder {plain(_data_name(results.config))}: {_photos(metrics)}.", ""]
-    splits, counts = list(metrics["photos"]), results.counts()
+    splits, counts = list(metrics.photos), results.counts()
     lines.append(
         _table(
             ["class", *splits],
@@ -276,14 +282,14 @@ def _training_data(results: Results) -> str:
         f"wrong: {doubtful:,}, unlike all others: {strange:,} (`audit.csv`); they were used as "
         "they are.",
     ]
-    if weights := metrics.get("class_weights"):
+    if weights := metrics.class_weights:
         each = ", ".join(f"{plain(label)} {weight:.2f}" for label, weight in weights.items())
         lines.append(f"The classes are out of balance; a training photo counted: {each}.")
     return "\n".join(lines)
 
 
-def _evaluation_data(metrics: Mapping[str, Any]) -> str:
-    photos = metrics["photos"]
+def _evaluation_data(metrics: Metrics) -> str:
+    photos = metrics.photos
     return (
         f"{photos['test']:,} test photos of the same folder, scored once at the end. No test photo "
         "is a copy of a training photo, and none was found to be nearly the same as one of its own "
@@ -292,16 +298,16 @@ def _evaluation_data(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def _scores(metrics: Mapping[str, Any]) -> str:
+def _scores(metrics: Metrics) -> str:
     head = ["photos", "n", "accuracy (95 % interval)", "log-loss", "Brier score"]
     head += ["calibration error", "area under ROC"]
     rows = []
     for split in ("validation", "test"):
-        of = metrics[split]
-        accuracy = f"{of['accuracy']:.4f} ({interval(of['accuracy_interval_95'])})"
-        area = "–" if of["roc_auc"] is None else f"{of['roc_auc']:.4f}"
-        figures = [f"{of[key]:.4f}" for key in ("log_loss", "brier", "ece")]
-        rows.append([split, f"{of['n']:,}", accuracy, *figures, area])
+        of = getattr(metrics, split)
+        accuracy = f"{of.accuracy:.4f} ({interval(of.accuracy_interval_95)})"
+        area = "–" if of.roc_auc is None else f"{of.roc_auc:.4f}"
+        figures = [f"{getattr(of, key):.4f}" for key in ("log_loss", "brier", "ece")]
+        rows.append([split, f"{of.n:,}", accuracy, *figures, area])
     note = (
         "Intervals are Wilson's. Log-loss is in natural logarithms; the calibration error is over "
         "bins of equal width. Validation flatters, since choices were made on it."
@@ -309,29 +315,29 @@ def _scores(metrics: Mapping[str, Any]) -> str:
     return f"{_table(head, rows)}\n\n{note}"
 
 
-def _results(metrics: Mapping[str, Any]) -> str:
+def _results(metrics: Metrics) -> str:
     return "\n\n".join([_scores(metrics), per_class(metrics), _sentence(_told(metrics))])
 
 
-def _told(metrics: Mapping[str, Any]) -> str:
-    test, answers = metrics["test"], metrics["test"]["answers"]
-    text = f"calibration error {test['ece']:.4f}"
-    if (bias := test.get("ece_bias")) is not None:
+def _told(metrics: Metrics) -> str:
+    test, answers = metrics.test, metrics.test.answers
+    text = f"calibration error {test.ece:.4f}"
+    if (bias := test.ece_bias) is not None:
         text += f" ({bias:.4f} is what perfectly calibrated answers would show by chance)"
     text += (
-        f". Of the test photos {percent(answers['neither'])} were answered neither and "
-        f"{percent(answers['unsure'])} unsure; of the {percent(answers['given'])} that got a "
+        f". Of the test photos {percent(answers.neither)} were answered neither and "
+        f"{percent(answers.unsure)} unsure; of the {percent(answers.given)} that got a "
     )
-    wrong = answers["given_wrong"]
+    wrong = answers.given_wrong
     return text + ("class none." if wrong is None else f"class {percent(wrong)} got a wrong one.")
 
 
-def _ethics(metrics: Mapping[str, Any]) -> str:
+def _ethics(metrics: Metrics) -> str:
     return (
         "Photos may show people, homes and places in the background; nothing was done to find or "
         "blur them. The model keeps descriptions of training photos to tell what is unlike them: "
         "photos cannot be seen in them, but whether one was among them might be found out. What "
-        f"stands for each class ({_names(metrics['classes'])}) was chosen by whoever collected the "
+        f"stands for each class ({_names(metrics.classes)}) was chosen by whoever collected the "
         "photos; what is rare there may be answered worse."
     )
 
@@ -359,54 +365,54 @@ def _made(results: Results) -> str:
     command = shown(results.without_places().command())
     fence = "`" * (2 + max([1, *(len(ticks) for ticks in re.findall("`+", command))]))
     metrics = results.metrics
-    precision = metrics["precision"]
-    frozen = metrics.get("frozen_precision", precision)
+    precision = metrics.precision
+    frozen = metrics.frozen_precision or precision
     return (
         f"{fence}console\n$ {printable(command)}\n{fence}\n\n"
-        f"On {plain(metrics['device'])}, trained layers in {plain(precision)}, frozen ones in "
-        f"{plain(frozen)}, in {duration(metrics['seconds']['total'])}. "
+        f"On {plain(metrics.device)}, trained layers in {plain(precision)}, frozen ones in "
+        f"{plain(frozen)}, in {duration(metrics.seconds['total'])}. "
         f"Versions: {_versions(metrics)}. All settings are in `config.json`, each epoch in "
         "`history.csv`, every answer in `predictions.csv`."
     )
 
 
-def _licence(metrics: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    opened = [plain(stage["name"]) for stage in metrics["stages"] if stage["name"] != "head"]
+def _licence(metrics: Metrics, config: TrainConfig) -> str:
+    opened = [plain(stage.name) for stage in metrics.stages if stage.name != "head"]
     trained = f", and {', '.join(opened)} was trained further" if opened else ""
     random = "Training began with random weights; no other model's terms are carried on."
-    weights = random if config["weights"] == "none" else ATTRIBUTION.format(opened=trained)
+    weights = random if config.weights == "none" else ATTRIBUTION.format(opened=trained)
     return "\n\n".join([weights, CODE, PHOTOS])
 
 
-def _verdict(metrics: Mapping[str, Any]) -> str:
-    test = metrics["test"]
+def _verdict(metrics: Metrics) -> str:
+    test = metrics.test
     return (
-        f"Test accuracy {test['accuracy']:.4f} (95 % interval "
-        f"{interval(test['accuracy_interval_95'])}) and log-loss {test['log_loss']:.4f} on "
-        f"{test['n']:,} photos that had no part in training."
+        f"Test accuracy {test.accuracy:.4f} (95 % interval "
+        f"{interval(test.accuracy_interval_95)}) and log-loss {test.log_loss:.4f} on "
+        f"{test.n:,} photos that had no part in training."
     )
 
 
-def _photos(metrics: Mapping[str, Any]) -> str:
-    photos = metrics["photos"]
+def _photos(metrics: Metrics) -> str:
+    photos = metrics.photos
     return (
         f"{photos['train']:,} photos to train on, {photos['validation']:,} to choose with, "
-        f"{photos['test']:,} to test with, of {_names(metrics['classes'])}"
+        f"{photos['test']:,} to test with, of {_names(metrics.classes)}"
     )
 
 
-def _versions(metrics: Mapping[str, Any]) -> str:
-    each = [f"{plain(name)} {plain(version)}" for name, version in metrics["versions"].items()]
-    return ", ".join([*each, f"backend {plain(metrics['backend'])}"])
+def _versions(metrics: Metrics) -> str:
+    each = [f"{plain(name)} {plain(version)}" for name, version in metrics.versions.items()]
+    return ", ".join([*each, f"backend {plain(metrics.backend)}"])
 
 
 def _names(classes: Sequence[str]) -> str:
     return ", ".join(map(plain, classes))
 
 
-def _data_name(config: Mapping[str, Any]) -> str:
+def _data_name(config: TrainConfig) -> str:
     """Return the last part of the path of the photos."""
-    return Path(config["data"]).name or "photos"
+    return config.data.name or "photos"
 
 
 def _quoted(text: str) -> str:
@@ -444,15 +450,11 @@ def main(argv: Sequence[str]) -> int:
         print(printable(str(write_model_card(Run(arguments.run)))))
         return 0
     source = Run(arguments.run).metrics if arguments.run.is_dir() else arguments.run
-    try:
-        metrics = json.loads(source.read_text(encoding="utf-8"))
-        block = readme_block(metrics, source.name if source.is_absolute() else source.as_posix())
-        text = arguments.readme.read_text(encoding="utf-8")
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise BundleError(
-            f"expected the metrics.json of a run; received {source} ({type(error).__name__}: "
-            f"{error}); give a run's folder, or docs/results/small.json"
-        ) from error
+    metrics = read_record(
+        source, Metrics, BundleError, "give a run's folder, or docs/results/small.json"
+    )
+    block = readme_block(metrics, source.name if source.is_absolute() else source.as_posix())
+    text = arguments.readme.read_text(encoding="utf-8")
     text = put_into(text, block)
     with open_whole(arguments.readme) as file:
         file.write(text)

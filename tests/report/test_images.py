@@ -54,7 +54,8 @@ def results(run: Run) -> Results:
 
 
 def with_classes(results: Results, *classes: str) -> Results:
-    return dataclasses.replace(results, metrics={**results.metrics, "classes": list(classes)})
+    metrics = dataclasses.replace(results.metrics, classes=classes)
+    return dataclasses.replace(results, metrics=metrics)
 
 
 def test_photos_are_found_in_the_folder(run: Run, results: Results, photos: Path) -> None:
@@ -63,7 +64,7 @@ def test_photos_are_found_in_the_folder(run: Run, results: Results, photos: Path
     wanted = {test.names[n] for n in chosen(test)} | {f.name for f in results.findings}
     assert set(album.shots) == wanted | set(album.samples)
     assert all(shows_telltale(shot.small) for shot in album.shots.values())
-    size = results.config["image_size"]
+    size = results.config.image_size
     assert {shot.seen.shape for shot in album.shots.values()} == {(size, size, 3)}
     assert not album.drawn
     assert (album.heat, album.lacking) == ({}, NO_HEAT)
@@ -116,9 +117,10 @@ def test_samples_show_each_class_in_turn_and_the_views_that_training_saw(
     album = photo_album(results, run.bundle, photos)
     cards = panels.views(album).cards
     assert [len(card.pictures) for card in cards] == [1 + 2] * SAMPLES, "of three views"
-    fresh = dataclasses.replace(results, metrics={**results.metrics, "views": None})
+    metrics = dataclasses.replace(results.metrics, views=None)
+    fresh = dataclasses.replace(results, metrics=metrics)
     assert len(photo_album(fresh, run.bundle, photos).shots[rows[0].name].views) == VIEWS
-    seen = {"size": results.config["image_size"], "seed": results.config["seed"]}
+    seen = {"size": results.config.image_size, "seed": results.config.seed}
     pixels = album.shots[rows[0].name].small  # smaller than a thumbnail, so it is the photo
     first = make_view(pixels, content=rows[0].sha256, view=1, **seen)
     assert np.array_equal(cards[0].pictures[1][0], reduced(first, PHOTO_SIDE))
@@ -142,8 +144,8 @@ def test_an_album_of_drawings_has_no_photo(run: Run, results: Results) -> None:
 
 
 def test_of_the_head_alone_no_random_views_are_shown(results: Results, run: Run) -> None:
-    stages = [{**stage, "opens": []} for stage in results.config["stages"]]
-    head = dataclasses.replace(results, config={**results.config, "stages": stages})
+    config = dataclasses.replace(results.config, stages=("head",))
+    head = dataclasses.replace(results, config=config)
     album = drawn_album(with_classes(head, "cat", "dog"), run.bundle)
     assert len(album.samples) == SAMPLES
     assert panels.views(album).kind == "single"
