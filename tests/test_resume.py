@@ -472,7 +472,7 @@ WRONG = [
     ({"mirror": 1}, r"mirror to be true or false; received 1"),
     ({"data": None}, r"data to be a path; received null"),
     ({"stages": "head"}, r"stages to be a list"),
-    ({"stages": ["head"]}, r"stages to be a list"),
+    ({"stages": ["head"]}, r'stages\[0\] to be values .*"head"'),
     ({"stages": [{"name": "tail"}]}, r"stages\[0\] in .*without opens"),
     ({"stages": [{**edited_stage(), "name": "tail"}]}, r"stages out of head"),
     ({"stages": [{**edited_stage(), "epochs": "3"}]}, r'stages\[0\].epochs to be a whole.*"3"'),

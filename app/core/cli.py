@@ -48,11 +48,11 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None)
             sys.stdout.flush()  # here, where a closed pipe or a full disk can still be answered
             return code
         except AppError as error:
-            _tell(f"error: {error}")
+            tell(f"error: {error}")
             code = error.exit_code
         except KeyboardInterrupt as stop:
             name = _ENDS[came[-1].name] if came else "Ctrl-C"
-            _tell("; ".join([f"stopped by {name}", *map(str, stop.args)]))
+            tell("; ".join([f"stopped by {name}", *map(str, stop.args)]))
             code = 128 + came[-1] if came else INTERRUPTED
         except BrokenPipeError:  # the reader (`| head`) has gone
             code = 1
@@ -61,12 +61,12 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None)
             reason = error.strerror or str(error)
             if error.errno == errno.EBADF:
                 reason = f"standard output is closed ({reason})"
-            _tell(f"error: {reason}{where}")
+            tell(f"error: {reason}{where}")
             code = 1
         except Exception as error:
             if not out_of_memory(error):
                 raise
-            _tell(
+            tell(
                 "error: expected more memory; received too little; end what else uses it, or "
                 "raise the limit (ulimit -v)"
             )
@@ -130,7 +130,7 @@ def _ending_signals() -> Iterator[list[signal.Signals]]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _tell(message: str) -> None:
+def tell(message: str) -> None:
     """Write one line to stderr; where it cannot be written, the exit code has to do."""
     with contextlib.suppress(OSError, ValueError):
         print(printable(" ".join(message.split())), file=sys.stderr)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields
+from inspect import cleandoc
 from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -40,6 +41,22 @@ def values_of(record: object) -> Any:
 def write_record(record: object, path: Path) -> None:
     """Write a record as indented JSON, whole or not at all; NaN and infinity are refused."""
     write_json(values_of(record), path)
+
+
+def schemas_of(kinds: Sequence[type[Any]], place: str) -> dict[str, Any]:
+    """Return the JSON Schema of each record, and of those that they hold, by its class's name.
+
+    Args:
+        kinds: dataclasses; their docstrings are the descriptions.
+        place: where the schemas will lie in their document, such as ``#/components/schemas/``.
+    """
+    import msgspec
+
+    _, schemas = msgspec.json.schema_components(kinds, ref_template=place + "{name}")
+    return {
+        name: {**schema, "description": cleandoc(schema["description"])}
+        for name, schema in schemas.items()
+    }
 
 
 def read_record(

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.core.errors import BundleError, UsageError
 from app.core.paths import exists, is_folder
 from app.core.records import read_record
-from app.core.run_metrics import MadeWith, Metrics
+
+if TYPE_CHECKING:  # the record of all figures is not for predict.py
+    from app.core.run_metrics import MadeWith, Metrics
 
 DESCRIPTION_FILE = "bundle.json"  # in a bundle: everything about it
 FEATURES_FOLDER = ".features"  # in the folder of the runs, which share it (``app.features.store``)
@@ -109,10 +112,14 @@ class Run:
         Raises:
             BundleError: when it is missing or damaged.
         """
+        from app.core.run_metrics import Metrics
+
         return read_record(self.metrics, Metrics, BundleError, TRAIN_AGAIN)
 
     def made_with(self) -> MadeWith:
         """Return when and with what it was made; raise ``BundleError`` as ``read_metrics``."""
+        from app.core.run_metrics import MadeWith
+
         return read_record(self.metrics, MadeWith, BundleError, TRAIN_AGAIN)
 
     def finished(self) -> datetime | None:

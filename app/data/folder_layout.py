@@ -179,7 +179,7 @@ def _refuse_reserved(files: list[LabelledFile]) -> None:
     if taken := {file.label for file in files if is_reserved(file.label)}:
         raise DataError(
             f"expected classes of other names than {' and '.join(sorted(RESERVED))}, which are "
-            f"answers of their own in any case of letters; received {', '.join(sorted(taken))}; "
+            f"answers of their own; received {', '.join(sorted(taken))}; "
             "photos that show none of the classes need not be given; else rename the folder"
         )
 

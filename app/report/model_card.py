@@ -226,9 +226,9 @@ def _int8(told: Int8Metrics | None) -> list[str]:
         f"for it. What it costs on {told.photos:,} validation photos: accuracy "
         f"{-100 * (told.accuracy_lost or 0):+z.2f} points, calibration error "
         f"{told.calibration_lost:+z.4f}, answered otherwise "
-        f"{percent(told.labels_changed or 0, 2)}, and {percent(told.refusals_changed or 0, 2)} more or "
-        "fewer neither. The results below are what training computed, its frozen layers in int8 as "
-        "well."
+        f"{percent(told.labels_changed or 0, 2)}, and "
+        f"{percent(told.refusals_changed or 0, 2)} more or fewer neither. The results below are "
+        "what training computed, its frozen layers in int8 as well."
     ]
 
 

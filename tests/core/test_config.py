@@ -190,7 +190,7 @@ def test_each_setting_of_a_stage_can_be_given(name: str) -> None:
     [
         (
             "head.epochs=3",
-            r"a stage that opens blocks \(block5 in this run\); received head\.epochs=3",
+            r"opens blocks \(block5 in this run\); received head\.epochs=3",
         ),
         ("block4.epochs=3", r"block5 in this run.*received block4.*--stages"),
         ("epochs=3", r"block5 in this run.*received epochs=3"),
