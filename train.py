@@ -83,7 +83,7 @@ def tell_other_versions(run: Run) -> None:
 
     with contextlib.suppress(BundleError):
         made = run.made_with()
-        if others := other_versions(made.backend, made.versions):
+        if made.versions and (others := other_versions(made.backend, made.versions)):
             say(f"{run.folder} was made with other versions, so figures may differ: {others}")
 
 

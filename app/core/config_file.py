@@ -44,8 +44,8 @@ def read_config(path: Path, *, exact: bool = True) -> TrainConfig:
 
     Args:
         path: of a run's ``config.json``.
-        exact: refuse a file of another version, which lacks a setting or has one more; else the
-            defaults stand for what it lacks.
+        exact: refuse a file of another version, which lacks a setting, has one more or solves the
+            head otherwise; else the defaults stand for these.
 
     Raises:
         UsageError: when the file cannot be read, lacks a setting, has one more or another kind of
@@ -67,7 +67,9 @@ def read_config(path: Path, *, exact: bool = True) -> TrainConfig:
             names = [stage.name for stage in stages]
             values |= {"stages": names, "stage_settings": []}
         config = as_record(values, TrainConfig, path, UsageError, MEND, exact=exact)
-        return dataclasses.replace(config, stage_settings=_changed(config, stages, path))
+        return dataclasses.replace(
+            config, stage_settings=_changed(config, stages, path, exact=exact)
+        )
     except UsageError as error:
         told = str(error)
         raise (error if str(path) in told else UsageError(f"{told} (in {path})")) from error
@@ -83,7 +85,9 @@ def stage_settings(config: TrainConfig, stages: Mapping[str, Mapping[str, Any]])
     )
 
 
-def _changed(config: TrainConfig, stages: list[Stage], path: Path) -> tuple[str, ...]:
+def _changed(
+    config: TrainConfig, stages: list[Stage], path: Path, *, exact: bool
+) -> tuple[str, ...]:
     for number, (given, known) in enumerate(zip(stages, config.stage_plan(), strict=True)):
         for name in ("cut", "opens"):
             if getattr(given, name) != getattr(known, name):
@@ -92,7 +96,9 @@ def _changed(config: TrainConfig, stages: list[Stage], path: Path) -> tuple[str,
                     f"as this version of the program trains {known.name}; received "
                     f"{getattr(given, name)!r}; {MEND}"
                 )
-    return stage_settings(config, {stage.name: vars(stage) for stage in stages})
+    changed = stage_settings(config, {stage.name: vars(stage) for stage in stages})
+    solved = tuple(f"{stage.name}." for stage in stages if not stage.opens)
+    return tuple(text for text in changed if exact or not text.startswith(solved))
 
 
 def other_versions(backend: str, versions: Mapping[str, str]) -> str:
