@@ -18,7 +18,6 @@ from app.core.labels import NEITHER, UNSURE
 from app.core.paths import exists, is_folder
 from app.core.sanitise import for_csv, for_json, for_terminal
 from app.inference.arguments import add_bundle_arguments, bundle_folder
-from app.inference.bundle_format import Bundle
 from app.inference.prediction import Prediction, unopened_prediction
 
 EPILOG = """\
@@ -43,6 +42,8 @@ def main(argv: Sequence[str]) -> int:
     paths = list(expand(arguments.paths))
     if not paths:
         raise UsageError(f"expected photos; received none in {', '.join(arguments.paths)}")
+    from app.inference.bundle_format import Bundle  # brings msgspec: not for --help
+
     folder = bundle_folder(arguments)
     write = Output(arguments.format, Bundle.read(folder).classes, paths)
     if arguments.explain is not None:

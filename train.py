@@ -13,7 +13,7 @@ from typing import Any, get_args
 from app.core.cli import Parser, leave, run
 from app.core.config import Backbone, CacheMode, Precision, TrainConfig, help_of
 from app.core.config_file import other_versions, read_config
-from app.core.errors import UsageError
+from app.core.errors import BundleError, UsageError
 from app.core.run_folder import Run
 
 EPILOG = """\
@@ -21,6 +21,8 @@ examples:
   python -m app fetch small cats_dogs        get 3,000 photos of cats and dogs
   python train.py --data cats_dogs           train on them; a new folder appears in runs/
   python train.py --data cats_dogs --smoke   walk the whole road in seconds, learn little
+  python train.py --data cats_dogs --set block5.learning_rate=3e-5 --set block5.epochs=6
+                                             with other settings of a stage
   python train.py --resume runs/NAME         go on with a run that was broken off
   python predict.py photo.jpg                ask the newest run
 """
@@ -52,9 +54,10 @@ def parse(argv: Sequence[str]) -> TrainConfig:
 
 
 def settings(given: dict[str, Any]) -> TrainConfig:
-    """Turn the flags that were given into a ``TrainConfig``: the defaults, or a file's, otherwise.
+    """Turn the flags that were given into a ``TrainConfig``: they count more than ``--smoke``.
 
-    A file's run keeps its name; the new one has another.
+    ``--smoke`` counts more than a file's settings, and those more than the defaults. A file's run
+    keeps its name; the new one has another.
     """
     given = dict(given)
     smoke, path = given.pop("smoke", False), given.pop("config", None)
@@ -62,16 +65,25 @@ def settings(given: dict[str, Any]) -> TrainConfig:
     if path is not None:
         config = dataclasses.replace(read_config(path), run=None)
         tell_other_versions(Run(path.parent))
-    config = dataclasses.replace(config, **given)
-    return config.smoke() if smoke else config
+    if smoke:
+        config = config.smoke()
+    kept = [
+        text
+        for text in config.stage_settings
+        if text.partition(".")[0] in given.get("stages", config.stages)
+        and not ("epochs" in given and ".epochs=" in text)
+    ]
+    given["stage_settings"] = (*kept, *given.get("stage_settings", ()))
+    return dataclasses.replace(config, **given)
 
 
 def tell_other_versions(run: Run) -> None:
     """Say which versions made a run that are not those installed, if it tells."""
     from app.core.console import say
 
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        if others := other_versions(run.read_metrics()):
+    with contextlib.suppress(BundleError):
+        made = run.made_with()
+        if made.versions and (others := other_versions(made.backend, made.versions)):
             say(f"{run.folder} was made with other versions, so figures may differ: {others}")
 
 
@@ -95,13 +107,13 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
     )
     defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
 
-    def add(flag: str, **options: object) -> None:
-        name = flag.lstrip("-").replace("-", "_")
+    def add(flag: str, dest: str = "", **options: object) -> None:
+        name = dest or flag.lstrip("-").replace("-", "_")
         text, default = help_of(TrainConfig, name), defaults[name]
-        if default is not None and name != "data":
+        if default not in (None, ()) and name != "data":
             shown = ",".join(default) if isinstance(default, tuple) else default
             text += f" (default: {shown})"
-        parser.add_argument(flag, help=text, **options)  # type: ignore[arg-type]
+        parser.add_argument(flag, dest=name, help=text, **options)  # type: ignore[arg-type]
 
     add("--data", type=Path, metavar="DIR")
     add("--exclude", type=Path, metavar="FILE")
@@ -111,6 +123,7 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
     add("--views", type=int, metavar="N")
     add("--image-size", type=int, metavar="PIXELS")
     add("--epochs", type=int, metavar="N")
+    add("--set", "stage_settings", action="append", metavar="STAGE.NAME=VALUE")
     add("--seed", type=int, metavar="N")
     add("--mirror", action=argparse.BooleanOptionalAction)
     add("--head-strength", type=float, metavar="C")
@@ -128,7 +141,8 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
     parser.add_argument(
         "--smoke",
         action="store_true",
-        help="the same road in its smallest form, to see it run: 64 pixels, 1 view, 1 epoch",
+        help="the same road in its smallest form, to see it run: 64 pixels, 1 view, 1 epoch, where "
+        "other flags do not say otherwise",
     )
     parser.add_argument(
         "--config",

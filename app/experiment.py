@@ -17,6 +17,7 @@ from app.core.errors import UsageError
 from app.core.history import write_history
 from app.core.profiling import Clock
 from app.core.run_folder import Run
+from app.core.run_metrics import Int8Metrics, Metrics, StageMetrics
 from app.data.augmentation import View
 from app.data.class_weights import class_weights
 from app.data.folder_layout import SPLITS
@@ -42,7 +43,7 @@ from app.network.pretrained_weights import (
 from app.training.checkpoint import Checkpoint
 from app.training.data_review import review
 from app.training.finetune import StageResult
-from app.training.fit_decision import Answers, calibrated_answers, split_values, write_predictions
+from app.training.fit_decision import Answers, calibrated_answers, split_metrics, write_predictions
 from app.training.run_lock import finish_time
 from app.training.schedule import StageSchedule
 from app.training.tracking import Track, track_nothing
@@ -58,7 +59,7 @@ def learn(
     checkpoint: Checkpoint,
     clock: Clock,
     track: Track = track_nothing,
-) -> dict[str, Any]:
+) -> Metrics:
     """Train as ``config`` says, export the bundle and return the contents of ``metrics.json``.
 
     What ``checkpoint`` holds is not computed again; ``track`` is told of each epoch.
@@ -83,27 +84,28 @@ def learn(
     with clock.phase("export"):
         parity, int8 = export(config, model, source, classes, photos, answers, run.bundle)
     write_predictions(answers, photos, classes, run.predictions)
-    return {
-        "classes": list(classes),
-        "photos": {split: len(photos[split]) for split in SPLITS},
-        "class_weights": weights,
-        "stages": [stage_values(result) for result in results],
-        **{split: split_values(answers, split, targets_of(photos[split])) for split in SPLITS[1:]},
-        "temperature": answers.temperature,
-        "min_confidence": answers.min_confidence,
-        "parity": dataclasses.asdict(parity),
-        "int8": {"why_not": int8.why_not, **(dataclasses.asdict(int8.gate) if int8.gate else {})},
-        "seconds": clock.total(),
-        "memory": clock.memory,
-        "device": device_name(),
-        "backend": keras.backend.backend(),
-        "precision": trained,
-        "frozen_precision": frozen if source.name == "disk" else trained,
-        "cache": source.name,
-        "views": source.views,
-        "versions": library_versions(),
-        "finished": finish_time(run),
-    }
+    return Metrics(
+        classes=tuple(classes),
+        photos={split: len(photos[split]) for split in SPLITS},
+        class_weights=weights,
+        stages=tuple(map(stage_metrics, results)),
+        validation=split_metrics(answers, "validation", targets_of(photos["validation"])),
+        test=split_metrics(answers, "test", targets_of(photos["test"])),
+        temperature=answers.temperature,
+        min_confidence=answers.min_confidence,
+        parity=dataclasses.asdict(parity),
+        int8=Int8Metrics(why_not=int8.why_not, **(vars(int8.gate) if int8.gate else {})),
+        seconds=clock.total(),
+        memory=clock.memory,
+        device=device_name(),
+        backend=keras.backend.backend(),
+        precision=trained,
+        frozen_precision=frozen if source.name == "disk" else trained,
+        cache=source.name,
+        views=source.views,
+        versions=library_versions(),
+        finished=finish_time(run),
+    )
 
 
 def arithmetic(config: TrainConfig) -> tuple[str, str]:
@@ -178,7 +180,7 @@ def refuse_other_ways(
             f"{', '.join(f'{name} {begun.values[name]}' for name in differ)}; received "
             f"{', '.join(f'{name} {now[name]}' for name in differ)}; begin a new run"
         )
-    if others := other_versions(begun.values):
+    if others := other_versions(begun.values["backend"], begun.values["versions"]):
         say(f"begun with other versions, so the figures may differ: {others}")
 
 
@@ -233,8 +235,7 @@ def export(
     return parity, int8
 
 
-def stage_values(result: StageResult) -> dict[str, Any]:
+def stage_metrics(result: StageResult) -> StageMetrics:
     """Return a stage's part of ``metrics.json``; its epochs are in ``history.csv``."""
-    values = dataclasses.asdict(result)
-    del values["history"]
-    return values
+    values = {field.name: getattr(result, field.name) for field in dataclasses.fields(StageMetrics)}
+    return StageMetrics(**values)

@@ -17,6 +17,7 @@ from app.core.errors import AppError, ExportError, UsageError
 from app.core.keras_backend import require_backend, require_precision
 from app.core.paths import exists, is_file
 from app.core.profiling import Clock
+from app.core.records import write_record
 from app.core.run_folder import Run, begin_run, refuse_existing, refuse_irregular_files
 from app.core.safe_output import refuse_among_photos
 from app.data.audit import audit, rows_of_others
@@ -166,7 +167,7 @@ def train(
     tracking.begin(this_run, checkpoint)
     try:
         metrics = learn(config, rows, root, this_run, checkpoint, clock, tracking.stage)
-        write_json(metrics, this_run.metrics)
+        write_record(metrics, this_run.metrics)
     except BaseException:  # Ctrl-C too
         tracking.stop()
         raise
@@ -226,7 +227,7 @@ def exclusion(config: TrainConfig, root: Path, files: Sequence[LabelledFile]) ->
     others = (path.relative_to(root).as_posix() for path in files_below(root))
     names = excluded_names(config.exclude, config.data, {*others, *(file.name for file in files)})
     say(f"{len(names)} files are excluded by {config.exclude}")
-    return dict.fromkeys(names, f"excluded by {config.exclude}")
+    return dict.fromkeys(names, f"excluded by {config.exclude.name}")
 
 
 def tell_near_duplicates(judged: Sequence[ManifestRow]) -> None:

@@ -32,6 +32,7 @@ from scipy.stats import t
 
 from app.core.cli import run
 from app.core.errors import UsageError
+from app.core.records import values_of
 from app.evaluation.metrics import Floats
 from app.evaluation.paired_tests import McNemar, bootstrap_interval, mcnemar
 from app.report.comparison import losses, right
@@ -117,7 +118,7 @@ def means_of(results: Sequence[Results]) -> dict[str, Mean]:
     seedless = same_answers(given)
     means = {}
     for metric in METRICS:
-        values = np.array([result.metrics["test"][metric] for result in results])
+        values = np.array([getattr(result.metrics.test, metric) for result in results])
         highest = math.inf if metric == "log_loss" else 1.0
         resampled = bootstrap_interval(photos[metric]) if metric in photos else None
         over_seeds = None if seedless else seed_interval(values, highest)
@@ -164,17 +165,17 @@ def _seeds_table(runs: dict[str, list[Results]], seeds: Sequence[int]) -> str:
     rows = []
     for name, results in runs.items():
         for seed, result in zip(seeds, results, strict=True):
-            validation, test = result.metrics["validation"], result.metrics["test"]
-            low, high = test["accuracy_interval_95"]
+            validation, test = result.metrics.validation, result.metrics.test
+            low, high = test.accuracy_interval_95
             rows.append(
                 [
                     name,
                     str(seed),
-                    *(f"{validation[metric]:.4f}" for metric in METRICS),
-                    f"{test['accuracy']:.4f}",
+                    *(f"{getattr(validation, metric):.4f}" for metric in METRICS),
+                    f"{test.accuracy:.4f}",
                     f"{low:.4f}–{high:.4f}",
-                    f"{test['log_loss']:.4f}",
-                    f"{test['ece']:.4f}",
+                    f"{test.log_loss:.4f}",
+                    f"{test.ece:.4f}",
                 ]
             )
     return markdown_table(header, rows)
@@ -231,7 +232,10 @@ def _values(
             {
                 "seed": seed,
                 **{
-                    name: {split: results[i].metrics[split] for split in ("validation", "test")}
+                    name: {
+                        "validation": values_of(results[i].metrics.validation),
+                        "test": values_of(results[i].metrics.test),
+                    }
                     for name, results in runs.items()
                 },
                 "mcnemar": asdict(compared[i]),

@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     finished = Run(arguments.run)
     classifier = Classifier(finished.bundle)
     results = read_results(finished)
-    data = arguments.data or Path(results.config["data"])
+    data = arguments.data or results.config.data
     test = answers_of(classifier, [data / name for name in results.predictions["test"].names])
     strangers = answers_of(classifier, files_below(arguments.neither))
     known = np.array([each.novelty for each in test])

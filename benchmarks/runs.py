@@ -5,7 +5,6 @@ A folder's name proves nothing. What lies there must have been trained as it wou
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,9 +70,9 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
 def _read(data: Path | None, runs: Path, name: str, flags: Sequence[str]) -> Results:
     """Read a run and refuse it unless the command that would be given now has made it."""
     results = read_results(Run(runs / name))
-    command = train_command(data or Path(results.config["data"]), runs, name, flags)
+    command = train_command(data or results.config.data, runs, name, flags)
     values = config_values(parse(command[2:]))
-    wanted, received = (settings_of(v) for v in (json.loads(json.dumps(values)), results.config))
+    wanted, received = (settings_of(v) for v in (values, config_values(results.config)))
     differ = [key for key in {**wanted, **received} if wanted.get(key) != received.get(key)]
     if "stages" in differ:  # then the settings of one that only one of them has say nothing more
         differ = [key for key in differ if "." not in key]

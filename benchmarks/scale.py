@@ -173,7 +173,7 @@ def cost_of(photos: Path, runs: Path, size: int, flags: Sequence[str]) -> Cost:
     return Cost(
         photos=size,
         seconds=done.seconds,
-        feature_seconds=finished.read_metrics()["seconds"]["features"],
+        feature_seconds=finished.read_metrics().seconds["features"],
         # The head is solved, not trained: its time is in the run as a whole.
         epoch_seconds={
             row.stage: row.seconds

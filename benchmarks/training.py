@@ -30,6 +30,7 @@ from typing import Any
 from app.core.cli import run
 from app.core.console import say
 from app.core.errors import UsageError
+from app.core.records import values_of
 from app.core.run_folder import Run
 from app.data.folder_layout import SPLITS
 from benchmarks.command import absolute, answer, parser_of, train_flags
@@ -303,9 +304,9 @@ def _ours(name: str, data: Path, runs: Path, flags: Sequence[str]) -> Row:
     finished = Run(runs / folder)
     metrics = finished.read_metrics()
     details = {
-        "test": metrics["test"],
-        "seconds": metrics["seconds"],
-        "cache": metrics["cache"],
+        "test": values_of(metrics.test),
+        "seconds": metrics.seconds,
+        "cache": metrics.cache,
         # What lies under runs/ and is no run is the cache.
         "cache_bytes": folder_bytes(runs) - before - folder_bytes(finished.folder),
     }

@@ -39,7 +39,7 @@ if not photos:  # this is passed on then, and tells no place either
     results = results.without_places()
 album = photo_album(results, run.bundle, photos) if photos else drawn_album(results, run.bundle)
 metrics, classes = results.metrics, [shown(name) for name in results.classes]
-confusion = np.array(metrics["test"]["confusion"])
+confusion = np.array(metrics.test.confusion)
 test = results.predictions["test"]
 right = test.answers == test.targets
 out = test.novelty > OOD_THRESHOLD
@@ -72,7 +72,7 @@ display(say.about_scores(np.log(len(classes))))
 # ## The photos
 
 # %%
-splits, counts = list(metrics["photos"]), results.counts()
+splits, counts = list(metrics.photos), results.counts()
 rows = [[shown(name), *(counts[split, name] for split in splits)] for name in results.classes]
 if len(rows) > SHOWN:
     rows.sort(key=lambda row: sum(row[1:]))
@@ -85,7 +85,7 @@ sizes = results.sizes()
 display(say.sizes(*np.median(sizes, axis=0), sizes.min(), sizes.max()))
 
 # %%
-if weights := metrics.get("class_weights"):
+if weights := metrics.class_weights:
     display(say.class_weights(list(weights.items()), SHOWN))
 display(say.not_used(list(results.refusals().items()), SHOWN))
 
@@ -100,7 +100,7 @@ display(say.listed(listed["label"], listed["stranger"]))
 # ## What training saw of them
 
 # %%
-display(say.views(any(stage["opens"] for stage in results.config["stages"])))
+display(say.views(any(stage.opens for stage in results.config.stage_plan())))
 
 # %% [markdown]
 # ## The network, and what each stage trained
@@ -172,7 +172,7 @@ display(
 # ## What “unsure” buys
 
 # %%
-sure = metrics["min_confidence"]
+sure = metrics.min_confidence
 display(
     say.coverage(),
     Picture(
@@ -233,14 +233,14 @@ display(
 # ## Time and memory
 
 # %%
-phases = {name: value for name, value in metrics["seconds"].items() if name != "total"}
+phases = {name: value for name, value in metrics.seconds.items() if name != "total"}
 display(
     say.time(max(phases, key=phases.__getitem__)),
-    Picture(plots.time_by_phase(metrics["seconds"]), say.time_alt().text),
+    Picture(plots.time_by_phase(metrics.seconds), say.time_alt().text),
 )
 
 # %%
-if memory := metrics.get("memory"):
+if memory := metrics.memory:
     display(
         say.memory(max(memory.values())),
         Picture(plots.memory_by_phase(memory), say.memory_alt(memory).text),

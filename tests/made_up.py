@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from photos import telltale_photo
 
+from app.core.atomic_files import write_json
 from app.core.config import TrainConfig
 from app.core.config_file import config_values
 from app.core.csv_tables import write_rows
@@ -114,7 +115,7 @@ def made_up_run(
     run, config = Run(folder), config or TrainConfig(data=Path("photos"), seed=3)
     run.bundle.mkdir(parents=True)
     (run.bundle / "bundle.json").write_text('{"format_version": 2}', encoding="utf-8")
-    run.config.write_text(json.dumps(config_values(config)), encoding="utf-8")
+    write_json(config_values(config), run.config)
     two = len(classes) == 2
     asked = {
         "validation": _rows(second_of(validation) if two else likely(validation, len(classes))),
@@ -135,7 +136,9 @@ def made_up_run(
         for split, size in sizes.items()
         for i in range(size)
     ]
-    damaged = ManifestRow("cat/b\udcffd.jpg", classes[0], "", "", "skipped", "damaged: cut short")
+    damaged = ManifestRow(
+        "cat/b\udcffd.jpg", classes[0], "", "", "skipped", "damaged: cut short", code="damaged"
+    )
     write_manifest([*manifest, damaged], run.manifest)
     write_findings(list(findings), run.audit)
     history = [row for row in HISTORY if row.stage in config.stages]
@@ -176,6 +179,34 @@ def made_up_run(
     }
     run.metrics.write_text(json.dumps({**usual, **(metrics or {})}), encoding="utf-8")
     return run
+
+
+def least_metrics(validation: dict[str, Any], test: dict[str, Any]) -> dict[str, Any]:
+    """Return what ``metrics.json`` cannot be without, with these scores."""
+    unsaid = {
+        "n": 2,
+        "brier": 0.1,
+        "ece": 0.01,
+        "roc_auc": None,
+        "confusion": [[1, 0], [0, 1]],
+        "answers": {"neither": 0.0, "unsure": 0.0, "given": 1.0, "given_wrong": 0.0},
+    }
+    return {
+        "classes": ["cat", "dog"],
+        "photos": {"train": 2, "validation": 2, "test": 2},
+        "stages": [],
+        "validation": {**unsaid, **validation},
+        "test": {**unsaid, **test},
+        "temperature": 1.0,
+        "min_confidence": 0.5,
+        "seconds": {"total": 1234.5},
+        "device": "cpu",
+        "backend": "tensorflow",
+        "precision": "float32",
+        "cache": "disk",
+        "versions": {},
+        "finished": "2026-01-31T12:00:00+00:00",
+    }
 
 
 def _name(split: str, i: int, classes: int) -> str:

@@ -81,7 +81,7 @@ def test_the_road_is_walked_to_its_end(done, folder, backend, road):
     said = done("train", backend)
     assert "Traceback" not in said
     run = Run(folder / backend / road)
-    metrics = run.read_metrics()
+    metrics = json.loads(run.metrics.read_text())
     assert metrics["backend"] == backend
     assert backend in metrics["versions"]
     assert metrics["cache"] == {"cached": "disk", "fresh": "off"}[road]

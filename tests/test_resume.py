@@ -55,7 +55,7 @@ def figures(run: Run) -> dict[str, Any]:
             }
         return [timeless(v) for v in value] if isinstance(value, list) else value
 
-    return timeless(run.read_metrics())
+    return timeless(json.loads(run.metrics.read_text()))
 
 
 def weights(run: Run) -> list[bytes]:
@@ -99,7 +99,7 @@ def unbroken(photos, tmp_path_factory) -> Run:
     result = Run(tmp_path_factory.mktemp("unbroken") / "run")
     assert run(train.main, command(photos, result)) == 0
     # Else weights that are put back wrongly would not show.
-    assert all(stage["kept_epoch"] > 0 for stage in result.read_metrics()["stages"])
+    assert all(stage.kept_epoch > 0 for stage in result.read_metrics().stages)
     return result
 
 
@@ -183,7 +183,7 @@ def test_flags_beside_config_count_more(unbroken, capsys):
 
 def test_other_versions_are_told(unbroken, tmp_path, capsys):
     shutil.copy(unbroken.config, tmp_path / "config.json")
-    metrics = unbroken.read_metrics()
+    metrics = json.loads(unbroken.metrics.read_text())
     metrics["versions"]["keras"] = "2.0.0"
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     train.parse(["--config", str(tmp_path / "config.json")])
@@ -319,7 +319,7 @@ def test_killed_at_random_moments_it_ends_as_if_unbroken(way, tmp_path):
     started = time.monotonic()
     assert process(argv, log).wait() == 0, log.read_text()
     seconds = time.monotonic() - started
-    assert unbroken.read_metrics()["stages"][1]["kept_epoch"] > 0
+    assert unbroken.read_metrics().stages[1].kept_epoch > 0
 
     chance = random.Random(0)
     moments = [(number + chance.random()) / KILLS * seconds for number in range(KILLS)]
@@ -419,16 +419,42 @@ def write(path: Path, values: object) -> Path:
 
 def test_settings_come_back_from_config_json(tmp_path):
     config = TrainConfig(
-        data=Path("pets"), run="first", stages=("head", "block4"), epochs=7, cache_limit=2.5
+        data=tmp_path / "pets",
+        runs=tmp_path / "runs",
+        run="first",
+        stages=("head", "block4"),
+        epochs=7,
+        stage_settings=("block4.batch_size=8", "block4.learning_rate=2e-05"),
+        cache_limit=2.5,
     )
     path = tmp_path / "config.json"
-    for one in (config, TrainConfig(), TrainConfig(head_strength=0.5, weights="none", views=7)):
-        assert read_config(write(path, config_values(one))) == one
+    others = (
+        replace(config, weights="none", views=7, head_strength=0.5),
+        replace(config, epochs=None),
+    )
+    for one in (config, *others):
+        back = read_config(write(path, config_values(one)))
+        assert back.stage_plan() == one.stage_plan()
+        assert replace(back, stage_settings=()) == replace(one, stage_settings=())
+
+
+def test_paths_in_config_json_are_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values = config_values(TrainConfig(data=Path("pets"), exclude=Path("x.txt"), weights="w.h5"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    back = read_config(write(tmp_path / "config.json", values))
+    assert (back.data, back.exclude) == (tmp_path / "pets", tmp_path / "x.txt")
+    assert (back.runs, back.weights) == (tmp_path / "runs", str(tmp_path / "w.h5"))
 
 
 def edited(**changes: Any) -> dict[str, Any]:
     values = json.loads(json.dumps(config_values(TrainConfig())))
     return {**values, **changes}
+
+
+def edited_stage() -> dict[str, Any]:
+    return edited()["stages"][0]
 
 
 def with_rate(rate: float) -> dict[str, Any]:
@@ -446,10 +472,15 @@ WRONG = [
     ({"mirror": 1}, r"mirror to be true or false; received 1"),
     ({"data": None}, r"data to be a path; received null"),
     ({"stages": "head"}, r"stages to be a list"),
-    ({"stages": ["head"]}, r"stages to be a list"),
-    ({"stages": [{"name": "tail"}]}, r"stages out of head"),
-    ({"stages": [{"name": "head"}]}, r"of stage head to be"),
-    ({"views": 0}, r"--views between"),
+    ({"stages": ["head"]}, r'stages\[0\] to be values .*"head"'),
+    ({"stages": [{"name": "tail"}]}, r"stages\[0\] in .*without opens"),
+    ({"stages": [{**edited_stage(), "name": "tail"}]}, r"stages out of head"),
+    ({"stages": [{**edited_stage(), "epochs": "3"}]}, r'stages\[0\].epochs to be a whole.*"3"'),
+    ({"stages": [{**edited_stage(), "epochs": 3}]}, r"received head.epochs=3; .*config.json"),
+    ({"stages": [{**edited_stage(), "rate": 3}]}, r"stages\[0\] in .*received rate as well"),
+    ({"stages": [{**edited_stage(), "warmup": 2}]}, r"warmup of stage head between 0 and 1"),
+    ({"views": 0}, r"--views between .*config.json"),
+    ({"stage_settings": []}, r"stages to be a list"),
 ]
 
 
@@ -460,15 +491,18 @@ def test_an_edited_config_json_is_taken_faithfully_or_refused(changes, message, 
     assert "\n" not in str(caught.value)
 
 
-def test_a_stage_that_this_version_trains_otherwise_is_refused(tmp_path):
-    with pytest.raises(
-        UsageError, match=r"learning_rate of stage block5 to be 1e-05.*received 0.1"
-    ):
-        read_config(write(tmp_path / "config.json", with_rate(0.1)))
+def test_a_stage_is_trained_as_the_file_says(tmp_path):
+    config = read_config(write(tmp_path / "config.json", with_rate(0.1)))
+    assert config.stage_plan()[1].learning_rate == 0.1
+    values = edited()
+    values["stages"][1]["opens"] = ["block4", "block5"]
+    with pytest.raises(UsageError, match=r"stages\[1\].opens to be .*as this version"):
+        read_config(write(tmp_path / "config.json", values))
     values = edited()
     del values["deterministic"]
     with pytest.raises(UsageError, match=r'without deterministic; .*add "deterministic": false'):
         read_config(write(tmp_path / "config.json", values))
+    assert read_config(tmp_path / "config.json", exact=False).deterministic is False
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", "\x00"])

@@ -91,7 +91,7 @@ def second(photos, trained, tmp_path_factory) -> tuple[Run, int, str, str]:
 
     runs = tmp_path_factory.mktemp("again") / "runs"
     shutil.copytree(trained.folder.parent, runs)
-    metrics = Run(runs / "first").read_metrics()
+    metrics = json.loads(Run(runs / "first").metrics.read_text())
     earlier = "2026-01-01T00:00:00+00:00"  # times in metrics.json are whole seconds
     Run(runs / "first").metrics.write_text(json.dumps({**metrics, "finished": earlier}))
     # By name this one is not the last; only by the time.
@@ -157,7 +157,7 @@ def test_the_manifest_names_every_file_with_its_verdict(trained, photos):
 
 
 def test_metrics_hold_what_they_promise(trained):
-    metrics = trained.read_metrics()
+    metrics = json.loads(trained.metrics.read_text())
     assert metrics["classes"] == ["cat", "dog"]
     assert [stage["name"] for stage in metrics["stages"]] == ["head", "block5"]
     for stage in metrics["stages"]:
@@ -195,7 +195,7 @@ def test_metrics_hold_what_they_promise(trained):
 def test_predictions_and_metrics_tell_the_same(trained):
     with trained.predictions.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    metrics = trained.read_metrics()
+    metrics = json.loads(trained.metrics.read_text())
     for split in ("validation", "test"):
         own = [row for row in rows if row["split"] == split]
         right = sum(row["label"] == row["answer"] for row in own)
@@ -206,7 +206,7 @@ def test_predictions_and_metrics_tell_the_same(trained):
 
 def test_the_run_learned_something(trained):
     """Else every probability is 0.5, and the tests that compare them say nothing."""
-    assert trained.read_metrics()["stages"][0]["kept_epoch"] > 0
+    assert trained.read_metrics().stages[0].kept_epoch > 0
     for split in ("validation", "test"):
         probabilities = predictions_of(trained, split)[1]
         assert np.ptp(probabilities[:, 0]) > 0.2
@@ -217,7 +217,7 @@ def test_the_temperature_is_the_best_one_for_validation(trained):
 
     The prior of ``fit_temperature`` moves it: validation may be answered without a mistake.
     """
-    stored = trained.read_metrics()["temperature"]
+    stored = trained.read_metrics().temperature
     targets, probabilities = predictions_of(trained, "validation")
 
     def loss(temperature: float) -> float:
@@ -225,7 +225,7 @@ def test_the_temperature_is_the_best_one_for_validation(trained):
         return float(-np.log(again[np.arange(len(targets)), targets]).mean())
 
     others = np.geomspace(MIN_TEMPERATURE, MAX_TEMPERATURE, 400)
-    assert loss(stored) == pytest.approx(trained.read_metrics()["validation"]["log_loss"], rel=1e-3)
+    assert loss(stored) == pytest.approx(trained.read_metrics().validation.log_loss, rel=1e-3)
     prior = np.log(others) ** 2 / 2 / len(targets)
     best = np.argmin([loss(other) for other in others] + prior)
     assert stored == pytest.approx(others[best], rel=0.03)
@@ -291,7 +291,7 @@ def test_a_second_run_computes_no_features_again(second):
     run, code, _, err = second
     assert code == 0, err
     assert run.is_complete()
-    assert run.read_metrics()["cache"] == "disk"
+    assert run.read_metrics().cache == "disk"
 
 
 def test_the_newest_run_answers(second, photos, capsys):
@@ -372,7 +372,7 @@ def test_excluded_files_are_left_out(uneven, tmp_path_factory):
     trained, said = uneven
     rows = {row.name: row for row in read_manifest(trained.manifest)}
     listing = trained.folder.parent.parent / "list.txt"
-    reason = f"excluded by {listing}"
+    reason = f"excluded by {listing.name}"
     out = {name for name, row in rows.items() if row.reason == reason}
     assert out == {"cat/cat.5.jpg", "dog/dog.7.jpg"}
     assert {rows[name].verdict for name in out} == {"skipped"}
@@ -392,7 +392,7 @@ def test_near_duplicates_are_on_one_side_whatever_their_class(uneven):
 
 
 def test_classes_out_of_balance_are_weighted(uneven, trained):
-    metrics, said = uneven[0].read_metrics(), uneven[1]
+    metrics, said = json.loads(uneven[0].metrics.read_text()), uneven[1]
     rows = [row for row in read_manifest(uneven[0].manifest) if row.verdict == "used"]
     counts = {c: sum((r.label, r.split) == (c, "train") for r in rows) for c in ("cat", "dog")}
     assert counts["cat"] > 3 * counts["dog"]
@@ -400,7 +400,7 @@ def test_classes_out_of_balance_are_weighted(uneven, trained):
     expected = {label: total / (2 * count) for label, count in counts.items()}
     assert metrics["class_weights"] == pytest.approx(expected)
     assert f"out of balance, {counts['cat'] / counts['dog']:.1f} to 1: training weighs" in said
-    assert trained.read_metrics()["class_weights"] is None
+    assert trained.read_metrics().class_weights is None
 
 
 @pytest.mark.slow
@@ -423,7 +423,7 @@ def test_the_weights_reach_every_stage(photos, tmp_path, monkeypatch):
         path.rename(tmp_path / "photos" / "dog" / f"more {path.name}")
     argv = ["--data", str(tmp_path / "photos"), "--runs", str(tmp_path / "runs"), "--run", "r"]
     assert run(train.main, [*argv, "--no-report", *FLAGS, "--epochs", "1"]) == 0
-    weights = Run(tmp_path / "runs" / "r").read_metrics()["class_weights"]
+    weights = Run(tmp_path / "runs" / "r").read_metrics().class_weights
     assert weights["cat"] > 1 > weights["dog"]
     by_number = dict(enumerate(weights.values()))
     assert seen == {"fit_linear_probe": by_number, "train_stage": by_number}
@@ -473,7 +473,7 @@ def test_near_duplicates_across_own_splits_are_left_out_of_train(tmp_path, capsy
 def test_cache_off_walks_the_same_road(photos, tmp_path):
     argv = ["--data", str(photos), "--runs", str(tmp_path), "--run", "off", "--cache", "off"]
     assert run(train.main, [*argv, "--no-report", *FLAGS, "--epochs", "1"]) == 0
-    assert Run(tmp_path / "off").read_metrics()["cache"] == "off"
+    assert Run(tmp_path / "off").read_metrics().cache == "off"
     assert not (tmp_path / ".features").exists()
 
 

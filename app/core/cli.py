@@ -70,7 +70,7 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None)
             sys.stdout.flush()  # here, where a closed pipe or a full disk can still be answered
             return code
         except AppError as error:
-            _tell(f"error: {error}")
+            tell(f"error: {error}")
             code = error.exit_code
         except KeyboardInterrupt as stop:
             code = _tell_stopped(came, *map(str, stop.args))
@@ -81,13 +81,13 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None)
             reason = error.strerror or str(error)
             if error.errno == errno.EBADF:
                 reason = f"standard output is closed ({reason})"
-            _tell(f"error: {reason}{where}")
+            tell(f"error: {reason}{where}")
             code = 1
         except Exception as error:
             if came:  # libraries make other errors of it, while they are imported
                 code = _tell_stopped(came)
             elif out_of_memory(error):
-                _tell(
+                tell(
                     "error: expected more memory; received too little; end what else uses it, or "
                     "raise the limit (ulimit -v)"
                 )
@@ -193,11 +193,11 @@ def _ending_signals() -> Iterator[list[signal.Signals]]:
 def _tell_stopped(came: Sequence[signal.Signals], *how_to_go_on: str) -> int:
     """Say what has stopped the command, and return its exit code."""
     number = came[-1] if came else signal.SIGINT
-    _tell("; ".join([f"stopped by {_ENDS[number.name]}", *how_to_go_on]))
+    tell("; ".join([f"stopped by {_ENDS[number.name]}", *how_to_go_on]))
     return 128 + number
 
 
-def _tell(message: str) -> None:
+def tell(message: str) -> None:
     """Write one line to stderr; where it cannot be written, the exit code has to do."""
     with contextlib.suppress(OSError, ValueError):
         print(for_terminal(" ".join(message.split())), file=sys.stderr)

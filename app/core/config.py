@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,19 @@ TRACKERS = ("tensorboard", "mlflow")
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 1024  # five poolings halve 32 to 1; 1024 is 640 GFLOP a photo
 
 
+# What --set and config.json may change of a stage that opens blocks, from the least to the most.
+STAGE_RANGES = {
+    "epochs": (0, 100_000),
+    "patience": (0, 100_000),
+    "learning_rate": (0, 1),
+    "lower_rate": (0, 1),
+    "warmup": (0, 1),
+    "weight_decay": (0, 1),
+    "averaging": (0, 100_000),
+    "batch_size": (1, 100_000),
+}
+
+
 def setting(default: Any, sentence: str) -> Any:
     """Declare a field whose sentence serves as its documentation and as its ``--help`` text."""
     return dataclasses.field(default=default, metadata={"help": sentence})
@@ -27,6 +41,11 @@ def setting(default: Any, sentence: str) -> Any:
 def help_of(config: type[Any], name: str) -> str:
     """Return the sentence that stands under a field of a configuration class."""
     return next(str(f.metadata["help"]) for f in dataclasses.fields(config) if f.name == name)
+
+
+def _in_range(flag: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise UsageError(f"expected {flag} between {low} and {high}; received {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +67,11 @@ class Stage:
         1.0, "epochs that the running average of the weights reaches back; the average is kept"
     )
     batch_size: int = setting(32, "photos a step")
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no stage can be trained with."""
+        for name, (low, high) in STAGE_RANGES.items():
+            _in_range(f"{name} of stage {self.name}", getattr(self, name), low, high)
 
     def views_read(self, train: int, validation: int) -> int:
         """Return how many views all epochs read; validation is scored before and after as well."""
@@ -105,6 +129,11 @@ class TrainConfig:
         320, "height and width in pixels that photos are resized to; time grows with its square"
     )
     epochs: int | None = setting(None, "at most this many epochs a stage (default: the stage's)")
+    stage_settings: tuple[str, ...] = setting(
+        (),
+        "a setting of one stage, such as block5.learning_rate=3e-5; may be given several times, "
+        f"counts more than --epochs; the settings are {', '.join(STAGE_RANGES)}",
+    )
     seed: int = setting(0, "the seed of split, views, initial weights and the order of photos")
     weights: str | None = setting(
         None,
@@ -180,6 +209,7 @@ class TrainConfig:
         _in_range("--seed", self.seed, 0, 2**32 - 1)
         if self.epochs is not None:
             _in_range("--epochs", self.epochs, 1, 100_000)
+        self.stage_plan()  # refuses wrong settings of stages
         if self.precision == "int8" and self.cache == "off":
             raise UsageError(
                 "expected --precision auto, float32 or bfloat16 with --cache off, which trains "
@@ -201,14 +231,15 @@ class TrainConfig:
             )
 
     def stage_plan(self) -> tuple[Stage, ...]:
-        """Return the chosen stages, with ``epochs`` applied to each that is trained by epochs."""
-        plan = (STAGES[name] for name in self.stages)
-        return tuple(
-            dataclasses.replace(stage, epochs=self.epochs)
-            if self.epochs and stage.epochs
-            else stage
-            for stage in plan
-        )
+        """Return the chosen stages with ``epochs`` and then ``stage_settings`` applied."""
+        plan = {name: STAGES[name] for name in self.stages}
+        for name, stage in plan.items():
+            if self.epochs and stage.epochs:
+                plan[name] = dataclasses.replace(stage, epochs=self.epochs)
+        for text in self.stage_settings:
+            name, values = _stage_setting(text, plan)
+            plan[name] = dataclasses.replace(plan[name], **values)
+        return tuple(plan.values())
 
     def trackers(self) -> tuple[str, ...]:
         """Return the names in ``log``; none of them changes a figure."""
@@ -227,7 +258,8 @@ class TrainConfig:
 
         For trying out the road on a new folder or machine in seconds.
         """
-        return dataclasses.replace(self, image_size=64, views=1, epochs=1)
+        others = tuple(text for text in self.stage_settings if ".epochs=" not in text)
+        return dataclasses.replace(self, image_size=64, views=1, epochs=1, stage_settings=others)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -242,6 +274,34 @@ def _known(flag: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
         )
 
 
-def _in_range(flag: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise UsageError(f"expected {flag} between {low} and {high}; received {value}")
+def _stage_setting(text: str, plan: Mapping[str, Stage]) -> tuple[str, dict[str, Any]]:
+    """Read ``block5.epochs=6``: the stage, and the setting with its value.
+
+    Raises:
+        UsageError: for another stage than those of ``plan`` that open blocks, another setting, or a
+            value that is no number.
+    """
+    key, _, value = text.partition("=")
+    name, _, setting_name = key.partition(".")
+    opened = [stage.name for stage in plan.values() if stage.opens]
+    if name not in opened:
+        raise UsageError(
+            f"expected --set for a stage that opens blocks ({', '.join(opened) or 'none'} in this "
+            f"run); received {text}; choose stages with --stages; the head is solved, it has "
+            "--head-strength"
+        )
+    if setting_name not in STAGE_RANGES:
+        raise UsageError(
+            f"expected --set {name}.NAME=VALUE with a name out of {', '.join(STAGE_RANGES)}; "
+            f"received {text}; write for example --set {name}.learning_rate=3e-5"
+        )
+    whole = isinstance(getattr(Stage, setting_name), int)
+    try:
+        number = int(value) if whole else float(value)
+    except ValueError:
+        raise UsageError(
+            f"expected --set {key} to be a {'whole ' if whole else ''}number; received {value!r}"
+        ) from None
+    low, high = STAGE_RANGES[setting_name]
+    _in_range(f"--set {key}", number, max(low, 1) if setting_name == "epochs" else low, high)
+    return name, {setting_name: number}

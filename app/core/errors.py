@@ -44,7 +44,15 @@ class BundleError(AppError):
 
 
 class ImageError(AppError):
-    """Raised when one file cannot be decoded into a photo; the others are not concerned."""
+    """Raised when one file cannot be decoded into a photo; the others are not concerned.
+
+    Attributes:
+        code: the kind of reason, one of ``app.data.manifest.REASONS``.
+    """
+
+    def __init__(self, message: str, code: str = "damaged") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class FetchError(AppError):

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from app.core.errors import BundleError, UsageError
 from app.core.paths import exists, is_file, is_folder
+from app.core.records import read_record
+
+if TYPE_CHECKING:  # the record of all figures is not for predict.py
+    from app.core.run_metrics import MadeWith, Metrics
 
 DESCRIPTION_FILE = "bundle.json"  # in a bundle: everything about it
 FEATURES_FOLDER = ".features"  # in the folder of the runs, which share it (``app.features.store``)
+TRAIN_AGAIN = "train again with `python train.py --data DIR`"
 LONG_AGO = datetime.min.replace(tzinfo=UTC)  # when runs ended that do not say it any more
 
 
@@ -102,16 +106,27 @@ class Run:
         """Say whether training came to its end."""
         return self.metrics.is_file() and (self.bundle / DESCRIPTION_FILE).is_file()
 
-    def read_metrics(self) -> dict[str, Any]:
-        """Return the contents of ``metrics.json``."""
-        metrics: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
-        return metrics
+    def read_metrics(self) -> Metrics:
+        """Return what ``metrics.json`` says.
+
+        Raises:
+            BundleError: when it is missing or damaged.
+        """
+        from app.core.run_metrics import Metrics
+
+        return read_record(self.metrics, Metrics, BundleError, TRAIN_AGAIN)
+
+    def made_with(self) -> MadeWith:
+        """Return when and with what it was made; raise ``BundleError`` as ``read_metrics``."""
+        from app.core.run_metrics import MadeWith
+
+        return read_record(self.metrics, MadeWith, BundleError, TRAIN_AGAIN)
 
     def finished(self) -> datetime | None:
         """Return the time (UTC) in ``metrics.json``; None when it is damaged."""
         try:
-            return datetime.fromisoformat(self.read_metrics()["finished"]).astimezone(UTC)
-        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+            return datetime.fromisoformat(self.made_with().finished).astimezone(UTC)
+        except (BundleError, ValueError, OverflowError):
             return None
 
     def resume_command(self) -> str:
@@ -199,8 +214,7 @@ def check_complete(run: Run) -> None:
     if missing:
         raise BundleError(
             f"expected a finished run; received {run.folder}, which lacks "
-            f"{', '.join(missing)}; train to the end with "
-            "`python train.py --data DIR`"
+            f"{', '.join(missing)}; train to the end with `python train.py --data DIR`"
         )
 
 

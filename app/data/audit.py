@@ -14,7 +14,7 @@ from app.core.console import progress_bar
 from app.core.errors import DataError, ImageError
 from app.data.decode import SUFFIXES, decode
 from app.data.folder_layout import LabelledFile, files_below
-from app.data.manifest import ManifestRow
+from app.data.manifest import REASONS, ManifestRow
 from app.data.near_duplicates import Fingerprint, fingerprint, near_duplicates
 from app.data.photo_bytes import read_bytes
 
@@ -61,7 +61,7 @@ def rows_of_others(root: Path, files: Sequence[LabelledFile]) -> list[ManifestRo
     labelled = {file.name for file in files}
     names = (path.relative_to(root).as_posix() for path in files_below(root))
     return [
-        ManifestRow(name, "", "", "", "skipped", "its place tells no class")
+        ManifestRow(name, "", "", "", "skipped", REASONS["no_class"], code="no_class")
         for name in names
         if name not in labelled
     ]
@@ -70,13 +70,13 @@ def rows_of_others(root: Path, files: Sequence[LabelledFile]) -> list[ManifestRo
 def _judge(file: LabelledFile, excluded: str | None) -> tuple[ManifestRow, Fingerprint | None]:
     row = ManifestRow(file.name, file.label, file.split or "", "", "skipped")
     if excluded:
-        return replace(row, reason=excluded), None
+        return replace(row, reason=excluded, code="excluded"), None
     try:
         data = read_bytes(file.path)
         row = replace(row, sha256=hashlib.sha256(data).hexdigest())
         pixels, found = decode(data)
     except ImageError as error:
-        return replace(row, reason=str(error)), None
+        return replace(row, reason=str(error), code=error.code), None
     expected = SUFFIXES.get(Path(file.name).suffix.lower())
     note = "" if found == expected else f"a {found} file by its content"
     height, width = pixels.shape[:2]
@@ -95,12 +95,13 @@ def _skip_copies(rows: Iterable[ManifestRow]) -> list[ManifestRow]:
         kept = min(numbers, key=lambda number: (_SPLIT_ORDER[rows[number].split], number))
         for number in numbers:
             if len(labels) > 1:
+                code = "several_classes"
                 reason = f"the same file lies in the classes {' and '.join(labels)}"
             elif number != kept:
-                reason = f"a copy of {rows[kept].name}"
+                code, reason = "copy", f"a copy of {rows[kept].name}"
             else:
                 continue
-            rows[number] = replace(rows[number], verdict="skipped", reason=reason)
+            rows[number] = replace(rows[number], verdict="skipped", reason=reason, code=code)
     return rows
 
 
@@ -129,7 +130,7 @@ def _skip_near_duplicate(rows: list[ManifestRow], number: int, group: Sequence[i
     if _SPLIT_ORDER[kept.split] == _SPLIT_ORDER[row.split]:
         return False
     reason = f"nearly the same picture as {kept.name}"
-    rows[number] = replace(row, verdict="skipped", reason=reason)
+    rows[number] = replace(row, verdict="skipped", reason=reason, code="near_duplicate")
     return True
 
 

@@ -45,6 +45,7 @@ SUFFIXES = {
     ".heic": "HEIF",
     ".heif": "HEIF",
 }
+NO_RANGE = "have no known range; save it as 8-bit"
 VERSION = 1  # part of the cache's key: raise it when a file's decoded or resized pixels change
 STRIP = 1_000_000  # pixels converted at a time: the whole beside its copies would not fit 512 MiB
 
@@ -81,7 +82,7 @@ def decode(data: bytes) -> tuple[Pixels, str]:
         ImageError: as ``read_image``.
     """
     if not data:
-        raise ImageError("the file is empty (0 bytes)")
+        raise ImageError("the file is empty (0 bytes)", "empty")
     try:
         header = check_header(data)
         if data[4:8] == b"ftyp":
@@ -96,7 +97,7 @@ def decode(data: bytes) -> tuple[Pixels, str]:
         del image  # its pixels go before they are turned: both at once would not fit
         return _upright(pixels, orientation), found
     except UnidentifiedImageError:
-        raise ImageError(f"not a photo: {_what_it_is(data)}") from None
+        raise ImageError(f"not a photo: {_what_it_is(data)}", "not_a_photo") from None
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -137,7 +138,7 @@ def _to_rgb(image: Image.Image) -> Pixels:
     image.seek(0)
     image.load()
     if image.mode == "F":
-        raise ImageError("floating-point pixels have no known range; save it as 8-bit")
+        raise ImageError(f"floating-point pixels {NO_RANGE}", "no_range")
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     for top, strip in _strips(image):
         if strip.mode.startswith("I"):
@@ -185,7 +186,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale 16-bit greyscale to 8 bits; Pillow's own conversion cuts off everything above 255."""
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
-        raise ImageError("integer pixels beyond 16 bits have no known range; save it as 8-bit")
+        raise ImageError(f"integer pixels beyond 16 bits {NO_RANGE}", "no_range")
     return Image.fromarray((values >> 8).astype(np.uint8))
 
 

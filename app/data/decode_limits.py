@@ -49,7 +49,7 @@ class CountedFile(io.BytesIO):
         """
         self.reads += 1
         if self.reads > MAX_READS:
-            raise ImageError("cut into more pieces than any photo; save it again")
+            raise ImageError("cut into more pieces than any photo; save it again", "too_costly")
         return super().read(size)
 
 
@@ -99,5 +99,6 @@ def too_many_pixels(text: str, most: int = MAX_PIXELS) -> ImageError:
     announced = int(re.findall(r"\d+", text)[0])
     return ImageError(
         f"the header announces {announced / 1e6:,.1f} million pixels, more than the "
-        f"{most / 1e6:.0f} million that are read of such a file; make it smaller"
+        f"{most / 1e6:.0f} million that are read of such a file; make it smaller",
+        "too_costly",
     )

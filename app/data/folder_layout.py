@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from app.core.errors import DataError, FetchError, UsageError
-from app.core.labels import RESERVED
+from app.core.labels import RESERVED, is_reserved
 from app.core.paths import exists, is_file, is_folder
 from app.data.decode import SUFFIXES
 from app.data.sets.archive import unpack_zip
@@ -176,11 +176,11 @@ def _flat(folder: Path, *, root: Path, split: Split | None) -> list[LabelledFile
 
 def _refuse_reserved(files: list[LabelledFile]) -> None:
     """Refuse classes by whose names nobody could tell an answer from what it is not."""
-    if taken := RESERVED & {file.label for file in files}:
+    if taken := {file.label for file in files if is_reserved(file.label)}:
         raise DataError(
             f"expected classes of other names than {' and '.join(sorted(RESERVED))}, which are "
-            f"answers of their own; received {', '.join(sorted(taken))}; photos that show none of "
-            "the classes need not be given; else rename the folder"
+            f"answers of their own; received {', '.join(sorted(taken))}; "
+            "photos that show none of the classes need not be given; else rename the folder"
         )
 
 

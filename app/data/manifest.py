@@ -12,6 +12,22 @@ from app.data.folder_layout import Split
 
 Verdict = Literal["used", "skipped"]
 
+# Why a file is skipped: the code in manifest.csv → what such files have in common.
+REASONS = {
+    "excluded": "excluded by a list",
+    "copy": "a copy of another file",
+    "near_duplicate": "nearly the same picture as one in test or validation",
+    "several_classes": "the same file lies in several classes",
+    "no_class": "its place tells no class",
+    "not_a_photo": "not a photo",
+    "damaged": "damaged",
+    "empty": "empty",
+    "unreadable": "cannot be read",
+    "too_costly": "too large, or made like a decompression bomb",
+    "no_range": "pixels without a known range",
+    "": "another reason (the run is of an older version)",
+}
+
 
 @dataclass(frozen=True)
 class ManifestRow:
@@ -28,6 +44,7 @@ class ManifestRow:
         height: likewise.
         group: the same for photos that are nearly the same picture, the smallest ``sha256`` among
             them; empty for a photo without near-duplicates.
+        code: the kind of reason why it is skipped, one of ``REASONS``; empty for a used file.
     """
 
     name: str
@@ -39,6 +56,7 @@ class ManifestRow:
     width: int = 0
     height: int = 0
     group: str = ""
+    code: str = ""
 
 
 def write_manifest(rows: Iterable[ManifestRow], path: Path) -> None:

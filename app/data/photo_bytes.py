@@ -22,12 +22,14 @@ def read_bytes(path: Path) -> bytes:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
             next(path.iterdir(), None)  # says why if it cannot be listed
-            raise ImageError("a folder, not a photo")
+            raise ImageError("a folder, not a photo", "unreadable")
         if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device could wait for ever
-            raise ImageError("not a regular file")
+            raise ImageError("not a regular file", "unreadable")
         if status.st_size > MAX_BYTES:
-            raise ImageError(f"{status.st_size:,} bytes, larger than any photo that is read")
+            raise ImageError(
+                f"{status.st_size:,} bytes, larger than any photo that is read", "too_costly"
+            )
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         reason = getattr(error, "strerror", None) or str(error)
-        raise ImageError(f"cannot be read: {reason}") from error
+        raise ImageError(f"cannot be read: {reason}", "unreadable") from error

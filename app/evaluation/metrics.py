@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,41 +10,13 @@ from scipy.special import softmax
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, log_loss, roc_auc_score
 
+from app.core.run_metrics import ReliabilityBin, Scores
+
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 
 ECE_BINS = 15
 DRAWS = 200  # simulated sets of answers
-
-
-@dataclass(frozen=True)
-class Scores:
-    """How good answers on ``n`` photos are.
-
-    Attributes:
-        n: number of photos.
-        accuracy: share of right answers.
-        accuracy_interval_95: Wilson's interval of that share (Wilson 1927).
-        log_loss: mean of -ln(probability of the true class), natural logarithm.
-        brier: mean squared error of the probabilities, 0 to 1 (Brier 1950; summed over classes,
-            halved for two of them).
-        ece: expected calibration error, ``expected_calibration_error``.
-        ece_bias: what that estimate would show on average if the answers were calibrated perfectly
-            (``calibration_bias``).
-        roc_auc: area under the ROC curve; for more than two classes the mean over each class
-            against the rest. None when a class has no photo here.
-        confusion: ``confusion[i][j]`` photos of class i were answered with class j.
-    """
-
-    n: int
-    accuracy: float
-    accuracy_interval_95: tuple[float, float]
-    log_loss: float
-    brier: float
-    ece: float
-    ece_bias: float
-    roc_auc: float | None
-    confusion: list[list[int]]
 
 
 def probabilities_of(logits: Floats) -> Floats:
@@ -81,30 +52,6 @@ def wilson_interval(right: int, n: int) -> tuple[float, float]:
     """Return the 95 % interval of a share, ``right`` of ``n`` photos (Wilson 1927)."""
     interval = binomtest(right, n).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
-
-
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """The answers whose confidence lies from ``low`` to below ``high``; never an empty bin.
-
-    Attributes:
-        low: lower edge; confidence is the probability of the answer given.
-        high: upper edge; the last bin, which ends at 1, includes it.
-        count: number of answers.
-        confidence: their mean.
-        right: how many of them are right.
-    """
-
-    low: float
-    high: float
-    count: int
-    confidence: float
-    right: int
-
-    @property
-    def accuracy(self) -> float:
-        """Share of right answers."""
-        return self.right / self.count
 
 
 def brier_score(targets: Ints, probabilities: Floats) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from app.core.cli import tell
 from app.core.run_folder import finished_run, newest_complete_run
 
 
@@ -42,7 +43,7 @@ def share(text: str) -> float:
 
 
 def bundle_folder(arguments: argparse.Namespace) -> Path:
-    """Return the bundle that the arguments name.
+    """Return the bundle that the arguments name; where they name none, say which run answers.
 
     Raises:
         BundleError: when there is no finished run that could be meant.
@@ -51,4 +52,8 @@ def bundle_folder(arguments: argparse.Namespace) -> Path:
         return Path(arguments.bundle)
     if arguments.run is not None:
         return finished_run(arguments.runs, arguments.run).bundle
-    return newest_complete_run(arguments.runs).bundle
+    run = newest_complete_run(arguments.runs)
+    time = run.finished()
+    date = time.strftime(" (%Y-%m-%d %H:%M UTC)") if time else ""
+    tell(f"run {run.folder.name}{date} answers")
+    return run.bundle

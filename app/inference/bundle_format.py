@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import hashlib
-import json
-import math
-import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from app.core.atomic_files import write_json
+from msgspec import Meta
+
 from app.core.errors import BundleError
-from app.core.labels import RESERVED
+from app.core.labels import is_reserved
+from app.core.records import as_record, read_json, write_record
 from app.core.run_folder import DESCRIPTION_FILE
 
 FORMAT_VERSION = 3
@@ -22,6 +21,12 @@ AGAIN = "train again, or use the version of this project that wrote it"
 CONFIDENCE, NOVELTY = "confidence", "novelty"  # the names of the thresholds
 OOD_THRESHOLD = 0.5  # the novelty from which on something is a stranger, by its construction
 ONNX_FILE, INT8_FILE, KERAS_FILE = "model.onnx", "model.int8.onnx", "classifier.keras"
+DAMAGED = "the bundle is damaged: copy it again, or train again"
+
+Name = Annotated[str, Meta(min_length=1)]
+# One that stays in its folder on every system.
+FileName = Annotated[str, Meta(pattern=r"^(?!\.{1,2}\Z)[^/\\:\x00]+\Z")]
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 @dataclass(frozen=True)
@@ -41,13 +46,26 @@ class Bundle:
     """
 
     format_version: int
-    classes: tuple[str, ...]
-    image_size: int
-    temperature: float
+    classes: Annotated[tuple[Name, ...], Meta(min_length=2)]
+    image_size: Annotated[int, Meta(ge=1, le=10_000)]
+    temperature: Annotated[float, Meta(gt=0)]
     thresholds: dict[str, float]
-    sha256: dict[str, str]
+    sha256: dict[FileName, Digest]
     versions: dict[str, str]
     why_no_int8: str
+
+    def __post_init__(self) -> None:
+        """Refuse what the types of the fields cannot."""
+        if len(set(self.classes)) < len(self.classes) or any(map(is_reserved, self.classes)):
+            raise ValueError(
+                "classes to be different names, none of them neither or unsure; received "
+                f"{', '.join(self.classes)}"
+            )
+        if set(self.thresholds) != {CONFIDENCE, NOVELTY}:
+            raise ValueError(
+                f"thresholds to be {CONFIDENCE} and {NOVELTY}; received "
+                f"{', '.join(self.thresholds) or 'none'}"
+            )
 
     @property
     def has_int8(self) -> bool:
@@ -56,7 +74,7 @@ class Bundle:
 
     def write(self, folder: Path) -> None:
         """Write ``bundle.json`` into ``folder``."""
-        write_json(dataclasses.asdict(self), folder / DESCRIPTION_FILE)
+        write_record(self, folder / DESCRIPTION_FILE)
 
     @classmethod
     def read(cls, folder: Path) -> Bundle:
@@ -69,30 +87,29 @@ class Bundle:
         path = folder / DESCRIPTION_FILE
         try:
             _refuse_irregular(path)
-            values = json.loads(path.read_text(encoding="utf-8"))
-            version = values["format_version"]
-            if version != FORMAT_VERSION:
-                newer = isinstance(version, int) and version > FORMAT_VERSION
-                raise BundleError(
-                    f"expected a bundle of format version {FORMAT_VERSION}; received {version!r} "
-                    f"in {path}; "
-                    + (f"get a version of this project that reads {version}" if newer else AGAIN)
-                )
-            if type(values["classes"]) is not list:
-                raise ValueError("classes makes no sense")
-            bundle = cls(**{**values, "classes": tuple(values["classes"])})
-            if fault := _fault(bundle):
-                raise ValueError(f"{fault} makes no sense")
-            return bundle
+            values = read_json(path, BundleError, DAMAGED)
         except FileNotFoundError:
             raise BundleError(
                 f"expected a bundle ({ONNX_FILE}, {DESCRIPTION_FILE}); received {folder}, which "
                 "has none; train.py makes one: python train.py --data DIR"
             ) from None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except OSError as error:
             raise BundleError(
-                f"expected a readable {path}; received a damaged one ({error}); train again"
+                f"expected a readable {path}; received a damaged one ({error}); {DAMAGED}"
             ) from error
+        known = FORMAT_VERSION
+        version = values.get("format_version", known) if isinstance(values, dict) else known
+        if version != known:
+            newer = isinstance(version, int) and version > known
+            raise BundleError(
+                f"expected a bundle of format version {known}; received {version!r} "
+                f"in {path}; "
+                + (f"get a version of this project that reads {version}" if newer else AGAIN)
+            )
+        bundle = as_record(values, cls, path, BundleError, DAMAGED, exact=True)
+        if ONNX_FILE not in bundle.sha256:
+            raise BundleError(f"expected in {path} sha256 to name {ONNX_FILE}; {DAMAGED}")
+        return bundle
 
     def check_file(self, folder: Path, name: str) -> Path:
         """Return the path of a bundle's file after comparing its SHA-256.
@@ -121,42 +138,6 @@ def _refuse_irregular(path: Path) -> None:
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder the system says so itself
         raise OSError(errno.EINVAL, "not a regular file")
-
-
-def _fault(bundle: Bundle) -> str:
-    """Name the first field of a foreign ``bundle.json`` that cannot be right; empty when all can.
-
-    Values are looked at by type: JSON may hold anything, and ``True`` would pass for a number.
-    """
-    names, size, temperature = bundle.classes, bundle.image_size, bundle.temperature
-    digests = bundle.sha256
-    right = {
-        "classes": all(type(name) is str and name for name in names)
-        and len(set(names)) == len(names) >= 2
-        and not RESERVED & set(names),
-        "image_size": type(size) is int and 1 <= size <= 10_000,
-        "temperature": _is_number(temperature) and temperature > 0,
-        "thresholds": type(bundle.thresholds) is dict
-        and set(bundle.thresholds) == {CONFIDENCE, NOVELTY}
-        and all(map(_is_number, bundle.thresholds.values())),
-        "sha256": type(digests) is dict
-        and ONNX_FILE in digests
-        and all(map(_is_plain_name, digests))
-        and all(re.fullmatch("[0-9a-f]{64}", str(digest)) for digest in digests.values()),
-        "versions": type(bundle.versions) is dict
-        and all(type(version) is str for version in bundle.versions.values()),
-        "why_no_int8": type(bundle.why_no_int8) is str,
-    }
-    return next((field for field, holds in right.items() if not holds), "")
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(float(str(value)))
-
-
-def _is_plain_name(name: str) -> bool:
-    """Say whether a file name stays in its folder on every system."""
-    return name not in ("", ".", "..") and not set(name) & set("/\\:\0")
 
 
 def file_sha256(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from app.core.config_file import flattened
+from app.core.config_file import config_values, flattened
 from app.core.errors import UsageError
 from app.evaluation.metrics import Floats, wilson_interval
 from app.evaluation.paired_tests import (
@@ -179,11 +179,15 @@ def photos_in_common(first: Results, second: Results) -> int:
 def _settings(results: Results) -> dict[str, str]:
     """Return all that may differ, as text."""
     config, metrics = results.config, results.metrics
-    found = {name: value for name, value in flattened(config).items() if name not in NAMING}
-    found |= {f"{split} photos": n for split, n in metrics["photos"].items()}
+    found = {
+        name: value
+        for name, value in flattened(config_values(config)).items()
+        if name not in NAMING
+    }
+    found |= {f"{split} photos": n for split, n in metrics.photos.items()}
     # "cache" of config.json is what was wanted, that of metrics.json what was used.
-    found |= {f"{name} in use": metrics.get(name, "–") for name in COMPUTING}
-    found |= {f"version of {name}": v for name, v in metrics["versions"].items()}
+    found |= {f"{name} in use": getattr(metrics, name) for name in COMPUTING}
+    found |= {f"version of {name}": v for name, v in metrics.versions.items()}
     return {name: _text(value) for name, value in found.items()}
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import UsageError
+from app.core.records import values_of
 from app.core.run_folder import Run
+from app.core.run_metrics import Metrics
 from app.core.safe_output import output_file
 from app.core.sanitise import for_terminal, shown
 from app.evaluation.paired_tests import holm
@@ -77,14 +79,14 @@ class Compared:
     comparisons: tuple[Comparison, ...]
 
     @property
-    def metrics(self) -> list[tuple[str, dict[str, Any]]]:
+    def metrics(self) -> list[tuple[str, Metrics]]:
         """Each run's name and figures."""
         return [(name, each.metrics) for name, each in zip(self.names, self.results, strict=True)]
 
     def pairs(self) -> list[Pair]:
         """Return the first run with each other one, in their order."""
         first = self.results[0]
-        trained = [metrics["photos"]["train"] for _, metrics in self.metrics]
+        trained = [metrics.photos["train"] for _, metrics in self.metrics]
         p_values = holm([found.mcnemar.p_value for found in self.comparisons])
         return [
             Pair(
@@ -114,12 +116,12 @@ class Compared:
                 f"expected a place for the page; received {path}, which is the report of a run; "
                 "name another one with --output"
             )
-        return output_file(path, ".html", [Path(r.config["data"]) for r in self.results])
+        return output_file(path, ".html", [r.config.data for r in self.results])
 
     def page(self) -> str:
         """Return the whole page as HTML."""
-        tests = [(name, metrics["test"]) for name, metrics in self.metrics]
-        phases = dict.fromkeys(phase for _, metrics in self.metrics for phase in metrics["seconds"])
+        tests = [(name, metrics.test) for name, metrics in self.metrics]
+        phases = dict.fromkeys(phase for _, metrics in self.metrics for phase in metrics.seconds)
         phases.pop("total", None)
         return (
             environment()
@@ -142,14 +144,14 @@ class Compared:
         rows += [
             [
                 name,
-                f"{test['accuracy']:.4f}",
-                interval(test["accuracy_interval_95"]),
-                f"{test['log_loss']:.4f}",
-                f"{metrics['photos']['train']:,}",
-                duration(metrics["seconds"]["total"]),
+                f"{test.accuracy:.4f}",
+                interval(test.accuracy_interval_95),
+                f"{test.log_loss:.4f}",
+                f"{metrics.photos['train']:,}",
+                duration(metrics.seconds["total"]),
             ]
             for name, metrics in self.metrics
-            for test in [metrics["test"]]
+            for test in [metrics.test]
         ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
@@ -166,8 +168,8 @@ class Compared:
         """Return everything as JSON knows it."""
         return {
             "runs": [
-                {"name": name, "folder": str(folder), "test": metrics["test"]}
-                | {"stages": metrics["stages"], "seconds": metrics["seconds"]}
+                {"name": name, "folder": str(folder), "test": values_of(metrics.test)}
+                | {"stages": values_of(metrics.stages), "seconds": metrics.seconds}
                 for (name, metrics), folder in zip(self.metrics, self.folders, strict=True)
             ],
             "comparisons": [

@@ -25,6 +25,7 @@ from sklearn.metrics import (
 )
 
 from app.core.history import HistoryRow
+from app.core.run_metrics import SplitMetrics
 from app.evaluation.metrics import ECE_BINS, Floats, Ints, reliability_bins, wilson_interval
 from app.report.html import duration, percent
 
@@ -338,12 +339,12 @@ def time_by_phase(seconds: Mapping[str, float]) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def accuracies(names: Sequence[str], tests: Sequence[Mapping[str, Any]]) -> Figure:
+def accuracies(names: Sequence[str], tests: Sequence[SplitMetrics]) -> Figure:
     """Draw the test accuracy of each run with its 95 % interval, the first on top."""
     figure, axes = _axes(0.9 + 0.45 * len(names))
     places = range(len(names))[::-1]
-    values = np.array([test["accuracy"] for test in tests])
-    intervals = np.array([test["accuracy_interval_95"] for test in tests])
+    values = np.array([test.accuracy for test in tests])
+    intervals = np.array([test.accuracy_interval_95 for test in tests])
     axes.errorbar(values, places, xerr=_around(values, intervals), fmt="o", color=DARK, capsize=5)
     axes.set_yticks(places, short_names(names, LONGEST_RUN))
     axes.set(ylim=(-0.6, len(names) - 0.4), xlabel="Test accuracy, 95 % interval")

@@ -257,7 +257,7 @@ def views_shown(results: Results) -> int:
 
 def image_of(pixels: Pixels, content: str, results: Results, views: int, side: int) -> ReportImage:
     """Return a decoded picture, whose file has the SHA-256 ``content``, as a report shows it."""
-    size, seed = results.config["image_size"], results.config["seed"]
+    size, seed = results.config.image_size, results.config.seed
     drawn = (make_view(pixels, size, content=content, view=k + 1, seed=seed) for k in range(views))
     return ReportImage(
         reduced(pixels, side), resize(pixels, size), tuple(reduced(view, side) for view in drawn)

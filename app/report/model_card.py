@@ -1,7 +1,7 @@
 """``MODEL_CARD.md``: what a model is, is for, and cannot do, for whoever it is passed on to.
 
     python -m app card runs/NAME                                      writes it again
-    python -m app card docs/results/small.json --readme README.md     the part in the README
+    python -m app card docs/results/small.json --readme docs/results.md    the part there
 
 The chapters are those of Mitchell et al. 2019, "Model Cards for Model Reporting"; the header is the
 one that Hugging Face reads. Every number is the run's own. What the user has named (the run, its
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,16 @@ from markupsafe import Markup
 from app.core.atomic_files import open_whole
 from app.core.cli import Parser
 from app.core.errors import BundleError, UsageError
+from app.core.records import read_record
 from app.core.run_folder import Run
+from app.core.run_metrics import Metrics
 from app.core.sanitise import for_terminal, shown
 from app.evaluation.metrics import wilson_interval
 from app.inference.bundle_format import OOD_THRESHOLD
 from app.report.html import environment, interval, percent
 from app.report.results import Results, read_results
 
-BEGIN = "<!-- model card: made by python -m app card {source} --readme README.md -->"
+BEGIN = "<!-- model card: made by python -m app card {source} --readme docs/results.md -->"
 END = "<!-- end of the model card -->"
 
 
@@ -62,8 +64,8 @@ def model_card(results: Results) -> str:
         results.metrics,
         name=results.name,
         config=results.config,
-        data=Path(results.config["data"]).name or "photos",
-        int8=results.metrics.get("int8"),  # which older runs lack
+        data=results.config.data.name or "photos",
+        int8=results.metrics.int8,  # which older runs lack
         counts=results.counts(),
         skipped=len(results.skipped()),
         labels=len(results.findings_of("label")),
@@ -73,7 +75,7 @@ def model_card(results: Results) -> str:
     )
 
 
-def readme_block(metrics: Mapping[str, Any], source: str) -> str:
+def readme_block(metrics: Metrics, source: str) -> str:
     """Return the README's part, markers included, of a run's ``metrics.json``.
 
     Args:
@@ -100,10 +102,9 @@ def put_into(readme: str, block: str) -> str:
     return block.join(parts)
 
 
-def per_class(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+def per_class(metrics: Metrics) -> list[dict[str, Any]]:
     """Return of each class how many test photos it has, and how they were answered."""
-    confusion: Sequence[Sequence[int]] = metrics["test"]["confusion"]
-    classes: Sequence[str] = metrics["classes"]
+    confusion, classes = metrics.test.confusion, metrics.classes
     rows = []
     for i, (label, row) in enumerate(zip(classes, confusion, strict=True)):
         n, right = sum(row), row[i]
@@ -147,7 +148,7 @@ def _markdown() -> Environment:
     return made
 
 
-def _filled(template: str, metrics: Mapping[str, Any], **values: Any) -> str:
+def _filled(template: str, metrics: Metrics, **values: Any) -> str:
     filled = _markdown().get_template(template)
     return filled.render(metrics=metrics, per_class=per_class(metrics), **values)
 
@@ -181,16 +182,11 @@ def main(argv: Sequence[str]) -> int:
         print(for_terminal(str(write_model_card(Run(arguments.run)))))
         return 0
     source = Run(arguments.run).metrics if arguments.run.is_dir() else arguments.run
-    try:
-        metrics = json.loads(source.read_text(encoding="utf-8"))
-        block = readme_block(metrics, source.name if source.is_absolute() else source.as_posix())
-        text = arguments.readme.read_text(encoding="utf-8")
-    except (ValueError, KeyError, TypeError, IndexError, TemplateError) as error:
-        raise BundleError(
-            f"expected the metrics.json of a run; received {source} ({type(error).__name__}: "
-            f"{error}); give a run's folder, or docs/results/small.json"
-        ) from error
-    text = put_into(text, block)
+    metrics = read_record(
+        source, Metrics, BundleError, "give a run's folder, or docs/results/small.json"
+    )
+    block = readme_block(metrics, source.name if source.is_absolute() else source.as_posix())
+    text = put_into(arguments.readme.read_text(encoding="utf-8"), block)
     with open_whole(arguments.readme) as file:
         file.write(text)
     print(for_terminal(str(arguments.readme)))

@@ -59,7 +59,7 @@ def photos_of(run: Run) -> Path:
     Raises:
         AppError: when the run is not finished, or a file of it is damaged.
     """
-    return Path(read_results(run).config["data"]).absolute()
+    return read_results(run).config.data.absolute()
 
 
 def execute(run: Run, photos: Path | None = None) -> Any:
@@ -99,8 +99,9 @@ def cleaned(notebook: Any, run: Run) -> Any:
 
     Absolute paths are shortened to their last part.
     """
-    paths = [value for value in read_results(run).config.values() if isinstance(value, str)]
-    return without_machine(notebook, [*paths, str(run.folder.resolve())])
+    config = read_results(run).config
+    paths = [config.data, config.exclude, config.weights, config.runs, run.folder.resolve()]
+    return without_machine(notebook, [str(path) for path in paths if path])
 
 
 def main(argv: Sequence[str]) -> int:

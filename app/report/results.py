@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections import Counter
@@ -15,26 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.config import TrainConfig
-from app.core.config_file import flattened
+from app.core.config_file import read_config
 from app.core.csv_tables import read_rows
-from app.core.errors import BundleError
+from app.core.errors import BundleError, UsageError
 from app.core.history import HistoryRow, read_history
 from app.core.run_folder import Run, check_complete, newest_complete_run
-from app.data.manifest import ManifestRow, read_manifest
+from app.core.run_metrics import Metrics
+from app.data.manifest import REASONS, ManifestRow, read_manifest
 from app.evaluation.findings import Finding, Kind, read_findings
 
-# What of config.json is read, and of that what may name a place of the machine.
-NEEDED = ("backbone", "data", "image_size", "seed", "stages", "weights")
-PLACES = ("data", "exclude", "runs", "weights")
+NAMING = ("run", "runs", "report", "log")  # the settings that change no figure
 RUN_VARIABLE = "CATS_DOGS_RUN"
 PHOTOS_VARIABLE = "CATS_DOGS_PHOTOS"
-# The beginnings of ``app.data.audit``'s reasons that go on with a name → what they have in common.
-_KINDS = {
-    "excluded by ": "excluded by a list",
-    "a copy of ": "a copy of another file",
-    "nearly the same picture as ": "nearly the same picture as one in test or validation",
-    "the same file lies in the classes ": "the same file lies in several classes",
-}
 
 
 @dataclass(frozen=True)
@@ -83,7 +74,7 @@ class Results:
 
     Attributes:
         name: of the run.
-        config: the contents of ``config.json``.
+        config: its settings, from ``config.json``.
         metrics: the contents of ``metrics.json``.
         manifest: a row a file of the data folder.
         findings: photos that a person should look at.
@@ -92,8 +83,8 @@ class Results:
     """
 
     name: str
-    config: dict[str, Any]
-    metrics: dict[str, Any]
+    config: TrainConfig
+    metrics: Metrics
     manifest: list[ManifestRow]
     findings: list[Finding]
     history: list[HistoryRow]
@@ -102,7 +93,7 @@ class Results:
     @property
     def classes(self) -> list[str]:
         """Names in the order of the probabilities."""
-        return list(self.metrics["classes"])
+        return list(self.metrics.classes)
 
     def counts(self) -> Counter[tuple[str, str]]:
         """Return the number of used photos by split and class."""
@@ -129,7 +120,7 @@ class Results:
         """
         kinds: dict[str, list[ManifestRow]] = {}
         for row in self.skipped():
-            kinds.setdefault(_kind_of(row.reason), []).append(row)
+            kinds.setdefault(REASONS.get(row.code, row.code), []).append(row)
         return dict(sorted(kinds.items(), key=lambda item: -len(item[1])))
 
     def near_duplicates(self) -> list[list[ManifestRow]]:
@@ -145,9 +136,9 @@ class Results:
 
         None: a fresh one in every epoch. The head alone learns from the photos themselves.
         """
-        if not any(stage["opens"] for stage in self.config["stages"]):
+        if not any(stage.opens for stage in self.config.stage_plan()):
             return 0
-        views: int | None = self.metrics.get("views")
+        views = self.metrics.views
         return None if views is None else views - 1
 
     def without_places(self) -> Results:
@@ -155,28 +146,30 @@ class Results:
 
         ``runs`` is left out, since where a run lies is no part of how it was made.
         """
-        config = {name: value for name, value in self.config.items() if name != "runs"}
-        for name in PLACES:
-            if isinstance(path := config.get(name), str):
-                config[name] = Path(path).name or "photos"
-        return replace(self, config=config)
+        config = self.config
+
+        def last(path: Path) -> Path:
+            return Path(path.name or "photos")
+
+        shown = replace(
+            config,
+            data=last(config.data),
+            exclude=config.exclude and last(config.exclude),
+            weights=config.weights and last(Path(config.weights)).name,
+            runs=TrainConfig.runs,
+        )
+        return replace(self, config=shown)
 
     def command(self) -> str:
         """Return the command that trains this again; flags that repeat a default are left out.
 
-        So are the run's name, which is taken now, ``--no-report`` and ``--log``.
+        So are the run's name, which is taken now, where it lies, ``--no-report`` and ``--log``.
         """
         words = ["python", "train.py"]
-        for field in fields(TrainConfig):
-            if field.name in ("run", "report", "log") or field.name not in self.config:
-                continue
-            default, value = field.default, self.config[field.name]
-            if field.name == "stages":
-                value = ",".join(stage["name"] for stage in value)
-                default = ",".join(TrainConfig.stages)
-            if field.name == "data" or (value is not None and str(value) != str(default)):
-                words.append(f"--{field.name.replace('_', '-')}")
-                words += [] if value is True else [str(value)]
+        given = {field.name: getattr(self.config, field.name) for field in fields(TrainConfig)}
+        for name, value in given.items():
+            if name == "data" or (name not in NAMING and value != getattr(TrainConfig, name)):
+                words += _flags(name, value)
         return shlex.join(words)
 
 
@@ -215,16 +208,18 @@ def read_results(run: Run) -> Results:
         metrics = run.read_metrics()
         return Results(
             name=run.folder.resolve().name,
-            config=_read_config(run.config),
+            config=read_config(run.config, exact=False),
             metrics=metrics,
             manifest=read_manifest(run.manifest),
             findings=read_findings(run.audit),
             history=_some(read_history(run.history), run.history),
             predictions={
-                split: _read_predictions(run.predictions, split, metrics["classes"])
+                split: _read_predictions(run.predictions, split, metrics.classes)
                 for split in ("validation", "test")
             },
         )
+    except UsageError as error:  # of config.json, which nobody has given
+        raise BundleError(str(error)) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(
             f"expected readable files in {run.folder}; received a damaged one "
@@ -232,14 +227,12 @@ def read_results(run: Run) -> Results:
         ) from error
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    flattened(config)  # looks at the stages
-    for name in NEEDED:
-        config[name]
-    for stage in config["stages"]:
-        stage["opens"]
-    return config
+def _flags(name: str, value: Any) -> list[str]:
+    """Return a setting as the command line takes it."""
+    if name == "stage_settings":
+        return [word for text in value for word in ("--set", text)]
+    flag = f"--{name.replace('_', '-')}"
+    return [flag] if value is True else [flag, ",".join(value) if name == "stages" else str(value)]
 
 
 def _some(rows: list[Any], path: Path) -> list[Any]:
@@ -256,10 +249,3 @@ def _read_predictions(path: Path, split: str, classes: Sequence[str]) -> Predict
         probabilities=np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows]),
         novelty=np.array([float(row["novelty"]) for row in rows]),
     )
-
-
-def _kind_of(reason: str) -> str:
-    for beginning, kind in _KINDS.items():
-        if reason.startswith(beginning):
-            return kind
-    return reason.partition(":")[0].partition(" (")[0]

@@ -18,22 +18,22 @@ def print_summary(run: Run) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("stage", "trainable", "epochs", "seconds", "val. accuracy", "val. log-loss"):
         table.add_column(title, justify="left" if title == "stage" else "right")
-    for stage in metrics["stages"]:
+    for stage in metrics.stages:
         table.add_row(
-            stage["name"],
-            f"{stage['trainable_parameters']:,}",
-            str(stage["epochs"]),
-            f"{stage['seconds']:.0f}",
-            f"{stage['validation']['accuracy']:.4f}",
-            f"{stage['validation']['log_loss']:.4f}",
+            stage.name,
+            f"{stage.trainable_parameters:,}",
+            str(stage.epochs),
+            f"{stage.seconds:.0f}",
+            f"{stage.validation.accuracy:.4f}",
+            f"{stage.validation.log_loss:.4f}",
         )
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     console.print(table)
-    test = metrics["test"]
-    low, high = test["accuracy_interval_95"]
+    test = metrics.test
+    low, high = test.accuracy_interval_95
     console.print(
-        f"\nTest accuracy {test['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}), "
-        f"log-loss {test['log_loss']:.4f}, on {test['n']} photos that had no part in training.",
+        f"\nTest accuracy {test.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}), "
+        f"log-loss {test.log_loss:.4f}, on {test.n} photos that had no part in training.",
         markup=False,
     )
     ask = "python predict.py"
@@ -41,6 +41,6 @@ def print_summary(run: Run) -> None:
         ask += f" --bundle {shlex.quote(for_terminal(str(run.bundle)))}"
     console.print(
         f"Everything lies in {for_terminal(str(run.folder))} (photos read and trained in "
-        f"{metrics['seconds']['total']:.0f} s). Now: {ask} PHOTO",
+        f"{metrics.seconds['total']:.0f} s). Now: {ask} PHOTO",
         markup=False,
     )

@@ -1,4 +1,4 @@
-"""The service described for programs: an OpenAPI 3.1 document with examples.
+"""The service described for programs: an OpenAPI 3.1 document, its schemas those of the records.
 
 Source:
     OpenAPI Specification 3.1.0, https://spec.openapis.org/oas/v3.1.0
@@ -7,15 +7,19 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from app.core.labels import NEITHER, UNSURE
+from app.core.records import schemas_of, values_of
 from app.data.decode import SUFFIXES
-from app.inference.bundle_format import CONFIDENCE, NOVELTY, Bundle
+from app.inference.bundle_format import NOVELTY, Bundle
+from app.inference.prediction import Prediction
 from app.serving.uploads import BYTES, FORM, Limits
 
 Values = dict[str, Any]
 
+PLACE = "#/components/schemas/"
 REFUSALS = {
     "400": "The body is no photo and no whole form with files.",
     "403": "The request comes from another site's page.",
@@ -30,204 +34,151 @@ REFUSALS = {
 }
 
 
+@dataclass(frozen=True)
+class Answers:
+    """An answer for each photo, in their order."""
+
+    answers: list[Prediction]
+
+
+@dataclass(frozen=True)
+class Error:
+    """Why there is no answer."""
+
+    error: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """How the service is."""
+
+    status: str
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The probability below which an answer is unsure, the novelty above which it is neither."""
+
+    confidence: float
+    novelty: float
+
+
+@dataclass(frozen=True)
+class RequestLimits:
+    """What one request may hold and take, and how many photos may wait."""
+
+    body_bytes: int
+    files: int
+    seconds: float
+    photos_waiting: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the classifier knows, and what may be asked."""
+
+    classes: tuple[str, ...]
+    image_size: int
+    thresholds: Thresholds
+    limits: RequestLimits
+    suffixes: list[str]
+
+
 def model_values(bundle: Bundle, min_confidence: float, limits: Limits) -> Values:
-    """Return what ``/v1/model`` says of the classifier, and of what may be asked."""
-    return {
-        "classes": list(bundle.classes),
-        "image_size": bundle.image_size,
-        "thresholds": {CONFIDENCE: min_confidence, NOVELTY: bundle.thresholds[NOVELTY]},
-        "limits": {
-            "body_bytes": limits.body,
-            "files": limits.files,
-            "seconds": limits.seconds,
-            "photos_waiting": limits.queue,
-        },
-        "suffixes": sorted(SUFFIXES),
-    }
+    """Return what ``/v1/model`` says."""
+    about = Model(
+        bundle.classes,
+        bundle.image_size,
+        Thresholds(min_confidence, bundle.thresholds[NOVELTY]),
+        RequestLimits(limits.body, limits.files, limits.seconds, limits.queue),
+        sorted(SUFFIXES),
+    )
+    return dict(values_of(about))
 
 
 def document(bundle: Bundle, limits: Limits) -> Values:
     """Return the document of a service that answers with this bundle."""
     classes = bundle.classes
+    schemas = schemas_of((Answers, Error, Status, Model), PLACE)
+    schemas["Prediction"]["properties"]["label"] = {"enum": [*classes, NEITHER, UNSURE, None]}
+    refusals = {status: _json(text, "Error") for status, text in REFUSALS.items()}
+    refusals["429"]["headers"] = {
+        "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}
+    }
+    answers = _json("An answer for each photo, in their order.", "Answers")
+    answers["content"]["application/json"]["example"] = {"answers": _example(classes)}
+    heat_map = {
+        "description": "The photo; what speaks for the class is in colour, the rest grey.",
+        "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+    }
+    figures = {
+        "description": "Prometheus's text format.",
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+    }
+    ready = {
+        "200": _json("It is ready.", "Status"),
+        "503": _json("It is ending, or no decoder is free.", "Error"),
+    }
+    no_photo = {"422": _json("The file is no photo.", "Error")}
+    paths = {
+        "/v1/predict": _post(
+            "predict",
+            f"Say what photos show: up to {limits.files} photos and {limits.body:,} bytes at once. "
+            "One that cannot be read gets an answer with its error; the others get theirs.",
+            {"200": answers, **refusals},
+        ),
+        "/v1/explain": _post(
+            "explain",
+            "Show which places of a photo speak for its likeliest class: of a form with one file, "
+            "or of one photo as it is.",
+            {"200": heat_map, **refusals, **no_photo},
+        ),
+        "/v1/model": _get("model", {"200": _json("What holds here.", "Model")}),
+        "/healthz": _get("alive", {"200": _json("The process lives.", "Status")}),
+        "/readyz": _get("ready", ready),
+        "/metrics": _get("metrics", {"200": figures}),
+    }
+    about = {
+        "title": "What photos show",
+        "version": "1",
+        "description": f"Says of photos whether they show {', '.join(classes)}, or none of them. "
+        "Nothing that is sent is kept.",
+    }
     return {
         "openapi": "3.1.0",
-        "info": {
-            "title": "What photos show",
-            "version": "1",
-            "description": f"Says of photos whether they show {', '.join(classes)}, or none of "
-            "them. Nothing that is sent is kept.",
-        },
-        "paths": {
-            "/v1/predict": {"post": _predict(classes, limits)},
-            "/v1/explain": {"post": _explain()},
-            "/v1/model": {
-                "get": _get("model", "What the classifier knows, and the limits.", _ref("Model"))
-            },
-            "/healthz": {"get": _get("alive", "Whether the process lives.", _ref("Status"))},
-            "/readyz": {
-                "get": {
-                    **_get("ready", "Whether to send requests here.", _ref("Status")),
-                    "responses": {
-                        "200": _json("It is ready.", _ref("Status")),
-                        "503": _json("It is ending, or no decoder is free.", _ref("Error")),
-                    },
-                }
-            },
-            "/metrics": {
-                "get": {
-                    "operationId": "metrics",
-                    "summary": "Numbers for Prometheus.",
-                    "responses": {
-                        "200": {
-                            "description": "Prometheus's text format.",
-                            "content": {"text/plain": {"schema": {"type": "string"}}},
-                        }
-                    },
-                }
-            },
-        },
-        "components": {"schemas": _schemas(classes)},
+        "info": about,
+        "paths": paths,
+        "components": {"schemas": schemas},
     }
 
 
-def _predict(classes: Sequence[str], limits: Limits) -> Values:
-    return {
-        "operationId": "predict",
-        "summary": "Say what photos show.",
-        "description": f"Up to {limits.files} photos and {limits.body:,} bytes at once. One that "
-        "cannot be read gets an answer with its error; the others get theirs.",
-        "requestBody": _body(),
-        "responses": {
-            "200": _json(
-                "An answer for each photo, in their order.",
-                _ref("Answers"),
-                {"answers": _answers(classes)},
-            ),
-            **_refusals(),
-        },
-    }
+def _get(name: str, responses: Values) -> Values:
+    return {"get": {"operationId": name, "responses": responses}}
 
 
-def _explain() -> Values:
-    return {
-        "operationId": "explain",
-        "summary": "Show which places of a photo speak for its likeliest class.",
-        "description": "A form with one file, or one photo as it is.",
-        "requestBody": _body(),
-        "responses": {
-            "200": {
-                "description": "The photo; what speaks for the class is in colour, the rest grey.",
-                "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
-            },
-            **_refusals(),
-            "422": _json("The file is no photo.", _ref("Error"), {"error": "not a photo: text"}),
-        },
-    }
-
-
-def _body() -> Values:
+def _post(name: str, description: str, responses: Values) -> Values:
     photo = {"type": "string", "format": "binary"}
     photos = {"type": "array", "items": photo, "minItems": 1}
     form = {"type": "object", "properties": {"photos": photos}, "required": ["photos"]}
-    return {
-        "required": True,
-        "content": {
-            FORM: {"schema": form},
-            BYTES: {"schema": {**photo, "minLength": 1}},
-            "image/*": {"schema": {**photo, "minLength": 1}},
-        },
-    }
+    bare = {"schema": {**photo, "minLength": 1}}
+    body = {"required": True, "content": {FORM: {"schema": form}, BYTES: bare, "image/*": bare}}
+    operation = {"operationId": name, "description": description, "requestBody": body}
+    return {"post": {**operation, "responses": responses}}
 
 
-def _refusals() -> Values:
-    error = {"error": "expected a photo; received none; send a file or a form with files"}
-    responses = {
-        status: _json(text, _ref("Error"), error if status == "400" else None)
-        for status, text in REFUSALS.items()
-    }
-    responses["429"]["headers"] = {
-        "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}
-    }
-    return responses
+def _json(description: str, record: str) -> Values:
+    content = {"application/json": {"schema": {"$ref": PLACE + record}}}
+    return {"description": description, "content": content}
 
 
-def _get(name: str, summary: str, schema: Values) -> Values:
-    return {
-        "operationId": name,
-        "summary": summary,
-        "responses": {"200": _json(summary, schema)},
-    }
-
-
-def _json(description: str, schema: Values, example: Values | None = None) -> Values:
-    content = {"schema": schema, **({"example": example} if example else {})}
-    return {"description": description, "content": {"application/json": content}}
-
-
-def _ref(name: str) -> Values:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _answers(classes: Sequence[str]) -> list[Values]:
+def _example(classes: Sequence[str]) -> list[Values]:
     rest = len(classes) - 1
     probabilities = dict.fromkeys(classes, 0.06 / rest) | {classes[0]: 0.94}
-    sure: Values = {"probabilities": probabilities, "novelty": 0.03, "error": None}
-    nothing: Values = {"label": None, "probabilities": None, "novelty": None}
     return [
-        {"path": "one.jpg", "label": classes[0], **sure},
-        {"path": "car.jpg", "label": NEITHER, **sure, "novelty": 0.98},
-        {"path": "notes.txt", **nothing, "error": "not a photo: text"},
+        values_of(one)
+        for one in (
+            Prediction("one.jpg", classes[0], probabilities, 0.03, None),
+            Prediction("car.jpg", NEITHER, probabilities, 0.98, None),
+            Prediction("notes.txt", None, None, None, "not a photo: text"),
+        )
     ]
-
-
-def _schemas(classes: Sequence[str]) -> Values:
-    number = {"type": "number", "minimum": 0, "maximum": 1}
-    text = {"type": "string"}
-    return {
-        "Answers": _object({"answers": {"type": "array", "items": _ref("Prediction")}}),
-        "Prediction": _object(
-            {
-                "path": {**text, "description": "The file's name, without folders."},
-                "label": {
-                    "enum": [*classes, NEITHER, UNSURE, None],
-                    "description": f"{NEITHER}: unlike the photos that were learned from; "
-                    f"{UNSURE}: no class is likely enough; null: see error.",
-                },
-                "probabilities": {
-                    "oneOf": [_object(dict.fromkeys(classes, number)), {"type": "null"}],
-                    "description": "By class, adding up to 1, as if it showed one of them.",
-                },
-                "novelty": {
-                    **number,
-                    "type": ["number", "null"],
-                    "description": f"The higher the stranger; above 0.5 the label is {NEITHER}.",
-                },
-                "error": {
-                    "type": ["string", "null"],
-                    "description": "Why there is no answer; null where there is one.",
-                },
-            }
-        ),
-        "Error": _object({"error": text}),
-        "Status": _object({"status": text}),
-        "Model": _object(
-            {
-                "classes": {"type": "array", "items": text},
-                "image_size": {"type": "integer"},
-                "thresholds": _object({CONFIDENCE: number, NOVELTY: number}),
-                "limits": _object(
-                    {
-                        "body_bytes": {"type": "integer"},
-                        "files": {"type": "integer"},
-                        "seconds": {"type": "number"},
-                        "photos_waiting": {"type": "integer"},
-                    }
-                ),
-                "suffixes": {"type": "array", "items": text},
-            }
-        ),
-    }
-
-
-def _object(properties: Values) -> Values:
-    return {"type": "object", "properties": properties, "required": list(properties)}

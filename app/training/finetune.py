@@ -13,7 +13,8 @@ from rich.progress import Progress, TaskID, TextColumn
 from app.core.config import Stage
 from app.core.console import progress_bar, say
 from app.core.history import HistoryRow
-from app.evaluation.metrics import Scores, probabilities_of, score
+from app.core.run_metrics import Scores
+from app.evaluation.metrics import probabilities_of, score
 from app.features.batches import Float32s, ViewBatches, targets_of
 from app.network.batch_memory import halving
 from app.training.checkpoint import KEEP_NOTHING, Checkpoint

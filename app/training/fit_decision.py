@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from app.core.config import TrainConfig
 from app.core.console import say
 from app.core.csv_tables import write_rows
+from app.core.run_metrics import AnswerShares, SplitMetrics
 from app.data.augmentation import tta_views
 from app.data.folder_layout import SPLITS, Split
 from app.data.photo import Photos
@@ -88,21 +88,21 @@ def calibrated_answers(
     return Answers(temperature, min_confidence, strange, probabilities, novelty)
 
 
-def split_values(answers: Answers, split: Split, targets: Int32s) -> dict[str, Any]:
+def split_metrics(answers: Answers, split: Split, targets: Int32s) -> SplitMetrics:
     """Return a split's part of ``metrics.json``."""
     probabilities, novelty = answers.probabilities[split], answers.novelty[split]
     given = (probabilities.max(axis=1) >= answers.min_confidence) & (novelty <= OOD_THRESHOLD)
     wrong = probabilities.argmax(axis=1) != targets
-    return {
-        **dataclasses.asdict(score(targets, probabilities)),
-        "reliability": [dataclasses.asdict(b) for b in reliability_bins(targets, probabilities)],
-        "answers": {
-            "neither": float((novelty > OOD_THRESHOLD).mean()),
-            "unsure": float((~given & (novelty <= OOD_THRESHOLD)).mean()),
-            "given": float(given.mean()),
-            "given_wrong": float(wrong[given].mean()) if given.any() else None,
-        },
-    }
+    return SplitMetrics(
+        **vars(score(targets, probabilities)),
+        reliability=tuple(reliability_bins(targets, probabilities)),
+        answers=AnswerShares(
+            neither=float((novelty > OOD_THRESHOLD).mean()),
+            unsure=float((~given & (novelty <= OOD_THRESHOLD)).mean()),
+            given=float(given.mean()),
+            given_wrong=float(wrong[given].mean()) if given.any() else None,
+        ),
+    )
 
 
 def write_predictions(answers: Answers, photos: Photos, classes: Sequence[str], path: Path) -> None:

@@ -140,11 +140,11 @@ class Tracking:
             return
         metrics = run.read_metrics()
         scores = {
-            f"{split}/{key}": float(metrics[split][key])
-            for split in ("validation", "test")
+            f"{split}/{key}": float(getattr(scored, key))
+            for split, scored in (("validation", metrics.validation), ("test", metrics.test))
             for key in SCORES
         }
-        scores |= {f"seconds/{phase}": value for phase, value in metrics["seconds"].items()}
+        scores |= {f"seconds/{phase}": value for phase, value in metrics.seconds.items()}
         values = settings_of(self._config)
         self._each(lambda tracker: tracker.finish(values, scores))
         self._trackers = {}

@@ -7,15 +7,19 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from made_up import least_metrics
 from photos import class_folders, make_photo, picture
 from PIL import Image
 
 import benchmarks.runs
 from app.core.atomic_files import write_json
 from app.core.cli import run
+from app.core.config import TrainConfig
 from app.core.csv_tables import write_rows
 from app.core.errors import AppError, UsageError
 from app.core.history import HistoryRow, write_history
@@ -178,7 +182,8 @@ def results(answers: list[int], **test: float) -> Results:
         )
     }
     scores = {"accuracy": float((given == 0).mean()), "log_loss": 0.1, "ece": 0.01, **test}
-    return Results("seed0", {}, {"test": scores}, [], [], [], predictions)
+    metrics: Any = SimpleNamespace(test=SimpleNamespace(**scores))
+    return Results("seed0", TrainConfig(), metrics, [], [], [], predictions)
 
 
 def test_mcnemar_by_hand():
@@ -262,8 +267,7 @@ def finished(folder: Path, data: Path, flags: list[str], photo: str = "a.jpg") -
     ]
     write_rows(answers, list(answers[0]), made.predictions)
     scores = {"accuracy": 0.5, "log_loss": 0.8, "ece": 0.2, "accuracy_interval_95": [0.1, 0.9]}
-    metrics = {"classes": ["cat", "dog"], "validation": scores, "test": scores}
-    write_json(metrics, made.metrics)
+    write_json(least_metrics(scores, scores), made.metrics)
 
 
 def pair_of_runs(runs: Path, data: Path, *flags: str, seed: int = 0) -> list[str]:

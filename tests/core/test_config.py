@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 import train
-from app.core.config import STAGES, Stage, TrainConfig, help_of
+from app.core.atomic_files import write_json
+from app.core.config import STAGE_RANGES, STAGES, Stage, TrainConfig, help_of
+from app.core.config_file import config_values
 from app.core.errors import UsageError
 
 FIELDS = [field.name for field in dataclasses.fields(TrainConfig)]
@@ -128,6 +130,7 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
     "views": (["--views", "5"], 5),
     "image_size": (["--image-size", "128"], 128),
     "epochs": (["--epochs", "3"], 3),
+    "stage_settings": (["--set", "block5.epochs=6"], ("block5.epochs=6",)),
     "seed": (["--seed", "11"], 11),
     "weights": (["--weights", "none"], "none"),
     "backbone": (["--backbone", "vgg19"], "vgg19"),
@@ -163,6 +166,60 @@ def test_epochs_on_the_command_line_reach_the_stages() -> None:
 def test_smoke_on_the_command_line() -> None:
     argv = ["--data", "pets", "--seed", "3"]
     assert train.parse([*argv, "--smoke"]) == train.parse(argv).smoke()
+
+
+def test_smoke_overrides_no_flag() -> None:
+    config = train.parse(
+        ["--data", "pets", "--smoke", "--image-size", "128", "--epochs", "3", "--views", "2"]
+    )
+    assert (config.image_size, config.epochs, config.views) == (128, 3, 2)
+    small = train.parse(["--data", "pets", "--smoke", "--set", "block5.epochs=4"])
+    assert (small.image_size, small.stage_plan()[1].epochs) == (64, 4)
+
+
+@pytest.mark.parametrize("name", STAGE_RANGES)
+def test_each_setting_of_a_stage_can_be_given(name: str) -> None:
+    head, block5 = TrainConfig().stage_plan()
+    value = 7 if isinstance(getattr(Stage, name), int) else 0.5
+    config = train.parse(["--data", "pets", "--epochs", "2", "--set", f"block5.{name}={value}"])
+    assert config.stage_plan() == (head, dataclasses.replace(block5, **{name: value}))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "head.epochs=3",
+            r"opens blocks \(block5 in this run\); received head\.epochs=3",
+        ),
+        ("block4.epochs=3", r"block5 in this run.*received block4.*--stages"),
+        ("epochs=3", r"block5 in this run.*received epochs=3"),
+        ("block5.rate=1", r"out of epochs, patience, learning_rate, .*received block5\.rate=1"),
+        ("block5", r"out of epochs, .*received block5"),
+        ("block5.epochs=1.5", r"--set block5\.epochs to be a whole number; received '1\.5'"),
+        ("block5.learning_rate=", r"to be a number; received ''"),
+        ("block5.epochs=0", r"--set block5\.epochs between 1 and 100000; received 0"),
+        ("block5.learning_rate=nan", r"between 0 and 1; received nan"),
+        ("block5.batch_size=0", r"between 1 and 100000; received 0"),
+    ],
+)
+def test_a_wrong_setting_of_a_stage_is_one_line(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        train.parse(["--data", "pets", "--set", text])
+    assert "\n" not in str(caught.value)
+
+
+def test_flags_count_more_than_the_files_stages(tmp_path: Path) -> None:
+    given = ["--set", "block5.epochs=6", "--set", "block5.learning_rate=3e-5"]
+    path = tmp_path / "config.json"
+    write_json(config_values(train.parse(["--data", "pets", *given])), path)
+    argv = ["--config", str(path)]
+    assert train.parse(argv).stage_plan()[1].epochs == 6
+    again = train.parse([*argv, "--set", "block5.learning_rate=2e-5"]).stage_plan()[1]
+    assert (again.epochs, again.learning_rate) == (6, 2e-5)
+    assert train.parse([*argv, "--epochs", "3"]).stage_plan()[1].epochs == 3
+    assert train.parse([*argv, "--smoke"]).stage_plan()[1].epochs == 1
+    assert len(train.parse([*argv, "--stages", "head"]).stage_plan()) == 1
 
 
 @pytest.mark.parametrize(("values", "message"), [r for r in REFUSED if "run" not in r[0]])

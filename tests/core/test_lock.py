@@ -1,5 +1,6 @@
 """One at a time, between processes and threads, whatever becomes of the holder."""
 
+import errno
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.core.lock import locked
+from app.core.lock import locked, locked_unless_taken
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """
@@ -56,3 +57,38 @@ def test_threads_exclude_each_other_and_an_error_lets_go(tmp_path):
 def test_where_no_lock_can_be_had_everybody_goes_on(tmp_path):
     (tmp_path / "file").touch()
     assert take(tmp_path / "file" / "lock")
+
+
+def test_whether_it_is_taken_is_told_at_once(tmp_path):
+    path = tmp_path / "lock"
+    with locked_unless_taken(path) as first, ThreadPoolExecutor(1) as pool:
+
+        def second() -> bool:
+            with locked_unless_taken(path) as free:
+                return free
+
+        assert first
+        assert not pool.submit(second).result(timeout=10)
+    with locked_unless_taken(path) as again:
+        assert again
+    (tmp_path / "file").touch()
+    with locked_unless_taken(tmp_path / "file" / "lock") as anyway:
+        assert anyway
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other locks")
+def test_on_a_disk_without_locks_everybody_goes_on(tmp_path, monkeypatch):
+    """No soft lock in its place: a file that outlives a killed holder would lock out all others."""
+    import fcntl
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for _ in range(2):
+        with (
+            locked_unless_taken(tmp_path / "lock") as one,
+            locked_unless_taken(tmp_path / "lock") as other,
+        ):
+            assert one
+            assert other

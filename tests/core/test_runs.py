@@ -1,5 +1,6 @@
 """Which run answers: the complete one that finished last, whatever the folders are called."""
 
+import argparse
 import json
 import os
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from app.core.errors import BundleError
 from app.core.run_folder import Run, finished_run, newest_complete_run
+from app.inference.arguments import add_bundle_arguments, bundle_folder
 
 
 def make_run(folder: Path, finished: str | None, *, bundle: bool = True) -> Run:
@@ -89,3 +91,19 @@ def test_a_run_that_is_named_must_be_finished_too(tmp_path):
     run.metrics.write_text("{}")
     assert finished_run(tmp_path, "my run") == run
     assert finished_run(tmp_path, "nothing").folder == tmp_path / "nothing"
+
+
+def test_who_answers_is_said_where_nobody_chose(tmp_path, capsys):
+    make_run(tmp_path / "first", "2026-01-31T12:05:00+00:00")
+    parser = argparse.ArgumentParser()
+    add_bundle_arguments(parser)
+
+    def told(*argv: str) -> str:
+        folder = bundle_folder(parser.parse_args(["--runs", str(tmp_path), *argv]))
+        assert folder == tmp_path / "first" / "bundle"
+        out, err = capsys.readouterr()
+        assert out == ""
+        return err
+
+    assert told() == "run first (2026-01-31 12:05 UTC) answers\n"
+    assert told("--run", "first") == told("--bundle", str(tmp_path / "first" / "bundle")) == ""

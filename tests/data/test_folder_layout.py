@@ -365,7 +365,7 @@ def test_other_files_get_a_row_with_the_reason(tmp_path: Path) -> None:
     assert {(row.verdict, row.reason) for row in rows} == {("skipped", "its place tells no class")}
 
 
-@pytest.mark.parametrize("name", ["neither", "unsure"])
+@pytest.mark.parametrize("name", ["neither", "unsure", "Neither", "UNSURE"])
 def test_names_of_answers_are_no_classes(tmp_path, name):
     for label in ("cat", name):
         (tmp_path / label).mkdir()

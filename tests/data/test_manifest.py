@@ -48,7 +48,7 @@ def test_the_first_line_names_the_columns(tmp_path: Path) -> None:
     write_manifest(ROWS, tmp_path / "manifest.csv")
     lines = (tmp_path / "manifest.csv").read_text().splitlines()
     assert lines[0] == (
-        '"name","label","split","sha256","verdict","reason","width","height","group"'
+        '"name","label","split","sha256","verdict","reason","width","height","group","code"'
     )
     assert len(lines) == 1 + len(ROWS)
 

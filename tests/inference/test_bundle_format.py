@@ -51,7 +51,7 @@ WRONG: list[tuple[str, Any]] = [
     *(("image_size", wrong) for wrong in (0, -1, 1e9, 8.0, True, "8", None, [8], 10**400)),
     *(("temperature", wrong) for wrong in (0, -1.0, True, "1", None, [], float("nan"),
                                            float("inf"), 10**400)),
-    ("classes", ["cat", "neither"]),
+    *(("classes", ["cat", taken]) for taken in ("neither", "Unsure")),
     *(("thresholds", wrong) for wrong in ([], None, {"a": "b"}, {"a": True}, {"a": float("nan")})),
     *(("sha256", wrong) for wrong in (
         {}, [], None, "model.onnx", {"model.onnx": None}, {"model.onnx": "0" * 63},
@@ -69,7 +69,7 @@ def test_a_field_that_cannot_be_right_is_named(
     tmp_path: Path, values: dict[str, Any], field: str, wrong: object
 ) -> None:
     describe(tmp_path, {**values, field: wrong})
-    with pytest.raises(BundleError, match=rf"damaged.*{field}") as caught:
+    with pytest.raises(BundleError, match=rf"bundle.json .*{field}.*") as caught:
         Classifier(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -78,7 +78,7 @@ def test_a_field_that_cannot_be_right_is_named(
 def test_no_field_may_be_missing(tmp_path: Path, values: dict[str, Any], field: str) -> None:
     del values[field]
     describe(tmp_path, values)
-    with pytest.raises(BundleError, match=f"damaged.*{field}"):
+    with pytest.raises(BundleError, match=f"{field} to be there; .*damaged"):
         Classifier(tmp_path)
 
 

@@ -260,7 +260,7 @@ def test_settings_that_are_damaged_are_answered_in_one_line(folders, tmp_path, c
     run = made_up_run(tmp_path / "C", SECOND)
     run.config.write_text("{}", encoding="utf-8")
     assert run_command(main, [str(folders[0]), str(run.folder)]) == 2
-    assert "received a damaged one (KeyError: 'stages')" in capsys.readouterr().err
+    assert "config.json stages to be a list of stages" in capsys.readouterr().err
 
 
 def test_one_run_alone_is_not_compared(folders):

@@ -65,7 +65,8 @@ def missing(album: Album, names: list[str]) -> str:
 
 
 def with_classes(results: Results, *classes: str) -> Results:
-    return dataclasses.replace(results, metrics={**results.metrics, "classes": list(classes)})
+    metrics = dataclasses.replace(results.metrics, classes=classes)
+    return dataclasses.replace(results, metrics=metrics)
 
 
 def test_photos_are_found_in_the_folder(run: Run, results: Results, photos: Path) -> None:
@@ -74,7 +75,7 @@ def test_photos_are_found_in_the_folder(run: Run, results: Results, photos: Path
     wanted = {test.names[n] for n in chosen(test)} | {f.name for f in results.findings}
     assert set(album.images) == wanted | set(album.samples)
     assert all(shows_telltale(image.small) for image in album.images.values())
-    size = results.config["image_size"]
+    size = results.config.image_size
     assert {image.seen.shape for image in album.images.values()} == {(size, size, 3)}
     assert not album.drawn
     assert (album.heatmaps, album.lacking) == ({}, NO_HEATMAPS)
@@ -127,9 +128,9 @@ def test_samples_show_each_class_in_turn_and_the_views_that_training_saw(
     album = photo_album(results, run.bundle, photos)
     samples = [album.images[name] for name in album.samples]
     assert [len(image.views) for image in samples] == [2] * SAMPLES, "of three views"
-    fresh = dataclasses.replace(results, metrics={**results.metrics, "views": None})
+    fresh = dataclasses.replace(results, metrics=dataclasses.replace(results.metrics, views=None))
     assert len(photo_album(fresh, run.bundle, photos).images[rows[0].name].views) == VIEWS
-    seen = {"size": results.config["image_size"], "seed": results.config["seed"]}
+    seen = {"size": results.config.image_size, "seed": results.config.seed}
     pixels = album.images[rows[0].name].small  # smaller than a thumbnail, so it is the photo
     first = make_view(pixels, content=rows[0].sha256, view=1, **seen)
     assert np.array_equal(samples[0].views[0], reduced(first, PHOTO_SIDE))
@@ -153,8 +154,8 @@ def test_an_album_of_drawings_has_no_photo(run: Run, results: Results) -> None:
 
 
 def test_of_the_head_alone_no_random_views_are_shown(results: Results, run: Run) -> None:
-    stages = [{**stage, "opens": []} for stage in results.config["stages"]]
-    head = dataclasses.replace(results, config={**results.config, "stages": stages})
+    config = dataclasses.replace(results.config, stages=("head",))
+    head = dataclasses.replace(results, config=config)
     album = drawn_album(with_classes(head, "cat", "dog"), run.bundle)
     assert len(album.samples) == SAMPLES
     assert [album.images[name].views for name in album.samples] == [()] * SAMPLES

@@ -4,32 +4,32 @@ import json
 from pathlib import Path
 
 import pytest
+from made_up import least_metrics
 
 from app.core.run_folder import Run
 from app.report.summary import print_summary
 
-METRICS = {
-    "stages": [
-        {
-            "name": name,
-            "trainable_parameters": trainable,
-            "epochs": epochs,
-            "seconds": seconds,
-            "validation": {"accuracy": accuracy, "log_loss": loss},
-        }
-        for name, trainable, epochs, seconds, accuracy, loss in (
-            ("head", 2050, 17, 9.7, 0.95125, 0.12344),
-            ("block5", 7081474, 4, 812.2, 0.9725, 0.08),
-        )
-    ],
-    "test": {
-        "n": 1000,
-        "accuracy": 0.968,
-        "accuracy_interval_95": [0.9552, 0.9772],
-        "log_loss": 0.091,
-    },
-    "seconds": {"total": 1234.5},
-}
+
+def scores(accuracy: float, log_loss: float) -> dict[str, object]:
+    interval = [0.9552, 0.9772]
+    return {"n": 1000, "accuracy": accuracy, "accuracy_interval_95": interval, "log_loss": log_loss}
+
+
+METRICS = least_metrics(scores(0.97, 0.08), scores(0.968, 0.091))
+METRICS["stages"] = [
+    {
+        "name": name,
+        "trainable_parameters": trainable,
+        "epochs": epochs,
+        "kept_epoch": epochs,
+        "seconds": seconds,
+        "validation": {**METRICS["validation"], **scores(accuracy, loss)},
+    }
+    for name, trainable, epochs, seconds, accuracy, loss in (
+        ("head", 2050, 17, 9.7, 0.95125, 0.12344),
+        ("block5", 7081474, 4, 812.2, 0.9725, 0.08),
+    )
+]
 
 
 @pytest.fixture

@@ -154,7 +154,7 @@ def test_where_no_folder_can_be_made_it_says_so(name, tmp_path):
 def finish(tmp_path: Path, name: str) -> str:
     run = make_run(tmp_path / name, None)
     run.metrics.write_text(json.dumps({"finished": finish_time(run)}))
-    return run.read_metrics()["finished"]
+    return run.made_with().finished
 
 
 def test_the_newest_run_is_the_newest_though_the_clock_was_set_back(tmp_path, clock, capsys):

@@ -127,7 +127,7 @@ def assert_metrics_are(rows: list[HistoryRow], found: dict[str, list[tuple[int, 
 def test_tensorboard_has_every_epoch_and_the_final_figures(run, tmp_path, tensorboard, capsys):
     tell("tensorboard", run, Checkpoint(tmp_path / "kept"), HEAD, BLOCK5)
     assert_events_are([*HEAD, *BLOCK5], run.logs)
-    test = run.read_metrics()["test"]
+    test = json.loads(run.metrics.read_text())["test"]
     final = events(run.logs)
     assert final["test/accuracy"] == [(0, pytest.approx(test["accuracy"]))]
     assert final["seconds/total"] == [(0, 7.0)]
@@ -177,7 +177,7 @@ def test_mlflow_has_settings_epochs_figures_and_small_files(run, tmp_path, mlflo
     assert found.data.params["stages"] == "head,block5"
     assert found.data.params["block5.epochs"] == "2"
     assert_metrics_are([*HEAD, *BLOCK5], metrics)
-    assert metrics["test/accuracy"] == [(0, run.read_metrics()["test"]["accuracy"])]
+    assert metrics["test/accuracy"] == [(0, run.read_metrics().test.accuracy)]
     client = mlflow.MlflowClient()
     names = {file.path for file in client.list_artifacts(found.info.run_id)}
     assert names == {"MODEL_CARD.md", "bundle", "config.json", "history.csv", "metrics.json"}

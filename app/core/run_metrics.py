@@ -1,0 +1,175 @@
+"""The record of ``metrics.json``: every number about a finished run, by its name in that file.
+
+Names that a file has besides are ignored; those with a default may be missing, as in older runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """How good answers on ``n`` photos are.
+
+    Attributes:
+        n: number of photos.
+        accuracy: share of right answers.
+        accuracy_interval_95: Wilson's interval of that share (Wilson 1927).
+        log_loss: mean of -ln(probability of the true class), natural logarithm.
+        brier: mean squared error of the probabilities, 0 to 1 (Brier 1950; summed over classes,
+            halved for two of them).
+        ece: expected calibration error, ``app.evaluation.metrics.expected_calibration_error``.
+        ece_bias: what that estimate would show on average if the answers were calibrated perfectly
+            (``app.evaluation.metrics.calibration_bias``).
+        roc_auc: area under the ROC curve; for more than two classes the mean over each class
+            against the rest. None when a class has no photo here.
+        confusion: ``confusion[i][j]`` photos of class i were answered with class j.
+    """
+
+    n: int
+    accuracy: float
+    accuracy_interval_95: tuple[float, float]
+    log_loss: float
+    brier: float
+    ece: float
+    ece_bias: float | None = None
+    roc_auc: float | None
+    confusion: list[list[int]]
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """The answers whose confidence lies from ``low`` to below ``high``; never an empty bin.
+
+    Attributes:
+        low: lower edge; confidence is the probability of the answer given.
+        high: upper edge; the last bin, which ends at 1, includes it.
+        count: number of answers.
+        confidence: their mean.
+        right: how many of them are right.
+    """
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    right: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return self.right / self.count
+
+
+@dataclass(frozen=True)
+class AnswerShares:
+    """How photos were answered, as shares of all of them.
+
+    ``given`` got a class; ``given_wrong`` is the share of wrong answers among those, None without
+    any.
+    """
+
+    neither: float
+    unsure: float
+    given: float
+    given_wrong: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitMetrics(Scores):
+    """The scores of a split, its bins of confidence and its answers."""
+
+    reliability: tuple[ReliabilityBin, ...] = ()
+    answers: AnswerShares
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageMetrics:
+    """What a stage did: trained numbers, epochs run, the epoch kept (0: as before), and scores.
+
+    ``temperature`` is what the solved head was divided by; 1 for other stages.
+    """
+
+    name: str
+    trainable_parameters: int
+    epochs: int
+    kept_epoch: int
+    seconds: float
+    validation: Scores
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Metrics:
+    """Why there is no int8 model (empty: there is one), and what the gate saw if it looked.
+
+    The figures are those of ``app.export.int8_gate.Int8Gate``.
+    """
+
+    why_not: str
+    photos: int | None = None
+    asked: int | None = None
+    accuracy_lost: float | None = None
+    labels_changed: float | None = None
+    calibration_lost: float | None = None
+    refusals_changed: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """The contents of ``metrics.json``.
+
+    Attributes:
+        classes: names in the order of the probabilities.
+        photos: number of used photos by split.
+        class_weights: what a training photo of each class counted; None where all count alike.
+        stages: what each stage did, in their order.
+        validation: scores of the split that choices were made on.
+        test: scores of the split that was scored once.
+        temperature: which the logits were divided by.
+        min_confidence: the probability below which an answer is unsure.
+        parity: what the export's gate saw (``app.export.bundle_writer.Parity``).
+        int8: of the int8 model; None in older runs.
+        seconds: by phase, and ``total``.
+        memory: bytes by phase (``app.core.profiling.Clock``).
+        device: that trained.
+        backend: of Keras.
+        precision: arithmetic of trained layers.
+        frozen_precision: arithmetic of frozen layers.
+        cache: ``disk`` or ``off``.
+        views: of each training photo; None: a fresh one in every epoch.
+        versions: of Python and libraries.
+        finished: the time (UTC) in ISO 8601.
+    """
+
+    classes: tuple[str, ...]
+    photos: dict[str, int]
+    class_weights: dict[str, float] | None = None
+    stages: tuple[StageMetrics, ...]
+    validation: SplitMetrics
+    test: SplitMetrics
+    temperature: float
+    min_confidence: float
+    parity: Mapping[str, float] = field(default_factory=dict)
+    int8: Int8Metrics | None = None
+    seconds: dict[str, float]
+    memory: dict[str, int] = field(default_factory=dict)
+    device: str
+    backend: str
+    precision: str
+    frozen_precision: str = ""
+    cache: str
+    views: int | None = None
+    versions: dict[str, str]
+    finished: str
+
+
+@dataclass(frozen=True)
+class MadeWith:
+    """The part of ``metrics.json`` that says when and with what a run was made."""
+
+    backend: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    finished: str = ""
