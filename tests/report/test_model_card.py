@@ -13,7 +13,9 @@ from made_up import made_up_run, second_of
 from app.core.cli import run as run_command
 from app.core.config import TrainConfig
 from app.core.errors import BundleError, UsageError
+from app.core.records import read_record
 from app.core.run_folder import Run
+from app.core.run_metrics import Metrics
 from app.evaluation.metrics import wilson_interval
 from app.export.int8_gate import Int8Gate
 from app.pipeline import reported

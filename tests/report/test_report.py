@@ -343,9 +343,7 @@ def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 def test_what_is_passed_on_tells_no_place(data: str, tmp_path: Path, told: Told) -> None:
     run = run_with_photos(tmp_path / "run", Path(data), exclude=Path("../Jane/list.txt"))
     text = run.manifest.read_text(encoding="utf-8", errors="surrogateescape")
-    changed = text.replace(
-        '"damaged: cut short","0","0","","damaged"', '"cut off","0","0","","excluded"'
-    )
+    changed = text.replace('"damaged: cut short",0,0,"","damaged"', '"cut off",0,0,"","excluded"')
     run.manifest.write_text(changed, encoding="utf-8", errors="surrogateescape")
     results = read_results(run).without_places()
     assert "--data photos --exclude list.txt " in results.command()
