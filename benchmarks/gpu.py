@@ -12,8 +12,8 @@ matrix rate is that of a large square bfloat16 product through ``keras.ops``, me
 Pixels are random (drawn once, in the processor's memory), weights too: neither changes the time.
 
 Any backend of Keras will do: KERAS_BACKEND=jax or torch where TensorFlow is not installed. On a
-machine with a GPU, JAX or PyTorch, and no TensorFlow, install requirements-base.txt. Without photos,
-draw some:
+machine with a GPU, JAX or PyTorch, and no TensorFlow, install requirements-base.txt. Without
+photos, draw some:
 
     KERAS_BACKEND=jax python -m benchmarks.gpu --json > gpu.json
     python -m app fetch drawn data/drawn
