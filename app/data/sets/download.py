@@ -172,7 +172,7 @@ def _receive(url: str, part: Path, size: int, report: Callable[[int], None]) -> 
         if response.status != 206:  # the server sends the whole file, whatever was asked for
             offset = 0
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
-            part.unlink()
+            part.unlink(missing_ok=True)
             raise _Broken("the server sent another part of the file, so what was here was dropped")
         announced = response.headers.get("Content-Length", "")
         if announced.isdigit() and offset + int(announced) != size:
