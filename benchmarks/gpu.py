@@ -1,6 +1,6 @@
-"""Photos a second of all that a network computes here, beside the device's own matrix rate.
+"""Photos per second of each kind of work on a GPU, beside the GPU's own matrix rate.
 
-    python -m benchmarks.gpu                     on a GPU: about what train.py asks of it
+    python -m benchmarks.gpu                     on a GPU: the sizes of train.py
     python -m benchmarks.gpu --data data/small   and the whole of train.py on these photos
     python -m benchmarks.gpu --small             any machine, a minute on two cores
 
@@ -11,14 +11,13 @@ multiplication and addition, counted from the layers: 30.7e9 for VGG16 at 224 pi
 matrix rate is that of a large square bfloat16 product through ``keras.ops``, measured here, now.
 Pixels are random (drawn once, in the processor's memory), weights too: neither changes the time.
 
-Any backend of Keras will do: KERAS_BACKEND=jax or torch where TensorFlow is not. On a machine that
-has JAX or PyTorch but no Keras, no network and no photos, as the H200 that is lent to this project,
-carry three wheels in a folder .whl (README of the device tool: ``pip download --no-deps``): keras,
-namex and optree; then, with the folder on PYTHONPATH,
+Any backend of Keras will do: KERAS_BACKEND=jax or torch where TensorFlow is not installed. On a
+machine with a GPU, JAX or PyTorch, and no TensorFlow, install requirements-base.txt. Without
+photos, draw some:
 
-    KERAS_BACKEND=jax python3 -m benchmarks.gpu --json > $OUT/gpu.json
-    python3 -m app fetch drawn /tmp/drawn
-    KERAS_BACKEND=jax python3 -m benchmarks.gpu --data /tmp/drawn --weights none
+    KERAS_BACKEND=jax python -m benchmarks.gpu --json > gpu.json
+    python -m app fetch drawn data/drawn
+    KERAS_BACKEND=jax python -m benchmarks.gpu --data data/drawn --weights none
 """
 
 from __future__ import annotations
@@ -265,7 +264,7 @@ def best_seconds(work: Callable[[], object], repeat: int) -> float:
 def train_seconds(data: Path, weights: str | None) -> dict[str, Any]:
     """Run train.py on photos in a process of its own, nothing cached, and time it.
 
-    All but the report: it is for people, and what makes it may be missing on a lent machine.
+    All but the report: a machine for computing need not have Matplotlib, which draws it.
     """
     with tempfile.TemporaryDirectory() as runs:
         command = [sys.executable, "train.py", "--data", str(data.resolve()), "--runs", runs]

@@ -297,7 +297,7 @@ def _measures(
 
 
 def _ours(name: str, data: Path, runs: Path, flags: Sequence[str]) -> Row:
-    """Train once and return its row; runs that are there already lend their cache."""
+    """Train once and return its row; the cache of runs that are there already is used."""
     folder = name.replace(" ", "-")
     before = folder_bytes(runs)
     done = measure(train_command(data, runs, folder, flags))

@@ -40,6 +40,7 @@ import numpy as np
 import vgg_figures as figures
 from IPython.display import display
 from lesson import chosen_settings, lesson_photos, lesson_weights
+from vgg_paper import CONFIGURATIONS, WINDOW, copy_dense_weights, layer_costs, vgg
 
 from app.core.config import STAGES
 from app.data.decode import load_image, resize
@@ -48,7 +49,6 @@ from app.features.batches import ViewBatches, targets_of
 from app.features.labelled import LabelledFeatures
 from app.network.classifier import MEAN_BGR, build_classifier, open_layers, prefix, suffix
 from app.network.pretrained_weights import set_weights
-from app.network.vgg import CONFIGURATIONS, WINDOW, copy_dense_weights, layer_costs, vgg
 from app.report.html import Number, Picture, Table, Words, duration, number, percent
 from app.training.finetune import train_stage
 from app.training.linear_probe import fit_linear_probe

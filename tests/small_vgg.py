@@ -38,10 +38,10 @@ def small_network() -> Iterator[None]:
     """
     few = {"learning_rate": 1e-3, "batch_size": BATCH, "patience": EPOCHS}
     stages = {name: replace(stage, **few) for name, stage in STAGES.items()}  # type: ignore[arg-type]
-    table = {"D": ((3,),) * 5}
+    table = {"vgg16": (1,) * 5}
     with (
         patch.object(app.network.vgg, "FILTERS", (4, 4, 8, 8, 8)),
-        patch.object(app.network.vgg, "CONFIGURATIONS", table),
+        patch.object(app.network.vgg, "CONVOLUTIONS", table),
         patch.dict(STAGES, stages),
     ):
         yield

@@ -37,7 +37,6 @@ def offer(
 ) -> None:
     """Make `small` a tiny set at ``url``."""
     row = PhotoSet(
-        name="small",
         url=url,
         sha256=sha256,
         size=len(content),
@@ -70,7 +69,7 @@ def test_a_set_is_downloaded_unpacked_and_named(
     assert names(tmp_path) == sorted(f"photos/{file}" for file in [*FILES, "vectorize.py"])
 
 
-def test_a_zip_fetched_by_hand_is_used_and_kept(
+def test_a_zip_downloaded_by_hand_is_used_and_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = tiny_zip()
@@ -111,7 +110,7 @@ def test_a_verified_zip_survives_a_full_disk(
         offer(monkeypatch, url, content, hashlib.sha256(content).hexdigest())
         monkeypatch.setattr(Path, "rename", full)
         assert run(main, ["small", str(tmp_path / "photos")]) == 1
-    assert names(tmp_path) == ["photos.zip"]  # 800 MB need not be fetched twice
+    assert names(tmp_path) == ["photos.zip"]  # 800 MB need not be downloaded twice
 
 
 def test_a_folder_with_something_else_is_left_alone(
@@ -193,8 +192,7 @@ def test_options_of_drawn_are_refused_elsewhere(capsys: pytest.CaptureFixture[st
 
 def test_the_table_is_sound() -> None:
     assert sorted(PHOTO_SETS) == ["full", "small"]
-    for name, row in PHOTO_SETS.items():
-        assert row.name == name
+    for row in PHOTO_SETS.values():
         assert row.url.startswith("https://")
         assert row.url.endswith(".zip")
         assert row.sha256 is None or len(bytes.fromhex(row.sha256)) == 32

@@ -1,8 +1,7 @@
-"""The VGG family: the paper's table, and equality with keras.applications."""
+"""The convolutions of VGG16 and VGG19 are those of keras.applications."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,40 +9,25 @@ import keras
 import numpy as np
 import pytest
 
-from app.core.errors import UsageError
+from app.core.config import Backbone
 from app.network import vgg as module
-from app.network.vgg import (
-    CONFIGURATIONS,
-    LocalResponseNormalisation,
-    convolution_blocks,
-    copy_dense_weights,
-    layer_costs,
-    vgg,
-)
+from app.network.vgg import convolution_blocks
 
 OFFICIAL = (
     Path(__file__).parents[3] / "shared/weights/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 )
-
-
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    keras.utils.set_random_seed(0)
+TWINS: list[tuple[Backbone, str]] = [("vgg16", "VGG16"), ("vgg19", "VGG19")]
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same networks, a few channels wide."""
     monkeypatch.setattr(module, "FILTERS", (2, 3, 4, 5, 6))
-    monkeypatch.setattr(module, "FC_UNITS", 8)
 
 
-@pytest.fixture
-def unallocated() -> Iterator[None]:
-    """Build networks of half a gigabyte for their shapes alone; no number is ever allocated."""
-    with keras.StatelessScope(initialize_variables=False):
-        yield
-    keras.utils.clear_session()  # forgets the variables that wait to be initialised
+def network(backbone: Backbone = "vgg16", **options: Any) -> keras.Model:
+    image = keras.Input((None, None, 3))
+    return keras.Model(image, convolution_blocks(image, backbone, **options))
 
 
 def photos(height: int, width: int, batch: int = 2) -> np.ndarray:
@@ -61,106 +45,10 @@ def assert_alike(actual: np.ndarray, expected: np.ndarray, tolerance: float = 1e
     assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()
 
 
-@pytest.mark.parametrize(
-    ("configuration", "millions", "layers"),
-    [
-        ("A", 133, 11),
-        ("A-LRN", 133, 11),
-        ("B", 133, 13),
-        ("C", 134, 16),
-        ("D", 138, 16),
-        ("E", 144, 19),
-    ],
-)
-@pytest.mark.usefixtures("unallocated")
-def test_the_papers_tables(configuration: str, millions: int, layers: int) -> None:
-    model = vgg(configuration, top="dense")
-    assert round(model.count_params() / 1e6) == millions  # Table 2
-    assert sum(bool(layer.weights) for layer in model.layers) == layers  # Table 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "count"),
-    [
-        ({"configuration": "vgg11", "top": "dense"}, 132_863_336),
-        ({"configuration": "vgg13", "top": "dense"}, 133_047_848),
-        # D, less eight ninths of the third kernels of blocks 3, 4 and 5
-        ({"configuration": "C", "top": "dense"}, 138_357_544 - 8 * (256**2 + 2 * 512**2)),
-        ({"configuration": "vgg16"}, 14_714_688),
-        ({"configuration": "vgg19"}, 20_024_384),
-        ({"configuration": "vgg16", "top": "dense"}, 138_357_544),
-        ({"configuration": "vgg16", "top": "convolutional"}, 138_357_544),
-        ({"configuration": "vgg16", "top": "dense", "classes": 24}, 134_358_872),
-        ({"configuration": "vgg19", "top": "dense"}, 143_667_240),
-        # torchvision's vgg16_bn (138,365,992) and two moving statistics of 4,224 channels
-        ({"top": "dense", "batch_normalisation": True}, 138_365_992 + 2 * 4_224),
-    ],
-)
-@pytest.mark.usefixtures("unallocated")
-def test_number_of_parameters(arguments: dict[str, Any], count: int) -> None:
-    assert vgg(**arguments).count_params() == count
-
-
-@pytest.mark.usefixtures("unallocated")
-def test_layer_costs_of_vgg16() -> None:
-    costs = {cost.name: cost for cost in layer_costs(vgg("D", top="dense"))}
-    assert list(costs)[:4] == ["image", "block1_conv1", "block1_conv2", "block1_pool"]
-    first = costs["block1_conv1"]
-    assert first.shape == (224, 224, 64)
-    assert first.activations == 224 * 224 * 64
-    assert first.bytes_of_activations() == 4 * 224 * 224 * 64
-    assert first.weights == 3 * 3 * 3 * 64 + 64
-    assert first.multiply_adds == 224 * 224 * 3 * 3 * 3 * 64
-    assert costs["fc1"].multiply_adds == 7 * 7 * 512 * 4096
-    assert costs["fc1"].weights == 7 * 7 * 512 * 4096 + 4096
-    assert costs["block5_pool"].activations == 7 * 7 * 512
-    assert costs["block5_pool"].multiply_adds == costs["image"].weights == 0
-    assert costs["flatten"].activations == 0  # the pool's numbers in a row
-    # The list of CS231n's notes ("VGGNet in detail") adds up to this, 15.2 M, not to the 24 M that
-    # stand under it: https://github.com/cs231n/cs231n.github.io/issues/88
-    assert sum(cost.activations for cost in costs.values()) == 15_237_608
-    assert sum(cost.multiply_adds for cost in costs.values()) == 15_470_264_320
-
-
-@pytest.mark.usefixtures("unallocated")
-@pytest.mark.parametrize("name", [*CONFIGURATIONS])
-def test_layer_costs_count_every_weight(name: str) -> None:
-    model = vgg(name, top="dense", batch_normalisation=name == "A")
-    assert sum(cost.weights for cost in layer_costs(model)) == model.count_params()
-
-
-@pytest.mark.usefixtures("unallocated")
-def test_both_tops_cost_the_same() -> None:
-    tops: tuple[module.Top, module.Top] = ("dense", "convolutional")
-    dense, convolutional = (layer_costs(vgg("D", top=top)) for top in tops)
-    assert sum(c.multiply_adds for c in dense) == sum(c.multiply_adds for c in convolutional)
-    assert sum(c.activations for c in dense) == sum(c.activations for c in convolutional)
-
-
-def test_a_network_of_open_size_has_no_costs() -> None:
-    with pytest.raises(UsageError, match=r"received \(None, None, 3\) as the output of image"):
-        layer_costs(vgg(input_shape=(None, None, 3)))
-
-
-@pytest.mark.usefixtures("tiny")
-def test_the_initialiser_reaches_every_layer_and_draws_anew() -> None:
-    given = keras.initializers.RandomNormal(5.0, 0.01)
-    tops: tuple[module.Top, module.Top] = ("dense", "convolutional")
-    for top in tops:
-        model = vgg("E", top=top, kernel_initializer=given)
-        kernels = [w for w in model.get_weights() if w.ndim > 1]
-        assert len(kernels) == 19
-        assert all(abs(kernel.mean() - 5) < 0.1 for kernel in kernels)
-        twins = (model.get_layer(f"block3_conv{number}").get_weights()[0] for number in (3, 4))
-        assert not np.array_equal(*twins)
-
-
-@pytest.mark.parametrize("top", ["none", "dense"])
-@pytest.mark.parametrize(("name", "twin"), [("vgg16", "VGG16"), ("vgg19", "VGG19")])
-@pytest.mark.usefixtures("unallocated")
-def test_layers_are_those_of_keras_applications(name: str, twin: str, top: module.Top) -> None:
-    theirs = getattr(keras.applications, twin)(weights=None, include_top=top == "dense")
-    ours = vgg(name, top=top, input_shape=theirs.input_shape[1:])
+@pytest.mark.parametrize(("name", "twin"), TWINS)
+def test_layers_and_outputs_are_those_of_keras_applications(name: Backbone, twin: str) -> None:
+    theirs = getattr(keras.applications, twin)(weights=None, include_top=False)
+    ours = network(name)
 
     def described(model: keras.Model) -> list[Any]:
         return [
@@ -168,142 +56,15 @@ def test_layers_are_those_of_keras_applications(name: str, twin: str, top: modul
             for layer in model.layers[1:]
         ]
 
-    assert ours.name == theirs.name
     assert described(ours) == described(theirs)
-
-
-@pytest.mark.parametrize(("name", "twin"), [("vgg16", "VGG16"), ("vgg19", "VGG19")])
-def test_outputs_are_those_of_keras_applications(name: str, twin: str) -> None:
-    theirs = getattr(keras.applications, twin)(weights=None, include_top=False)
-    ours = vgg(name, input_shape=(None, None, 3))
     ours.set_weights(theirs.get_weights())
     x = photos(32, 64, batch=1)
     assert_alike(predict(ours, x), predict(theirs, x))
 
 
-@pytest.mark.parametrize("activation", ["softmax", None])
-@pytest.mark.slow
-def test_dense_top_is_that_of_keras_applications(activation: str | None) -> None:
-    arguments = {
-        "input_shape": (32, 32, 3),
-        "classes": 3,
-        "classifier_activation": activation,
-    }
-    theirs = keras.applications.VGG16(weights=None, include_top=True, **arguments)
-    ours = vgg("D", top="dense", **arguments)
-    ours.set_weights(theirs.get_weights())
-    x = photos(32, 32)
-    assert_alike(predict(ours, x), predict(theirs, x))
-
-
-@pytest.mark.usefixtures("tiny")
-@pytest.mark.parametrize("batch_normalisation", [False, True])
-def test_convolutional_top_equals_dense_top(batch_normalisation: bool) -> None:
-    dense = vgg("C", top="dense", classes=3, batch_normalisation=batch_normalisation)
-    convolutional = vgg(
-        "C",
-        top="convolutional",
-        classes=3,
-        batch_normalisation=batch_normalisation,
-        input_shape=(None, None, 3),
-    )
-    copy_dense_weights(dense, convolutional)
-
-    x = photos(256, 288)
-    answers = predict(convolutional, x)
-    assert answers.shape == (2, 2, 3, 3)
-    np.testing.assert_allclose(answers.sum(axis=-1), 1, rtol=1e-5)
-
-    x = x[:, :224, :224]
-    expected = predict(dense, x)
-    assert np.abs(expected[0] - expected[1]).max() > 1e-4  # the answer depends on the photo
-    assert_alike(predict(convolutional, x)[:, 0, 0], expected)
-
-
-@pytest.mark.usefixtures("tiny")
-@pytest.mark.parametrize(
-    "arguments",
-    [{"classes": 4}, {"configuration": "A"}, {"input_shape": (256, 256, 3)}],
-)
-def test_only_twins_exchange_weights(arguments: dict[str, Any]) -> None:
-    convolutional = vgg(top="convolutional", classes=3)
-    before = convolutional.get_weights()
-    with pytest.raises(UsageError, match=r"that differ in (fc1|predictions|block1_conv2)"):
-        copy_dense_weights(vgg(**{"top": "dense", "classes": 3, **arguments}), convolutional)
-    for weight, old in zip(convolutional.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(weight, old)
-
-
-@pytest.mark.usefixtures("tiny")
-@pytest.mark.parametrize(("configuration", "batch_normalisation"), [("A-LRN", True), ("C", False)])
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's own
-def test_saved_and_loaded(tmp_path: Path, configuration: str, batch_normalisation: bool) -> None:
-    model = vgg(
-        configuration,
-        top="dense",
-        classes=2,
-        input_shape=(32, 32, 3),
-        batch_normalisation=batch_normalisation,
-    )
-    model.save(tmp_path / "model.keras")
-    x = photos(32, 32)
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(predict(loaded, x), predict(model, x))
-
-
-def test_local_response_normalisation_is_the_formula() -> None:
-    x = np.random.default_rng(0).normal(0, 100, (1, 2, 3, 7)).astype("float32")
-    expected = np.empty_like(x)
-    for c in range(7):
-        window = x[..., max(0, c - 2) : c + 3]
-        expected[..., c] = x[..., c] / (2 + 1e-4 * (window**2).sum(-1)) ** 0.75
-    actual = LocalResponseNormalisation()(x)
-    np.testing.assert_allclose(keras.ops.convert_to_numpy(actual), expected, rtol=1e-5)
-
-
-def test_local_response_normalisation_keeps_its_constants() -> None:
-    layer = LocalResponseNormalisation(radius=1, bias=1.5, alpha=0.1, beta=0.5)
-    copy = LocalResponseNormalisation.from_config(layer.get_config())
-    assert (copy.radius, copy.bias, copy.alpha, copy.beta) == (1, 1.5, 0.1, 0.5)
-
-
-def test_local_response_normalisation_in_float16_does_not_overflow() -> None:
-    x = np.full((1, 1, 1, 5), 300, "float16")  # the square is 90,000, float16 ends at 65,504
-    actual = LocalResponseNormalisation(dtype="float16")(x)
-    expected = 300 / (2 + 1e-4 * 5 * 300**2) ** 0.75
-    assert actual.dtype == "float16"
-    assert float(actual[0, 0, 0, 2]) == pytest.approx(expected, rel=1e-2)
-
-
-@pytest.mark.usefixtures("tiny")
-def test_normalisation_only_where_the_table_has_it() -> None:
-    kinds = {
-        name: [type(layer) for layer in vgg(name).layers].count(LocalResponseNormalisation)
-        for name in module.CONFIGURATIONS
-    }
-    assert kinds == {"A": 0, "A-LRN": 1, "B": 0, "C": 0, "D": 0, "E": 0}
-    names = [layer.name for layer in vgg("A-LRN").layers]
-    assert names[1:4] == ["block1_conv1", "block1_lrn", "block1_pool"]
-    assert vgg("A-LRN").name == "vgg_a_lrn"
-
-
-@pytest.mark.usefixtures("tiny")
-def test_batch_normalisation_stands_between_convolution_and_relu() -> None:
-    model = vgg("A", batch_normalisation=True)
-    names = [layer.name for layer in model.layers]
-    assert names[1:5] == ["block1_conv1", "block1_conv1_bn", "block1_conv1_relu", "block1_pool"]
-    assert model.get_layer("block1_conv1").activation is keras.activations.linear
-
-
 @pytest.mark.usefixtures("tiny")
 def test_dtype_policy_reaches_every_layer() -> None:
-    model = vgg(
-        "A-LRN",
-        top="dense",
-        input_shape=(32, 32, 3),
-        batch_normalisation=True,
-        dtype="mixed_bfloat16",
-    )
+    model = network(dtype="mixed_bfloat16")
     assert {layer.dtype_policy.name for layer in model.layers[1:]} == {"mixed_bfloat16"}
     assert {weight.dtype for weight in model.weights} == {"float32"}
 
@@ -311,37 +72,19 @@ def test_dtype_policy_reaches_every_layer() -> None:
 @pytest.mark.usefixtures("tiny")
 def test_blocks_on_a_tensor_of_ones_own() -> None:
     image = keras.Input((None, None, 3))
-    x = keras.layers.Rescaling(2.0)(image)
-    model = keras.Model(image, convolution_blocks(x, "vgg16"))
-    plain = vgg("D", input_shape=(None, None, 3))
+    model = keras.Model(image, convolution_blocks(keras.layers.Rescaling(2.0)(image)))
+    plain = network()
     plain.set_weights(model.get_weights())
     x = photos(40, 70)
     assert model.output.shape == (None, None, None, 6)
     assert_alike(predict(model, x), predict(plain, 2 * x))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"configuration": "F"}, r"received 'F'. Use A, A-LRN, B, C, D, E, vgg11"),
-        ({"top": "sparse"}, "received 'sparse'"),
-        ({"top": "dense", "classes": 0}, "received classes=0"),
-        ({"top": "dense", "input_shape": (None, 224, 3)}, "fixed size below a dense top"),
-        ({"input_shape": (31, 224, 3)}, "at least 32×32"),
-        ({"top": "convolutional", "input_shape": (200, 224, 3)}, "at least 224×224"),
-    ],
-)
-def test_mistakes_are_answered_in_one_line(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message) as caught:
-        vgg(**arguments)
-    assert "\n" not in str(caught.value)
-
-
 @pytest.mark.weights
 def test_official_file_loads() -> None:
     if not OFFICIAL.is_file():
         pytest.skip(f"no file {OFFICIAL}")
-    ours = vgg("vgg16", input_shape=(48, 64, 3))
+    ours = network()
     ours.load_weights(OFFICIAL)
     theirs = keras.applications.VGG16(include_top=False, weights=OFFICIAL, input_shape=(48, 64, 3))
     x = photos(48, 64)

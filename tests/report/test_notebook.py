@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from photos import shared_folder
 from PIL import Image
+from vgg_paper import CONFIGURATIONS
 
 from app.core.cli import run as run_command
 from app.core.errors import AppError, UsageError
-from app.network.vgg import CONFIGURATIONS
 from app.report.notebook import PROJECT, main, without_machine
 
 SOURCE = PROJECT / "notebooks" / "vgg16.py"

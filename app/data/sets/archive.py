@@ -1,17 +1,17 @@
 """A .zip of photos to a folder: whole or not at all, and never outside that folder.
 
-An archive from the web or from a user is not trusted: names, kinds, sizes and checksums are
-looked at before and while it is unpacked.
+An archive from the web or from a user is not trusted. Names, kinds and sizes are checked before
+anything is written; ``zipfile`` gives no more bytes than a member declares, and checks its CRC.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 import stat
 import zipfile
 import zlib
 from pathlib import Path
-from typing import NoReturn
 
 from app.core.atomic_files import whole_folder
 from app.core.console import progress_bar
@@ -21,7 +21,6 @@ MAX_MEMBERS = 200_000  # eight times the full Dogs vs. Cats set; more names cost
 MAX_BYTES = 20 * 1024**3  # unpacked; twenty times the full set, and still fits a laptop's disk
 MAX_RATIO = 100  # unpacked / packed bytes: JPEGs give 1, text 10, blank bitmaps 50, a bomb 1,000
 FREE_BYTES = 1024**2  # a megabyte does no harm, so tiny archives are spared the ratio
-CHUNK = 1 << 18  # bytes read at a time
 
 # What any program writes. Others are rare, and LZMA lets a file claim gigabytes of memory.
 METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
@@ -53,9 +52,14 @@ def unpack_zip(archive: Path, target: Path) -> Path:
         raise FetchError(f"Expected a .zip file, got {archive}, which is not there or no file.")
     try:
         with zipfile.ZipFile(archive) as opened:
-            members = _checked_members(archive, opened)
-            with whole_folder(target) as folder:
-                _write_all(archive, opened, members, folder)
+            members = opened.infolist()
+            wanted = [m for m in members if not m.filename.startswith("__MACOSX/")]
+            files = [member for member in wanted if not member.is_dir()]
+            if reason := _why_not(wanted, len(members), archive.stat().st_size):
+                raise _refused(archive, reason)
+            with whole_folder(target) as folder, progress_bar() as bar:
+                for member in bar.track(files, description=f"Unpacking {archive.name}"):
+                    _write(archive, opened, member, folder)
     except DAMAGE as error:
         raise FetchError(
             f"{archive} is damaged or not a .zip: {error}. Nothing was unpacked; get it again."
@@ -65,21 +69,21 @@ def unpack_zip(archive: Path, target: Path) -> Path:
     return target
 
 
-def _checked_members(archive: Path, opened: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """List the files to unpack; raise FetchError when the listing itself is unacceptable."""
-    everything = opened.infolist()
-    if len(everything) > MAX_MEMBERS:
-        _refuse(archive, f"holds {len(everything):,} members, at most {MAX_MEMBERS:,} are allowed")
-    members = [member for member in everything if not member.filename.startswith("__MACOSX/")]
+def _why_not(members: list[zipfile.ZipInfo], number: int, packed: int) -> str:
+    """Say why an archive with ``number`` members and ``packed`` bytes is refused; empty if not."""
+    if number > MAX_MEMBERS:
+        return f"holds {number:,} members, at most {MAX_MEMBERS:,} are allowed"
     for member in members:
-        fault = _fault(member)
-        if fault:
-            _refuse(archive, f"holds {member.orig_filename!r}, {fault}")
-    files = [member for member in members if not member.is_dir()]
-    if not files:
-        _refuse(archive, "holds no files")
-    _check_amount(archive, sum(member.file_size for member in files))
-    return files
+        if fault := _fault(member):
+            return f"holds {member.orig_filename!r}, {fault}"
+    if all(member.is_dir() for member in members):
+        return "holds no files"
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > MAX_BYTES:
+        return f"unpacks to more than {MAX_BYTES:,} bytes"
+    if unpacked > FREE_BYTES + MAX_RATIO * packed:
+        return f"unpacks to more than {MAX_RATIO} times its size, as only bombs do"
+    return ""
 
 
 def _fault(member: zipfile.ZipInfo) -> str:
@@ -100,35 +104,18 @@ def _fault(member: zipfile.ZipInfo) -> str:
     return ""
 
 
-def _check_amount(archive: Path, unpacked: int) -> None:
-    """Raise FetchError when ``unpacked`` bytes are more than this archive may give."""
-    if unpacked > MAX_BYTES:
-        _refuse(archive, f"unpacks to more than {MAX_BYTES:,} bytes")
-    if unpacked > FREE_BYTES + MAX_RATIO * archive.stat().st_size:
-        _refuse(archive, f"unpacks to more than {MAX_RATIO} times its size, as only bombs do")
+def _write(archive: Path, opened: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> None:
+    """Write one member below ``folder``."""
+    file = folder.joinpath(*member.filename.split("/"))
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        destination = file.open("xb")  # x: a name that comes twice must not win silently
+    except (FileExistsError, NotADirectoryError):
+        raise _refused(archive, f"holds {member.filename!r} twice") from None
+    with destination, opened.open(member) as source:
+        shutil.copyfileobj(source, destination)
 
 
-def _write_all(
-    archive: Path, opened: zipfile.ZipFile, members: list[zipfile.ZipInfo], folder: Path
-) -> None:
-    """Write every member below ``folder``, counting the bytes that really come out."""
-    unpacked = 0
-    with progress_bar() as bar:
-        for member in bar.track(members, description=f"Unpacking {archive.name}"):
-            file = folder.joinpath(*member.filename.split("/"))
-            try:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                destination = file.open("xb")  # x: a name that comes twice must not win silently
-            except (FileExistsError, NotADirectoryError):
-                _refuse(archive, f"holds {member.filename!r} twice")
-            # zipfile checks the CRC when the last byte of the member is read.
-            with destination, opened.open(member) as source:
-                while chunk := source.read(CHUNK):
-                    unpacked += len(chunk)
-                    _check_amount(archive, unpacked)
-                    destination.write(chunk)
-
-
-def _refuse(archive: Path, reason: str) -> NoReturn:
-    """Raise the one line for an archive that is not unpacked."""
-    raise FetchError(f"{archive} is not unpacked: it {reason}. Nothing was written.")
+def _refused(archive: Path, reason: str) -> FetchError:
+    """Return the one line for an archive that is not unpacked."""
+    return FetchError(f"{archive} is not unpacked: it {reason}. Nothing was written.")

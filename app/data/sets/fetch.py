@@ -29,7 +29,6 @@ class PhotoSet:
     """One set of photos on the web.
 
     Attributes:
-        name: what the command line calls it.
         url: the publisher's address of the .zip.
         sha256: its digest; None when nobody has published one.
         size: its length in bytes.
@@ -38,7 +37,6 @@ class PhotoSet:
         layout: one sentence for people about what is found below DIR.
     """
 
-    name: str
     url: str
     sha256: str | None
     size: int
@@ -49,7 +47,6 @@ class PhotoSet:
 
 PHOTO_SETS = {
     "small": PhotoSet(
-        name="small",
         url="https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip",
         # Google publishes no digest and none was found elsewhere. The length is the one the
         # server announces in several public notebooks ("Length: 68606236 (65M)").
@@ -60,7 +57,6 @@ PHOTO_SETS = {
         layout="train/cats, train/dogs (1,000 each), validation/cats, validation/dogs (500 each)",
     ),
     "full": PhotoSet(
-        name="full",
         url="https://download.microsoft.com/download/3/e/1/"
         "3e1c3f21-ecdb-4869-8368-6deba77b919f/kagglecatsanddogs_5340.zip",
         # Length and digest: tensorflow_datasets 4.9.10, url_checksums/cats_vs_dogs.txt.
@@ -89,9 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
     if options.name == "drawn":
-        seed = 0 if options.seed is None else options.seed
         per_class = PER_CLASS if options.per_class is None else options.per_class
-        photos = _draw(options.directory, per_class, seed)
+        photos = _draw(options.directory, per_class, options.seed or 0)
         print(f"{for_terminal(str(options.directory))}: {photos:,} drawings")
         return 0
     if options.seed is not None or options.per_class is not None:
@@ -131,10 +126,12 @@ def fetch(photo_set: PhotoSet, directory: Path) -> int:
             archive,
             sha256=photo_set.sha256,
             size=photo_set.size,
-            label=f"Downloading {photo_set.name}",
         )
     except FetchError as error:
-        raise FetchError(f"{error} {_other_ways(photo_set, directory, archive)}") from error
+        raise FetchError(
+            f"{error} Or download {photo_set.url} by hand, save it as {archive} and run this again;"
+            f" or do without photos: python -m app fetch drawn {directory}"
+        ) from error
     try:
         _unpack(archive, photo_set, directory)
     except FetchError:
@@ -145,14 +142,6 @@ def fetch(photo_set: PhotoSet, directory: Path) -> int:
         archive.unlink()
     say(f"{directory} holds {photo_set.layout}.")
     return photo_set.photos
-
-
-def _other_ways(photo_set: PhotoSet, directory: Path, archive: Path) -> str:
-    """Say what can be done when the download does not work."""
-    return (
-        f"Or download {photo_set.url} by hand, save it as {archive} and run this again;"
-        f" or do without photos: python -m app fetch drawn {directory}"
-    )
 
 
 def _unpack(archive: Path, photo_set: PhotoSet, directory: Path) -> None:
@@ -193,10 +182,8 @@ def _count_photos(directory: Path) -> int:
 
 def _draw(directory: Path, per_class: int, seed: int) -> int:
     """Draw the sample into ``directory`` unless the very same one is there; return its size."""
-    from app.data.sets.synthetic_pets import (  # numpy and Pillow: not before they are needed
-        draw_sample,
-        sample_note,
-    )
+    # NumPy and Pillow: not before they are needed.
+    from app.data.sets.synthetic_pets import draw_sample, sample_note
 
     note = directory / "README.txt"
     if note.is_file() and note.read_text(encoding="utf-8") == sample_note(per_class, seed):
@@ -211,9 +198,9 @@ def _draw(directory: Path, per_class: int, seed: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     sets = "\n".join(
-        f"  {row.name:6} {row.photos:,} photos, {row.size / 1e6:,.0f} MB to download;\n"
+        f"  {name:6} {row.photos:,} photos, {row.size / 1e6:,.0f} MB to download;\n"
         f"         {row.layout}"
-        for row in PHOTO_SETS.values()
+        for name, row in PHOTO_SETS.items()
     )
     parser = Parser(
         prog="python -m app fetch",
@@ -227,7 +214,7 @@ examples:
   python -m app fetch small data/small     then: python train.py --data data/small
   python -m app fetch drawn data/drawn     then: python train.py --data data/drawn
 
-A download that broke is continued by the same command. DIR appears when it is complete; a DIR
+A download that broke is resumed by the same command. DIR appears when it is complete; a DIR
 that is complete already is left as it is. Terms and oddities of each set: data/README.md""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
