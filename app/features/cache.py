@@ -33,12 +33,13 @@ from app.features.shards import (
     Float16s,
     Shard,
     all_finite,
-    indices,
     is_store,
     read_shard,
-    remove_shard,
+    remove,
     shard_bytes,
+    shards_in,
     store_name,
+    touch,
     write_shard,
 )
 from app.features.store import Quota
@@ -99,13 +100,13 @@ class FeatureStore:
         self.quota = quota
         self._places: dict[str, tuple[Shard, int]] = {}
         damaged: list[tuple[Path, str]] = []
-        for index in indices(self.folder):
+        for path in shards_in(self.folder):
             try:
-                self._add(read_shard(index))
+                self._add(read_shard(path))
             except FileNotFoundError:  # another process removed it just now
                 continue
             except ValueError as error:
-                damaged.append((index, str(error)))
+                damaged.append((path, str(error)))
         self._remove(damaged)
 
     def __contains__(self, view: View) -> bool:
@@ -113,8 +114,6 @@ class FeatureStore:
 
     def append(self, views: Sequence[View], rows: Float16s) -> None:
         """Write the rows of views as one shard, less those that are here already.
-
-        The shard exists for others when its index does.
 
         Raises:
             UsageError: when the quota has no room for it.
@@ -130,7 +129,7 @@ class FeatureStore:
         with self.quota.room_for(size) if self.quota else nullcontext():
             shard = write_shard(self.folder, [views[number].key for number in new], rows)
             if self.quota:
-                self.quota.keep.add(shard.index)
+                self.quota.keep.add(shard.path)
         self._add(shard)
 
     def gather(self, wanted: Sequence[View]) -> Float32s:
@@ -140,19 +139,24 @@ class FeatureStore:
             KeyError: for a view that was never computed.
             CacheEvictedError: when shards have vanished or shrunk since they were opened.
         """
-        rows, lost = [], set()
-        for shard, number in [self._places[view.key] for view in wanted]:
+        places = [self._places[view.key] for view in wanted]
+        shape = places[0][0].shape
+        row, rows = np.empty(shape, np.float16), np.empty((len(wanted), *shape), np.float32)
+        lost = set()
+        for place, (shard, number) in enumerate(places):
             try:
-                rows.append(shard.read_row(number))
+                shard.read_row(number, row)
             except (OSError, ValueError):
                 lost.add(shard)
+                continue
+            rows[place] = row
         if lost:
             raise CacheEvictedError(
                 f"expected the cached activations under {self.folder}; received {len(lost)} shards "
                 "less than there were; another process removes them: train again, they are "
                 "computed anew"
             )
-        return np.stack(rows, dtype=np.float32)
+        return rows
 
     def shards(self, wanted: Iterable[View]) -> set[Shard]:
         """Return the shards that hold rows of ``wanted``; views that are not here have none."""
@@ -163,13 +167,13 @@ class FeatureStore:
 
         A flipped bit is found here, once a run, and its shard is computed again.
         """
-        shards = sorted(self.shards(wanted), key=lambda shard: shard.index)
+        shards = sorted(self.shards(wanted), key=lambda shard: shard.path)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             whole = list(pool.map(Shard.is_whole, shards))
         for shard in shards:
-            shard.touch()
+            touch(shard.path)
         bad = [shard for shard, good in zip(shards, whole, strict=True) if not good]
-        self._remove([(shard.index, "other bytes than were written") for shard in bad])
+        self._remove([(shard.path, "other bytes than were written") for shard in bad])
 
     def _add(self, shard: Shard) -> None:
         self._places.update({key: (shard, row) for row, key in enumerate(shard.keys)})
@@ -182,10 +186,10 @@ class FeatureStore:
             f"{len(damaged)} cached shards of {self.folder.name} are damaged or gone "
             f"({damaged[0][1]}); they are computed again"
         )
-        gone = {index for index, _ in damaged}
-        self._places = {k: place for k, place in self._places.items() if place[0].index not in gone}
-        for index in gone:
-            remove_shard(index)
+        gone = {path for path, _ in damaged}
+        self._places = {k: place for k, place in self._places.items() if place[0].path not in gone}
+        for path in gone:
+            remove(path)
 
 
 def lacking_views(stores: Collection[FeatureStore], wanted: Iterable[View]) -> list[View]:

@@ -255,7 +255,7 @@ class CachedDataset(FeatureDataset):
             f"{len(lacking)} to be computed ({decimal(needed)})"
         )
         self.quota.keep |= {
-            shard.index for store in self.stores.values() for shard in store.shards(wanted)
+            shard.path for store in self.stores.values() for shard in store.shards(wanted)
         }
         with self.quota.room_for(needed):
             pass  # again for each shard, since others may write meanwhile

@@ -15,9 +15,7 @@ it whole.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -41,7 +39,7 @@ from app.core.processor import has_vnni
 from app.data.augmentation import View, load_batches
 from app.data.photo import Photo
 from app.features.cache import versions
-from app.features.shards import SPEC_FILE, is_store, remove_shard, store_name
+from app.features.shards import SPEC_FILE, is_store, remove, store_name, touch
 from app.network.classifier import CUTS, prefix
 from app.network.onnx_graph import output_of, to_onnx
 
@@ -111,10 +109,9 @@ def _read(path: Path) -> bytes | None:
     except OSError:
         return None
     if path.stem != hashlib.sha256(data).hexdigest():
-        remove_shard(path)
+        remove(path)
         return None
-    with contextlib.suppress(OSError):
-        os.utime(path)
+    touch(path)
     return data
 
 

@@ -1,8 +1,8 @@
-"""Shards of the feature cache: a file of float16 rows, and beside it an index that proves it whole.
+"""Shards of the feature cache: files of float16 rows, each of which proves itself whole.
 
-``<id>.npy`` holds the rows, ``<id>.json`` their keys, the shape of a row, and the CRC-32 of all
-rows. The index is written last and removed first: a shard exists when its index does. No file is
-ever changed in place. The index's time of change is the shard's time of last use.
+``<id>.shard`` is a line of JSON, the rows' keys, the shape of a row and a CRC-32 of all of it, and
+after it the rows. It appears whole or not at all and is never changed in place. Its time of
+change is the time of its last use.
 
 Shards lie in *stores*, folders named ``<what>-<16 hex digits>`` with a ``spec.json`` of which these
 digits are the digest. Only in such a folder, and only by the names below, is a file ours to remove
@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
+import math
 import os
 import re
 import uuid
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,16 +32,18 @@ from app.core.atomic_files import whole
 
 SHARD_ROWS = 128  # 52 MB of block4 activations at 320 pixels, 4 s of two cores in int8
 SPEC_FILE = "spec.json"  # in each store, beside the shards
-INDEX_ROW_BYTES = 100  # what a row's key takes in the index, rounded up
-SHARD_BYTES = 300  # what a shard takes besides: the frame of the index, and 128 before the rows
+KEY_BYTES = 100  # what a row's key takes, rounded up
+FRAME_BYTES = 100  # what else the first line of a shard takes
 _CHUNK = 1 << 20  # bytes read at once for the checksum
 Float16s = NDArray[np.float16]
 
 _STORE_NAME = re.compile(r"[a-z0-9_]+-[0-9a-f]{16}")
-# A shard's two files, the frozen layers in int8, and each of these while it is written.
-_INDEX_NAME = re.compile(r"[0-9a-f]{32}\.json")
-_DATA_NAME = re.compile(r"[0-9a-f]{32}\.npy|[0-9a-f]{64}\.onnx")
-_PART_NAME = re.compile(r"\.(spec\.json|[0-9a-f]{32}\.(json|npy)|[0-9a-f]{64}\.onnx)\.\d+\.part")
+# A shard, the frozen layers in int8, each of these while it is written, and the two files that
+# a shard was once.
+_OUR_NAME = re.compile(
+    r"[0-9a-f]{32}\.(shard|json|npy)|[0-9a-f]{64}\.onnx"
+    r"|\.(spec\.json|[0-9a-f]{32}\.(shard|json|npy)|[0-9a-f]{64}\.onnx)\.\d+\.part"
+)
 
 
 def store_name(what: str, spec: dict[str, Any]) -> str:
@@ -64,12 +65,11 @@ def is_store(folder: Path) -> bool:
 
 def is_ours(path: Path) -> bool:
     """Say whether a file in a store is one that runs write there, whole or half-written."""
-    names = (_INDEX_NAME, _DATA_NAME, _PART_NAME)
-    return any(name.fullmatch(path.name) for name in names) and path.is_file()
+    return bool(_OUR_NAME.fullmatch(path.name)) and path.is_file()
 
 
-class _Index(msgspec.Struct):
-    """What an index holds."""
+class _Header(msgspec.Struct):
+    """The first line of a shard."""
 
     rows: tuple[str, ...]
     shape: tuple[Annotated[int, msgspec.Meta(gt=0)], ...]
@@ -78,59 +78,46 @@ class _Index(msgspec.Struct):
 
 @dataclass(frozen=True, eq=False)  # compared by identity: hashing 128 keys costs more than a row
 class Shard:
-    """One shard, as its index describes it.
+    """One shard, as its first line describes it.
 
     Attributes:
-        index: the ``.json`` file.
+        path: the file.
         keys: of the rows, in their order.
         shape: of one row.
-        crc32: of all rows.
+        crc32: of keys, shape and rows.
+        start: the byte at which the rows begin.
     """
 
-    index: Path
+    path: Path
     keys: tuple[str, ...]
     shape: tuple[int, ...]
     crc32: int
+    start: int
 
-    @property
-    def data(self) -> Path:
-        """The file of rows."""
-        return self.index.with_suffix(".npy")
-
-    @cached_property
-    def header(self) -> bytes:
-        """What stands before the rows, as ``numpy.save`` writes it."""
-        file = io.BytesIO()
-        shape = (len(self.keys), *self.shape)
-        described = {"descr": "<f2", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, described)
-        return file.getvalue()
-
-    def read_row(self, number: int) -> Float16s:
-        """Return one row, of ``shape``.
+    def read_row(self, number: int, row: Float16s) -> None:
+        """Read one row into ``row``, which has ``shape``.
 
         Raises:
             OSError: when the file is not there any more.
             ValueError: when it has another size than it was written with.
         """
-        row = np.empty(self.shape, np.float16)
-        start = len(self.header) + number * row.nbytes
-        with self.data.open("rb", buffering=0) as file:
+        with self.path.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
-            file.seek(start)
-            if size != len(self.header) + len(self.keys) * row.nbytes or (
+            file.seek(self.start + number * row.nbytes)
+            if size != self.start + len(self.keys) * row.nbytes or (
                 file.readinto(row.data) != row.nbytes
             ):
-                raise ValueError(f"{self.data} has {size} bytes")
-        return row
+                raise ValueError(f"{self.path} has {size} bytes")
 
     def is_whole(self) -> bool:
-        """Read the rows from end to end; say whether they are those written, and all finite."""
-        crc = 0
+        """Read the shard from end to end; say whether it is as it was written, all rows finite."""
+        crc = _crc_of(self.keys, self.shape)
         try:
-            with self.data.open("rb", buffering=0) as file:
-                if file.read(len(self.header)) != self.header:
+            with self.path.open("rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size != self.start + len(self.keys) * 2 * math.prod(self.shape):
                     return False
+                file.seek(self.start)
                 while chunk := file.read(_CHUNK):
                     crc = zlib.crc32(chunk, crc)
                     if not all_finite(np.frombuffer(chunk, np.float16)):
@@ -138,11 +125,6 @@ class Shard:
         except (OSError, ValueError):
             return False
         return crc == self.crc32
-
-    def touch(self) -> None:
-        """Note that the shard was used now."""
-        with contextlib.suppress(OSError):  # removed by another process, or not ours to change
-            os.utime(self.index)
 
 
 def all_finite(rows: Float16s) -> bool:
@@ -154,57 +136,62 @@ def all_finite(rows: Float16s) -> bool:
 
 def shard_bytes(rows: int, row_bytes: int, shards: int = 1) -> int:
     """Return what rows of so many bytes take at most on the disk, in so many shards."""
-    return rows * (row_bytes + INDEX_ROW_BYTES) + shards * SHARD_BYTES
+    return rows * (row_bytes + KEY_BYTES) + shards * FRAME_BYTES
 
 
 def write_shard(folder: Path, keys: Sequence[str], rows: Float16s) -> Shard:
     """Write rows ``(n, ...)`` and their keys as a new shard."""
     rows = np.ascontiguousarray(rows, "<f2")
-    index = folder / f"{uuid.uuid4().hex}.json"
-    shard = Shard(index, tuple(keys), rows.shape[1:], zlib.crc32(rows.data))
-    with whole(shard.data) as temporary, temporary.open("wb") as file:
-        file.write(shard.header)
+    keys, shape = tuple(keys), rows.shape[1:]
+    header = _Header(keys, shape, zlib.crc32(rows.data, _crc_of(keys, shape)))
+    line = msgspec.json.encode(header) + b"\n"
+    path = folder / f"{uuid.uuid4().hex}.shard"
+    with whole(path) as temporary, temporary.open("wb") as file:
+        file.write(line)
         file.write(rows.data)
-    told = msgspec.json.encode(_Index(shard.keys, shard.shape, shard.crc32))
-    with whole(index) as temporary:
-        temporary.write_bytes(told)
-    return shard
+    return Shard(path, keys, shape, header.crc32, len(line))
 
 
-def read_shard(index: Path) -> Shard:
-    """Return the shard of an index; its rows are not looked at (``Shard.is_whole``).
+def read_shard(path: Path) -> Shard:
+    """Return the shard of a file; its rows are not looked at (``Shard.is_whole``).
 
     Raises:
-        FileNotFoundError: when the index is not there any more.
-        ValueError: when it cannot be read, in words why.
+        FileNotFoundError: when it is not there any more.
+        ValueError: when its first line cannot be read, in words why.
     """
-    text = index.read_bytes()
+    with path.open("rb") as file:
+        line = file.readline(_CHUNK)
     try:
-        told = msgspec.json.decode(text, type=_Index)
+        header = msgspec.json.decode(line, type=_Header)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise ValueError(f"an index cannot be read: {error}") from error
-    return Shard(index, told.rows, told.shape, told.crc32)
+        raise ValueError(f"its first line cannot be read: {error}") from error
+    return Shard(path, header.rows, header.shape, header.crc32, len(line))
 
 
-def indices(store: Path) -> list[Path]:
-    """Return the indices of a store's shards."""
-    return sorted(p for p in store.glob("*.json") if _INDEX_NAME.fullmatch(p.name) and p.is_file())
+def shards_in(store: Path) -> list[Path]:
+    """Return the files of a store's shards."""
+    return sorted(path for path in store.glob("*.shard") if is_ours(path))
 
 
-def files_of(index: Path) -> list[Path]:
-    """Return the files of a shard that are there, or that of the frozen layers in int8."""
-    return [path for path in (index, index.with_suffix(".npy")) if is_ours(path)]
+def touch(path: Path) -> None:
+    """Note that a file was used now."""
+    with contextlib.suppress(OSError):  # removed by another process, or not ours to change
+        os.utime(path)
 
 
-def remove_shard(index: Path) -> int:
-    """Remove what ``files_of`` names; return the bytes that frees, 0 where Windows holds it open.
+def remove(path: Path) -> int:
+    """Remove a file of a store if it is ours; return the bytes that frees.
 
-    What is left of a shard that could not be removed wholly is a leftover (``app.features.store``).
+    That is 0 where it is gone, or held open (Windows).
     """
-    freed = 0
-    for path in files_of(index):
+    size = 0
+    if is_ours(path):
         with contextlib.suppress(OSError):
-            size = path.stat().st_size
+            told = path.stat().st_size
             path.unlink()
-            freed += size
-    return freed
+            size = told
+    return size
+
+
+def _crc_of(keys: Sequence[str], shape: Sequence[int]) -> int:
+    return zlib.crc32(msgspec.json.encode((keys, shape)))

@@ -26,18 +26,10 @@ from app.core.errors import UsageError
 from app.core.lock import locked
 from app.core.paths import exists
 from app.core.run_folder import FEATURES_FOLDER as FEATURES_FOLDER
-from app.features.shards import (
-    SPEC_FILE,
-    files_of,
-    indices,
-    is_ours,
-    is_store,
-    read_shard,
-    remove_shard,
-)
+from app.features.shards import SPEC_FILE, is_ours, is_store, read_shard, remove, shards_in
 
 LOCK_FILE = ".lock"  # beside the stores: who holds it may write
-LEFTOVER_AGE = 3600.0  # seconds; a younger file without index may be one that is being written
+WRITING = 3600.0  # seconds; a younger file may be one that is being written
 
 
 @dataclass(frozen=True)
@@ -66,15 +58,6 @@ class StoreInfo:
     last_used: str | None
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """What is removed as one: a shard, its index unread, or the frozen layers in int8."""
-
-    path: Path
-    last_used: float
-    bytes: int
-
-
 def list_stores(folder: Path) -> list[StoreInfo]:
     """Return what lies in each store under ``folder``, the one used last first."""
     found = [_describe(store) for store in _stores(folder)]
@@ -93,7 +76,7 @@ class Quota:
         limit: of all stores together, in bytes.
 
     Attributes:
-        keep: indices of the shards that the run needs, which must stay.
+        keep: the shards that the run needs, which must stay.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -102,7 +85,7 @@ class Quota:
 
     def used(self) -> int:
         """Return the bytes that all stores take."""
-        return sum(entry.bytes for entry in _entries(_stores(self.folder)))
+        return sum(file.bytes for file in _files(_stores(self.folder)))
 
     def free(self) -> int:
         """Return the bytes that are free on the disk; the cache takes half of them at most."""
@@ -120,26 +103,25 @@ class Quota:
             UsageError: when all that may be removed is not enough; nothing is removed then.
         """
         with locked(self.folder / LOCK_FILE):
-            _remove_leftovers(_stores(self.folder), LEFTOVER_AGE)
             used, free = self.used(), self.free()
             missing = max(used + needed - self.limit, 2 * needed - free)
-            others = [e for e in _entries(_stores(self.folder)) if e.path not in self.keep]
+            others = [f for f in _files(_stores(self.folder)) if f.path not in self.keep]
             room = (
                 f"{decimal(free)} of disk free, half of it for the cache; {decimal(used)} used of "
                 f"the limit of {decimal(self.limit)}"
             )
-            if needed and missing > sum(entry.bytes for entry in others):
+            if needed and missing > sum(file.bytes for file in others):
                 raise UsageError(
                     f"expected room for {decimal(needed)} more of the cache in {self.folder}; "
                     f"received {room}; free some disk, or choose a larger --cache-limit, fewer "
                     "--views, a smaller --image-size, or --cache off; what was computed is kept"
                 )
             removed, freed = 0, 0
-            for entry in others:
+            for file in others:
                 if freed >= missing:
                     break
                 removed += 1
-                freed += remove_shard(entry.path)
+                freed += remove(file.path)
             if removed:
                 say(
                     f"removed {removed} cached shards ({decimal(freed)}), the longest unused "
@@ -149,7 +131,7 @@ class Quota:
 
 
 def clear(folder: Path, key: str | None = None, older_than: float = 0.0) -> tuple[int, int]:
-    """Remove what lies in all stores, or in one; return how many shards, and the bytes that frees.
+    """Remove what lies in all stores, or in one; return how many files, and the bytes that frees.
 
     Args:
         folder: of all stores.
@@ -157,14 +139,11 @@ def clear(folder: Path, key: str | None = None, older_than: float = 0.0) -> tupl
         older_than: seconds; what was used since stays.
     """
     removed, freed = 0, 0
-    for store in _stores(folder):
-        if key not in (None, store.name):
-            continue
-        for entry in _entries([store]):
-            if entry.last_used <= time.time() - older_than:
+    for store in [store for store in _stores(folder) if key in (None, store.name)]:
+        for file in _files([store]):
+            if not older_than or file.last_used <= time.time() - older_than:
                 removed += 1
-                freed += remove_shard(entry.path)
-        _remove_leftovers([store], max(LEFTOVER_AGE, older_than))
+                freed += remove(file.path)
         # Anything else there, such as a shard that another run is writing, keeps the store.
         if [path.name for path in store.glob("*")] == [SPEC_FILE]:
             (store / SPEC_FILE).unlink(missing_ok=True)
@@ -173,43 +152,48 @@ def clear(folder: Path, key: str | None = None, older_than: float = 0.0) -> tupl
     return removed, freed
 
 
+@dataclass(frozen=True, order=True)
+class _File:
+    """A file of ours in a store: a shard, frozen layers in int8, or what an interrupted run left.
+
+    The longest unused comes first in order.
+    """
+
+    last_used: float
+    path: Path
+    bytes: int
+
+
 def _stores(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if is_store(path))
 
 
-def _entries(stores: Iterable[Path]) -> list[_Entry]:
-    """Return all entries, the longest unused first; those that vanish meanwhile are left out."""
+def _files(stores: Iterable[Path]) -> list[_File]:
+    """Return what may be removed, the longest unused first; what vanishes meanwhile is left out."""
     found = []
-    for store in stores:
-        for path in [*indices(store), *(p for p in store.glob("*.onnx") if is_ours(p))]:
-            with contextlib.suppress(OSError):
-                size = sum(file.stat().st_size for file in files_of(path))
-                found.append(_Entry(path, path.stat().st_mtime, size))
-    return sorted(found, key=lambda entry: (entry.last_used, entry.path))
+    for path in [path for store in stores for path in store.glob("*") if is_ours(path)]:
+        with contextlib.suppress(OSError):
+            told = path.stat()
+            # Either way: a clock that was set back leaves files of the future.
+            if path.suffix != ".part" or abs(time.time() - told.st_mtime) > WRITING:
+                found.append(_File(told.st_mtime, path, told.st_size))
+    return sorted(found)
 
 
 def _describe(store: Path) -> StoreInfo:
     spec: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError, TypeError):
         spec = dict(json.loads((store / SPEC_FILE).read_bytes()))
-    rows, used = 0, [entry.last_used for entry in _entries([store])]
-    for index in indices(store):
+    rows = 0
+    for path in shards_in(store):
         with contextlib.suppress(OSError, ValueError):
-            rows += len(read_shard(index).keys)
+            rows += len(read_shard(path).keys)
+    files = _files([store])
+    used = datetime.fromtimestamp(files[-1].last_used, UTC).isoformat() if files else None
     return StoreInfo(
         key=store.name,
         **{name: spec.get(name) for name in ("cut", "image_size", "precision", "backbone")},
         rows=rows,
         bytes=sum(path.stat().st_size for path in store.glob("*") if path.is_file()),
-        last_used=datetime.fromtimestamp(max(used), UTC).isoformat() if used else None,
+        last_used=used,
     )
-
-
-def _remove_leftovers(stores: Iterable[Path], age: float) -> None:
-    """Remove what interrupted runs left: files of ours that are no part of a shard, once old."""
-    for path in [path for store in stores for path in store.glob("*") if is_ours(path)]:
-        kept = path.suffix in (".json", ".onnx") or path.with_suffix(".json").exists()
-        with contextlib.suppress(OSError):
-            # Either way: a clock that was set back leaves files of the future.
-            if not kept and abs(time.time() - path.stat().st_mtime) > age:
-                path.unlink()

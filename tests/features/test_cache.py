@@ -2,7 +2,6 @@ import json
 import subprocess
 import sys
 import threading
-import zlib
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from app.features.cache import (
     compute_features,
     lacking_views,
 )
-from app.features.shards import SPEC_FILE, indices
+from app.features.shards import SPEC_FILE, read_shard, shards_in, write_shard
 
 SPEC = FeatureSpec(
     cut="block5_pool", backbone="vgg16", weights="w", image_size=8, precision="float32"
@@ -67,7 +66,7 @@ def fill(folder: Path, wanted: list[View], frozen: Counting | None = None) -> Fe
 
 
 def data_file(folder: Path) -> Path:
-    (path,) = folder.rglob("*.npy")
+    (path,) = folder.rglob("*.shard")
     return path
 
 
@@ -104,7 +103,7 @@ def test_rows_that_a_store_has_are_not_written_again(folder, views):
     assert lacking == views
     compute_features(lambda images: Counting()(images) * 2, stores, lacking, 8)
     for store in stores:
-        keys = [k for i in indices(store.folder) for k in json.loads(i.read_text())["rows"]]
+        keys = [key for path in shards_in(store.folder) for key in read_shard(path).keys]
         assert sorted(keys) == sorted(view.key for view in views)
         np.testing.assert_allclose(store.gather(views), means(views), rtol=1e-3)
         reopened = FeatureStore(folder, store.spec)
@@ -178,77 +177,62 @@ t.fill(Path({str(folder)!r}), many, Dies())
     assert frozen.views in (8, SHARD_ROWS + 8)
 
 
-def shorten(data: Path) -> None:
-    data.write_bytes(data.read_bytes()[:-20])
+def shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
 
 
-def flip_a_bit_of_a_row(data: Path) -> None:
-    found = bytearray(data.read_bytes())
-    found[-7] ^= 4
-    data.write_bytes(found)
+def lengthen(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"1234")
 
 
-def flip_a_bit_of_the_header(data: Path) -> None:
-    found = bytearray(data.read_bytes())
-    found[30] ^= 1
-    data.write_bytes(found)
-
-
-def spoil_the_index(data: Path) -> None:
-    data.with_suffix(".json").write_text('{"rows": ["a"]}')
-
-
-def remove_the_rows(data: Path) -> None:
-    data.unlink()
-
-
-def lengthen(data: Path) -> None:
-    data.write_bytes(data.read_bytes() + b"1234")
-
-
-def edit(**changes: object) -> Callable[[Path], None]:
-    """Return what changes entries of the index."""
-
-    def damage(data: Path) -> None:
-        index = data.with_suffix(".json")
-        index.write_text(json.dumps({**json.loads(index.read_text()), **changes}))
+def flip_a_bit(place: int) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        found = bytearray(path.read_bytes())
+        found[place] ^= 4
+        path.write_bytes(found)
 
     return damage
 
 
-def one_key_less(data: Path) -> None:
-    edit(rows=json.loads(data.with_suffix(".json").read_text())["rows"][1:])(data)
+def edit(text: str | None = None, **changes: object) -> Callable[[Path], None]:
+    """Return what changes entries of the first line, or puts another in its place."""
+
+    def damage(path: Path) -> None:
+        line, _, rows = path.read_bytes().partition(b"\n")
+        new = text or json.dumps({**json.loads(line), **changes})
+        path.write_bytes(new.encode() + b"\n" + rows)
+
+    return damage
 
 
-def write_instead(text: str) -> Callable[[Path], None]:
-    return lambda data: data.with_suffix(".json").write_text(text) and None
+def one_key_less(path: Path) -> None:
+    edit(rows=read_shard(path).keys[1:])(path)
 
 
-def infinities_under_a_right_checksum(data: Path) -> None:
-    rows = np.load(data)
-    rows[0, 1] = np.inf
-    np.save(data, rows)
-    edit(crc32=zlib.crc32(rows))(data)
+def infinities_under_a_right_checksum(path: Path) -> None:
+    shard = read_shard(path)
+    rows = np.full((len(shard.keys), *shard.shape), np.inf, np.float16)
+    write_shard(path.parent, shard.keys, rows)
+    path.unlink()
 
 
 DAMAGES = {
     "shortened": shorten,
     "lengthened": lengthen,
-    "a bit of a row": flip_a_bit_of_a_row,
-    "a bit of the header": flip_a_bit_of_the_header,
-    "entries that lack": spoil_the_index,
-    "no rows": remove_the_rows,
+    "a bit of a row": flip_a_bit(-7),
+    "a bit of the first line": flip_a_bit(0),
+    "entries that lack": edit('{"rows": ["a"]}'),
     "keys that are none": edit(rows=[{}]),
     "a number for keys": edit(rows=5),
     "a key less": one_key_less,
-    "infinite number": write_instead('{"rows": ["a"], "shape": [3], "crc32": Infinity}'),
+    "infinite number": edit('{"rows": ["a"], "shape": [3], "crc32": Infinity}'),
     "huge number": edit(shape=[10**40]),
     "another shape": edit(shape=[5]),
     "a shape with the same size": edit(shape=[1, 3]),
     "negative shape": edit(shape=[-3]),
     "no shape": edit(shape=[]),
-    "no JSON": write_instead("\x00"),
-    "deep JSON": write_instead("[" * 100_000),
+    "no JSON": edit("\x00"),
+    "deep JSON": edit("[" * 100_000),
     "infinities": infinities_under_a_right_checksum,
 }
 
@@ -270,21 +254,13 @@ def test_only_the_damaged_shard_is_computed_again(folder, views):
     fill(folder, views[:4])
     damaged = data_file(folder)
     fill(folder, views)
-    flip_a_bit_of_a_row(damaged)
+    flip_a_bit(-7)(damaged)
     frozen = Counting()
     fill(folder, views, frozen)
     assert frozen.views == 4
 
 
-def test_a_shard_without_its_index_does_not_exist(folder, views):
-    fill(folder, views)
-    for index in indices(folder / SPEC.key):
-        assert len(json.loads(index.read_text())["rows"]) == len(views)
-        index.unlink()
-    assert views[0] not in FeatureStore(folder, SPEC)
-
-
-@pytest.mark.parametrize("harm", [shorten, remove_the_rows])
+@pytest.mark.parametrize("harm", [shorten, Path.unlink])
 def test_rows_that_vanish_while_they_are_used_are_told_in_one_line(folder, views, harm):
     fill(folder, views)
     store = FeatureStore(folder, SPEC)

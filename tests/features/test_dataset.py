@@ -15,6 +15,7 @@ from photos import as_photo, make_photo
 from rich.console import Console
 
 import app.core.console
+import app.features.cache
 import app.features.dataset
 from app.core.config import STAGES, TrainConfig
 from app.core.console import progress_bar
@@ -25,13 +26,13 @@ from app.experiment import dataset_of
 from app.features.cache import FeatureStore
 from app.features.dataset import CachedDataset, FeatureDataset
 from app.features.extractor import frozen_prefix
-from app.features.shards import SHARD_BYTES, Shard
+from app.features.shards import FRAME_BYTES
 from app.features.store import FEATURES_FOLDER, Quota, clear, list_stores
 
 SIZE = 32
 HEAD = ("head",)
-ROW = 2 * (4 * 4 * 4) + 2 * 12 + 2 * 100  # block4_pool, block5_pool, and a key in each index
-SHARDS = 2 * SHARD_BYTES  # one in each store
+ROW = 2 * (4 * 4 * 4) + 2 * 12 + 2 * 100  # block4_pool, block5_pool, and a key in each shard
+SHARDS = 2 * FRAME_BYTES  # one in each store
 ONE_RUN = 16 * ROW + SHARDS  # two views for training, one of the others
 
 
@@ -61,7 +62,7 @@ def config(tmp_path: Path) -> TrainConfig:
 
 
 def shards_of(config: TrainConfig) -> list[Path]:
-    return sorted((config.runs / FEATURES_FOLDER).rglob("*.npy"))
+    return sorted((config.runs / FEATURES_FOLDER).rglob("*.shard"))
 
 
 def disk_of(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
@@ -98,8 +99,8 @@ def test_rows_are_those_of_the_prefix(config, model, photos, capsys):
             gathered(source, photos, cut), expected(model, photos, cut), rtol=1e-2, atol=1e-2
         )
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("cache on disk: 0 of 16 views are there, 16 to be computed (6.2 kB)")
-    assert ONE_RUN == 6232
+    assert line.startswith("cache on disk: 0 of 16 views are there, 16 to be computed (5.8 kB)")
+    assert ONE_RUN == 5832
 
 
 def test_what_is_written_is_what_was_foreseen(config, model, photos):
@@ -142,8 +143,8 @@ def test_auto_is_off_where_the_run_is_larger_than_the_limit(config, model, photo
     assert (source.name, source.views) == ("off", None)
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        "cache off: every epoch draws a fresh view of each photo; 34 views take 12.6 kB, "
-        "--cache-limit is 12.6 kB"
+        "cache off: every epoch draws a fresh view of each photo; 34 views take 12.2 kB, "
+        "--cache-limit is 12.2 kB"
     )
 
 
@@ -199,8 +200,8 @@ def test_what_the_run_needs_is_not_removed(config, model, photos, monkeypatch):
     mine = shards_of(config)
     dataset_of(config, model, "others", photos)
     for shard in mine:
-        os.utime(shard.with_suffix(".json"), (0, 0))
-    monkeypatch.setattr(Shard, "touch", lambda shard: None)
+        os.utime(shard, (0, 0))
+    monkeypatch.setattr(app.features.cache, "touch", lambda path: None)
     dataset_of(limited(config, 25 * ROW), model, "mine", photos)
     assert set(mine) < set(shards_of(config))
 
@@ -306,12 +307,12 @@ def test_runs_that_begin_at_once_keep_the_limit_together(config, model, photos, 
 def test_recovery_keeps_what_the_run_has_of_other_cuts(config, model, photos):
     """Its own rows of block5 are the oldest shards when block4's rows are computed again."""
     source = dataset_of(limited(config, ONE_RUN), model, "w", photos)
-    pooled = sorted(source.stores["block5_pool"].folder.glob("*.npy"))
-    os.utime(pooled[0].with_suffix(".json"), (0, 0))
+    pooled = sorted(source.stores["block5_pool"].folder.glob("*.shard"))
+    os.utime(pooled[0], (0, 0))
     clear(config.runs / FEATURES_FOLDER, source.stores["block4_pool"].spec.key)
     spec = dataclasses.replace(source.stores["block5_pool"].spec, weights="others")
     other = FeatureStore(config.runs / FEATURES_FOLDER, spec)
     other.append([View(photos["train"][0], n, 0) for n in range(9)], np.ones((9, 99), np.float16))
     assert gathered(source, photos, "block4_pool").shape == (6, 4, 4, 4)
-    assert sorted(source.stores["block5_pool"].folder.glob("*.npy")) == pooled
+    assert sorted(source.stores["block5_pool"].folder.glob("*.shard")) == pooled
     assert used(config) <= ONE_RUN

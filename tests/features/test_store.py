@@ -14,7 +14,7 @@ from app.core.atomic_files import write_json
 from app.core.errors import UsageError
 from app.core.lock import locked
 from app.features.cache import FeatureStore
-from app.features.shards import SPEC_FILE, indices, store_name
+from app.features.shards import SPEC_FILE, shards_in, store_name
 from app.features.store import LOCK_FILE, Quota, clear, list_stores
 
 BIG = 10**15
@@ -41,8 +41,8 @@ def written(folder: Path) -> int:
     return Quota(folder, BIG).used()
 
 
-def size_of(index: Path) -> int:
-    return index.stat().st_size + index.with_suffix(".npy").stat().st_size
+def size_of(path: Path) -> int:
+    return path.stat().st_size
 
 
 def test_shards_unused_for_longest_go_first_from_every_store(folder, shards, capsys):
@@ -79,19 +79,24 @@ def test_an_opened_store_survives_that_another_run_makes_room(folder, shards):
     assert (old.folder / SPEC_FILE).exists()
 
 
-def test_leftovers_of_broken_off_runs_go_once_they_are_old(folder, shards):
+def test_what_interrupted_runs_left_goes_by_age_too(folder, shards):
+    """Half-written files, and the two files that a shard was in an earlier version."""
     store = shards[40].parent
-    old, young = store / f"{10:032x}.npy", store / f".{11:032x}.npy.77.part"
-    future = store / f"{12:032x}.npy"  # from before the clock was set back
-    for path in (old, young, future):
-        path.write_bytes(b"x")
-    os.utime(old, (time.time() - DAY,) * 2)
+    old, young = store / f".{10:032x}.shard.76.part", store / f".{11:032x}.shard.77.part"
+    earlier = [store / f"{12:032x}.npy", store / f"{12:032x}.json"]
+    future = store / f".{13:032x}.shard.78.part"  # from before the clock was set back
+    for path in (old, young, future, *earlier):
+        path.write_bytes(b"x" * 100)
+        os.utime(path, (time.time() - 50 * DAY,) * 2)
+    os.utime(young)
     os.utime(future, (time.time() + DAY,) * 2)
-    make_room(folder, 0, BIG)
-    assert not old.exists()
-    assert not future.exists()
-    assert young.exists()  # a run may be writing it
+    assert written(folder) == 400 + sum(map(size_of, shards.values()))
+    make_room(folder, 0, written(folder) - 300)
+    assert [path.exists() for path in (old, *earlier)] == [False] * 3
     assert left(shards) == {40, 3, 20, 1}
+    assert future.exists()
+    clear(folder)
+    assert list(folder.rglob("*.part")) == [young]  # a run may be writing it
 
 
 # ---- other things in the folder ----
@@ -106,12 +111,14 @@ def foreign_files(folder: Path) -> dict[Path, bytes]:
         "holiday/0a.npy",
         "block5_pool-0123456789abcdef/weights.npy",  # a name like ours, without our description
         f"block5_pool-0123456789abcdef/{7:032x}.json",
-        f"block5_pool-0123456789abcdef/{7:032x}.npy",
+        f"block5_pool-0123456789abcdef/{7:032x}.shard",
         f"{spec().key}/notes.json",  # inside a store of ours
         f"{spec().key}/model.onnx",
         f"{spec().key}/table.npy",
+        f"{spec().key}/mine.shard",
+        f"{spec().key}/{9:064x}.npy",
         f"{spec().key}/.draft.part",
-        f"{spec().key}/old/{8:032x}.npy",
+        f"{spec().key}/old/{8:032x}.shard",
         "int8-mine.onnx",
         ".int8-mine.part",
         "thesis.json",
@@ -167,10 +174,10 @@ def test_two_runs_at_once_keep_the_limit(folder):
             pass
     for number in range(4):
         for store in stores:
-            own = set(indices(store.folder))
+            own = set(shards_in(store.folder))
             store.append([view(number)], np.ones((1, 1000), np.float16))
             assert written(folder) <= limit
-            assert own < set(indices(store.folder))
+            assert own < set(shards_in(store.folder))
     assert written(folder) > 0.8 * limit
 
 
@@ -180,7 +187,7 @@ def test_what_has_no_room_is_told_in_one_line_and_not_written(folder):
     for number in range(2):
         store.append([view(number)], np.ones((1, 1000), np.float16))
     before = written(folder)
-    with pytest.raises(UsageError, match=r"expected room for 2\.4 kB more .*larger --cache-limit"):
+    with pytest.raises(UsageError, match=r"expected room for 2\.2 kB more .*larger --cache-limit"):
         store.append([view(2)], np.ones((1, 1000), np.float16))
     assert written(folder) == before
     assert view(2) not in store
@@ -223,14 +230,11 @@ def test_frozen_layers_in_int8_count_and_go_by_age_too(folder, shards):
     path = folder / store_name("int8", spec) / f"{5:064x}.onnx"
     write_json(spec, path.parent / SPEC_FILE)
     path.write_bytes(b"x" * 9000)
-    beside = path.with_suffix(".npy")  # of nobody we know
-    beside.write_text("mine")
     os.utime(path, (time.time() - 30 * DAY,) * 2)
     assert written(folder) == 9000 + sum(map(size_of, shards.values()))
     make_room(folder, 0, written(folder) - size_of(shards[40]) - 1)
     assert left(shards) == {3, 20, 1}
     assert not path.exists()
-    assert beside.read_text() == "mine"
 
 
 def test_stores_of_no_runs_folder(tmp_path):
