@@ -99,14 +99,14 @@ class FeatureStore:
         self.spec = spec
         self.quota = quota
         self._places: dict[str, tuple[Shard, int]] = {}
-        damaged: list[tuple[Path, str]] = []
+        damaged = []
         for path in shards_in(self.folder):
             try:
                 self._add(read_shard(path))
             except FileNotFoundError:  # another process removed it just now
                 continue
-            except ValueError as error:
-                damaged.append((path, str(error)))
+            except ValueError:
+                damaged.append(path)
         self._remove(damaged)
 
     def __contains__(self, view: View) -> bool:
@@ -172,22 +172,21 @@ class FeatureStore:
             whole = list(pool.map(Shard.is_whole, shards))
         for shard in shards:
             touch(shard.path)
-        bad = [shard for shard, good in zip(shards, whole, strict=True) if not good]
-        self._remove([(shard.path, "other bytes than were written") for shard in bad])
+        self._remove([shard.path for shard, good in zip(shards, whole, strict=True) if not good])
 
     def _add(self, shard: Shard) -> None:
         self._places.update({key: (shard, row) for row, key in enumerate(shard.keys)})
 
-    def _remove(self, damaged: Sequence[tuple[Path, str]]) -> None:
-        """Remove damaged shards, of which the reason is known, and say so in one line."""
+    def _remove(self, damaged: Collection[Path]) -> None:
+        """Remove damaged shards, and say so in one line."""
         if not damaged:
             return
         say(
-            f"{len(damaged)} cached shards of {self.folder.name} are damaged or gone "
-            f"({damaged[0][1]}); they are computed again"
+            f"{len(damaged)} cached shards of {self.folder.name} are damaged or gone; they are "
+            "computed again"
         )
-        gone = {path for path, _ in damaged}
-        self._places = {k: place for k, place in self._places.items() if place[0].path not in gone}
+        gone = set(damaged)
+        self._places = {k: at for k, at in self._places.items() if at[0].path not in gone}
         for path in gone:
             remove(path)
 
