@@ -5,7 +5,8 @@
 
 *Engines*: Keras and ONNX Runtime on the same constant batch. *Road*: photos a second through
 ``app.features.cache.compute_features`` (decoding files, drawing views, the prefix, writing the
-cache) against the bare prefix on a constant batch of the same size, in the precision that training takes.
+cache) against the bare prefix on a constant batch of the same size, in the precision that training
+takes.
 The bar: at least 0.9 of the bare rate.
 
 Random weights: they do not change the time. All are run in turn, and the best time of each counts,

@@ -41,7 +41,7 @@ from app.network.onnx_graph import float16_outputs, output_of, to_onnx
 Frozen = Callable[[Pixels], list[NDArray[Any]]]
 Run = Callable[[NDArray[Any]], list[NDArray[Any]]]  # the same of any layers
 
-MAX_BATCH = 128  # the rows of a block of the cache: no more are asked for at once
+MAX_BATCH = 128  # the rows of a shard of the cache: no more are asked for at once
 GAIN = 1.05  # photos a second that a doubled batch must bring at least
 NAME = "the frozen layers"  # in what is said of them
 REPEAT = 3  # timed runs of each batch size; the best one counts
