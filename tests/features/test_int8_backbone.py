@@ -121,7 +121,11 @@ def test_a_damaged_file_is_made_again(model, photos, tmp_path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
+    other = path.with_name("mine.onnx")
+    other.write_bytes(b"of somebody else")
     second = make_int8_backbone(tmp_path, model, "weights", photos[:5])
+    assert other.read_bytes() == b"of somebody else"
+    other.unlink()
     (path,) = tmp_path.glob("*/*.onnx")
     assert path.read_bytes() == second.model
     images = load_views([View(photo, 0, 0) for photo in photos[:2]], SIZE)
