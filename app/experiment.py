@@ -16,7 +16,7 @@ from app.core.console import say
 from app.core.errors import UsageError
 from app.core.history import write_history
 from app.core.profiling import Clock
-from app.core.run_folder import Run
+from app.core.run_folder import FEATURES_FOLDER, Run
 from app.core.run_metrics import Int8Metrics, Metrics, StageMetrics
 from app.data.augmentation import View
 from app.data.class_weights import class_weights
@@ -26,7 +26,8 @@ from app.data.photo import Photos, class_names, photos_of
 from app.export.bundle_writer import Parity, classifier_graph, export_bundle, library_versions
 from app.export.int8_export import Int8Model, int8_model
 from app.features.batches import targets_of
-from app.features.dataset import FeatureDataset, open_dataset
+from app.features.dataset import DatasetSpec, FeatureDataset, open_dataset
+from app.features.store import Quota
 from app.network.classifier import build_classifier, copy_weights
 from app.network.device import (
     compute_deterministically,
@@ -72,7 +73,7 @@ def learn(
     say(f"computing on {device_name()}, frozen layers in {frozen}, trained ones in {trained}")
     model, digest = load_classifier(config, len(classes))
     with clock.phase("features"):
-        source = open_dataset(as_begun(config, checkpoint), model, digest, photos)
+        source = dataset_of(as_begun(config, checkpoint), model, digest, photos)
         refuse_other_ways(source, digest, trained, checkpoint)
     with clock.phase("training"):
         weights = class_weights(classes[photo.target] for photo in photos["train"])
@@ -138,11 +139,34 @@ def load_classifier(config: TrainConfig, num_classes: int) -> tuple[keras.Model,
     )
 
 
-def as_begun(config: TrainConfig, checkpoint: Checkpoint) -> TrainConfig:
-    """Return the settings with the source of input that was chosen when the run began.
+def dataset_of(
+    config: TrainConfig, model: keras.Model, digest: str, photos: Photos
+) -> FeatureDataset:
+    """Open the input of the run's stages; ``digest`` is that of the backbone's weights."""
+    quota = Quota(config.runs / FEATURES_FOLDER, round(config.cache_limit * 1e9))
+    return open_dataset(dataset_spec(config, model, digest, photos), config.cache, quota)
 
-    ``auto`` measures, and might choose another one today.
-    """
+
+def dataset_spec(
+    config: TrainConfig, model: keras.Model, digest: str, photos: Photos
+) -> DatasetSpec:
+    """Return the few settings that the input depends on."""
+    return DatasetSpec(
+        model=model,
+        backbone=config.backbone,
+        weights=digest,
+        photos=photos,
+        stages=config.stage_plan(),
+        views=config.training_views(),
+        seed=config.seed,
+        precision=config.precision,
+        mirror=config.mirror,
+        deterministic=config.deterministic,
+    )
+
+
+def as_begun(config: TrainConfig, checkpoint: Checkpoint) -> TrainConfig:
+    """Return the settings with the source of input that was chosen when the run began."""
     begun = checkpoint.load(SOURCE)
     if begun is None:
         return config

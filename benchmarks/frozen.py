@@ -5,8 +5,8 @@
 
 *Engines*: Keras and ONNX Runtime on the same constant batch. *Road*: photos a second through
 ``app.features.cache.compute_features`` (decoding files, drawing views, the prefix, writing the
-cache)
-against the bare prefix on a constant batch of the same size, in the precision that training takes.
+cache) against the bare prefix on a constant batch of the same size, in the precision that training
+takes.
 The bar: at least 0.9 of the bare rate.
 
 Random weights: they do not change the time. All are run in turn, and the best time of each counts,
@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
 def time_engines(arguments: argparse.Namespace) -> dict[str, float]:
     """Return the milliseconds a photo of each engine."""
     from app.features.extractor import frozen_prefix
-    from app.features.int8_backbone import quantised_prefix
+    from app.features.int8_backbone import make_int8_backbone
     from app.network.classifier import build_classifier, prefix
 
     model = build_classifier(2, image_size=arguments.image_size)
@@ -93,8 +93,8 @@ def time_engines(arguments: argparse.Namespace) -> dict[str, float]:
     onnx = frozen_prefix(model, CUTS, "float32")
     with tempfile.TemporaryDirectory(dir=arguments.work) as name:
         photos = some_photos(None, 8, Path(name) / "drawn")
-        layers = quantised_prefix(Path(name), model, "random", photos)
-        int8 = frozen_prefix(model, CUTS, "float32", quantised=layers)
+        layers = make_int8_backbone(Path(name), model, "random", photos)
+        int8 = frozen_prefix(model, CUTS, "float32", int8=layers)
     works: dict[str, Work] = {
         "keras float32": lambda: keras_float32.predict_on_batch(images),
         "keras bfloat16": lambda: keras_bfloat16.predict_on_batch(images),
@@ -110,7 +110,7 @@ def time_road(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return photos a second of the bare prefix and of the road, and their ratio."""
     from app.features.cache import FeatureSpec, FeatureStore, compute_features
     from app.features.extractor import frozen_prefix
-    from app.features.int8_backbone import quantised_prefix
+    from app.features.int8_backbone import make_int8_backbone
     from app.network.classifier import build_classifier
     from app.network.device import resolve_frozen_precision, resolve_precision
 
@@ -122,8 +122,8 @@ def time_road(arguments: argparse.Namespace) -> dict[str, Any]:
         photos = some_photos(arguments.data, arguments.photos, Path(name) / "drawn")
         int8 = None
         if precision == "int8":
-            int8 = quantised_prefix(Path(name), model, "random", photos)
-        frozen: Frozen = frozen_prefix(model, CUTS, trained, quantised=int8)
+            int8 = make_int8_backbone(Path(name), model, "random", photos)
+        frozen: Frozen = frozen_prefix(model, CUTS, trained, int8=int8)
         views = [View(photo, number, seed=0) for photo in photos for number in range(VIEWS)]
         fresh = (Path(name) / f"cache{number}" for number in itertools.count())
 

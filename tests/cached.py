@@ -1,4 +1,4 @@
-"""Blocks in stores of the cache, as runs of other days leave them."""
+"""Shards in stores of the cache, as runs of other days leave them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from app.data.augmentation import View
 from app.data.photo import Photo
 from app.features.cache import FeatureSpec, FeatureStore
-from app.features.shards import indices
+from app.features.shards import shards_in
 
 DAY = 86_400
 
@@ -25,23 +25,21 @@ def spec(cut: str = "block5_pool", size: int = 64) -> FeatureSpec:
 
 
 def add(folder: Path, of: FeatureSpec, number: int, days: float) -> Path:
-    """Write a block of 2 rows, 1,000 numbers each, last used so many days ago."""
+    """Write a shard of 2 rows, 1,000 numbers each, last used so many days ago."""
     store = FeatureStore(folder, of)
-    known = set(indices(store.folder))
+    known = set(shards_in(store.folder))
     store.append([view(number), view(number + 1)], np.ones((2, 1000), np.float16))
-    (index,) = set(indices(store.folder)) - known
-    os.utime(index, (time.time() - days * DAY,) * 2)
-    return index
+    (path,) = set(shards_in(store.folder)) - known
+    os.utime(path, (time.time() - days * DAY,) * 2)
+    return path
 
 
-def blocks_of_days(folder: Path) -> dict[int, Path]:
-    """Write blocks into three stores: days since their last use → index."""
+def shards_of_days(folder: Path) -> dict[int, Path]:
+    """Write shards into three stores: days since their last use → file."""
     where = {40: spec(), 3: spec(), 20: spec("block4_pool"), 1: spec("block4_pool", 128)}
     return {days: add(folder, of, 2 * days, days) for days, of in where.items()}
 
 
-def left(blocks: dict[int, Path]) -> set[int]:
-    """Return which blocks are there, and make sure that each is whole or gone."""
-    for index in blocks.values():
-        assert index.exists() == index.with_suffix(".npy").exists()
-    return {days for days, index in blocks.items() if index.exists()}
+def left(shards: dict[int, Path]) -> set[int]:
+    """Return which shards are there."""
+    return {days for days, path in shards.items() if path.exists()}

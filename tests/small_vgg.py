@@ -17,7 +17,7 @@ from app.core.config import STAGES, Stage, TrainConfig
 from app.data.augmentation import View, load_views
 from app.data.folder_layout import Split
 from app.data.photo import Photos
-from app.experiment import load_classifier
+from app.experiment import dataset_spec, load_classifier
 from app.features.batches import ViewBatches
 from app.features.dataset import CachedDataset, FeatureDataset, FreshDataset
 from app.features.store import Quota
@@ -121,12 +121,9 @@ def walk_stages(config: TrainConfig, photos: Photos) -> FeatureIterator:
     fresh, cached = (classifier(config, photos) for _ in range(2))
     stores = {stage.cut: Unrounded(cached, stage.cut) for stage in config.stage_plan()}
     cache = CachedDataset(
-        config,
-        cached,
-        photos,
-        stores,  # type: ignore[arg-type]
+        spec=dataset_spec(config, cached, "", photos),
+        stores=stores,  # type: ignore[arg-type]
         quota=Quota(config.runs, limit=0),  # nothing is written
-        views=VIEWS,
         untrained={},
     )
     walk = FeatureIterator({}, {})
@@ -137,7 +134,7 @@ def walk_stages(config: TrainConfig, photos: Photos) -> FeatureIterator:
             fresh.get_layer(HEAD).set_weights(wrong)
         cached.set_weights(fresh.get_weights())
         walk.before[stage.name] = weights_of(fresh)
-        train(config, stage, fresh, SameViews(config, fresh, photos))
+        train(config, stage, fresh, SameViews(spec=dataset_spec(config, fresh, "", photos)))
         train(config, stage, cached, cache)
         walk.after[stage.name] = {"fresh": weights_of(fresh), "cached": weights_of(cached)}
     return walk

@@ -299,7 +299,7 @@ def phase(run: Run) -> str:
     ]:
         if name in kept:
             return words
-    blocks = any(run.folder.parent.glob(".features/*/*.json"))
+    blocks = any(run.folder.parent.glob(".features/*/*.shard"))
     return "features begun" if blocks else "Keras starting"
 
 

@@ -149,8 +149,8 @@ class TrainConfig:
     cache: CacheMode = setting(
         "auto",
         "disk: frozen activations are computed once and kept; off: fresh views go through the "
-        "whole network every epoch; auto: disk, with fewer views where room is short, unless off "
-        "is measured to be faster",
+        "whole network every epoch; auto: disk, unless the run's activations are more than "
+        "--cache-limit",
     )
     cache_limit: float = setting(
         50.0,

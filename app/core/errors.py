@@ -7,7 +7,7 @@
     ├── ImageError           exit 1   one file cannot be used as a photo
     ├── FetchError           exit 1   files could not be downloaded, unpacked or written
     ├── WeightsError         exit 1   the ImageNet weights are missing or wrong
-    ├── LostRows             exit 1   cached activations vanished while they were needed
+    ├── CacheEvictedError    exit 1   cached activations vanished while they were needed
     └── ExportError          exit 1   the exported model disagrees with the trained one
 
 A message is one line: what was expected, what was received, how to mend it. The command line

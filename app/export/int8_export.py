@@ -32,7 +32,7 @@ from app.export.bundle_writer import GATE_BATCH, OUTPUTS
 from app.export.int8_gate import Exact, Int8Gate, int8_gate
 from app.features.batches import ViewBatches, targets_of
 from app.features.dataset import FeatureDataset
-from app.features.int8_backbone import CALIBRATION_PHOTOS, Feed, QuantisedPrefix, write_int8
+from app.features.int8_backbone import CALIBRATION_PHOTOS, Feed, Int8Backbone, write_int8
 from app.network.onnx_graph import output_of
 
 
@@ -71,7 +71,7 @@ def int8_model(
         min_confidence: below it an answer is ``unsure``.
         mirror: whether the model looks at the mirror image too.
     """
-    frozen = source.quantised
+    frozen = source.int8
     if frozen is None:
         return Int8Model(None, "training did not compute the frozen layers in int8")
     if mirror:
@@ -155,7 +155,7 @@ def _answers(graph: onnx.ModelProto, name: str, batches: Iterable[NDArray[Any]])
 
 
 def _joined(
-    frozen: QuantisedPrefix, upper: onnx.ModelProto, cut: str, exported: onnx.ModelProto
+    frozen: Int8Backbone, upper: onnx.ModelProto, cut: str, exported: onnx.ModelProto
 ) -> onnx.ModelProto:
     """Put the frozen layers and those above them together: pixels → answers.
 

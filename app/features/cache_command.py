@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
         "--older-than",
         type=float,
         metavar="DAYS",
-        help="with --clear: only blocks that no run has opened for so many days",
+        help="with --clear: only shards that no run has opened for so many days",
     )
     arguments = parser.parse_args(argv)
     folder = arguments.runs / FEATURES_FOLDER
@@ -73,8 +73,8 @@ def _clear(folder: Path, key: str | None, days: float | None) -> None:
         )
     if days is not None and not days >= 0:
         raise UsageError(f"expected --older-than to be 0 days or more; received {days}")
-    blocks, freed = clear(folder, key, older_than=86_400 * (days or 0.0))
-    say(f"removed {blocks} cached blocks ({decimal(freed)})")
+    removed, freed = clear(folder, key, older_than=86_400 * (days or 0.0))
+    say(f"removed {removed} cached shards ({decimal(freed)})")
 
 
 def _print_table(stores: Sequence[StoreInfo]) -> None:

@@ -1,11 +1,11 @@
 """Runs the frozen lower part of the network: pixels → activations at the cuts.
 
 On a processor with VNNI instructions ONNX Runtime computes in int8
-(``app.features.int8_backbone``): 36 ms a
-photo of 320 pixels on two Zen 5 cores, against 63 in bfloat16 by Keras and 155 in float32. Without
-them, and without bfloat16's, it is the faster engine for float32 too (185 against 263 ms a photo at
-224 pixels on two Zen 3 cores, ``python -m benchmarks.frozen``). Its features are the same under
-every Keras backend. A GPU, or bfloat16, is Keras's.
+(``app.features.int8_backbone``): 36 ms a photo of 320 pixels on two Zen 5 cores, against 63 in
+bfloat16 by Keras and 155 in float32. Without them, and without bfloat16's, it is the faster engine
+for float32 too (185 against 263 ms a photo at 224 pixels on two Zen 3 cores,
+``python -m benchmarks.frozen``). Its features are the same under every Keras backend. A GPU, or
+bfloat16, is Keras's.
 
 How many photos go through at once changes the time and the memory, never a photo's activations
 beyond rounding. On a processor 16 is as fast as any; on a GPU more are tried.
@@ -25,11 +25,12 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from app.core.config_file import installed_version
 from app.core.console import say
 from app.core.out_of_memory import out_of_memory
 from app.data.augmentation import BATCH
 from app.data.decode import Pixels
-from app.features.int8_backbone import QuantisedPrefix
+from app.features.int8_backbone import Int8Backbone
 from app.network.batch_memory import halving
 from app.network.classifier import prefix
 from app.network.device import on_gpu
@@ -40,7 +41,7 @@ from app.network.onnx_graph import float16_outputs, output_of, to_onnx
 Frozen = Callable[[Pixels], list[NDArray[Any]]]
 Run = Callable[[NDArray[Any]], list[NDArray[Any]]]  # the same of any layers
 
-MAX_BATCH = 128  # the rows of a block of the cache: no more are asked for at once
+MAX_BATCH = 128  # the rows of a shard of the cache: no more are asked for at once
 GAIN = 1.05  # photos a second that a doubled batch must bring at least
 NAME = "the frozen layers"  # in what is said of them
 REPEAT = 3  # timed runs of each batch size; the best one counts
@@ -74,35 +75,47 @@ class Batched:
         return self.run(images[start : start + batch])
 
 
+def engine(precision: str) -> str:
+    """Return what computes the frozen layers: ``onnxruntime``, or Keras's backend and its device.
+
+    Args:
+        precision: ``int8``, ``float32`` or ``bfloat16``.
+    """
+    if precision == "int8" or (precision == "float32" and not on_gpu()):
+        return "onnxruntime"
+    backend = keras.backend.backend()
+    return f"{backend} {installed_version(backend)} on a {'GPU' if on_gpu() else 'processor'}"
+
+
 def frozen_prefix(
     model: keras.Model,
     cuts: Sequence[str],
     precision: str,
     photos: int = 0,
-    quantised: QuantisedPrefix | None = None,
+    int8: Int8Backbone | None = None,
 ) -> Batched:
     """Return the function that computes the activations at ``cuts``.
 
     Args:
         model: from ``app.network.classifier.build_classifier``, its backbone's weights set. ONNX
-        Runtime copies
-            them, Keras does not: use the function before anything below the cuts is trained.
+            Runtime copies them, Keras does not: use the function before anything below the cuts is
+            trained.
         cuts: names out of ``app.network.classifier.CUTS``.
         precision: ``float32`` or ``bfloat16``, as the model was built.
         photos: how many are to be computed; on a GPU the batch size that is the fastest is found
             by trying, if they are enough to make up for that.
-        quantised: the same layers in int8 (``app.features.int8_backbone``), which then compute.
+        int8: the same layers in int8 (``app.features.int8_backbone``), which then compute.
     """
-    if quantised is not None:
-        return Batched(_by_onnxruntime(quantised.proto(), cuts))
+    if int8 is not None:
+        return Batched(_by_onnxruntime(int8.proto(), cuts))
     lower = prefix(model, cuts)
-    if precision != "float32" or on_gpu():
+    if engine(precision) != "onnxruntime":
         # With one output Keras gives the array itself.
-        engine = Batched(lambda images: list(keras.tree.flatten(lower.predict_on_batch(images))))
+        frozen = Batched(lambda images: list(keras.tree.flatten(lower.predict_on_batch(images))))
         if photos > MAX_BATCH and on_gpu():
             shape = model.input.shape[1:]
-            engine.batch = fastest_batch(lambda n: seconds_of(engine.run, shape, n), photos)
-        return engine
+            frozen.batch = fastest_batch(lambda n: seconds_of(frozen.run, shape, n), photos)
+        return frozen
     return Batched(_by_onnxruntime(to_onnx(lower, [output_of(cut) for cut in cuts]), cuts))
 
 

@@ -6,24 +6,23 @@ quantisation by ONNX Runtime: a scale for each channel of a kernel, and one for 
 wide enough for all that some training photos give. Source: Jacob et al. 2018, "Quantization and
 Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference".
 
-The scales depend on the photos. The model is therefore kept beside the cache that it fills, and a
-later run goes on with it while half of the photos that gave the scales are still among its own:
-else every new photo would make the cache worthless. Its name holds its digest, which proves it
-whole.
+The scales depend on the photos. They come from training photos of the run itself, chosen by
+content: the same photos give the same scales, whatever other runs, file names and the order of
+files are, and one photo more among thousands seldom changes them. The model is kept beside the
+cache that it fills, so that the same photos find it again. Its name holds its digest, which proves
+it whole.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import (
@@ -39,7 +38,8 @@ from app.core.console import progress_bar, say
 from app.core.processor import has_vnni
 from app.data.augmentation import View, load_batches
 from app.data.photo import Photo
-from app.features.shards import SPEC_FILE, is_ours, is_store, store_name
+from app.features.cache import versions
+from app.features.shards import SPEC_FILE, is_store, remove, store_name, touch
 from app.network.classifier import CUTS, prefix
 from app.network.onnx_graph import output_of, to_onnx
 
@@ -47,12 +47,16 @@ CALIBRATION_PHOTOS = 32
 VERSION = 1  # raise it when the same photos give other scales
 QUANTISED = ["Conv", "Relu", "MaxPool"]
 Feed = dict[str, NDArray[Any]]  # what ONNX Runtime takes
-SCALED_BY = "scaled_by"  # the entry of the model's metadata that names the photos
 
 
 @dataclass(frozen=True)
-class QuantisedPrefix:
-    """All frozen layers in int8, as an ONNX model; ``digest`` is the SHA-256 of its bytes."""
+class Int8Backbone:
+    """All frozen layers in int8.
+
+    Attributes:
+        model: as ONNX, serialised.
+        digest: of all that the scales depend on: weights, photos, versions; 16 hex digits.
+    """
 
     model: bytes
     digest: str
@@ -62,71 +66,62 @@ class QuantisedPrefix:
         return onnx.load_from_string(self.model)
 
 
-def quantised_prefix(
-    folder: Path, model: keras.Model, digest: str, photos: Sequence[Photo]
-) -> QuantisedPrefix:
-    """Return the int8 model of all frozen layers that fits these photos; make it if there is none.
+def make_int8_backbone(
+    folder: Path, model: keras.Model, weights: str, photos: Sequence[Photo]
+) -> Int8Backbone:
+    """Return all frozen layers in int8, out of ``folder`` where they were made before.
 
     Args:
-        folder: where it is kept.
+        folder: of all stores.
         model: from ``app.network.classifier.build_classifier``, its backbone's weights set.
-        digest: of these weights.
-        photos: of training; up to 32, spread evenly, give the scales.
+        weights: their digest.
+        photos: of training; the 32 with the lowest SHA-256, a random choice, give the scales.
     """
+    chosen = sorted(photos, key=lambda photo: photo.content)[:CALIBRATION_PHOTOS]
+    contents = "".join(photo.content for photo in chosen)
     spec = {
         "backbone": model.name,
-        "weights": digest,
+        "weights": weights,
         "image_size": model.input.shape[1],
         "precision": "int8",
-        "version": VERSION,
+        "photos": hashlib.sha256(contents.encode()).hexdigest(),
+        "versions": f"{VERSION}, {versions()}",
         "vnni": has_vnni(),
     }
     store = folder / store_name("int8", spec)
-    own = {photo.content for photo in photos}
+    digest = store.name.rpartition("-")[2]
     for path in sorted(store.glob("*.onnx")) if is_store(store) else []:
-        found = _read(path)
-        if found is not None and _share_of(found, own) >= 0.5:
-            return found
-    chosen = np.unique(np.linspace(0, len(photos) - 1, CALIBRATION_PHOTOS).astype(int))
+        if found := _read(path):
+            return Int8Backbone(found, digest)
     say(f"int8 for the frozen layers: {len(chosen)} training photos give the scales")
-    with tempfile.TemporaryDirectory() as name:
-        quantise(model, [photos[number] for number in chosen], Path(name) / "int8.onnx")
-        data = (Path(name) / "int8.onnx").read_bytes()
-    made = QuantisedPrefix(data, hashlib.sha256(data).hexdigest())
+    data = _quantise(model, chosen)
     if not is_store(store):
         write_json(spec, store / SPEC_FILE)
-    with whole(store / f"{made.digest}.onnx") as temporary:
+    with whole(store / f"{hashlib.sha256(data).hexdigest()}.onnx") as temporary:
         temporary.write_bytes(data)
-    return made
+    return Int8Backbone(data, digest)
 
 
-def _read(path: Path) -> QuantisedPrefix | None:
-    """Return the model of a file; None when it is gone, or damaged, which removes it."""
+def _read(path: Path) -> bytes | None:
+    """Return a file's bytes and note the use; None when it is gone, or damaged and so removed."""
     try:
         data = path.read_bytes()
     except OSError:
         return None
-    digest = hashlib.sha256(data).hexdigest()
-    if path.stem == digest:
-        return QuantisedPrefix(data, digest)
-    if is_ours(path):
-        path.unlink(missing_ok=True)
-    return None
+    if path.stem != hashlib.sha256(data).hexdigest():
+        remove(path)
+        return None
+    touch(path)
+    return data
 
 
-def _share_of(found: QuantisedPrefix, photos: Collection[str]) -> float:
-    """Return the share of the photos that gave the scales which is among ``photos``."""
-    metadata = {p.key: p.value for p in onnx.load_from_string(found.model).metadata_props}
-    scaled_by = json.loads(metadata[SCALED_BY])
-    return sum(content in photos for content in scaled_by) / len(scaled_by)
-
-
-def quantise(model: keras.Model, photos: Sequence[Photo], path: Path) -> None:
-    """Write the int8 model of the layers up to the highest cut, an output for each cut."""
+def _quantise(model: keras.Model, photos: Sequence[Photo]) -> bytes:
+    """Return the layers up to the highest cut in int8, as ONNX with an output for each cut."""
     proto = to_onnx(prefix(model, CUTS), [output_of(cut) for cut in CUTS])
-    scaled_by = {SCALED_BY: json.dumps([photo.content for photo in photos])}
-    onnx.helper.set_model_props(proto, scaled_by)
-    write_int8(proto, path, _images(photos, model.input.shape[1]))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "int8.onnx"
+        write_int8(proto, path, _images(photos, model.input.shape[1]))
+        return path.read_bytes()
 
 
 def write_int8(proto: onnx.ModelProto, path: Path, inputs: Iterator[Feed]) -> None:

@@ -1,9 +1,9 @@
 """The folder of all stores of cached activations: what lies in it, room in it, clearing it.
 
-A store is a folder of blocks (``app.features.shards``) that were computed in one way. All
-functions work
-beside runs that read and write in the same folder: a block removed under a run is computed again
-there (``app.features.dataset``).
+A store is a folder of shards (``app.features.shards``) that were computed in one way, or of the
+frozen layers in int8 (``app.features.int8_backbone``). All functions work beside runs that read and
+write in the same folder: a shard removed under a run is computed again there
+(``app.features.dataset``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,16 +26,15 @@ from app.core.errors import UsageError
 from app.core.lock import locked
 from app.core.paths import exists
 from app.core.run_folder import FEATURES_FOLDER as FEATURES_FOLDER
-from app.features.policy import Space
-from app.features.shards import SPEC_FILE, indices, is_ours, is_store, read_block, remove_block
+from app.features.shards import SPEC_FILE, is_ours, is_store, read_shard, remove, shards_in
 
 LOCK_FILE = ".lock"  # beside the stores: who holds it may write
-LEFTOVER_AGE = 3600.0  # seconds; a younger file without index may be one that is being written
+WRITING = 3600.0  # seconds; a younger file may be one that is being written
 
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """What lies in one store; ``None`` where its ``spec.json`` does not tell.
+    """What lies in one store; ``None`` where its ``spec.json`` does not say.
 
     Attributes:
         key: the name of its folder.
@@ -45,8 +44,8 @@ class StoreInfo:
         backbone: the network.
         rows: activations of so many views.
         bytes: all files of the store.
-        last_used: the time when a run last opened one of its blocks, in ISO 8601 (UTC); None
-            for a store without blocks.
+        last_used: the time when a run last opened one of its files, in ISO 8601 (UTC); None
+            for a store that is empty.
     """
 
     key: str
@@ -59,178 +58,142 @@ class StoreInfo:
     last_used: str | None
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """A block as the folder shows it, its index unread."""
-
-    index: Path
-    last_used: float
-    bytes: int
-
-
 def list_stores(folder: Path) -> list[StoreInfo]:
     """Return what lies in each store under ``folder``, the one used last first."""
     found = [_describe(store) for store in _stores(folder)]
     return sorted(found, key=lambda info: (info.last_used or "", info.key), reverse=True)
 
 
-def space(folder: Path, limit: int) -> Space:
-    """Return the room that stores under ``folder``, which need not exist yet, have in bytes."""
-    place = next(p for p in (folder, *folder.absolute().parents) if exists(p))
-    return Space(
-        free=shutil.disk_usage(place).free,
-        used=sum(entry.bytes for entry in _entries(_stores(folder))),
-        limit=limit,
-    )
-
-
-def make_room(folder: Path, needed: int, limit: int, keep: Collection[Path]) -> None:
-    """Remove blocks, the longest unused first, until ``needed`` bytes have room; say what went.
-
-    Args:
-        folder: of all stores; blocks of every one of them may go.
-        needed: bytes that are about to be written.
-        limit: of all stores together, in bytes.
-        keep: indices of blocks that must stay.
-    """
-    _remove_leftovers(_stores(folder), LEFTOVER_AGE)
-    before = space(folder, limit)
-    to_remove = before.to_remove(needed)
-    removed, freed = 0, 0
-    for entry in _entries(_stores(folder)):
-        if freed >= to_remove:
-            break
-        if entry.index not in keep:
-            removed += 1
-            freed += remove_block(entry.index)
-    if removed:
-        say(
-            f"removed {removed} cached blocks ({decimal(freed)}), the longest unused first; "
-            f"{decimal(needed)} are to be written ({before})"
-        )
-
-
 class Quota:
-    """The limit of all stores together, which whoever writes a block keeps to.
+    """The limit of all stores together, which whoever writes a shard keeps to.
 
-    Room is made for all that a run will write, then again for each block, because other runs write
-    meanwhile. From that look at the room until the block is written no other run may write, so that
+    Room is made for all that a run will write, then again for each shard, because other runs write
+    meanwhile. From that look at the room until the shard is written no other run may write, so that
     two never take the same room.
 
     Args:
-        folder: of all stores.
+        folder: of all stores, which need not exist yet.
         limit: of all stores together, in bytes.
+
+    Attributes:
+        keep: the shards that the run needs, which must stay.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
-        self._keep: set[Path] = set()
+        self.keep: set[Path] = set()
 
-    def prepare(self, needed: int, keep: Iterable[Path]) -> None:
-        """Make room for all that is about to be written, as far as there is (``make_room``).
+    def used(self) -> int:
+        """Return the bytes that all stores take."""
+        return sum(file.bytes for file in _files(_stores(self.folder)))
 
-        Args:
-            needed: bytes that all blocks to come will take.
-            keep: indices of blocks that must stay, as must those that are written from now on.
-        """
-        self._keep = set(keep)
-        with locked(self.folder / LOCK_FILE):
-            make_room(self.folder, needed, self.limit, self._keep)
+    def free(self) -> int:
+        """Return the bytes that are free on the disk; the cache takes half of them at most."""
+        folder = self.folder.absolute()
+        return shutil.disk_usage(next(p for p in (folder, *folder.parents) if exists(p))).free
 
     @contextmanager
-    def room_for(self, needed: int) -> Iterator[set[Path]]:
-        """Hold the room of one block, ``needed`` bytes, while it is written.
+    def room_for(self, needed: int) -> Iterator[None]:
+        """Hold room for ``needed`` bytes; what was unused for longest is removed, which is said.
 
-        Yields:
-            The indices of blocks that must stay; that of the new one is to be added.
+        Then all stores are within the limit, and what is written is at most half of the disk that
+        is free: the run itself, and others, need some too.
 
         Raises:
-            UsageError: when what may be removed is not enough.
+            UsageError: when all that may be removed is not enough; nothing is removed then.
         """
         with locked(self.folder / LOCK_FILE):
-            make_room(self.folder, needed, self.limit, self._keep)
-            left = space(self.folder, self.limit)
-            if left.to_remove(needed):
+            used, free = self.used(), self.free()
+            missing = max(used + needed - self.limit, 2 * needed - free)
+            others = [f for f in _files(_stores(self.folder)) if f.path not in self.keep]
+            room = (
+                f"{decimal(free)} of disk free, half of it for the cache; {decimal(used)} used of "
+                f"the limit of {decimal(self.limit)}"
+            )
+            if needed and missing > sum(file.bytes for file in others):
                 raise UsageError(
                     f"expected room for {decimal(needed)} more of the cache in {self.folder}; "
-                    f"received {left}, all of it needed by this run; free some disk or give a "
-                    "larger --cache-limit and train again, what was computed is kept; or give "
-                    "fewer --views, or --cache off"
+                    f"received {room}; free some disk, or choose a larger --cache-limit, fewer "
+                    "--views, a smaller --image-size, or --cache off; what was computed is kept"
                 )
-            yield self._keep
+            removed, freed = 0, 0
+            for file in others:
+                if freed >= missing:
+                    break
+                removed += 1
+                freed += remove(file.path)
+            if removed:
+                say(
+                    f"removed {removed} cached shards ({decimal(freed)}), the longest unused "
+                    f"first; {decimal(needed)} are to be written ({room})"
+                )
+            yield
 
 
 def clear(folder: Path, key: str | None = None, older_than: float = 0.0) -> tuple[int, int]:
-    """Remove the blocks of all stores, or of one; return how many, and the bytes that frees.
-
-    With all of them goes what computed them, the frozen layers in int8
-    (``app.features.int8_backbone``), some 15 MB that do not count for the limit.
+    """Remove what lies in all stores, or in one; return how many files, and the bytes that frees.
 
     Args:
         folder: of all stores.
         key: of the store to clear; all when None.
-        older_than: seconds; blocks that were used since stay.
+        older_than: seconds; what was used since stays.
     """
     removed, freed = 0, 0
-    for store in _stores(folder):
-        if key not in (None, store.name):
-            continue
-        for entry in _entries([store]):
-            if entry.last_used <= time.time() - older_than:
+    for store in [store for store in _stores(folder) if key in (None, store.name)]:
+        for file in _files([store]):
+            if not older_than or file.last_used <= time.time() - older_than:
                 removed += 1
-                freed += remove_block(entry.index)
-        if not older_than:
-            for path in store.glob("*.onnx"):
-                if is_ours(path):
-                    path.unlink(missing_ok=True)
-        _remove_leftovers([store], max(LEFTOVER_AGE, older_than))
-        # Anything else there, such as a block that another run is writing, keeps the store.
-        if [path.name for path in store.iterdir()] == [SPEC_FILE]:
+                freed += remove(file.path)
+        # Anything else there, such as a shard that another run is writing, keeps the store.
+        if [path.name for path in store.glob("*")] == [SPEC_FILE]:
             (store / SPEC_FILE).unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 store.rmdir()
     return removed, freed
 
 
+@dataclass(frozen=True, order=True)
+class _File:
+    """A file of ours in a store: a shard, frozen layers in int8, or what an interrupted run left.
+
+    The longest unused comes first in order.
+    """
+
+    last_used: float
+    path: Path
+    bytes: int
+
+
 def _stores(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if is_store(path))
 
 
-def _entries(stores: Iterable[Path]) -> list[_Entry]:
-    """Return all blocks, the longest unused first; those that vanish meanwhile are left out."""
+def _files(stores: Iterable[Path]) -> list[_File]:
+    """Return what may be removed, the longest unused first; what vanishes meanwhile is left out."""
     found = []
-    for store in stores:
-        for index in indices(store):
-            with contextlib.suppress(OSError):
-                told, data = index.stat(), index.with_suffix(".npy")
-                size = data.stat().st_size if data.exists() else 0
-                found.append(_Entry(index, told.st_mtime, told.st_size + size))
-    return sorted(found, key=lambda entry: (entry.last_used, entry.index))
+    for path in [path for store in stores for path in store.glob("*") if is_ours(path)]:
+        with contextlib.suppress(OSError):
+            told = path.stat()
+            # Either way: a clock that was set back leaves files of the future.
+            if path.suffix != ".part" or abs(time.time() - told.st_mtime) > WRITING:
+                found.append(_File(told.st_mtime, path, told.st_size))
+    return sorted(found)
 
 
 def _describe(store: Path) -> StoreInfo:
     spec: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError, TypeError):
         spec = dict(json.loads((store / SPEC_FILE).read_bytes()))
-    rows, used = 0, [entry.last_used for entry in _entries([store])]
-    for index in indices(store):
+    rows = 0
+    for path in shards_in(store):
         with contextlib.suppress(OSError, ValueError):
-            rows += len(read_block(index).keys)
-    last = max(used, default=None)
+            rows += len(read_shard(path).keys)
+    files = _files([store])
+    used = datetime.fromtimestamp(files[-1].last_used, UTC).isoformat() if files else None
     return StoreInfo(
         key=store.name,
         **{name: spec.get(name) for name in ("cut", "image_size", "precision", "backbone")},
         rows=rows,
         bytes=sum(path.stat().st_size for path in store.glob("*") if path.is_file()),
-        last_used=None if last is None else datetime.fromtimestamp(last, UTC).isoformat(),
+        last_used=used,
     )
-
-
-def _remove_leftovers(stores: Iterable[Path], age: float) -> None:
-    """Remove what broken-off runs left: files of ours that are no part of a block, once old."""
-    for path in [path for store in stores for path in store.iterdir() if is_ours(path)]:
-        kept = path.suffix in (".json", ".onnx") or path.with_suffix(".json").exists()
-        with contextlib.suppress(OSError):
-            # Either way: a clock that was set back leaves files of the future.
-            if not kept and abs(time.time() - path.stat().st_mtime) > age:
-                path.unlink()

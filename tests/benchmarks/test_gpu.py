@@ -18,8 +18,8 @@ import app.features.dataset
 import app.features.extractor
 from app.core.config import STAGES, TrainConfig
 from app.core.errors import AppError
+from app.experiment import dataset_of
 from app.features.batches import AHEAD, ViewBatches
-from app.features.dataset import open_dataset
 from app.features.extractor import MAX_BATCH, fastest_batch, frozen_prefix
 from app.network.classifier import build_classifier
 from app.network.device import MEMORY_GROWTH, let_memory_grow, on_gpu
@@ -139,8 +139,8 @@ def epochs(source, number: int):
 def test_photos_are_decoded_once_for_a_gpu(gpu, config, model, photos, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(app.features.dataset, "on_gpu", lambda: False)
-        expected = epochs(open_dataset(config, model, "w", photos), 3)
-    source = open_dataset(config, model, "w", photos)
+        expected = epochs(dataset_of(config, model, "w", photos), 3)
+    source = dataset_of(config, model, "w", photos)
     np.testing.assert_array_equal(epochs(source, 1), expected[:6])
     shutil.rmtree(tmp_path / "photos")
     np.testing.assert_array_equal(epochs(source, 3), expected)
@@ -150,14 +150,14 @@ def test_photos_are_decoded_once_for_a_gpu(gpu, config, model, photos, tmp_path,
 
 @pytest.mark.parametrize("change", [{"cache_limit": 1e-9}, {"stages": ("head",)}])
 def test_without_room_or_epochs_no_photo_is_kept(gpu, config, model, photos, change):
-    source = open_dataset(dataclasses.replace(config, **change), model, "w", photos)
+    source = dataset_of(dataclasses.replace(config, **change), model, "w", photos)
     assert list(source.labelled("train").maps(range(6)))
     assert not config.runs.exists()
 
 
 def test_the_processor_decodes_every_time(config, model, photos):
     assert not on_gpu()
-    epochs(open_dataset(config, model, "w", photos), 1)
+    epochs(dataset_of(config, model, "w", photos), 1)
     assert not config.runs.exists()
 
 

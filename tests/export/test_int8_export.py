@@ -23,9 +23,10 @@ from app.data.augmentation import View, load_views
 from app.evaluation.metrics import probabilities_of
 from app.evaluation.ood import KnnOodDetector, unit_length
 from app.evaluation.prediction_set import PredictionSet
+from app.experiment import dataset_of
 from app.export.bundle_writer import classifier_graph, export_bundle
 from app.export.int8_export import Int8Model, int8_model
-from app.features.dataset import FeatureDataset, open_dataset
+from app.features.dataset import FeatureDataset
 from app.inference.bundle_format import Bundle
 from app.inference.predictor import Classifier
 from app.network.classifier import build_classifier, copy_weights
@@ -55,7 +56,7 @@ class Case:
         return int8_model(graph, self.source, self.stage, 0.0, mirror=mirror)
 
     def bundle(self, folder: Path, made: Int8Model) -> Path:
-        photos = [View(photo, 0, 0) for photo in self.source.photos["validation"]]
+        photos = [View(photo, 0, 0) for photo in self.source.spec.photos["validation"]]
         export_bundle(
             self.served,
             folder,
@@ -97,7 +98,7 @@ def case(request, tmp_path_factory) -> Case:
                 layer.set_weights([generator.normal(0, scale, kernel.shape), bias])
 
     randomise("block")
-    source = open_dataset(config, model, "w", split)
+    source = dataset_of(config, model, "w", split)
     if request.param == "block5":
         randomise("block5")  # what training would do to it
     # Sure enough that no label changes by rounding.
@@ -126,7 +127,7 @@ def test_the_whole_int8_model_says_what_training_said(case, tmp_path, monkeypatc
 
     bundle = case.bundle(tmp_path / "bundle", made)
     assert Bundle.read(bundle).has_int8
-    images = load_views([View(p, 0, 0) for p in case.source.photos["validation"]], SIZE)
+    images = load_views([View(p, 0, 0) for p in case.source.spec.photos["validation"]], SIZE)
     answered = {name: Classifier(bundle, precision=name) for name in ("int8", "float32")}
     probabilities, novelty = answered["int8"].outputs(images)
     np.testing.assert_allclose(probabilities, case.trained.probabilities, atol=0.02)
@@ -154,7 +155,7 @@ def test_the_whole_int8_model_says_what_training_said(case, tmp_path, monkeypatc
         with pytest.raises(BundleError, match="or --precision float32"):
             Classifier(bundle)
         (bundle / "gone").rename(bundle / "model.int8.onnx")
-    photo = str(case.source.photos["validation"][0].path)
+    photo = str(case.source.spec.photos["validation"][0].path)
     said = {}
     for precision in ("int8", "float32"):
         argv = ["--bundle", str(bundle), "--json", "--precision", precision, photo]
@@ -202,7 +203,7 @@ def test_a_file_that_says_something_else_than_its_parts_is_refused(case, tmp_pat
 
 
 def test_without_frozen_int8_there_is_none(case):
-    source = dataclasses.replace(case.source, quantised=None)
+    source = dataclasses.replace(case.source, int8=None)
     made = dataclasses.replace(case, source=source).made()
     assert (made.model, made.gate) == (None, None)
     assert "did not compute" in made.why_not

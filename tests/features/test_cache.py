@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,15 +15,14 @@ import app.features.cache
 from app.core.errors import AppError
 from app.data.augmentation import BATCH, View, load_views
 from app.features.cache import (
-    BLOCK_ROWS,
+    SHARD_ROWS,
     CacheEvictedError,
     FeatureSpec,
     FeatureStore,
     compute_features,
     lacking_views,
-    time_cache,
 )
-from app.features.shards import SPEC_FILE, Block, indices
+from app.features.shards import SPEC_FILE, read_shard, shards_in, write_shard
 
 SPEC = FeatureSpec(
     cut="block5_pool", backbone="vgg16", weights="w", image_size=8, precision="float32"
@@ -66,7 +66,7 @@ def fill(folder: Path, wanted: list[View], frozen: Counting | None = None) -> Fe
 
 
 def data_file(folder: Path) -> Path:
-    (path,) = folder.rglob("*.npy")
+    (path,) = folder.rglob("*.shard")
     return path
 
 
@@ -103,7 +103,7 @@ def test_rows_that_a_store_has_are_not_written_again(folder, views):
     assert lacking == views
     compute_features(lambda images: Counting()(images) * 2, stores, lacking, 8)
     for store in stores:
-        keys = [k for i in indices(store.folder) for k in json.loads(i.read_text())["rows"]]
+        keys = [key for path in shards_in(store.folder) for key in read_shard(path).keys]
         assert sorted(keys) == sorted(view.key for view in views)
         np.testing.assert_allclose(store.gather(views), means(views), rtol=1e-3)
         reopened = FeatureStore(folder, store.spec)
@@ -111,10 +111,19 @@ def test_rows_that_a_store_has_are_not_written_again(folder, views):
 
 
 @pytest.mark.parametrize(
-    "change", [{"weights": "x"}, {"cut": "block4_pool"}, {"image_size": 9}, {"precision": "b"}]
+    "change", [{"weights": "x"}, {"cut": "block4_pool"}, {"image_size": 9}, {"engine": "jax"}]
 )
 def test_what_activations_depend_on_is_in_the_key(change):
     assert replace(SPEC, **change).key != SPEC.key
+
+
+@pytest.mark.parametrize("library", ["pillow", "onnxruntime", "keras"])
+def test_another_version_of_a_library_is_another_store(monkeypatch, library):
+    """Else a new decoder's photos would be answered by what was learned from the old one's."""
+    monkeypatch.setattr(app.features.cache, "installed_version", lambda n: f"1.{n == library}")
+    other = FeatureSpec("block5_pool", "vgg16", "w", 8, "float32")
+    monkeypatch.setattr(app.features.cache, "installed_version", lambda n: "1.False")
+    assert FeatureSpec("block5_pool", "vgg16", "w", 8, "float32").key != other.key
 
 
 def test_a_store_says_what_it_holds(folder, views):
@@ -128,14 +137,14 @@ def test_view_0_does_not_depend_on_the_seed_others_do(views):
     assert View(photo, 1, seed=1).key != View(photo, 1, seed=2).key
 
 
-def test_an_interrupted_run_keeps_its_finished_blocks(folder, views):
+def test_an_interrupted_run_keeps_its_finished_shards(folder, views):
     class Breaks(Counting):
         def __call__(self, images: np.ndarray) -> list[np.ndarray]:
-            if self.views >= BLOCK_ROWS:
+            if self.views >= SHARD_ROWS:
                 raise KeyboardInterrupt
             return super().__call__(images)
 
-    many = [View(views[0].photo, number, seed=0) for number in range(BLOCK_ROWS + 8)]
+    many = [View(views[0].photo, number, seed=0) for number in range(SHARD_ROWS + 8)]
     with pytest.raises(KeyboardInterrupt):
         fill(folder, many, Breaks())
     frozen = Counting()
@@ -143,8 +152,8 @@ def test_an_interrupted_run_keeps_its_finished_blocks(folder, views):
     assert frozen.views == 8
 
 
-def test_a_process_that_is_killed_leaves_its_finished_blocks(tmp_path, folder):
-    """Killed in the third block while the second may be written still; then continued here."""
+def test_a_process_that_is_killed_leaves_its_finished_shards(tmp_path, folder):
+    """Killed in the third shard while the second may be written still; then continued here."""
     code = f"""
 import os, signal, sys
 sys.path[:0] = {[str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]!r}
@@ -153,10 +162,10 @@ from pathlib import Path
 from photos import as_photo, make_photo
 import tests.features.test_cache as t
 photo = as_photo(make_photo(Path({str(tmp_path / "one.png")!r})))
-many = [t.View(photo, number, seed=0) for number in range(2 * t.BLOCK_ROWS + 8)]
+many = [t.View(photo, number, seed=0) for number in range(2 * t.SHARD_ROWS + 8)]
 class Dies(t.Counting):
     def __call__(self, images):
-        if self.views >= 2 * t.BLOCK_ROWS:
+        if self.views >= 2 * t.SHARD_ROWS:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(images)
 t.fill(Path({str(folder)!r}), many, Dies())
@@ -164,69 +173,94 @@ t.fill(Path({str(folder)!r}), many, Dies())
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -9
     photo = as_photo(tmp_path / "one.png")
     frozen = Counting()
-    fill(folder, [View(photo, n, seed=0) for n in range(2 * BLOCK_ROWS + 8)], frozen)
-    assert frozen.views in (8, BLOCK_ROWS + 8)
+    fill(folder, [View(photo, n, seed=0) for n in range(2 * SHARD_ROWS + 8)], frozen)
+    assert frozen.views in (8, SHARD_ROWS + 8)
 
 
-def shorten(data: Path) -> None:
-    data.write_bytes(data.read_bytes()[:-20])
+def shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
 
 
-def flip_a_bit_of_a_row(data: Path) -> None:
-    found = bytearray(data.read_bytes())
-    found[-7] ^= 4
-    data.write_bytes(found)
+def lengthen(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"1234")
 
 
-def flip_a_bit_of_the_header(data: Path) -> None:
-    found = bytearray(data.read_bytes())
-    found[30] ^= 1
-    data.write_bytes(found)
+def flip_a_bit(place: int) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        found = bytearray(path.read_bytes())
+        found[place] ^= 4
+        path.write_bytes(found)
+
+    return damage
 
 
-def spoil_the_index(data: Path) -> None:
-    data.with_suffix(".json").write_text('{"rows": ["a"]}')
+def edit(text: str | None = None, **changes: object) -> Callable[[Path], None]:
+    """Return what changes entries of the first line, or puts another in its place."""
+
+    def damage(path: Path) -> None:
+        line, _, rows = path.read_bytes().partition(b"\n")
+        new = text or json.dumps({**json.loads(line), **changes})
+        path.write_bytes(new.encode() + b"\n" + rows)
+
+    return damage
 
 
-def remove_the_rows(data: Path) -> None:
-    data.unlink()
+def one_key_less(path: Path) -> None:
+    edit(rows=read_shard(path).keys[1:])(path)
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [shorten, flip_a_bit_of_a_row, flip_a_bit_of_the_header, spoil_the_index, remove_the_rows],
-)
-def test_a_damaged_block_is_noticed_and_computed_again(folder, views, capsys, damage):
+def infinities_under_a_right_checksum(path: Path) -> None:
+    shard = read_shard(path)
+    rows = np.full((len(shard.keys), *shard.shape), np.inf, np.float16)
+    write_shard(path.parent, shard.keys, rows)
+    path.unlink()
+
+
+DAMAGES = {
+    "shortened": shorten,
+    "lengthened": lengthen,
+    "a bit of a row": flip_a_bit(-7),
+    "a bit of the first line": flip_a_bit(0),
+    "entries that lack": edit('{"rows": ["a"]}'),
+    "keys that are none": edit(rows=[{}]),
+    "a number for keys": edit(rows=5),
+    "a key less": one_key_less,
+    "infinite number": edit('{"rows": ["a"], "shape": [3], "crc32": Infinity}'),
+    "huge number": edit(shape=[10**40]),
+    "another shape": edit(shape=[5]),
+    "a shape with the same size": edit(shape=[1, 3]),
+    "negative shape": edit(shape=[-3]),
+    "no shape": edit(shape=[]),
+    "no JSON": edit("\x00"),
+    "deep JSON": edit("[" * 100_000),
+    "infinities": infinities_under_a_right_checksum,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_shard_is_noticed_and_computed_again(folder, views, capsys, damage):
     fill(folder, views)
     damage(data_file(folder))
     frozen = Counting()
     store = fill(folder, views, frozen)
     assert frozen.views == len(views)
     (line,) = capsys.readouterr().err.splitlines()
-    assert "1 cached blocks of block5_pool-" in line
+    assert "1 cached shards of block5_pool-" in line
     assert "computed again" in line
     np.testing.assert_allclose(store.gather(views), means(views), rtol=1e-3)
 
 
-def test_only_the_damaged_block_is_computed_again(folder, views):
+def test_only_the_damaged_shard_is_computed_again(folder, views):
     fill(folder, views[:4])
     damaged = data_file(folder)
     fill(folder, views)
-    flip_a_bit_of_a_row(damaged)
+    flip_a_bit(-7)(damaged)
     frozen = Counting()
     fill(folder, views, frozen)
     assert frozen.views == 4
 
 
-def test_a_block_without_its_index_does_not_exist(folder, views):
-    fill(folder, views)
-    for index in indices(folder / SPEC.key):
-        assert len(json.loads(index.read_text())["rows"]) == len(views)
-        index.unlink()
-    assert views[0] not in FeatureStore(folder, SPEC)
-
-
-@pytest.mark.parametrize("harm", [shorten, remove_the_rows])
+@pytest.mark.parametrize("harm", [shorten, Path.unlink])
 def test_rows_that_vanish_while_they_are_used_are_told_in_one_line(folder, views, harm):
     fill(folder, views)
     store = FeatureStore(folder, SPEC)
@@ -237,15 +271,6 @@ def test_rows_that_vanish_while_they_are_used_are_told_in_one_line(folder, views
     assert "\n" not in str(caught.value)
     store.check(views)
     assert lacking_views([store], views) == views
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not remove what is mapped")
-def test_a_removed_block_stays_readable_for_whoever_reads_it(folder, views):
-    store = fill(folder, views)
-    before = store.gather(views)
-    for path in (folder / SPEC.key).iterdir():
-        path.unlink()
-    np.testing.assert_array_equal(store.gather(views), before)
 
 
 def test_activations_beyond_float16_are_clipped_not_infinite(folder, views):
@@ -269,13 +294,13 @@ def test_nan_is_never_cached(folder, views, dtype):
     assert views[0] not in FeatureStore(folder, SPEC)
 
 
-def test_the_next_block_is_computed_while_one_is_written(folder, views, monkeypatch):
-    """Writing the first block waits here for the second one's computation to have begun."""
-    many = [replace(views[1], number=1 + number) for number in range(2 * BLOCK_ROWS)]
+def test_the_next_shard_is_computed_while_one_is_written(folder, views, monkeypatch):
+    """Writing the first shard waits here for the second one's computation to have begun."""
+    many = [replace(views[1], number=1 + number) for number in range(2 * SHARD_ROWS)]
     began, frozen = threading.Event(), Counting()
 
     def computing(images: np.ndarray) -> list[np.ndarray]:
-        if frozen.views >= BLOCK_ROWS:
+        if frozen.views >= SHARD_ROWS:
             began.set()
         return frozen(images)
 
@@ -291,54 +316,13 @@ def test_the_next_block_is_computed_while_one_is_written(folder, views, monkeypa
     assert all(view in store for view in many)
 
 
-def test_a_block_that_cannot_be_written_ends_the_work(folder, views, monkeypatch):
+def test_a_shard_that_cannot_be_written_ends_the_work(folder, views, monkeypatch):
     def full(self, *arguments) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(FeatureStore, "append", full)
     with pytest.raises(OSError, match="No space left"):
         compute_features(Counting(), [FeatureStore(folder, SPEC)], views, 8)
-
-
-def test_many_blocks_need_few_open_files(folder, views):
-    """MacOS allows a process 256 open files; a block is opened when it is read."""
-    store = FeatureStore(folder, SPEC)
-    many = [View(views[0].photo, number, seed=0) for number in range(200)]
-    for view in many:
-        store.append([view], np.zeros((1, 3), np.float16))
-    reopened = FeatureStore(folder, SPEC)
-    before = len(list(Path("/dev/fd").iterdir()))
-    assert len(reopened.gather(many)) == len(many)
-    assert len(list(Path("/dev/fd").iterdir())) - before <= 64
-
-
-def test_timing_does_the_work_and_tells_where_the_time_goes(folder, views, monkeypatch):
-    """The clock moves only in the three steps, by another time in each."""
-    now = [0.0]
-    monkeypatch.setattr(app.features.cache.time, "perf_counter", lambda: now[0])
-
-    def takes(seconds, function):
-        def call(*arguments):
-            now[0] += seconds
-            return function(*arguments)
-
-        return call
-
-    frozen, store = Counting(), FeatureStore(folder, SPEC)
-    monkeypatch.setattr(
-        app.features.cache, "write_block", takes(8.0, app.features.cache.write_block)
-    )
-    monkeypatch.setattr(app.features.cache, "mapped", takes(0.25, app.features.cache.mapped))
-    many = [View(views[0].photo, number, seed=0) for number in range(2 * BATCH)]
-    forgotten = []
-    monkeypatch.setattr(Block, "forget_pages", lambda block: forgotten.append(block))
-    times = time_cache(takes(4.0, frozen), [store], many, 8)
-    assert set(forgotten) == store.blocks(many)  # else it would read what is in memory still
-    assert frozen.views == 3 * BATCH  # the first one is to warm up and not counted
-    assert lacking_views([store], many) == []
-    assert times.prefix == pytest.approx(2 * 4.0 / len(many))
-    assert times.write == pytest.approx(8.0 / len(many))
-    assert times.read == pytest.approx((0.25,))
 
 
 MEMORY = """
@@ -399,10 +383,10 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
     assert (grown < 20_000).all(), grown
 
 
-@pytest.mark.parametrize("batch", [32, BLOCK_ROWS])
+@pytest.mark.parametrize("batch", [32, SHARD_ROWS])
 def test_larger_batches_give_the_same_rows(folder, views, batch):
-    """In blocks of the same size, however many views go through the network at once."""
-    many = [View(views[0].photo, number, seed=0) for number in range(BLOCK_ROWS + 40)]
+    """In shards of the same size, however many views go through the network at once."""
+    many = [View(views[0].photo, number, seed=0) for number in range(SHARD_ROWS + 40)]
     asked, stores = [], []
     for size in (BATCH, batch):
         frozen, store = Counting(), FeatureStore(folder / str(size), SPEC)
@@ -415,5 +399,5 @@ def test_larger_batches_give_the_same_rows(folder, views, batch):
         stores.append(store)
     small, large = stores
     np.testing.assert_array_equal(small.gather(many), large.gather(many))
-    assert asked[-2:] == ([32, 8] if batch == 32 else [BLOCK_ROWS, 40])
-    assert sorted(len(block.keys) for block in large.blocks(many)) == [40, BLOCK_ROWS]
+    assert asked[-2:] == ([32, 8] if batch == 32 else [SHARD_ROWS, 40])
+    assert sorted(len(shard.keys) for shard in large.shards(many)) == [40, SHARD_ROWS]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cached import DAY, blocks_of_days, left, spec
+from cached import DAY, left, shards_of_days, spec
 
 from app.core.cli import run
 from app.features.cache_command import main
-from app.features.shards import SPEC_FILE, write_block
+from app.features.shards import SPEC_FILE, write_shard
 from app.features.store import FEATURES_FOLDER
 
 ROOT = Path(__file__).parents[2]
@@ -25,15 +25,15 @@ def runs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def blocks(runs: Path) -> dict[int, Path]:
-    return blocks_of_days(runs / FEATURES_FOLDER)
+def shards(runs: Path) -> dict[int, Path]:
+    return shards_of_days(runs / FEATURES_FOLDER)
 
 
 def call(runs: Path, *arguments: str) -> int:
     return run(main, ["--runs", str(runs), *arguments])
 
 
-def test_the_table_shows_each_store(runs, blocks, capsys):
+def test_the_table_shows_each_store(runs, shards, capsys):
     assert call(runs) == 0
     out = capsys.readouterr().out
     header, *rows = out.splitlines()
@@ -52,14 +52,14 @@ def test_the_table_shows_each_store(runs, blocks, capsys):
     ]
 
 
-def test_json_shows_each_store(runs, blocks, capsys):
+def test_json_shows_each_store(runs, shards, capsys):
     assert call(runs, "--json") == 0
     stores = {store["key"]: store for store in json.loads(capsys.readouterr().out)}
     store = stores.pop(spec("block4_pool", 128).key)
     assert len(stores) == 2
     used = time.strftime("%Y-%m-%d", time.gmtime(time.time() - DAY))
     assert store.pop("last_used").startswith(used)
-    files = blocks[1].parent.iterdir()
+    files = shards[1].parent.iterdir()
     assert store == {
         "key": spec("block4_pool", 128).key,
         "cut": "block4_pool",
@@ -80,11 +80,11 @@ def test_a_folder_without_stores_is_told(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_damage_does_not_stop_the_table(runs, blocks, capsys):
+def test_damage_does_not_stop_the_table(runs, shards, capsys):
     """What is not proved to be a store is not shown: it is not ours to clear either."""
-    blocks[40].write_text("{")
-    (blocks[20].parent / SPEC_FILE).write_text("[1]")
-    write_block(runs / FEATURES_FOLDER / "other", ["a"], np.ones((1, 3), np.float16))
+    shards[40].write_text("{")
+    (shards[20].parent / SPEC_FILE).write_text("[1]")
+    write_shard(runs / FEATURES_FOLDER / "other", ["a"], np.ones((1, 3), np.float16))
     assert call(runs) == 0
     out = capsys.readouterr().out
     assert re.search(rf"{spec().key}\s+block5_pool\s+64\s+float32\s+vgg16\s+2 ", out)
@@ -102,12 +102,12 @@ def test_damage_does_not_stop_the_table(runs, blocks, capsys):
         (["--clear", "--older-than", "0"], set()),
     ],
 )
-def test_clearing(runs, blocks, capsys, arguments, stay):
+def test_clearing(runs, shards, capsys, arguments, stay):
     assert call(runs, *arguments) == 0
-    assert left(blocks) == stay
+    assert left(shards) == stay
     err = capsys.readouterr().err
-    assert err.startswith(f"removed {len(blocks) - len(stay)} cached blocks (")
-    stores = {blocks[days].parent for days in stay}
+    assert err.startswith(f"removed {len(shards) - len(stay)} cached shards (")
+    stores = {shards[days].parent for days in stay}
     assert set((runs / FEATURES_FOLDER).iterdir()) == stores  # an empty one is gone wholly
     assert [store for store in stores if not (store / SPEC_FILE).exists()] == []
 
@@ -125,15 +125,15 @@ def test_clearing(runs, blocks, capsys, arguments, stay):
     ],
 )
 def test_what_cannot_be_meant_is_one_line_and_removes_nothing(
-    runs, blocks, capsys, arguments, told
+    runs, shards, capsys, arguments, told
 ):
     assert call(runs, *arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(told, line)
-    assert left(blocks) == {40, 3, 20, 1}
+    assert left(shards) == {40, 3, 20, 1}
 
 
-def test_it_answers_without_keras(runs, blocks):
+def test_it_answers_without_keras(runs, shards):
     """Contract 9: in a blink."""
     code = (
         "import sys; from app.features.cache_command import main; main(sys.argv[1:]); "

@@ -18,9 +18,10 @@ from app.core.errors import UsageError
 from app.core.processor import has_vnni
 from app.data.augmentation import View, load_views
 from app.data.photo import Photo
-from app.features.dataset import CachedDataset, open_dataset
+from app.experiment import dataset_of
+from app.features.dataset import CachedDataset
 from app.features.extractor import frozen_prefix
-from app.features.int8_backbone import QuantisedPrefix, quantised_prefix
+from app.features.int8_backbone import Int8Backbone, make_int8_backbone
 from app.features.store import FEATURES_FOLDER, clear, list_stores
 from app.network.classifier import CUTS, build_classifier
 from app.network.device import resolve_frozen_precision, resolve_precision
@@ -50,15 +51,15 @@ def photos(tmp_path_factory) -> list[Photo]:
 
 
 @pytest.fixture(scope="module")
-def int8(model, photos, tmp_path_factory) -> QuantisedPrefix:
-    return quantised_prefix(tmp_path_factory.mktemp("int8"), model, "weights", photos)
+def int8(model, photos, tmp_path_factory) -> Int8Backbone:
+    return make_int8_backbone(tmp_path_factory.mktemp("int8"), model, "weights", photos)
 
 
 @pytest.mark.parametrize("cut", CUTS)
 def test_int8_is_near_float32_and_not_the_same(model, photos, int8, cut):
     images = load_views([View(photo, 0, 0) for photo in photos[:7]], SIZE)
     (exact,) = frozen_prefix(model, [cut], "float32")(images)
-    (rounded,) = frozen_prefix(model, [cut], "float32", quantised=int8)(images)
+    (rounded,) = frozen_prefix(model, [cut], "float32", int8=int8)(images)
     assert rounded.shape == exact.shape
     assert rounded.dtype == exact.dtype == np.float16
     rounded, exact = rounded.astype(np.float64), exact.astype(np.float64)
@@ -71,56 +72,74 @@ def test_int8_is_near_float32_and_not_the_same(model, photos, int8, cut):
 
 def test_cuts_come_from_one_pass_in_the_order_asked_for(model, photos, int8):
     images = load_views([View(photo, 0, 0) for photo in photos[:3]], SIZE)
-    together = frozen_prefix(model, CUTS[1::-1], "float32", quantised=int8)(images)
+    together = frozen_prefix(model, CUTS[1::-1], "float32", int8=int8)(images)
     for cut, rows in zip(CUTS[1::-1], together, strict=True):
-        (alone,) = frozen_prefix(model, [cut], "float32", quantised=int8)(images)
+        (alone,) = frozen_prefix(model, [cut], "float32", int8=int8)(images)
         np.testing.assert_array_equal(rows, alone)
 
 
-def never(*_: object) -> None:
+def never(*_: object, **__: object) -> None:
     raise AssertionError("this was not to be done")
 
 
-def test_it_is_made_once_and_a_few_other_photos_do_not_change_it(
+def test_the_same_photos_find_it_again_in_any_order_and_under_any_name(
     model, photos, tmp_path, monkeypatch
 ):
-    first = quantised_prefix(tmp_path, model, "weights", photos[:20])
-    monkeypatch.setattr(app.features.int8_backbone, "quantise", never)
-    assert quantised_prefix(tmp_path, model, "weights", photos) == first
-    assert quantised_prefix(tmp_path, model, "weights", photos[10:]) == first
+    first = make_int8_backbone(tmp_path, model, "weights", photos[:20])
+    monkeypatch.setattr(app.features.int8_backbone, "quantize_static", never)
+    renamed = [dataclasses.replace(photo, name=f"new-{photo.name}") for photo in photos[19::-1]]
+    assert make_int8_backbone(tmp_path, model, "weights", renamed) == first
     with pytest.raises(AssertionError, match="not to be done"):
-        quantised_prefix(tmp_path, model, "weights", photos[11:])  # fewer than half are left
+        make_int8_backbone(tmp_path, model, "weights", photos[:19])
 
 
-def test_photos_of_another_kind_have_scales_of_their_own(model, photos, tmp_path):
-    first, second = photos[:10], photos[20:30]
-    made = [quantised_prefix(tmp_path, model, "weights", kind) for kind in (first, second)]
-    assert made[0].digest != made[1].digest
-    again = [quantised_prefix(tmp_path, model, "weights", kind) for kind in (first, second)]
-    assert again == made  # both are kept
+def test_no_other_run_decides_the_scales(model, photos, tmp_path):
+    """Contract 10: they are the same in an empty folder and beside those of most of the photos."""
+    make_int8_backbone(tmp_path / "used", model, "weights", photos[:20])
+    both = [
+        make_int8_backbone(tmp_path / name, model, "weights", photos[1:20])
+        for name in ("used", "empty")
+    ]
+    assert both[0].digest == both[1].digest
+    images = load_views([View(photo, 0, 0) for photo in photos[:3]], SIZE)
+    one, other = (frozen_prefix(model, CUTS, "float32", int8=int8)(images) for int8 in both)
+    for rows, same in zip(one, other, strict=True):
+        np.testing.assert_array_equal(rows, same)
+
+
+def test_one_photo_more_seldom_changes_the_scales(model, photos, tmp_path, monkeypatch):
+    """The 32 of the lowest SHA-256 give them; a photo above these has no part in it."""
+    *some, last = sorted(photos, key=lambda photo: photo.content)
+    first = make_int8_backbone(tmp_path, model, "weights", some)
+    monkeypatch.setattr(app.features.int8_backbone, "quantize_static", never)
+    assert make_int8_backbone(tmp_path, model, "weights", [*some, last]) == first
 
 
 def test_a_damaged_file_is_made_again(model, photos, tmp_path):
-    first = quantised_prefix(tmp_path, model, "weights", photos[:5])
+    first = make_int8_backbone(tmp_path, model, "weights", photos[:5])
     (path,) = tmp_path.glob("*/*.onnx")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    second = quantised_prefix(tmp_path, model, "weights", photos[:5])
+    other = path.with_name("mine.onnx")
+    other.write_bytes(b"of somebody else")
+    second = make_int8_backbone(tmp_path, model, "weights", photos[:5])
+    assert other.read_bytes() == b"of somebody else"
+    other.unlink()
     (path,) = tmp_path.glob("*/*.onnx")
     assert path.read_bytes() == second.model
     images = load_views([View(photo, 0, 0) for photo in photos[:2]], SIZE)
-    given = [frozen_prefix(model, CUTS, "float32", quantised=q)(images) for q in (first, second)]
+    given = [frozen_prefix(model, CUTS, "float32", int8=q)(images) for q in (first, second)]
     for one, other in zip(*given, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(one, other)
 
 
 def test_other_weights_or_pixels_make_another(model, photos, tmp_path):
     for digest in ("a", "b", "a"):
-        quantised_prefix(tmp_path, model, digest, photos[:3])
+        make_int8_backbone(tmp_path, model, digest, photos[:3])
     with patch.object(app.network.vgg, "FILTERS", (4, 4, 4, 4, 4)):
         larger = build_classifier(2, image_size=96)
-    quantised_prefix(tmp_path, larger, "a", photos[:3])
+    make_int8_backbone(tmp_path, larger, "a", photos[:3])
     assert len(list(tmp_path.glob("*/*.onnx"))) == 3
 
 
@@ -129,24 +148,26 @@ CONFIG = TrainConfig(image_size=SIZE, precision="int8", cache="disk", stages=("h
 
 def opened(model, photos: list[Photo], config: TrainConfig) -> CachedDataset:
     split = {"train": photos[:-4], "validation": photos[-4:-2], "test": photos[-2:]}
-    source = open_dataset(config, model, "w", split)
+    source = dataset_of(config, model, "w", split)
     assert isinstance(source, CachedDataset)
     return source
 
 
 def labelled_maps(source: CachedDataset) -> np.ndarray:
-    return np.concatenate(list(source.labelled("train").maps(range(len(source.photos["train"])))))
+    return np.concatenate(
+        list(source.labelled("train").maps(range(len(source.spec.photos["train"]))))
+    )
 
 
 def test_a_store_belongs_to_the_scales_that_it_was_computed_with(model, photos, tmp_path):
     config = dataclasses.replace(CONFIG, runs=tmp_path)
     folder = tmp_path / FEATURES_FOLDER
     source = opened(model, photos[:12], config)
-    assert source.quantised is not None
+    assert source.int8 is not None
     (store,) = [store for store in list_stores(folder) if store.cut]
-    assert store.precision == f"int8-{source.quantised.digest[:8]}"
+    assert store.precision == f"int8-{source.int8.digest[:8]}"
     images = load_views([View(photo, 0, 0) for photo in photos[:8]], SIZE)
-    (expected,) = frozen_prefix(model, CUTS[:1], "float32", quantised=source.quantised)(images)
+    (expected,) = frozen_prefix(model, CUTS[:1], "float32", int8=source.int8)(images)
     np.testing.assert_allclose(labelled_maps(source), expected, rtol=2**-10, atol=1e-3)
     opened(model, photos[20:32], config)
     assert len({store.precision for store in list_stores(folder) if store.cut}) == 2

@@ -19,7 +19,8 @@ from small_vgg import (
 
 from app.core.config import STAGES
 from app.data.photo import Photos
-from app.features.dataset import FreshDataset, open_dataset
+from app.experiment import dataset_of, dataset_spec
+from app.features.dataset import FreshDataset
 from app.network.classifier import prefix
 from app.training.schedule import StageSchedule
 
@@ -72,7 +73,8 @@ def test_a_cached_batch_is_what_the_frozen_part_says_of_the_fresh_one(photos, tm
     (stage,) = [stage for stage in config.stage_plan() if stage.name == name]
     model = classifier(config, photos)
     frozen = prefix(model, [stage.cut])
-    fresh, cache = SameViews(config, model, photos), open_dataset(config, model, "digest", photos)
+    fresh = SameViews(spec=dataset_spec(config, model, "digest", photos))
+    cache = dataset_of(config, model, "digest", photos)
     assert cache.name == "disk"
     for split, different in (("train", VIEWS * 12), ("validation", 12)):
         seen = []
@@ -98,7 +100,7 @@ def test_a_given_strength_reaches_the_head(photos, tmp_path):
     for strength in (0.5, None):
         config = replace(config_of(tmp_path), stages=("head",), head_strength=strength)
         model = classifier(config, photos)
-        source = FreshDataset(config, model, photos)
+        source = FreshDataset(spec=dataset_spec(config, model, "", photos))
         (result,) = StageSchedule(
             config, model, source, track=lambda *rows: told.append(rows)
         ).run()
