@@ -216,7 +216,6 @@ def _parser() -> argparse.ArgumentParser:
         for row in PHOTO_SETS.values()
     )
     parser = Parser(
-        prog="python -m app fetch",
         description="Get a folder of cats and dogs for `python train.py --data DIR`.",
         epilog=f"""the sets:
 {sets}
