@@ -29,14 +29,15 @@ lint: $(VENV)/developers ## check style, types, and the direction of imports
 	$(VENV)/bin/lint-imports
 
 lock: $(VENV)/developers ## update requirements*.txt from requirements*.in
-	for name in requirements-base requirements requirements-dev requirements-gpu; do \
-		$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-			--custom-compile-command "make lock" --upgrade \
-			$$name.in -o $$name.txt || exit 1; \
-	done
+	@lock() { $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command "make lock" --upgrade -o "$$@"; }; \
+	base=requirements-base.in; users="$$base requirements.in"; \
+	lock requirements-base.txt $$base && lock requirements.txt $$users && \
+	lock requirements-dev.txt $$users requirements-dev.in && \
+	lock requirements-gpu.txt $$users requirements-gpu.in
 
-clean: ## remove .venv and the caches of the tools, but no runs and no photos
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove .venv, what a build left and the caches of the tools, but no runs and no photos
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build cats_vs_dogs.egg-info
 
 $(VENV)/made:
 	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \

@@ -1,16 +1,22 @@
-"""``python -m app COMMAND``: what there is to do beside training and predicting."""
+"""``python -m app COMMAND``, and ``cats-vs-dogs COMMAND`` where the project is installed."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
 
 from app.core.cli import leave, run
 from app.core.errors import UsageError
 
+SCRIPT = "cats-vs-dogs"  # its name in pyproject.toml
 # Command → the module whose ``main(argv)`` runs it, imported only then; and what it does.
 COMMANDS = {
+    "train": ("train", "train a classifier on a folder of photos"),
+    "predict": ("predict", "say what photos show"),
     "fetch": ("app.data.sets.fetch", "download photos to train on, or draw a sample"),
     "serve": ("app.serving.serve", "predict over HTTP, with a page to drop photos on"),
     "report": ("app.report.report", "write the report of a finished run again"),
@@ -28,8 +34,9 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UsageError: when there is no such command.
     """
+    program = program_name()
     if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
+        print(usage(program))
         return 0
     name, *rest = argv
     if name not in COMMANDS:
@@ -38,26 +45,35 @@ def main(argv: Sequence[str]) -> int:
             f"expected a command out of {', '.join(COMMANDS)}; received {name}"
             + (f"; did you mean {near[0]}?" if near else "")
         )
+    sys.argv[0] = f"{program} {name}"  # what argparse calls the command in its usage
     code: int = importlib.import_module(COMMANDS[name][0]).main(rest)
     return code
 
 
-def usage() -> str:
+def program_name() -> str:
+    """Return what the user typed before the command."""
+    return SCRIPT if Path(sys.argv[0]).stem == SCRIPT else "python -m app"
+
+
+def usage(program: str) -> str:
     """Return the help text: a line for each command."""
     lines = [f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(
         [
-            "usage: python -m app COMMAND ...",
-            "",
-            "What there is to do beside train.py and predict.py.",
+            f"usage: {program} COMMAND ...",
             "",
             "commands:",
             *lines,
             "",
-            "python -m app COMMAND --help describes one of them.",
+            f"{program} COMMAND --help describes one of them.",
         ]
     )
 
 
-if __name__ == "__main__":
+def console() -> NoReturn:
+    """Run the command line and end the process: what the installed ``cats-vs-dogs`` calls."""
     leave(run(main))
+
+
+if __name__ == "__main__":
+    console()

@@ -17,7 +17,7 @@ SOURCES = [
     *sorted((ROOT / "benchmarks").glob("*.py")),
 ]
 # Package names that differ from what is imported.
-PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn"}
+PACKAGES = {"IPython": "ipython", "PIL": "pillow", "sklearn": "scikit-learn"}
 
 
 def imports(path: Path, *, when_loaded: bool = False) -> set[str]:

@@ -10,13 +10,11 @@ import pytest
 from photos import make_photo
 from served import tiny_bundle
 
-import predict
-import train
 from app.__main__ import COMMANDS
 from app.data.sets.fetch import PHOTO_SETS
 
 ROOT = Path(__file__).parent.parent
-# The sub-commands of ``python -m app``, with the module whose ``main`` reads their flags.
+# The commands, with the module whose ``main`` reads their flags.
 SUBCOMMANDS = {name: module for name, (module, _) in COMMANDS.items()}
 PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("data/*.md")})
 # A diary and the records of decisions keep the names of their day; only their links are checked.
@@ -66,10 +64,7 @@ def commands(text: str) -> list[tuple[str, list[str]]]:
 @cache
 def flags_of(name: str) -> frozenset[str]:
     """Return the flags that a command's parser knows, from the usage that it prints itself."""
-    if name in ("train", "predict"):
-        main = {"train": train, "predict": predict}[name].main
-    else:
-        main = importlib.import_module(SUBCOMMANDS.get(name, name)).main
+    main = importlib.import_module(SUBCOMMANDS.get(name, name)).main
     with pytest.MonkeyPatch.context() as patch:
         printed: list[str] = []
         patch.setattr(
@@ -120,14 +115,14 @@ def test_paths_that_are_named_exist(page):
 def test_commands_and_their_flags_are_known(page):
     text = page.read_text(encoding="utf-8")
     for name, flags in commands(text):
-        if name not in {"train", "predict", *SUBCOMMANDS}:
+        if name not in SUBCOMMANDS:
             assert (ROOT / f"{name.replace('.', '/')}.py").exists(), name
         assert set(flags) <= flags_of(name), (name, set(flags) - flags_of(name))
 
 
 @pytest.mark.parametrize("page", LIVING, ids=named)
 def test_flags_that_stand_alone_are_known(page):
-    known = frozenset().union(*map(flags_of, ["train", "predict", *SUBCOMMANDS]))
+    known = frozenset().union(*map(flags_of, SUBCOMMANDS))
     code = code_of(page.read_text(encoding="utf-8"))
     flags = {flag for each in code if each.startswith("--") for flag in FLAG.findall(each)}
     assert flags <= known, flags - known

@@ -236,7 +236,6 @@ BY_NAME = {
 def main(argv: Sequence[str]) -> int:
     """Parse ``argv``, export, print the folders; return the exit code."""
     parser = Parser(
-        prog="python -m app export",
         description="Write a finished run's classifier in other formats, each compared with the "
         "trained model on validation photos before it appears.",
     )

@@ -31,7 +31,6 @@ examples:
 def main(argv: Sequence[str]) -> int:
     """Show the stores as a table or as JSON, or clear them; return the exit code."""
     parser = Parser(
-        prog="python -m app cache",
         description="Show or clear the cache of frozen activations, which all runs share.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -17,7 +17,6 @@ def main(argv: Sequence[str]) -> int:
         AppError: when the runs cannot be compared.
     """
     parser = Parser(
-        prog="python -m app compare",
         description="Compare finished runs on the same test photos, each with the first.",
     )
     parser.add_argument(

@@ -162,9 +162,7 @@ def _fenced(command: str) -> Markup:
 
 def main(argv: Sequence[str]) -> int:
     """Parse ``argv``, write the card or the README's part; return the exit code."""
-    parser = Parser(
-        prog="python -m app card", description="Write the model card of a finished run."
-    )
+    parser = Parser(description="Write the model card of a finished run.")
     parser.add_argument(
         "run",
         type=Path,

@@ -145,7 +145,6 @@ def save_notebook(notebook: Any, path: Path) -> Path:
 def main(argv: Sequence[str]) -> int:
     """Parse ``argv``, run the script, write the notebook; return the exit code."""
     parser = Parser(
-        prog="python -m app notebook",
         description="Run a notebook's script and write the notebook beside it.",
     )
     parser.add_argument("source", type=Path, metavar="FILE.py", help="notebooks/vgg16.py")

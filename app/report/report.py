@@ -1,4 +1,4 @@
-"""The report of a run: ``python -m app report RUN`` runs notebooks/report.py and writes a page.
+"""The report of a run: ``python -m app report RUN`` runs report_cells.py and writes a page.
 
 The page is one file that needs nothing else: no network, no script, no font.
 """
@@ -15,7 +15,6 @@ from app.core.run_folder import Run
 from app.core.safe_output import output_file
 from app.core.sanitise import for_terminal
 from app.report.notebook import (
-    PROJECT,
     run_notebook,
     save_notebook,
     without_machine,
@@ -23,7 +22,7 @@ from app.report.notebook import (
 )
 from app.report.results import PHOTOS_VARIABLE, RUN_VARIABLE, read_results
 
-SOURCE = PROJECT / "notebooks" / "report.py"
+SOURCE = Path(__file__).with_name("report_cells.py")  # a script that Jupyter runs, not a module
 
 
 def write_report(run: Run) -> Path:
@@ -63,7 +62,7 @@ def photos_of(run: Run) -> Path:
 
 
 def execute(run: Run, photos: Path | None = None) -> Any:
-    """Return notebooks/report.py as an executed ``NotebookNode``.
+    """Return report_cells.py as an executed ``NotebookNode``.
 
     It is run by this Python, whatever kernels are installed, and reads no settings of Jupyter.
 
@@ -106,7 +105,7 @@ def cleaned(notebook: Any, run: Run) -> Any:
 
 def main(argv: Sequence[str]) -> int:
     """Parse ``argv``, write the report; return the exit code."""
-    parser = Parser(prog="python -m app report", description="Write the report of a finished run.")
+    parser = Parser(description="Write the report of a finished run.")
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, runs/<name>")
     parser.add_argument(
         "--notebook",

@@ -80,7 +80,6 @@ def main(argv: Sequence[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     result = Parser(
-        prog="python -m app serve",
         description="Answer over HTTP what photos show, with a page to drop them on.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -44,6 +44,7 @@ from app.report.html import (
 )
 from app.report.images import NO_HEATMAPS, NO_PETS, SAMPLES, SHOWN, VIEWS, drawn_album, photo_album
 from app.report.network_table import read_blocks
+from app.report.notebook import PROJECT
 from app.report.report import SOURCE, main, write_notebook, write_report
 from app.report.results import PHOTOS_VARIABLE, RUN_VARIABLE, chosen_run, read_results
 
@@ -280,7 +281,7 @@ def test_the_notebook_keeps_no_trace_of_the_machine(
     text = path.read_text(encoding="utf-8")
     again = write_notebook(run, tmp_path / "again.ipynb")
     assert again.read_text(encoding="utf-8") == text
-    assert str(report.PROJECT) not in text
+    assert str(PROJECT) not in text
     assert str(run.folder.parent) not in text
     for part in ("O'Brien", "O&#x27;Brien", "Brien"):
         assert part not in text
@@ -543,7 +544,7 @@ def test_report_and_notebook_of_a_run_trained_with_small_settings(tmp_path: Path
             image.save(path, quality=95)
     small = ["--weights", "none", "--image-size", "64", "--views", "2", "--epochs", "1"]
     flags = ["--data", str(data), "--runs", str(tmp_path), "--run", "small", *small]
-    subprocess.run([sys.executable, "train.py", *flags], cwd=report.PROJECT, check=True)
+    subprocess.run([sys.executable, "train.py", *flags], cwd=PROJECT, check=True)
     run = Run(tmp_path / "small")
     page = run.report.read_text(encoding="utf-8")
     assert "Heat map of" in page
@@ -562,7 +563,7 @@ def test_report_and_notebook_of_a_run_trained_with_small_settings(tmp_path: Path
 def test_script_and_committed_notebook_have_the_same_cells() -> None:
     import jupytext
 
-    committed = SOURCE.with_suffix(".ipynb")
+    committed = PROJECT / "notebooks" / "report.ipynb"
     assert committed.is_file()
 
     script, notebook = jupytext.read(SOURCE), jupytext.read(committed)

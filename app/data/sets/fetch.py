@@ -203,7 +203,6 @@ def _parser() -> argparse.ArgumentParser:
         for name, row in PHOTO_SETS.items()
     )
     parser = Parser(
-        prog="python -m app fetch",
         description="Get a folder of cats and dogs for `python train.py --data DIR`.",
         epilog=f"""the sets:
 {sets}
