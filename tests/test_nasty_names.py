@@ -21,6 +21,7 @@ from small_vgg import small_network
 import app.data.sets.fetch
 import app.export.formats
 import app.features.cache_command
+import app.report.compare
 import app.report.model_card
 import app.report.notebook
 import app.report.report
@@ -180,12 +181,12 @@ def test_answers(trained: Run, root: Path, shell: Shell) -> None:
 
 def test_pages_and_the_card(trained: Run, root: Path, shell: Shell) -> None:
     both = [f"{FOLDER}/{FOLDER}", f"{FOLDER}/other"]
-    code, out = shell(app.report.report.main, "--compare", *both)
+    code, out = shell(app.report.compare.main, *both)
     assert code == 0
     assert_harmless(out)
     (page,) = (root / FOLDER).glob("compare-*.html")
     assert "<b>;=1" in assert_page(page).text, "names are shown as text"
-    code, out = shell(app.report.report.main, "--compare", *both, "--json")
+    code, out = shell(app.report.compare.main, *both, "--json")
     assert out.isascii()
     assert shell(app.report.model_card.main, both[0])[0] == 0
     card = trained.model_card.read_text(encoding="utf-8")
@@ -202,7 +203,7 @@ def test_other_commands(trained: Run, root: Path, shell: Shell) -> None:
             (predict.main, ["--bundle", name, name], {2}),
             (predict.main, ["--runs", name, "photos"], {2}),
             (app.report.report.main, [name], {2}),
-            (app.report.report.main, ["--compare", name, name], {2}),
+            (app.report.compare.main, [name, name], {2}),
             (app.report.model_card.main, [name], {1, 2}),
             (app.export.formats.main, [name, name], {2}),
             (app.features.cache_command.main, ["--runs", name, "--clear", name], {2}),
