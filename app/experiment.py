@@ -24,7 +24,6 @@ from app.data.manifest import ManifestRow
 from app.data.photo import Photos, class_names, photos_of
 from app.export.bundle_writer import Parity, classifier_graph, export_bundle, library_versions
 from app.export.int8_export import Int8Model, int8_model
-from app.features.batches import targets_of
 from app.features.dataset import FeatureDataset, open_dataset
 from app.network.classifier import build_classifier, copy_weights
 from app.network.device import (
@@ -42,7 +41,12 @@ from app.network.pretrained_weights import (
 from app.training.checkpoint import Checkpoint
 from app.training.data_review import review
 from app.training.finetune import StageResult
-from app.training.fit_decision import Answers, calibrated_answers, split_values, write_predictions
+from app.training.fit_decision import (
+    FittedDecision,
+    fit_decision,
+    split_values,
+    write_predictions,
+)
 from app.training.run_lock import finish_time
 from app.training.schedule import StageSchedule
 from app.training.tracking import Track, track_nothing
@@ -79,18 +83,26 @@ def learn(
         numbered = by_number(weights, classes)
         results = StageSchedule(config, model, source, numbered, look, checkpoint, track).run()
         write_history((row for result in results for row in result.history), run.history)
-        answers = calibrated_answers(config, source, divided_by=results[-1].temperature)
+        decision = fit_decision(
+            source,
+            config.stage_plan()[-1],
+            mirror=config.mirror,
+            divided_by=results[-1].temperature,
+        )
     with clock.phase("export"):
-        parity, int8 = export(config, model, source, classes, photos, answers, run.bundle)
-    write_predictions(answers, photos, classes, run.predictions)
+        parity, int8 = export(config, model, source, classes, photos, decision, run.bundle)
+    write_predictions(decision.predictions, classes, run.predictions)
     return {
         "classes": list(classes),
         "photos": {split: len(photos[split]) for split in SPLITS},
         "class_weights": weights,
         "stages": [stage_values(result) for result in results],
-        **{split: split_values(answers, split, targets_of(photos[split])) for split in SPLITS[1:]},
-        "temperature": answers.temperature,
-        "min_confidence": answers.min_confidence,
+        **{
+            split: split_values(each, decision.thresholds)
+            for split, each in decision.predictions.items()
+        },
+        "temperature": decision.temperature,
+        "min_confidence": decision.thresholds.confidence,
         "parity": dataclasses.asdict(parity),
         "int8": {"why_not": int8.why_not, **(dataclasses.asdict(int8.gate) if int8.gate else {})},
         "seconds": clock.total(),
@@ -197,7 +209,7 @@ def export(
     source: FeatureDataset,
     classes: Sequence[str],
     photos: Photos,
-    answers: Answers,
+    decision: FittedDecision,
     folder: Path,
 ) -> tuple[Parity, Int8Model]:
     """Build the served model (float32, temperature inside) and its int8 twin; write the bundle."""
@@ -205,28 +217,30 @@ def export(
         len(classes),
         image_size=config.image_size,
         backbone=config.backbone,
-        temperature=answers.temperature,
+        temperature=decision.temperature,
         mirror=config.mirror,
-        novelty=answers.strange,
+        novelty=decision.ood_detector,
     )
     copy_weights(model, served)
+    graph = classifier_graph(served, classes, decision.temperature)
     int8 = int8_model(
-        partial(classifier_graph, served, classes, answers.temperature),
+        graph,
         source,
         config.stage_plan()[-1],
-        answers.min_confidence,
+        decision.thresholds,
         mirror=config.mirror,
     )
     say(int8.said())
     parity = export_bundle(
         served,
+        graph,
         folder,
         classes=classes,
         image_size=config.image_size,
-        temperature=answers.temperature,
-        min_confidence=answers.min_confidence,
+        temperature=decision.temperature,
+        thresholds=decision.thresholds,
         photos=[View(photo, 0, config.seed) for photo in photos["validation"]],
-        trained=answers.of("validation"),
+        trained=decision.predictions["validation"],
         int8=int8.model,
         why_no_int8=int8.why_not,
     )

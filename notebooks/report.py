@@ -25,7 +25,8 @@ from IPython.display import display
 from rich.filesize import decimal
 
 from app.evaluation.calibration import MAX_WRONG
-from app.inference.bundle_format import ONNX_FILE, OOD_THRESHOLD
+from app.evaluation.decision import IS_NEITHER, OOD_THRESHOLD, Thresholds
+from app.inference.bundle_format import ONNX_FILE
 from app.report import figures as plots
 from app.report import galleries as panels
 from app.report.html import (
@@ -52,15 +53,16 @@ if not photos:  # this is passed on then, and tells no place either
     results = results.without_places()
 metrics, classes = results.metrics, [shown(name) for name in results.classes]
 test, given = metrics["test"], results.predictions["test"]
+thresholds = Thresholds(metrics["min_confidence"])
 beyond = {
-    split: float((answers.novelty > OOD_THRESHOLD).mean())
+    split: float((answers.decided(thresholds) == IS_NEITHER).mean())
     for split, answers in results.predictions.items()
 }
 album = photo_album(results, run.bundle, photos) if photos else drawn_album(results, run.bundle)
 instead = "Drawings stand here for the photos, which belong to others. " if album.drawn else ""
 answered = ""
 if album.drawn and album.answered is not None:
-    strangers = int((album.answered.novelty > OOD_THRESHOLD).sum())
+    strangers = int((album.answered.decided(thresholds) == IS_NEITHER).sum())
     answered = (
         f"This run's bundle has answered them. {strangers} of {len(album.answered.names)} are "
         "stranger than the line, so predict.py would say neither; shown is the likeliest class. "
@@ -453,7 +455,7 @@ unsure = (
     if sure <= 1
     else "else unsure of every one, since the surest answers to the validation photos were wrong"
 )
-known = given.novelty <= OOD_THRESHOLD
+known = given.decided(thresholds) != IS_NEITHER
 hits = given.answers == given.targets
 display(
     Words(
@@ -592,7 +594,7 @@ if album.drawn:
 # ## Neither
 
 # %%
-strange = given.novelty > OOD_THRESHOLD
+strange = given.decided(thresholds) == IS_NEITHER
 display(
     Words(
         "Photos to the right of the dotted line are answered neither: the line lies where it "

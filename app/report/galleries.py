@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.core.labels import NEITHER, UNSURE
 from app.data.decode import Pixels
+from app.evaluation.decision import Thresholds, label_of
 from app.evaluation.findings import Finding
-from app.inference.bundle_format import OOD_THRESHOLD
 from app.report.html import Card, Gallery, percent, shown
 from app.report.images import Album
 
@@ -34,6 +33,7 @@ def answers(
     """
     given = album.answered
     assert given is not None, "the album has no answers"  # noqa: S101
+    decided = given.decided(Thresholds(min_confidence))
     cards = []
     for number in numbers:
         name, answer = given.names[number], int(given.answers[number])
@@ -43,10 +43,8 @@ def answers(
             pictures.append((lit, f"Heat map of {name}: lit is what speaks for {said}."))
         confidence = float(given.confidence[number])
         instead = ""
-        if given.novelty[number] > OOD_THRESHOLD:
-            instead = f"; predict.py says {NEITHER}"
-        elif confidence < min_confidence:
-            instead = f"; predict.py says {UNSURE}"
+        if decided[number] < 0:
+            instead = f"; predict.py says {label_of(decided[number], classes)}"
         verdict = f"{truth}, answered {said}" if truth != said else f"{truth}, and answered so"
         cards.append(Card(pictures, f"{shown(name)}: {verdict} ({percent(confidence)}){instead}"))
     return Gallery(cards, "pairs" if album.heat else "single")

@@ -26,9 +26,10 @@ from app.data.manifest import ManifestRow
 from app.data.photo import Photo
 from app.data.sets.synthetic_pets import KINDS, draw_animal
 from app.evaluation.findings import Finding, Kind
+from app.evaluation.prediction_set import PredictionSet
 from app.inference.heatmap import evidence, overlay
 from app.inference.predictor import Classifier, Precision
-from app.report.results import Predictions, Results
+from app.report.results import Results
 
 SHOWN = 12  # pictures a panel
 SAMPLES, VIEWS = 4, 4  # photos whose views are shown, and at most how many random views of each
@@ -77,7 +78,7 @@ class Album:
     drawn: bool
     shots: dict[str, ReportImage]
     samples: list[str]
-    answered: Predictions | None
+    answered: PredictionSet | None
     labels: list[Finding]
     strangers: list[Finding]
     heat: dict[tuple[str, int], Pixels] = field(default_factory=dict)
@@ -120,7 +121,7 @@ def drawn_album(results: Results, bundle: Path) -> Album:
     if classifier is None or (outputs := outputs_of(classifier, list(shots.values()))) is None:
         return album
     targets = np.array([numbers[kind] for kind, _ in drawings.values()])
-    answered = Predictions(tuple(shots), targets, *outputs)
+    answered = PredictionSet(tuple(shots), targets, *outputs)
     heat, lacking = heat_maps(classifier, shots, answered)
     return dataclasses.replace(
         album,
@@ -132,7 +133,7 @@ def drawn_album(results: Results, bundle: Path) -> Album:
     )
 
 
-def chosen(answered: Predictions) -> list[int]:
+def chosen(answered: PredictionSet) -> list[int]:
     """Return the numbers of the pictures in the two panels of mistakes, each once."""
     both = answered.mistakes()[:SHOWN] + answered.least_certain()[:SHOWN]
     return list(dict.fromkeys(both))
@@ -242,7 +243,7 @@ def outputs_of(
 
 
 def heat_maps(
-    classifier: Classifier | None, shots: dict[str, ReportImage], answered: Predictions
+    classifier: Classifier | None, shots: dict[str, ReportImage], answered: PredictionSet
 ) -> tuple[dict[tuple[str, int], Pixels], str]:
     """Return the heat maps of the pictures in the panels of mistakes, or why there are none."""
     heat: dict[tuple[str, int], Pixels] = {}
@@ -271,7 +272,7 @@ def batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
         yield items[start : start + BATCH]
 
 
-def exchanged_labels(answered: Predictions, classes: Sequence[str]) -> list[Finding]:
+def exchanged_labels(answered: PredictionSet, classes: Sequence[str]) -> list[Finding]:
     """Make the labels of some drawings wrong, and list all whose label the answer contradicts.
 
     So the notebook shows what the list of suspects does, on pictures whose labels are known.
@@ -296,7 +297,7 @@ def exchanged_labels(answered: Predictions, classes: Sequence[str]) -> list[Find
     ]
 
 
-def strangest(answered: Predictions) -> list[Finding]:
+def strangest(answered: PredictionSet) -> list[Finding]:
     """List the pictures of the highest novelty."""
     order = np.argsort(-answered.novelty, kind="stable")[:SHOWN].tolist()
     return [

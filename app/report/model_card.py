@@ -22,8 +22,8 @@ from app.core.atomic_files import open_whole
 from app.core.errors import BundleError, UsageError
 from app.core.printable import printable
 from app.core.run_folder import Run
+from app.evaluation.decision import OOD_THRESHOLD
 from app.evaluation.metrics import wilson_interval
-from app.inference.bundle_format import OOD_THRESHOLD
 from app.report.html import duration, interval, percent, shown
 from app.report.results import Results, read_results
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -20,11 +19,13 @@ from app.core.cli import run
 from app.core.config import STAGES, TrainConfig
 from app.core.errors import BundleError, ExportError
 from app.data.augmentation import View, load_views
+from app.evaluation.decision import Thresholds
 from app.evaluation.metrics import probabilities_of
 from app.evaluation.ood import KnnOodDetector, unit_length
 from app.evaluation.prediction_set import PredictionSet
 from app.export.bundle_writer import classifier_graph, export_bundle
 from app.export.int8_export import Int8Model, int8_model
+from app.features.batches import targets_of
 from app.features.dataset import FeatureDataset, open_dataset
 from app.inference.bundle_format import Bundle
 from app.inference.predictor import Classifier
@@ -51,18 +52,19 @@ class Case:
     trained: PredictionSet
 
     def made(self, served: keras.Model | None = None, *, mirror: bool = False) -> Int8Model:
-        graph = partial(classifier_graph, served or self.served, CLASSES, 1.5)
-        return int8_model(graph, self.source, self.stage, 0.0, mirror=mirror)
+        graph = classifier_graph(served or self.served, CLASSES, 1.5)
+        return int8_model(graph, self.source, self.stage, Thresholds(0.0), mirror=mirror)
 
     def bundle(self, folder: Path, made: Int8Model) -> Path:
         photos = [View(photo, 0, 0) for photo in self.source.photos["validation"]]
         export_bundle(
             self.served,
+            classifier_graph(self.served, CLASSES, 1.5),
             folder,
             classes=CLASSES,
             image_size=SIZE,
             temperature=1.5,
-            min_confidence=0.0,
+            thresholds=Thresholds(0.0),
             photos=photos,
             trained=self.trained,
             int8=made.model,
@@ -109,7 +111,12 @@ def case(request, tmp_path_factory) -> Case:
     copy_weights(model, served)
     stage = STAGES[request.param]
     logits, seen = outputs_of(source.describing(stage), source.batches(stage, "validation"))
-    trained = PredictionSet(probabilities_of(logits / 1.5), strange.of(strange.distances([seen])))
+    trained = PredictionSet(
+        tuple(photo.name for photo in split["validation"]),
+        targets_of(split["validation"]),
+        probabilities_of(logits / 1.5),
+        strange.of(strange.distances([seen])),
+    )
     assert np.ptp(trained.probabilities[:, 0]) > 0.003
     return Case(source, stage, strange, served, trained)
 

@@ -28,7 +28,8 @@ from app.core.config import TrainConfig
 from app.core.config_file import config_values
 from app.core.errors import AppError, BundleError, UsageError
 from app.core.run_folder import Run, check_complete
-from app.inference.bundle_format import ONNX_FILE, OOD_THRESHOLD
+from app.evaluation.decision import OOD_THRESHOLD
+from app.inference.bundle_format import ONNX_FILE
 from app.report import report
 from app.report.html import MAX_THUMBNAIL, Picture, Table, Words, jpeg, number, percent, shown
 from app.report.images import NO_HEAT, NO_PETS, SAMPLES, SHOWN, VIEWS, drawn_album, photo_album

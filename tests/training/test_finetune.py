@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from app.core.config import STAGES, Stage, TrainConfig
+from app.core.config import STAGES, Stage
 from app.core.errors import AppError
 from app.core.history import HistoryRow
 from app.data.photo import Photo
@@ -14,7 +14,7 @@ from app.evaluation.metrics import probabilities_of, score
 from app.features.batches import ViewBatches, targets_of
 from app.training.checkpoint import Checkpoint
 from app.training.finetune import StageResult, logits_of, train_stage
-from app.training.fit_decision import calibrated_answers
+from app.training.fit_decision import fit_decision
 from app.training.resume_callback import epochs_record
 
 PHOTOS = [Photo(None, f"{n}", f"{n:064x}", n % 2) for n in range(40)]  # type: ignore[arg-type]
@@ -224,13 +224,13 @@ def test_the_temperature_is_fitted_on_validation_not_on_test():
                 shuffle=False,
             )
 
-    answers = calibrated_answers(TrainConfig(), Sure())  # type: ignore[arg-type]
+    decision = fit_decision(Sure(), STAGE, mirror=False)  # type: ignore[arg-type]
     # A share of mistakes m is said truly by a difference of ln((1 - m) / m) between the logits.
     # The prior of fit_temperature draws it a little towards 1.
-    assert answers.temperature == pytest.approx(4 / np.log(30 / 10), rel=0.12)
-    assert answers.temperature != pytest.approx(4 / np.log(36 / 4), rel=0.5)
+    assert decision.temperature == pytest.approx(4 / np.log(30 / 10), rel=0.12)
+    assert decision.temperature != pytest.approx(4 / np.log(36 / 4), rel=0.5)
     for split in mistakes:
-        np.testing.assert_allclose(answers.probabilities[split].max(axis=1), 0.75, atol=0.03)
+        np.testing.assert_allclose(decision.predictions[split].confidence, 0.75, atol=0.03)
 
 
 def test_lower_blocks_move_at_a_lower_rate():
