@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +46,7 @@ from app.training.fit_decision import (
     split_values,
     write_predictions,
 )
+from app.training.linear_probe import LinearProbe
 from app.training.run_lock import finish_time
 from app.training.schedule import StageSchedule
 from app.training.tracking import Track, track_nothing
@@ -79,7 +79,12 @@ def learn(
         refuse_other_ways(source, digest, trained, checkpoint)
     with clock.phase("training"):
         weights = class_weights(classes[photo.target] for photo in photos["train"])
-        look = partial(review, photos, classes, run)
+
+        def look(probe: LinearProbe, source: FeatureDataset) -> None:
+            test = probe.project(source.labelled("test"))
+            projections = {"train": probe.train, "validation": probe.validation, "test": test}
+            review(photos, classes, projections, probe.solver, run.audit)
+
         numbered = by_number(weights, classes)
         results = StageSchedule(config, model, source, numbered, look, checkpoint, track).run()
         write_history((row for result in results for row in result.history), run.history)

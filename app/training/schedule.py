@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
 
 from app.core.config import Stage, TrainConfig
 from app.core.console import say
-from app.data.folder_layout import SPLITS, Split
-from app.evaluation.ood import Descriptors
 from app.features.dataset import FeatureDataset
-from app.features.labelled import LabelledFeatures
 from app.network.classifier import open_layers
 from app.training.checkpoint import KEEP_NOTHING, Checkpoint
 from app.training.finetune import StageResult, train_stage
@@ -21,10 +18,8 @@ from app.training.linear_probe import STRENGTHS, LinearProbe, fit_linear_probe
 from app.training.resume_callback import assign, copies_of, epochs_record
 from app.training.tracking import Track, track_nothing
 
-# What the head was solved with, the photos and their descriptors, by split → nothing; once a run.
-Review = Callable[
-    [LinearProbe, Mapping[Split, LabelledFeatures], Mapping[Split, Descriptors]], None
-]
+# What the head was solved with, and where the photos' features come from → nothing; once a run.
+Review = Callable[[LinearProbe, FeatureDataset], None]
 
 
 def no_review(*_: object) -> None:
@@ -87,19 +82,14 @@ class StageSchedule:
 
     def _solve(self, stage: Stage) -> StageResult:
         """Solve the head, then look at all photos with what it was solved with."""
-        labelled, descriptors = {}, {}
-        for split in SPLITS:
-            photos = self.source.labelled(split)
-            descriptors[split] = seen = Descriptors(len(photos.targets))
-            labelled[split] = photos.watched(seen.watch)
         strength = self.config.head_strength
         head = fit_linear_probe(
             self.model,
             stage,
-            labelled["train"],
-            labelled["validation"],
+            self.source.labelled("train"),
+            self.source.labelled("validation"),
             STRENGTHS if strength is None else (strength,),
             self.class_weight,
         )
-        self.review(head, labelled, descriptors)
+        self.review(head, self.source)
         return head.result
