@@ -36,7 +36,7 @@ from app.data.manifest import read_manifest
 from app.data.sets.synthetic_pets import draw_sample
 from app.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
 from app.evaluation.metrics import probabilities_of
-from app.inference.heatmap import evidence, overlay
+from app.inference.heatmap import contrastive_cam, overlay
 from app.inference.predictor import Classifier
 from app.report import galleries as panels
 from app.report.images import SHOWN, chosen, drawn_album, photo_album
@@ -642,7 +642,7 @@ def test_the_reports_pictures_are_lit_by_the_runs_bundle(passed_on, trained, pho
     seen = np.stack([album.shots[answered.names[n]].seen for n in numbers])
     for n, maps in zip(numbers, classifier.activation_maps(seen), strict=True):
         name, answer = answered.names[n], answered.answers[n]
-        expected = overlay(album.shots[name].small, evidence(maps, answer))
+        expected = overlay(album.shots[name].small, contrastive_cam(maps, answer))
         assert np.allclose(album.heat[name, answer], np.asarray(expected), atol=3)
     cards = panels.answers(album, numbers, results.classes, 0.0).cards
     assert [len(card.pictures) for card in cards] == [2] * len(numbers)

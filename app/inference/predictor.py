@@ -147,7 +147,7 @@ class Classifier:
 
         Returns:
             float32 ``(n, height, width, classes)``, see ``app.network.activation_maps``; what it
-            says for an answer: ``app.inference.heatmap.evidence``.
+            says for an answer: ``app.inference.heatmap.contrastive_cam``.
 
         Raises:
             BundleError: as ``outputs``.

@@ -27,7 +27,7 @@ from app.data.photo import Photo
 from app.data.sets.synthetic_pets import KINDS, draw_animal
 from app.evaluation.findings import Finding, Kind
 from app.evaluation.prediction_set import PredictionSet
-from app.inference.heatmap import evidence, overlay
+from app.inference.heatmap import contrastive_cam, overlay
 from app.inference.predictor import Classifier, Precision
 from app.report.results import Results
 
@@ -261,7 +261,7 @@ def heat_maps(
         except BundleError:
             return heat, NO_HEAT
         for (name, number), each in zip(batch, maps, strict=True):
-            lit = overlay(shots[name].small, evidence(each, number))
+            lit = overlay(shots[name].small, contrastive_cam(each, number))
             heat[name, number] = np.asarray(lit)
     return heat, ""
 

@@ -17,7 +17,6 @@ from app.core.config import TrainConfig
 from app.core.errors import UsageError
 from app.core.run_folder import Run
 from app.evaluation.paired_tests import bootstrap_interval, holm, mcnemar, paired_interval
-from app.report import comparison
 from app.report.compare import main
 from app.report.comparison import compare, differing
 from app.report.results import Results, read_results
