@@ -49,7 +49,7 @@ from app.training.fit_decision import (
 from app.training.linear_probe import LinearProbe
 from app.training.run_lock import finish_time
 from app.training.schedule import StageSchedule
-from app.training.tracking import Track, track_nothing
+from app.training.tracking import Tracking
 
 SOURCE = "source"  # the record of how a run computes
 
@@ -61,11 +61,11 @@ def learn(
     run: Run,
     checkpoint: Checkpoint,
     clock: Clock,
-    track: Track = track_nothing,
+    tracking: Tracking | None = None,
 ) -> dict[str, Any]:
     """Train as ``config`` says, export the bundle and return the contents of ``metrics.json``.
 
-    What ``checkpoint`` holds is not computed again; ``track`` is told of each epoch.
+    What ``checkpoint`` holds is not computed again; ``tracking`` logs each stage when it ends.
     """
     if config.deterministic:
         compute_deterministically()
@@ -86,7 +86,7 @@ def learn(
             review(photos, classes, projections, probe.solver, run.audit)
 
         numbered = by_number(weights, classes)
-        results = StageSchedule(config, model, source, numbered, look, checkpoint, track).run()
+        results = StageSchedule(config, model, source, numbered, look, checkpoint, tracking).run()
         write_history((row for result in results for row in result.history), run.history)
         decision = fit_decision(
             source,

@@ -16,7 +16,7 @@ from app.training.checkpoint import KEEP_NOTHING, Checkpoint
 from app.training.finetune import StageResult, train_stage
 from app.training.linear_probe import STRENGTHS, LinearProbe, fit_linear_probe
 from app.training.resume_callback import assign, copies_of, epochs_record
-from app.training.tracking import Track, track_nothing
+from app.training.tracking import Tracking
 
 # What the head was solved with, and where the photos' features come from → nothing; once a run.
 Review = Callable[[LinearProbe, FeatureDataset], None]
@@ -37,7 +37,7 @@ class StageSchedule:
         class_weight: what a training photo counts, by the number of its class.
         review: looks at all photos once the head is solved.
         checkpoint: keeps each stage's end; a stage that it holds is put back, not trained again.
-        track: is told of all epochs (``app.training.tracking``).
+        tracking: logs each stage when it has ended.
     """
 
     config: TrainConfig
@@ -46,14 +46,15 @@ class StageSchedule:
     class_weight: dict[int, float] | None = None
     review: Review = no_review
     checkpoint: Checkpoint = KEEP_NOTHING
-    track: Track = track_nothing
+    tracking: Tracking | None = None
 
     def run(self) -> list[StageResult]:
         """Train all stages; ``model`` ends with the best weights of the last."""
         results = []
         for stage in self.config.stage_plan():
             results.append(self._ended(stage))
-            self.track(stage.name, results[-1].history)
+            if self.tracking:
+                self.tracking.stage(stage.name, results[-1].history)
         return results
 
     def _ended(self, stage: Stage) -> StageResult:
@@ -77,7 +78,6 @@ class StageSchedule:
             self.source.batches(stage, "validation"),
             self.checkpoint,
             self.class_weight,
-            track=self.track,
         )
 
     def _solve(self, stage: Stage) -> StageResult:

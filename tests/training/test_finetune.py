@@ -8,14 +8,12 @@ import pytest
 
 from app.core.config import STAGES, Stage
 from app.core.errors import AppError
-from app.core.history import HistoryRow
 from app.data.photo import Photo
 from app.evaluation.metrics import probabilities_of, score
 from app.features.batches import ViewBatches, targets_of
 from app.training.checkpoint import Checkpoint
 from app.training.finetune import StageResult, logits_of, train_stage
 from app.training.fit_decision import fit_decision
-from app.training.resume_callback import epochs_record
 
 PHOTOS = [Photo(None, f"{n}", f"{n:064x}", n % 2) for n in range(40)]  # type: ignore[arg-type]
 STAGE = Stage(epochs=8, batch_size=8, learning_rate=0.3)
@@ -169,22 +167,6 @@ def test_the_same_seed_gives_the_same_weights():
         trained.append(model.get_weights())
     for one, other in zip(*trained, strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-def test_an_epoch_is_told_when_its_state_is_kept(tmp_path):
-    """Else a run that is broken off in between would tell it again."""
-    checkpoint, told = Checkpoint(tmp_path), []
-
-    def track(name, rows):
-        kept = checkpoint.load(epochs_record(name)).values["rows"]
-        told.append((name, list(rows), [HistoryRow(**row) for row in kept]))
-
-    stage = replace(STAGE, epochs=2)
-    result = train_stage(
-        network(), stage, batches(), batches(shuffle=False), checkpoint, track=track
-    )
-    rows = list(result.history)
-    assert told == [(stage.name, rows[:1], rows[:1]), (stage.name, rows, rows)]
 
 
 def test_stages_open_ever_more_at_ever_lower_rates():
