@@ -1,67 +1,63 @@
-"""Used photos → a trained, calibrated, exported classifier and every number about it."""
+"""Used photos → a trained, calibrated, exported classifier and every number about it.
+
+    photos → features → linear probe → fine-tuning → calibration and decision → bundle
+
+Settings stop here: the packages below take the few values that they need.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from app.core.config import TrainConfig
-from app.core.config_file import other_versions
+from app.core.config import Stage, TrainConfig
 from app.core.console import say
-from app.core.errors import UsageError
 from app.core.history import write_history
 from app.core.profiling import Clock
 from app.core.run_folder import Run
 from app.data.augmentation import View
 from app.data.class_weights import class_weights
-from app.data.folder_layout import SPLITS
+from app.data.folder_layout import SPLITS, Split
 from app.data.manifest import ManifestRow
 from app.data.photo import Photos, class_names, photos_of
 from app.export.bundle_writer import Parity, classifier_graph, export_bundle, library_versions
 from app.export.int8_export import Int8Model, int8_model
 from app.features.dataset import FeatureDataset, open_dataset
-from app.network.classifier import build_classifier, copy_weights
+from app.network.classifier import build_classifier, copy_weights, load_classifier, open_layers
 from app.network.device import (
     compute_deterministically,
     device_name,
     resolve_frozen_precision,
     resolve_precision,
 )
-from app.network.pretrained_weights import (
-    RANDOM_WEIGHTS_WARNING,
-    load_weights,
-    set_weights,
-    tensor_digest,
-)
 from app.training.checkpoint import Checkpoint
+from app.training.conditions import first_conditions, keep_conditions
 from app.training.data_review import review
-from app.training.finetune import StageResult
+from app.training.finetune import train_stage
 from app.training.fit_decision import (
     FittedDecision,
     fit_decision,
     split_values,
     write_predictions,
 )
-from app.training.linear_probe import LinearProbe
+from app.training.linear_probe import STRENGTHS, Projection, fit_linear_probe
 from app.training.run_lock import finish_time
-from app.training.schedule import StageSchedule
+from app.training.stage_result import StageResult, keep_stage, kept_stage
 from app.training.tracking import Tracking
 
-SOURCE = "source"  # the record of how a run computes
 
-
-def learn(
+def run_experiment(
     config: TrainConfig,
     rows: Sequence[ManifestRow],
     root: Path,
     run: Run,
     checkpoint: Checkpoint,
     clock: Clock,
-    tracking: Tracking | None = None,
+    tracking: Tracking,
 ) -> dict[str, Any]:
     """Train as ``config`` says, export the bundle and return the contents of ``metrics.json``.
 
@@ -71,22 +67,37 @@ def learn(
         compute_deterministically()
     classes = class_names(rows)
     photos: Photos = {split: photos_of(rows, split, root) for split in SPLITS}
-    trained, frozen = arithmetic(config)
+    trained = resolve_precision(config.precision)
+    frozen = trained if config.cache == "off" else resolve_frozen_precision(config.precision)
     say(f"computing on {device_name()}, frozen layers in {frozen}, trained ones in {trained}")
-    model, digest = load_classifier(config, len(classes))
+    model, digest = load_classifier(
+        len(classes),
+        image_size=config.image_size,
+        backbone=config.backbone,
+        precision=trained,
+        weights=config.weights,
+        seed=config.seed,
+    )
     with clock.phase("features"):
-        source = open_dataset(as_begun(config, checkpoint), model, digest, photos)
-        refuse_other_ways(source, digest, trained, checkpoint)
+        source = open_dataset(_as_begun(config, trained, checkpoint), model, digest, photos)
+        keep_conditions(_conditions(source, digest, trained), library_versions(), checkpoint)
     with clock.phase("training"):
         weights = class_weights(classes[photo.target] for photo in photos["train"])
-
-        def look(probe: LinearProbe, source: FeatureDataset) -> None:
-            test = probe.project(source.labelled("test"))
-            projections = {"train": probe.train, "validation": probe.validation, "test": test}
-            review(photos, classes, projections, probe.solver, run.audit)
-
-        numbered = by_number(weights, classes)
-        results = StageSchedule(config, model, source, numbered, look, checkpoint, tracking).run()
+        by_number = {n: weights[name] for n, name in enumerate(classes)} if weights else None
+        results = []
+        for stage in config.stage_plan():
+            open_layers(model, stage)
+            result = kept_stage(stage.name, model, checkpoint)
+            if result is None:
+                if stage.opens:
+                    result = fine_tune(stage, source, by_number, checkpoint)
+                else:
+                    result = linear_probe(
+                        stage, model, source, photos, classes, by_number, config.head_strength, run
+                    )
+                keep_stage(result, model, checkpoint)
+            tracking.stage(stage.name, result.history)
+            results.append(result)
         write_history((row for result in results for row in result.history), run.history)
         decision = fit_decision(
             source,
@@ -101,7 +112,7 @@ def learn(
         "classes": list(classes),
         "photos": {split: len(photos[split]) for split in SPLITS},
         "class_weights": weights,
-        "stages": [stage_values(result) for result in results],
+        "stages": [_without_history(result) for result in results],
         **{
             split: split_values(each, decision.thresholds)
             for split, each in decision.predictions.items()
@@ -123,89 +134,49 @@ def learn(
     }
 
 
-def arithmetic(config: TrainConfig) -> tuple[str, str]:
-    """Return the arithmetic of trained and of frozen layers; only a cache freezes any for long."""
-    trained = resolve_precision(config.precision)
-    return trained, trained if config.cache == "off" else resolve_frozen_precision(config.precision)
-
-
-def load_classifier(config: TrainConfig, num_classes: int) -> tuple[keras.Model, str]:
-    """Build the classifier with the backbone's weights; return it and the weights' digest."""
-    keras.utils.set_random_seed(config.seed)
-    model = build_classifier(
-        num_classes,
-        image_size=config.image_size,
-        backbone=config.backbone,
-        precision=resolve_precision(config.precision),
+def linear_probe(
+    stage: Stage,
+    model: keras.Model,
+    source: FeatureDataset,
+    photos: Photos,
+    classes: Sequence[str],
+    class_weight: dict[int, float] | None,
+    strength: float | None,
+    run: Run,
+) -> StageResult:
+    """Solve the head; then list the photos that a person should look at."""
+    probe = fit_linear_probe(
+        model,
+        stage,
+        source.labelled("train"),
+        source.labelled("validation"),
+        STRENGTHS if strength is None else (strength,),
+        class_weight,
     )
-    if config.weights != "none":
-        weights = load_weights(config.backbone, config.weights)
-        set_weights(model, weights)
-        return model, weights.digest
-    say(RANDOM_WEIGHTS_WARNING)
-    blocks = [layer for layer in model.layers if "_conv" in layer.name]
-    return model, tensor_digest(
-        {
-            f"{layer.name}/{kind}": array
-            for layer in blocks
-            for kind, array in zip(("kernel", "bias"), layer.get_weights(), strict=True)
-        }
-    )
-
-
-def as_begun(config: TrainConfig, checkpoint: Checkpoint) -> TrainConfig:
-    """Return the settings with the source of input that was chosen when the run began.
-
-    ``auto`` measures, and might choose another one today.
-    """
-    begun = checkpoint.load(SOURCE)
-    if begun is None:
-        return config
-    if begun.values["cache"] == "off":  # which ``config`` refuses beside int8
-        precision: Any = resolve_precision(config.precision)
-        return dataclasses.replace(config, cache="off", precision=precision)
-    return dataclasses.replace(config, cache="disk", views=begun.values["views"])
-
-
-def refuse_other_ways(
-    source: FeatureDataset, digest: str, trained: str, checkpoint: Checkpoint
-) -> None:
-    """Note how the run computes; refuse to go on with it in another way.
-
-    Raises:
-        UsageError: with what differs from the run's beginning.
-    """
-    now = {
-        "backend": keras.backend.backend(),
-        "device": device_name(),
-        "weights": digest,
-        "precision": trained,
-        "cache": source.name,
-        "views": source.views,
-        "frozen layers": source.frozen,
+    projections: dict[Split, Projection] = {
+        "train": probe.train,
+        "validation": probe.validation,
+        "test": probe.project(source.labelled("test")),
     }
-    begun = checkpoint.load(SOURCE)
-    if begun is None:
-        checkpoint.save(SOURCE, {**now, "versions": library_versions()})
-        return
-    differ = [name for name in now if now[name] != begun.values[name]]
-    if differ:
-        raise UsageError(
-            "expected to go on as the run was begun, with "
-            f"{', '.join(f'{name} {begun.values[name]}' for name in differ)}; received "
-            f"{', '.join(f'{name} {now[name]}' for name in differ)}; begin a new run"
-        )
-    if others := other_versions(begun.values):
-        say(f"begun with other versions, so the figures may differ: {others}")
+    review(photos, classes, projections, probe.solver, run.audit)
+    return probe.result
 
 
-def by_number(
-    weights: Mapping[str, float] | None, classes: Sequence[str]
-) -> dict[int, float] | None:
-    """Return the weights of classes by their numbers, as Keras and scikit-learn take them."""
-    if weights is None:
-        return None
-    return {number: weights[label] for number, label in enumerate(classes)}
+def fine_tune(
+    stage: Stage,
+    source: FeatureDataset,
+    class_weight: dict[int, float] | None,
+    checkpoint: Checkpoint,
+) -> StageResult:
+    """Train the blocks that the stage opens, the head as it was solved."""
+    return train_stage(
+        source.part(stage),
+        stage,
+        source.batches(stage, "train", shuffle=True),
+        source.batches(stage, "validation"),
+        checkpoint,
+        class_weight,
+    )
 
 
 def export(
@@ -252,7 +223,34 @@ def export(
     return parity, int8
 
 
-def stage_values(result: StageResult) -> dict[str, Any]:
+def _as_begun(config: TrainConfig, trained: str, checkpoint: Checkpoint) -> TrainConfig:
+    """Return the settings with the source of input that was chosen when the run began.
+
+    ``auto`` measures, and might choose another one today.
+    """
+    first = first_conditions(checkpoint)
+    if first is None:
+        return config
+    if first["cache"] == "off":  # which ``config`` refuses beside int8
+        precision: Any = trained
+        return dataclasses.replace(config, cache="off", precision=precision)
+    return dataclasses.replace(config, cache="disk", views=first["views"])
+
+
+def _conditions(source: FeatureDataset, digest: str, trained: str) -> dict[str, Any]:
+    """Return all that must be the same when the run is resumed."""
+    return {
+        "backend": keras.backend.backend(),
+        "device": device_name(),
+        "weights": digest,
+        "precision": trained,
+        "cache": source.name,
+        "views": source.views,
+        "frozen layers": source.frozen,
+    }
+
+
+def _without_history(result: StageResult) -> dict[str, Any]:
     """Return a stage's part of ``metrics.json``; its epochs are in ``history.csv``."""
     values = dataclasses.asdict(result)
     del values["history"]

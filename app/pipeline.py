@@ -159,12 +159,12 @@ def train(
     # TensorFlow warns of every retrace; each part of the network is traced once by design.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with heeding_ctrl_c(), quiet_native_stderr():
-        from app.experiment import learn  # brings Keras, which takes seconds to import
+        from app.experiment import run_experiment  # brings Keras, which takes seconds to import
 
     settings = flattened(config_values(config))
     tracking = Tracking(config.trackers(), settings, this_run, checkpoint)
     try:
-        metrics = learn(config, rows, root, this_run, checkpoint, clock, tracking)
+        metrics = run_experiment(config, rows, root, this_run, checkpoint, clock, tracking)
         write_json(metrics, this_run.metrics)
     except BaseException:  # Ctrl-C too
         tracking.stop()

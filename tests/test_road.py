@@ -19,11 +19,11 @@ from photos import drawn_photos
 from PIL import Image
 
 import app.data.audit
+import app.experiment
 import app.export.bundle_writer
 import app.features.cache
 import app.pipeline
 import app.report.report
-import app.training.schedule
 import predict
 import train
 from app.core.cli import run
@@ -414,10 +414,10 @@ def test_the_weights_reach_every_stage(photos, tmp_path, monkeypatch):
             seen[name] = args[-1]
             return function(*args, **options)
 
-        monkeypatch.setattr(app.training.schedule, name, call)
+        monkeypatch.setattr(app.experiment, name, call)
 
-    recording("fit_linear_probe", app.training.schedule.fit_linear_probe)
-    recording("train_stage", app.training.schedule.train_stage)
+    recording("fit_linear_probe", app.experiment.fit_linear_probe)
+    recording("train_stage", app.experiment.train_stage)
     shutil.copytree(photos, tmp_path / "photos")
     draw_sample(tmp_path / "more", per_class=40, seed=1)
     for path in (tmp_path / "more" / "dog").iterdir():

@@ -18,8 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.config import Backbone, Stage
+from app.core.console import say
 from app.evaluation.ood import KnnOodDetector
 from app.network.bilinear_pooling import FEATURES, bilinear_pooling
+from app.network.pretrained_weights import (
+    RANDOM_WEIGHTS_WARNING,
+    load_weights,
+    set_weights,
+    tensor_digest,
+)
 from app.network.vgg import convolution_blocks
 
 # ImageNet's mean colour (blue, green, red), as subtracted when VGG was trained
@@ -90,6 +97,47 @@ def build_classifier(
     if novelty is not None:
         model.get_layer(REFERENCE).set_weights([novelty.reference.T])
     return model
+
+
+def load_classifier(
+    num_classes: int,
+    *,
+    image_size: int,
+    backbone: Backbone,
+    precision: str,
+    weights: str | None,
+    seed: int,
+) -> tuple[keras.Model, str]:
+    """Build the classifier and set the backbone's weights.
+
+    Args:
+        num_classes: as for ``build_classifier``, like the next three.
+        image_size: in pixels.
+        backbone: ``vgg16`` or ``vgg19``.
+        precision: ``float32`` or ``bfloat16``.
+        weights: a file, ``none`` for random ones, None to find the official ones.
+        seed: of random numbers from here on.
+
+    Returns:
+        The model, and the digest of its backbone's weights.
+    """
+    keras.utils.set_random_seed(seed)
+    model = build_classifier(
+        num_classes, image_size=image_size, backbone=backbone, precision=precision
+    )
+    if weights != "none":
+        loaded = load_weights(backbone, weights)
+        set_weights(model, loaded)
+        return model, loaded.digest
+    say(RANDOM_WEIGHTS_WARNING)
+    blocks = [layer for layer in model.layers if "_conv" in layer.name]
+    return model, tensor_digest(
+        {
+            f"{layer.name}/{kind}": array
+            for layer in blocks
+            for kind, array in zip(("kernel", "bias"), layer.get_weights(), strict=True)
+        }
+    )
 
 
 def prefix(model: keras.Model, cuts: Sequence[str]) -> keras.Model:

@@ -1,10 +1,8 @@
-"""One stage after the other: fit the open layers, keep the weights that validated best."""
+"""Fine-tuning, a stage at a time: fit the open layers, keep the weights that validated best."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
@@ -18,36 +16,7 @@ from app.features.batches import Float32s, ViewBatches, targets_of
 from app.network.batch_memory import halving
 from app.training.checkpoint import KEEP_NOTHING, Checkpoint
 from app.training.resume_callback import StageState
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """What a stage did: trained numbers, epochs run, the epoch kept (0: as before), and scores.
-
-    ``temperature`` is what the solved head was divided by; 1 for other stages.
-    """
-
-    name: str
-    trainable_parameters: int
-    epochs: int
-    kept_epoch: int
-    seconds: float
-    validation: Scores
-    history: tuple[HistoryRow, ...]
-    temperature: float = 1.0
-
-    @classmethod
-    def of_values(cls, values: dict[str, Any]) -> StageResult:
-        """Return the result that ``dataclasses.asdict`` made these values of, read from JSON."""
-        scores = values["validation"]
-        interval = tuple(scores["accuracy_interval_95"])
-        return cls(
-            **{
-                **values,
-                "validation": Scores(**{**scores, "accuracy_interval_95": interval}),
-                "history": tuple(HistoryRow(**row) for row in values["history"]),
-            }
-        )
+from app.training.stage_result import StageResult
 
 
 def train_stage(

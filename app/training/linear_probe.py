@@ -26,8 +26,8 @@ from app.features.batches import Float32s
 from app.features.extractor import Batched
 from app.features.labelled import BATCH, LabelledFeatures
 from app.network.classifier import HEAD, feature_part, set_head
-from app.training.finetune import StageResult
 from app.training.nystroem import NystroemFeatures, choose_landmarks, each_pair_once, fit_nystroem
+from app.training.stage_result import StageResult
 
 # scikit-learn's C, the inverse strength, where the losses of the photos are added up and features
 # have a mean square length of 1. On 2,000 photos 10 to 100 did equally well (docs/experiments.md).

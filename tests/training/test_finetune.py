@@ -12,8 +12,9 @@ from app.data.photo import Photo
 from app.evaluation.metrics import probabilities_of, score
 from app.features.batches import ViewBatches, targets_of
 from app.training.checkpoint import Checkpoint
-from app.training.finetune import StageResult, logits_of, train_stage
+from app.training.finetune import logits_of, train_stage
 from app.training.fit_decision import fit_decision
+from app.training.stage_result import StageResult
 
 PHOTOS = [Photo(None, f"{n}", f"{n:064x}", n % 2) for n in range(40)]  # type: ignore[arg-type]
 STAGE = Stage(epochs=8, batch_size=8, learning_rate=0.3)
