@@ -154,7 +154,7 @@ def test_tensorboard_has_the_settings(run, tmp_path, tensorboard):
     ]
     settings = {name: value.string_value for name, value in found.hparams.items()}
     assert settings["seed"] == "3"
-    assert settings["block5.epochs"] == settings_of(TrainConfig())["block5.epochs"]
+    assert settings["block5.epochs"] == str(SETTINGS["block5.epochs"])
 
 
 def test_tensorboard_has_no_epoch_twice_in_a_resumed_run(run, tmp_path, tensorboard):
