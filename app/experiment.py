@@ -206,7 +206,7 @@ def export(
         decision.thresholds,
         mirror=config.mirror,
     )
-    say(int8.said())
+    say(int8.summary())
     parity = export_bundle(
         served,
         graph,

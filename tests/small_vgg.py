@@ -49,7 +49,7 @@ def small_network() -> Iterator[None]:
 def twelve_photos(folder: Path) -> Photos:
     """Draw photos of two classes; validation has the same ones, so that what is learned is kept."""
     root = class_folders(folder, {"cat": 6, "dog": 6})
-    both = [as_photo(path, path.parent.name == "dog") for path in sorted(root.glob("*/*.jpg"))]
+    both = [as_photo(path, int(path.parent.name == "dog")) for path in sorted(root.glob("*/*.jpg"))]
     return {"train": both, "validation": both, "test": []}
 
 

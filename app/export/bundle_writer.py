@@ -1,4 +1,4 @@
-"""The trained network → a bundle, written only if what it says is what the network said."""
+"""The trained network → a bundle, written only if it predicts what the network predicted."""
 
 from __future__ import annotations
 
@@ -180,12 +180,12 @@ def check_parity(folder: Path, photos: Sequence[View], trained: PredictionSet) -
 
 
 def _refuse_other_int8(int8: PredictionSet, trained: PredictionSet) -> None:
-    """Raise ``ExportError`` when the file does not say what its parts said on their own."""
+    """Raise ``ExportError`` when the file does not predict what its parts did on their own."""
     difference = float(np.abs(int8.probabilities - trained.probabilities).mean())
     of_novelty = float(np.abs(int8.novelty - trained.novelty).mean())
     if not (difference <= TRAINING_TOLERANCE and of_novelty <= NOVELTY_TRAINING_TOLERANCE):
         raise ExportError(
-            f"expected {INT8_FILE} to say what training said, within {TRAINING_TOLERANCE} on "
+            f"expected {INT8_FILE} to predict what training predicted, within {TRAINING_TOLERANCE} on "
             f"average, {NOVELTY_TRAINING_TOLERANCE} in novelty; received {difference:.2g} and "
             f"{of_novelty:.2g}; no bundle was written, please report this"
         )
@@ -212,7 +212,7 @@ def _refuse_disagreement(parity: Parity, changed: int) -> None:
         or not parity.novelty_against_training_mean <= NOVELTY_TRAINING_TOLERANCE
     ):
         raise ExportError(
-            f"expected {ONNX_FILE} to say what training said, within {TRAINING_TOLERANCE} on "
+            f"expected {ONNX_FILE} to predict what training predicted, within {TRAINING_TOLERANCE} on "
             f"average, {NOVELTY_TRAINING_TOLERANCE} in novelty; received "
             f"{parity.onnx_against_training_mean:.2g} and "
             f"{parity.novelty_against_training_mean:.2g}; "

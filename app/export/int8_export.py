@@ -51,8 +51,8 @@ class Int8Model:
     why_not: str
     gate: Int8Gate | None = None
 
-    def said(self) -> str:
-        """Say what became of it in one line."""
+    def summary(self) -> str:
+        """Return in one line what became of it."""
         if self.gate is None or self.why_not:
             return f"no int8 model: {self.why_not}"
         return (

@@ -171,7 +171,7 @@ def test_a_bundle_that_differs_from_training_is_refused(bundle, views, trained):
         replace(trained, novelty=trained.novelty + 0.1),
         replace(trained, novelty=trained.novelty * np.nan),
     ):
-        with pytest.raises(ExportError, match="say what training said"):
+        with pytest.raises(ExportError, match="predict what training predicted"):
             check_parity(bundle, views, other)
 
 

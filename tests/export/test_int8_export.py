@@ -203,7 +203,7 @@ def test_a_file_that_says_something_else_than_its_parts_is_refused(case, tmp_pat
     other.CopyFrom(made.model)
     (head,) = (i for i in other.graph.initializer if i.name == "dense/bias")
     head.CopyFrom(onnx.numpy_helper.from_array(np.array([0.3, -0.3], np.float32), head.name))
-    with pytest.raises(ExportError, match=r"model.int8.onnx to say what training said"):
+    with pytest.raises(ExportError, match=r"model.int8.onnx to predict what training predicted"):
         case.bundle(tmp_path / "bundle", dataclasses.replace(made, model=other))
     assert not (tmp_path / "bundle").exists()
 
