@@ -185,8 +185,8 @@ def _refuse_other_int8(int8: PredictionSet, trained: PredictionSet) -> None:
     of_novelty = float(np.abs(int8.novelty - trained.novelty).mean())
     if not (difference <= TRAINING_TOLERANCE and of_novelty <= NOVELTY_TRAINING_TOLERANCE):
         raise ExportError(
-            f"expected {INT8_FILE} to predict what training predicted, within {TRAINING_TOLERANCE} on "
-            f"average, {NOVELTY_TRAINING_TOLERANCE} in novelty; received {difference:.2g} and "
+            f"expected {INT8_FILE} to predict what training predicted, within "
+            f"{TRAINING_TOLERANCE} on average, {NOVELTY_TRAINING_TOLERANCE} in novelty; received {difference:.2g} and "
             f"{of_novelty:.2g}; no bundle was written, please report this"
         )
 
@@ -212,8 +212,8 @@ def _refuse_disagreement(parity: Parity, changed: int) -> None:
         or not parity.novelty_against_training_mean <= NOVELTY_TRAINING_TOLERANCE
     ):
         raise ExportError(
-            f"expected {ONNX_FILE} to predict what training predicted, within {TRAINING_TOLERANCE} on "
-            f"average, {NOVELTY_TRAINING_TOLERANCE} in novelty; received "
+            f"expected {ONNX_FILE} to predict what training predicted, within "
+            f"{TRAINING_TOLERANCE} on average, {NOVELTY_TRAINING_TOLERANCE} in novelty; received "
             f"{parity.onnx_against_training_mean:.2g} and "
             f"{parity.novelty_against_training_mean:.2g}; "
             "no bundle was written; try --precision float32, or --cache off"
