@@ -186,8 +186,8 @@ def _refuse_other_int8(int8: PredictionSet, trained: PredictionSet) -> None:
     if not (difference <= TRAINING_TOLERANCE and of_novelty <= NOVELTY_TRAINING_TOLERANCE):
         raise ExportError(
             f"expected {INT8_FILE} to predict what training predicted, within "
-            f"{TRAINING_TOLERANCE} on average, {NOVELTY_TRAINING_TOLERANCE} in novelty; received {difference:.2g} and "
-            f"{of_novelty:.2g}; no bundle was written, please report this"
+            f"{TRAINING_TOLERANCE} on average, {NOVELTY_TRAINING_TOLERANCE} in novelty; received "
+            f"{difference:.2g} and {of_novelty:.2g}; no bundle was written, please report this"
         )
 
 
