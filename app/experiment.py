@@ -1,99 +1,128 @@
-"""Used photos → a trained, calibrated, exported classifier and every number about it."""
+"""Used photos → a trained, calibrated, exported classifier and every number about it.
+
+    photos → features → linear probe → fine-tuning → calibration and decision → bundle
+
+Settings stop here: the packages below take the few values that they need.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from app.core.config import TrainConfig
-from app.core.config_file import other_versions
+from app.core.config import Stage, TrainConfig
 from app.core.console import say
-from app.core.errors import UsageError
 from app.core.history import write_history
 from app.core.profiling import Clock
 from app.core.run_folder import FEATURES_FOLDER, Run
 from app.core.run_metrics import Int8Metrics, Metrics, StageMetrics
 from app.data.augmentation import View
 from app.data.class_weights import class_weights
-from app.data.folder_layout import SPLITS
+from app.data.folder_layout import SPLITS, Split
 from app.data.manifest import ManifestRow
 from app.data.photo import Photos, class_names, photos_of
 from app.export.bundle_writer import Parity, classifier_graph, export_bundle, library_versions
 from app.export.int8_export import Int8Model, int8_model
-from app.features.batches import targets_of
 from app.features.dataset import DatasetSpec, FeatureDataset, open_dataset
 from app.features.store import Quota
-from app.network.classifier import build_classifier, copy_weights
+from app.network.classifier import build_classifier, copy_weights, load_classifier, open_layers
 from app.network.device import (
     compute_deterministically,
     device_name,
     resolve_frozen_precision,
     resolve_precision,
 )
-from app.network.pretrained_weights import (
-    RANDOM_WEIGHTS_WARNING,
-    load_weights,
-    set_weights,
-    tensor_digest,
-)
 from app.training.checkpoint import Checkpoint
+from app.training.conditions import keep_conditions
 from app.training.data_review import review
-from app.training.finetune import StageResult
-from app.training.fit_decision import Answers, calibrated_answers, split_metrics, write_predictions
+from app.training.finetune import train_stage
+from app.training.fit_decision import (
+    FittedDecision,
+    fit_decision,
+    split_metrics,
+    write_predictions,
+)
+from app.training.linear_probe import STRENGTHS, Projection, fit_linear_probe
 from app.training.run_lock import finish_time
-from app.training.schedule import StageSchedule
-from app.training.tracking import Track, track_nothing
-
-SOURCE = "source"  # the record of how a run computes
+from app.training.stage_result import StageResult, keep_stage, kept_stage
+from app.training.tracking import Tracking
 
 
-def learn(
+def run_experiment(
     config: TrainConfig,
     rows: Sequence[ManifestRow],
     root: Path,
     run: Run,
     checkpoint: Checkpoint,
     clock: Clock,
-    track: Track = track_nothing,
+    tracking: Tracking,
 ) -> Metrics:
     """Train as ``config`` says, export the bundle and return the contents of ``metrics.json``.
 
-    What ``checkpoint`` holds is not computed again; ``track`` is told of each epoch.
+    What ``checkpoint`` holds is not computed again; ``tracking`` logs each stage when it ends.
     """
     if config.deterministic:
         compute_deterministically()
     classes = class_names(rows)
     photos: Photos = {split: photos_of(rows, split, root) for split in SPLITS}
-    trained, frozen = arithmetic(config)
+    trained = resolve_precision(config.precision)
+    frozen = trained if config.cache == "off" else resolve_frozen_precision(config.precision)
     say(f"computing on {device_name()}, frozen layers in {frozen}, trained ones in {trained}")
-    model, digest = load_classifier(config, len(classes))
+    model, digest = load_classifier(
+        len(classes),
+        image_size=config.image_size,
+        backbone=config.backbone,
+        precision=trained,
+        weights=config.weights,
+        seed=config.seed,
+    )
     with clock.phase("features"):
-        source = dataset_of(as_begun(config, checkpoint), model, digest, photos)
-        refuse_other_ways(source, digest, trained, checkpoint)
+        source = dataset_of(config, model, digest, photos)
+        keep_conditions(_conditions(source, digest, trained), library_versions(), checkpoint)
     with clock.phase("training"):
         weights = class_weights(classes[photo.target] for photo in photos["train"])
-        look = partial(review, photos, classes, run)
-        numbered = by_number(weights, classes)
-        results = StageSchedule(config, model, source, numbered, look, checkpoint, track).run()
+        by_number = {n: weights[name] for n, name in enumerate(classes)} if weights else None
+        results = []
+        for stage in config.stage_plan():
+            open_layers(model, stage)
+            result = kept_stage(stage.name, model, checkpoint)
+            if result is None:
+                if stage.opens:
+                    result = fine_tune(stage, source, by_number, checkpoint)
+                else:
+                    result = linear_probe(
+                        stage, model, source, photos, classes, by_number, config.head_strength, run
+                    )
+                keep_stage(result, model, checkpoint)
+            tracking.stage(stage.name, result.history)
+            results.append(result)
         write_history((row for result in results for row in result.history), run.history)
-        answers = calibrated_answers(config, source, divided_by=results[-1].temperature)
+        decision = fit_decision(
+            source,
+            config.stage_plan()[-1],
+            mirror=config.mirror,
+            divided_by=results[-1].temperature,
+        )
     with clock.phase("export"):
-        parity, int8 = export(config, model, source, classes, photos, answers, run.bundle)
-    write_predictions(answers, photos, classes, run.predictions)
+        parity, int8 = export(config, model, source, classes, photos, decision, run.bundle)
+    write_predictions(decision.predictions, classes, run.predictions)
+    scores = {
+        split: split_metrics(each, decision.thresholds)
+        for split, each in decision.predictions.items()
+    }
     return Metrics(
         classes=tuple(classes),
         photos={split: len(photos[split]) for split in SPLITS},
         class_weights=weights,
         stages=tuple(map(stage_metrics, results)),
-        validation=split_metrics(answers, "validation", targets_of(photos["validation"])),
-        test=split_metrics(answers, "test", targets_of(photos["test"])),
-        temperature=answers.temperature,
-        min_confidence=answers.min_confidence,
+        validation=scores["validation"],
+        test=scores["test"],
+        temperature=decision.temperature,
+        min_confidence=decision.thresholds.confidence,
         parity=dataclasses.asdict(parity),
         int8=Int8Metrics(why_not=int8.why_not, **(vars(int8.gate) if int8.gate else {})),
         seconds=clock.total(),
@@ -106,36 +135,6 @@ def learn(
         views=source.views,
         versions=library_versions(),
         finished=finish_time(run),
-    )
-
-
-def arithmetic(config: TrainConfig) -> tuple[str, str]:
-    """Return the arithmetic of trained and of frozen layers; only a cache freezes any for long."""
-    trained = resolve_precision(config.precision)
-    return trained, trained if config.cache == "off" else resolve_frozen_precision(config.precision)
-
-
-def load_classifier(config: TrainConfig, num_classes: int) -> tuple[keras.Model, str]:
-    """Build the classifier with the backbone's weights; return it and the weights' digest."""
-    keras.utils.set_random_seed(config.seed)
-    model = build_classifier(
-        num_classes,
-        image_size=config.image_size,
-        backbone=config.backbone,
-        precision=resolve_precision(config.precision),
-    )
-    if config.weights != "none":
-        weights = load_weights(config.backbone, config.weights)
-        set_weights(model, weights)
-        return model, weights.digest
-    say(RANDOM_WEIGHTS_WARNING)
-    blocks = [layer for layer in model.layers if "_conv" in layer.name]
-    return model, tensor_digest(
-        {
-            f"{layer.name}/{kind}": array
-            for layer in blocks
-            for kind, array in zip(("kernel", "bias"), layer.get_weights(), strict=True)
-        }
     )
 
 
@@ -165,56 +164,49 @@ def dataset_spec(
     )
 
 
-def as_begun(config: TrainConfig, checkpoint: Checkpoint) -> TrainConfig:
-    """Return the settings with the source of input that was chosen when the run began."""
-    begun = checkpoint.load(SOURCE)
-    if begun is None:
-        return config
-    if begun.values["cache"] == "off":  # which ``config`` refuses beside int8
-        precision: Any = resolve_precision(config.precision)
-        return dataclasses.replace(config, cache="off", precision=precision)
-    return dataclasses.replace(config, cache="disk", views=begun.values["views"])
-
-
-def refuse_other_ways(
-    source: FeatureDataset, digest: str, trained: str, checkpoint: Checkpoint
-) -> None:
-    """Note how the run computes; refuse to go on with it in another way.
-
-    Raises:
-        UsageError: with what differs from the run's beginning.
-    """
-    now = {
-        "backend": keras.backend.backend(),
-        "device": device_name(),
-        "weights": digest,
-        "precision": trained,
-        "cache": source.name,
-        "views": source.views,
-        "frozen layers": source.frozen,
+def linear_probe(
+    stage: Stage,
+    model: keras.Model,
+    source: FeatureDataset,
+    photos: Photos,
+    classes: Sequence[str],
+    class_weight: dict[int, float] | None,
+    strength: float | None,
+    run: Run,
+) -> StageResult:
+    """Solve the head; then list the photos that a person should look at."""
+    probe = fit_linear_probe(
+        model,
+        stage,
+        source.labelled("train"),
+        source.labelled("validation"),
+        STRENGTHS if strength is None else (strength,),
+        class_weight,
+    )
+    projections: dict[Split, Projection] = {
+        "train": probe.train,
+        "validation": probe.validation,
+        "test": probe.project(source.labelled("test")),
     }
-    begun = checkpoint.load(SOURCE)
-    if begun is None:
-        checkpoint.save(SOURCE, {**now, "versions": library_versions()})
-        return
-    differ = [name for name in now if now[name] != begun.values[name]]
-    if differ:
-        raise UsageError(
-            "expected to go on as the run was begun, with "
-            f"{', '.join(f'{name} {begun.values[name]}' for name in differ)}; received "
-            f"{', '.join(f'{name} {now[name]}' for name in differ)}; begin a new run"
-        )
-    if others := other_versions(begun.values["backend"], begun.values["versions"]):
-        say(f"begun with other versions, so the figures may differ: {others}")
+    review(photos, classes, projections, probe.solver, run.audit)
+    return probe.result
 
 
-def by_number(
-    weights: Mapping[str, float] | None, classes: Sequence[str]
-) -> dict[int, float] | None:
-    """Return the weights of classes by their numbers, as Keras and scikit-learn take them."""
-    if weights is None:
-        return None
-    return {number: weights[label] for number, label in enumerate(classes)}
+def fine_tune(
+    stage: Stage,
+    source: FeatureDataset,
+    class_weight: dict[int, float] | None,
+    checkpoint: Checkpoint,
+) -> StageResult:
+    """Train the blocks that the stage opens, the head as it was solved."""
+    return train_stage(
+        source.part(stage),
+        stage,
+        source.batches(stage, "train", shuffle=True),
+        source.batches(stage, "validation"),
+        checkpoint,
+        class_weight,
+    )
 
 
 def export(
@@ -223,7 +215,7 @@ def export(
     source: FeatureDataset,
     classes: Sequence[str],
     photos: Photos,
-    answers: Answers,
+    decision: FittedDecision,
     folder: Path,
 ) -> tuple[Parity, Int8Model]:
     """Build the served model (float32, temperature inside) and its int8 twin; write the bundle."""
@@ -231,32 +223,47 @@ def export(
         len(classes),
         image_size=config.image_size,
         backbone=config.backbone,
-        temperature=answers.temperature,
+        temperature=decision.temperature,
         mirror=config.mirror,
-        novelty=answers.strange,
+        novelty=decision.ood_detector,
     )
     copy_weights(model, served)
+    graph = classifier_graph(served, classes, decision.temperature)
     int8 = int8_model(
-        partial(classifier_graph, served, classes, answers.temperature),
+        graph,
         source,
         config.stage_plan()[-1],
-        answers.min_confidence,
+        decision.thresholds,
         mirror=config.mirror,
     )
-    say(int8.said())
+    say(int8.summary())
     parity = export_bundle(
         served,
+        graph,
         folder,
         classes=classes,
         image_size=config.image_size,
-        temperature=answers.temperature,
-        min_confidence=answers.min_confidence,
+        temperature=decision.temperature,
+        thresholds=decision.thresholds,
         photos=[View(photo, 0, config.seed) for photo in photos["validation"]],
-        trained=answers.of("validation"),
+        trained=decision.predictions["validation"],
         int8=int8.model,
         why_no_int8=int8.why_not,
     )
     return parity, int8
+
+
+def _conditions(source: FeatureDataset, digest: str, trained: str) -> dict[str, Any]:
+    """Return all that must be the same when the run is resumed."""
+    return {
+        "backend": keras.backend.backend(),
+        "device": device_name(),
+        "weights": digest,
+        "precision": trained,
+        "cache": source.name,
+        "views": source.views,
+        "frozen layers": source.frozen,
+    }
 
 
 def stage_metrics(result: StageResult) -> StageMetrics:

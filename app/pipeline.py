@@ -11,7 +11,7 @@ from pathlib import Path
 
 from app.core.atomic_files import write_json
 from app.core.config import TrainConfig
-from app.core.config_file import config_values, read_config
+from app.core.config_file import config_values, flattened, read_config
 from app.core.console import heeding_ctrl_c, quiet_native_stderr, say
 from app.core.errors import AppError, ExportError, UsageError
 from app.core.keras_backend import require_backend, require_precision
@@ -155,18 +155,18 @@ def train(
     """Import Keras, learn, and write ``metrics.json``, which makes the run a finished one.
 
     Returns:
-        Those who were told of it, and are to be told of its end.
+        The trackers, which log the scores once the model card is written.
     """
-    tracking = Tracking(config)
     say("Starting Keras")
     # TensorFlow warns of every retrace; each part of the network is traced once by design.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with heeding_ctrl_c(), quiet_native_stderr():
-        from app.experiment import learn  # brings Keras, which takes seconds to import
+        from app.experiment import run_experiment  # brings Keras, which takes seconds to import
 
-    tracking.begin(this_run, checkpoint)
+    settings = flattened(config_values(config))
+    tracking = Tracking(config.trackers(), settings, this_run, checkpoint)
     try:
-        metrics = learn(config, rows, root, this_run, checkpoint, clock, tracking.stage)
+        metrics = run_experiment(config, rows, root, this_run, checkpoint, clock, tracking)
         write_record(metrics, this_run.metrics)
     except BaseException:  # Ctrl-C too
         tracking.stop()
@@ -182,7 +182,7 @@ def reported(config: TrainConfig, this_run: Run, tracking: Tracking) -> Run:
         write_model_card(this_run)
     except (AppError, OSError) as error:  # as with the report below
         say(f"no model card yet: {error}; again: python -m app card {this_run.folder}")
-    tracking.finish(this_run)
+    tracking.finish()
     if config.formats():
         try:
             export_formats(this_run, config.formats())
@@ -204,7 +204,7 @@ def refuse_what_cannot_work(config: TrainConfig) -> None:
     """Raise ``UsageError`` for what would fail only after minutes of reading photos."""
     require_backend()
     require_precision(config.precision)
-    require_trackers(config)
+    require_trackers(config.trackers(), config.data)
     require_formats(config.formats())
     run_folder = config.runs / (config.run or "")
     place = next(p for p in (run_folder, *run_folder.absolute().parents) if exists(p))

@@ -35,8 +35,9 @@ from app.core.errors import UsageError
 from app.core.records import values_of
 from app.evaluation.metrics import Floats
 from app.evaluation.paired_tests import McNemar, bootstrap_interval, mcnemar
+from app.evaluation.prediction_set import PredictionSet
 from app.report.comparison import losses, right
-from app.report.results import Predictions, Results
+from app.report.results import Results
 from benchmarks.command import answer, parser_of, train_flags
 from benchmarks.markdown import markdown_table, verdict
 from benchmarks.runs import results_of
@@ -126,7 +127,7 @@ def means_of(results: Sequence[Results]) -> dict[str, Mean]:
     return means
 
 
-def same_answers(given: Sequence[Predictions]) -> bool:
+def same_answers(given: Sequence[PredictionSet]) -> bool:
     """Say whether all runs give each photo the same probabilities, up to rounding."""
     first = given[0].probabilities
     return all(np.abs(each.probabilities - first).max() < ROUNDING for each in given)

@@ -31,7 +31,6 @@ from app.core.labels import NEITHER, UNSURE
 from app.core.run_folder import Run
 from app.data.folder_layout import files_below
 from app.data.sets.synthetic_pets import draw_sample
-from app.inference.bundle_format import OOD_THRESHOLD
 from app.inference.prediction import Prediction
 from app.inference.predictor import Classifier
 from app.report.results import read_results
@@ -51,12 +50,12 @@ def main(argv: Sequence[str]) -> int:
     data = arguments.data or results.config.data
     test = answers_of(classifier, [data / name for name in results.predictions["test"].names])
     strangers = answers_of(classifier, files_below(arguments.neither))
-    known = np.array([each.novelty for each in test])
-    settled = np.array([used_to_settle(Path(each.path).name) for each in strangers])
-    novelty = np.array([each.novelty for each in strangers])
-    groups = {"all": novelty, "settled on": novelty[settled], "not settled on": novelty[~settled]}
-    rows = {name: _row(known, values) for name, values in groups.items() if len(values)}
-    refused = float((known > OOD_THRESHOLD).mean())
+    halves: dict[bool, list[Prediction]] = {True: [], False: []}
+    for each in strangers:
+        halves[used_to_settle(Path(each.path).name)].append(each)
+    groups = {"all": strangers, "settled on": halves[True], "not settled on": halves[False]}
+    rows = {name: _row(test, some) for name, some in groups.items() if some}
+    refused = _refused(test)
     with tempfile.TemporaryDirectory() as folder:
         drawn = {
             kind: answers_of(classifier, paths) for kind, paths in things(Path(folder)).items()
@@ -64,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     values: dict[str, Any] = {
         "neither": rows,
         "test": {"n": len(test), "refused": refused},
-        "min_confidence": classifier.min_confidence,
+        "min_confidence": classifier.thresholds.confidence,
         "drawn": {kind: _said(given) for kind, given in drawn.items()},
     }
     met = (
@@ -126,13 +125,18 @@ def _text_picture(random: np.random.Generator) -> np.ndarray[Any, np.dtype[np.ui
     return np.asarray(image)
 
 
-def _row(known: np.ndarray[Any, Any], strangers: np.ndarray[Any, Any]) -> dict[str, float]:
+def _row(known: Sequence[Prediction], strangers: Sequence[Prediction]) -> dict[str, float]:
     truth = np.repeat([0, 1], [len(known), len(strangers)])
+    novelty = [each.novelty for each in (*known, *strangers)]
     return {
         "n": len(strangers),
-        "auroc": float(roc_auc_score(truth, np.concatenate([known, strangers]))),
-        "refused": float((strangers > OOD_THRESHOLD).mean()),
+        "auroc": float(roc_auc_score(truth, novelty)),
+        "refused": _refused(strangers),
     }
+
+
+def _refused(given: Sequence[Prediction]) -> float:
+    return sum(each.label == NEITHER for each in given) / len(given)
 
 
 def _said(given: Sequence[Prediction]) -> dict[str, Any]:

@@ -17,13 +17,13 @@ from app.core.config import STAGES, Stage, TrainConfig
 from app.data.augmentation import View, load_views
 from app.data.folder_layout import Split
 from app.data.photo import Photos
-from app.experiment import dataset_spec, load_classifier
+from app.experiment import dataset_spec
 from app.features.batches import ViewBatches
 from app.features.dataset import CachedDataset, FeatureDataset, FreshDataset
 from app.features.store import Quota
-from app.network.classifier import HEAD, open_layers, prefix
+from app.network.classifier import HEAD, load_classifier, open_layers, prefix
 from app.training.finetune import train_stage
-from app.training.schedule import StageSchedule
+from app.training.linear_probe import fit_linear_probe
 
 # 64 pixels leave 4×4 to block5; below that, XLA's convolutions on processors take 15 times as long.
 SIZE, VIEWS, EPOCHS, BATCH = 64, 2, 5, 4
@@ -50,7 +50,7 @@ def small_network() -> Iterator[None]:
 def twelve_photos(folder: Path) -> Photos:
     """Draw photos of two classes; validation has the same ones, so that what is learned is kept."""
     root = class_folders(folder, {"cat": 6, "dog": 6})
-    both = [as_photo(path, path.parent.name == "dog") for path in sorted(root.glob("*/*.jpg"))]
+    both = [as_photo(path, int(path.parent.name == "dog")) for path in sorted(root.glob("*/*.jpg"))]
     return {"train": both, "validation": both, "test": []}
 
 
@@ -70,7 +70,14 @@ def config_of(runs: Path) -> TrainConfig:
 
 def classifier(config: TrainConfig, photos: Photos) -> keras.Model:
     """Build the classifier; always the same, under every backend."""
-    model, _ = load_classifier(config, 2)
+    model, _ = load_classifier(
+        2,
+        image_size=config.image_size,
+        backbone=config.backbone,
+        precision="float32",
+        weights=config.weights,
+        seed=config.seed,
+    )
     generator = np.random.default_rng(0)
     for layer in model.layers:
         if "_conv" in layer.name:  # the activations keep their size (He et al. 2015)
@@ -109,14 +116,14 @@ class Unrounded:
 
 
 @dataclass
-class FeatureIterator:
+class Walk:
     """The weights before each stage, and after it from either source."""
 
     before: dict[str, Weights]
     after: dict[str, dict[str, Weights]]
 
 
-def walk_stages(config: TrainConfig, photos: Photos) -> FeatureIterator:
+def walk_stages(config: TrainConfig, photos: Photos) -> Walk:
     """Walk all stages twice, side by side; both begin each of them with the same weights."""
     fresh, cached = (classifier(config, photos) for _ in range(2))
     stores = {stage.cut: Unrounded(cached, stage.cut) for stage in config.stage_plan()}
@@ -126,7 +133,7 @@ def walk_stages(config: TrainConfig, photos: Photos) -> FeatureIterator:
         quota=Quota(config.runs, limit=0),  # nothing is written
         untrained={},
     )
-    walk = FeatureIterator({}, {})
+    walk = Walk({}, {})
     for stage in config.stage_plan():
         if stage.opens:  # the solved head made wrong, so that 15 steps are sure to improve it
             solved = walk.after["head"]["fresh"]
@@ -134,20 +141,21 @@ def walk_stages(config: TrainConfig, photos: Photos) -> FeatureIterator:
             fresh.get_layer(HEAD).set_weights(wrong)
         cached.set_weights(fresh.get_weights())
         walk.before[stage.name] = weights_of(fresh)
-        train(config, stage, fresh, SameViews(spec=dataset_spec(config, fresh, "", photos)))
-        train(config, stage, cached, cache)
+        train(stage, fresh, SameViews(spec=dataset_spec(config, fresh, "", photos)))
+        train(stage, cached, cache)
         walk.after[stage.name] = {"fresh": weights_of(fresh), "cached": weights_of(cached)}
     return walk
 
 
-def train(config: TrainConfig, stage: Stage, model: keras.Model, source: FeatureDataset) -> None:
+def train(stage: Stage, model: keras.Model, source: FeatureDataset) -> None:
     """Train one stage of a run."""
+    open_layers(model, stage)
     if stage.opens:
-        open_layers(model, stage)
         batches = source.batches(stage, "train", shuffle=True), source.batches(stage, "validation")
         result = train_stage(source.part(stage), stage, *batches)
     else:
-        (result,) = StageSchedule(replace(config, stages=(stage.name,)), model, source).run()
+        photos = source.labelled("train"), source.labelled("validation")
+        result = fit_linear_probe(model, stage, *photos).result
     assert result.kept_epoch > 0, "nothing was learned, so nothing can be shown"
 
 

@@ -46,6 +46,17 @@ def test_keras_stays_neutral(path):
     assert not tops & {"tensorflow", "torch", "jax", "tf2onnx"}
 
 
+# app.features is to follow; app.report reads the names of settings.
+WITH_SETTINGS = {"core", "features", "report"}
+
+
+def test_settings_stop_at_the_door():
+    """Packages below ``app.experiment`` take the few values that they need."""
+    for path in APP:
+        if path.parent.name not in {"app", *WITH_SETTINGS}:
+            assert "app.core.config.TrainConfig" not in imports(path), path
+
+
 def listed(requirements: str) -> set[str]:
     text = (ROOT / requirements).read_text(encoding="utf-8")
     return set(re.findall(r"^([a-z0-9-]+)", text, re.MULTILINE))

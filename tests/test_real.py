@@ -20,7 +20,7 @@ from app.core.run_folder import Run
 from app.data.decode import resize
 from app.data.sets.synthetic_pets import KINDS, draw_animal
 from app.inference.bundle_format import ONNX_FILE, Bundle, file_sha256
-from app.inference.heatmap import evidence
+from app.inference.heatmap import contrastive_cam
 from app.inference.predictor import Classifier
 from app.network.activation_maps import add_activation_maps
 from app.network.onnx_graph import to_onnx
@@ -117,7 +117,7 @@ def evidence_of(classifier: Classifier, pixels: np.ndarray) -> np.ndarray:
     """Return what each place says for the likeliest class."""
     images = resize(pixels, classifier.bundle.image_size)[None]
     (probabilities,), _ = classifier.outputs(images)
-    return evidence(classifier.activation_maps(images)[0], int(probabilities.argmax()))
+    return contrastive_cam(classifier.activation_maps(images)[0], int(probabilities.argmax()))
 
 
 def shuffled(model: keras.Model, names: Sequence[str], bundle: Path, folder: Path) -> Classifier:

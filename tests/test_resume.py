@@ -20,9 +20,9 @@ from photos import drawn_photos
 
 import app.experiment
 import app.features.cache
+import app.network.classifier
 import app.pipeline
 import app.training.finetune
-import app.training.schedule
 import train
 from app.core.cli import run
 from app.core.config import TrainConfig
@@ -138,7 +138,7 @@ def test_broken_off_everywhere_it_ends_as_if_unbroken(photos, unbroken, tmp_path
     for place, name, at in [
         (app.experiment, "load_classifier", 1),
         (app.features.cache.FeatureStore, "append", 2),  # one of two cuts is written
-        (app.training.schedule, "train_stage", 1),  # the head is solved
+        (app.experiment, "train_stage", 1),  # the head is solved
         (app.training.finetune._Log, "on_epoch_begin", 2),
         (app.training.finetune._Log, "on_epoch_begin", 2),  # epoch 3
         (app.experiment, "write_predictions", 1),  # the bundle is written
@@ -154,7 +154,7 @@ def test_broken_off_everywhere_it_ends_as_if_unbroken(photos, unbroken, tmp_path
 
 
 def test_what_was_learned_is_not_learned_again(copy, monkeypatch, capsys):
-    monkeypatch.setattr(app.training.schedule, "fit_linear_probe", None)
+    monkeypatch.setattr(app.experiment, "fit_linear_probe", None)
     monkeypatch.setattr(app.pipeline, "write_manifest", None)
     monkeypatch.setattr(app.features.cache, "load_batches", None)
     assert run(train.main, ["--resume", str(copy.folder)]) == 0
@@ -252,7 +252,7 @@ def test_other_photos_are_refused(what, copy, photos, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "place", "what"),
     [
-        ("weights", app.experiment, "tensor_digest"),
+        ("weights", app.network.classifier, "tensor_digest"),
         ("device", app.experiment, "device_name"),
         ("backend", app.experiment.keras.backend, "backend"),
         ("frozen layers", app.features.dataset.CachedDataset, "frozen"),

@@ -19,11 +19,11 @@ from photos import drawn_photos
 from PIL import Image
 
 import app.data.audit
+import app.experiment
 import app.export.bundle_writer
 import app.features.cache
 import app.pipeline
 import app.report.report
-import app.training.schedule
 import predict
 import train
 from app.core.cli import run
@@ -36,7 +36,7 @@ from app.data.manifest import read_manifest
 from app.data.sets.synthetic_pets import draw_sample
 from app.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
 from app.evaluation.metrics import probabilities_of
-from app.inference.heatmap import evidence, overlay
+from app.inference.heatmap import contrastive_cam, overlay
 from app.inference.predictor import Classifier
 from app.report.images import SHOWN, chosen, drawn_album, photo_album
 from app.report.results import read_results
@@ -413,10 +413,10 @@ def test_the_weights_reach_every_stage(photos, tmp_path, monkeypatch):
             seen[name] = args[-1]
             return function(*args, **options)
 
-        monkeypatch.setattr(app.training.schedule, name, call)
+        monkeypatch.setattr(app.experiment, name, call)
 
-    recording("fit_linear_probe", app.training.schedule.fit_linear_probe)
-    recording("train_stage", app.training.schedule.train_stage)
+    recording("fit_linear_probe", app.experiment.fit_linear_probe)
+    recording("train_stage", app.experiment.train_stage)
     shutil.copytree(photos, tmp_path / "photos")
     draw_sample(tmp_path / "more", per_class=40, seed=1)
     for path in (tmp_path / "more" / "dog").iterdir():
@@ -642,7 +642,7 @@ def test_the_reports_pictures_are_lit_by_the_runs_bundle(passed_on, trained, pho
     seen = np.stack([album.images[answered.names[n]].seen for n in numbers])
     for n, maps in zip(numbers, classifier.activation_maps(seen), strict=True):
         name, answer = answered.names[n], answered.answers[n]
-        expected = overlay(album.images[name].small, evidence(maps, answer))
+        expected = overlay(album.images[name].small, contrastive_cam(maps, answer))
         assert np.allclose(album.heatmaps[name, answer], np.asarray(expected), atol=3)
     shown = album.answers(numbers, results.classes, 0.0)
     assert all(one.image is not None and one.heatmap is not None for one in shown)

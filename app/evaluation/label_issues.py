@@ -21,7 +21,7 @@ FOLDS = 5
 
 
 @dataclass(frozen=True)
-class Suspect:
+class LabelIssue:
     """A photo whose label may be wrong.
 
     Attributes:
@@ -52,7 +52,7 @@ def out_of_fold(model: Any, x: Floats, targets: Ints) -> Floats:
     return result
 
 
-def find_label_issues(probabilities: Floats, targets: Ints) -> list[Suspect]:
+def find_label_issues(probabilities: Floats, targets: Ints) -> list[LabelIssue]:
     """Return the photos that look like another class than their label's, the surest first.
 
     Args:
@@ -67,6 +67,6 @@ def find_label_issues(probabilities: Floats, targets: Ints) -> list[Suspect]:
     found = np.flatnonzero(margins < 0)
     order: NDArray[np.int64] = found[np.argsort(margins[found], kind="stable")]
     return [
-        Suspect(n, int(likely[n]), float(probabilities[n, likely[n]]), float(margins[n]))
+        LabelIssue(n, int(likely[n]), float(probabilities[n, likely[n]]), float(margins[n]))
         for n in order.tolist()
     ]

@@ -1,12 +1,12 @@
 """How unlike the training photos something is: the distance to the most similar of them.
 
-A photo is described by the largest activation of each of block5's 512 channels, brought to unit
+A photo's embedding is the largest activation of each of block5's 512 channels, brought to unit
 length; its distance is 1 less the mean cosine to the ten most similar photos of reference. Source:
 Sun et al. 2022, "Out-of-Distribution Detection with Deep Nearest Neighbors". Maxima told other
 things, and dogs from cats where only cats were known, apart better than averages, square roots or
 both side by side (docs/experiments.md).
 
-The same distance, each photo against all others, finds the strangers among the user's own photos.
+The same distance, each photo against all others, finds the outliers among the user's own photos.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ ROWS = 1024  # photos compared at once
 
 @dataclass(frozen=True)
 class KnnOodDetector:
-    """What a classifier needs to tell strangers.
+    """What a classifier needs to tell photos that show none of its classes (out of distribution).
 
     Attributes:
-        reference: float32 ``(n, channels)``, descriptors of training photos at unit length.
+        reference: float32 ``(n, channels)``, embeddings of training photos at unit length.
         neighbours: how many of them are looked at.
         threshold: the distance that gives 0.5.
         scale: how much more distance moves the logit of the answer by 1.
@@ -49,25 +49,25 @@ class KnnOodDetector:
     scale: float
 
     def of(self, distances: Floats) -> Floats:
-        """Return novelties ``(n,)``, 0 to 1, of distances: above 0.5 it is a stranger."""
+        """Return novelties ``(n,)``, 0 to 1, of distances: above 0.5 it shows no class."""
         result: Floats = expit((np.asarray(distances, np.float64) - self.threshold) / self.scale)
         return result
 
     def distances(self, tta_views: Sequence[Float32s]) -> Floats:
-        """Return the distances ``(n,)`` of photos, the mean over some looks at each of them.
+        """Return the distances ``(n,)`` of photos, the mean over some views of each.
 
         Args:
-            tta_views: for each view descriptors ``(n, channels)``, of any length.
+            tta_views: for each view embeddings ``(n, channels)``, of any length.
         """
         means = [
-            np.concatenate([top.mean(axis=1) for top in self._similarities(descriptors)])
-            for descriptors in tta_views
+            np.concatenate([top.mean(axis=1) for top in self._similarities(embeddings)])
+            for embeddings in tta_views
         ]
         result: Floats = 1 - np.mean(means, axis=0)
         return result
 
-    def _similarities(self, descriptors: Float32s) -> Iterator[Float32s]:
-        return similarities(unit_length(descriptors), self.reference, self.neighbours)
+    def _similarities(self, embeddings: Float32s) -> Iterator[Float32s]:
+        return similarities(unit_length(embeddings), self.reference, self.neighbours)
 
 
 def fit_ood_detector(train: Float32s, validation: Sequence[Float32s]) -> KnnOodDetector:
@@ -78,8 +78,8 @@ def fit_ood_detector(train: Float32s, validation: Sequence[Float32s]) -> KnnOodD
     alike, then count as well.
 
     Args:
-        train: descriptors ``(n, channels)`` of the photos of reference.
-        validation: for each look at them the descriptors of photos that are none of those.
+        train: embeddings ``(n, channels)`` of the photos of reference.
+        validation: for each view of them the embeddings of photos that are none of those.
     """
     reference = unit_length(train)
     unscaled = KnnOodDetector(reference, min(NEIGHBOURS, len(reference)), threshold=0.0, scale=1.0)
@@ -93,9 +93,9 @@ def fit_ood_detector(train: Float32s, validation: Sequence[Float32s]) -> KnnOodD
     return KnnOodDetector(reference, unscaled.neighbours, float(threshold), float(scale))
 
 
-def distances_to_others(descriptors: Float32s) -> Floats:
-    """Return how unlike all others each photo is, ``(n,)``, from descriptors ``(n, channels)``."""
-    rows = unit_length(descriptors)
+def distances_to_others(embeddings: Float32s) -> Floats:
+    """Return how unlike all others each photo is, ``(n,)``, from embeddings ``(n, channels)``."""
+    rows = unit_length(embeddings)
     # The most similar one is the photo itself.
     parts = similarities(rows, rows, min(NEIGHBOURS + 1, len(rows)))
     return 1 - np.concatenate([top[:, 1:].mean(axis=1) for top in parts])
@@ -109,30 +109,18 @@ def similarities(rows: Float32s, others: Float32s, count: int) -> Iterator[Float
         yield np.sort(top, axis=1)[:, ::-1]
 
 
+def embeddings_of(maps: Float32s) -> Float32s:
+    """Return the embeddings ``(n, channels)`` of photos from their maps of block5.
+
+    Args:
+        maps: float32 ``(n, height, width, channels)``.
+    """
+    result: Float32s = maps.max(axis=(1, 2))
+    return result
+
+
 def unit_length(rows: Float32s) -> Float32s:
     """Bring rows to length 1; those of zeros stay."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     result: Float32s = (rows / np.where(lengths > 0, lengths, 1)).astype(np.float32)
     return result
-
-
-class Descriptors:
-    """Describes photos from their maps of block5 as these go by on their way elsewhere.
-
-    Attributes:
-        rows: float32 ``(n, channels)``, by the photos' numbers; None before the first.
-    """
-
-    def __init__(self, photos: int) -> None:
-        self._photos = photos
-        self.rows: Float32s | None = None
-
-    def watch(self, numbers: Sequence[int], maps: Iterator[Float32s]) -> Iterator[Float32s]:
-        """Yield ``maps`` ``(≤ batch, height, width, channels)`` of the photos ``numbers``."""
-        done = 0
-        for batch in maps:
-            if self.rows is None:
-                self.rows = np.zeros((self._photos, batch.shape[-1]), np.float32)
-            self.rows[list(numbers[done : done + len(batch)])] = batch.max(axis=(1, 2))
-            done += len(batch)
-            yield batch

@@ -1,17 +1,68 @@
-"""What a model predicted for a set of photos."""
+"""What a model predicted for the photos of a split, as arrays.
+
+The prediction for one file, in words, is ``app.inference.prediction.Prediction``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.evaluation.decision import Thresholds, decide
+
 
 @dataclass(frozen=True)
 class PredictionSet:
-    """What training said of photos: probabilities ``(n, classes)`` and novelties ``(n,)``."""
+    """The predictions for some photos.
 
+    Attributes:
+        names: of the photos, relative to the data folder.
+        targets: ``(n,)``, the number of each photo's class.
+        probabilities: ``(n, classes)``, calibrated.
+        novelty: ``(n,)``, 0 to 1 (``app.evaluation.ood``).
+    """
+
+    names: tuple[str, ...]
+    targets: NDArray[np.integer[Any]]
     probabilities: NDArray[np.floating[Any]]
     novelty: NDArray[np.floating[Any]]
+
+    @property
+    def answers(self) -> NDArray[np.int64]:
+        """The number of each photo's likeliest class."""
+        answers: NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        return answers
+
+    @property
+    def confidence(self) -> NDArray[np.floating[Any]]:
+        """The probability of each photo's likeliest class."""
+        confidence: NDArray[np.floating[Any]] = self.probabilities.max(axis=1)
+        return confidence
+
+    def decided(self, thresholds: Thresholds) -> NDArray[np.int64]:
+        """Return the answers that a user reads (``app.evaluation.decision.decide``)."""
+        return decide(self.probabilities, self.novelty, thresholds)
+
+    def chosen(self, numbers: Sequence[int] | NDArray[np.int64]) -> PredictionSet:
+        """Return the predictions for some of the photos, in the order of ``numbers``."""
+        index = np.asarray(numbers, np.int64)
+        return PredictionSet(
+            tuple(self.names[number] for number in index),
+            self.targets[index],
+            self.probabilities[index],
+            self.novelty[index],
+        )
+
+    def mistakes(self) -> list[int]:
+        """Return the numbers of the photos that are answered wrongly, the most confident first."""
+        wrong = np.flatnonzero(self.answers != self.targets)
+        return sorted(wrong.tolist(), key=lambda n: (-self.confidence[n], self.names[n]))
+
+    def least_certain(self) -> list[int]:
+        """Return the numbers of all photos, those with the least confident answers first."""
+        numbers = range(len(self.names))
+        return sorted(numbers, key=lambda n: (self.confidence[n], self.names[n]))

@@ -1,10 +1,10 @@
-"""The trained network → a bundle, written only if what it says is what the network said."""
+"""The trained network → a bundle, written only if it predicts what the network predicted."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -16,6 +16,7 @@ from app.core.config_file import installed_version
 from app.core.console import progress_bar
 from app.core.errors import ExportError
 from app.data.augmentation import View, load_batches, load_views
+from app.evaluation.decision import Thresholds
 from app.evaluation.metrics import probabilities_of
 from app.evaluation.prediction_set import PredictionSet
 from app.inference.bundle_format import (
@@ -25,7 +26,6 @@ from app.inference.bundle_format import (
     KERAS_FILE,
     NOVELTY,
     ONNX_FILE,
-    OOD_THRESHOLD,
     Bundle,
     file_sha256,
 )
@@ -35,9 +35,8 @@ from app.network.onnx_graph import to_onnx
 
 # A wrong export moves nearly every photo; the float32 networks take 0.3 s for each at 320 pixels.
 GATE_PHOTOS = 32
-GATE_BATCH = (
-    4  # two float32 networks at once: the peak of a run's memory, 3.6 GiB with batches of 16
-)
+# Two float32 networks at once: the peak of a run's memory, 3.6 GiB with batches of 16.
+GATE_BATCH = 4
 GATE_TOLERANCE = 1e-3  # of a probability, between model.onnx and classifier.keras
 # On average, between the training's road (float16 activations, computed in int8 or bfloat16) and
 # the bundle's (float32 throughout): a borderline photo may move by more, a wrong model moves nearly
@@ -74,12 +73,13 @@ def library_versions() -> dict[str, str]:
 
 def export_bundle(
     model: keras.Model,
+    graph: onnx.ModelProto,
     folder: Path,
     *,
     classes: Sequence[str],
     image_size: int,
     temperature: float,
-    min_confidence: float,
+    thresholds: Thresholds,
     photos: Sequence[View],
     trained: PredictionSet,
     int8: onnx.ModelProto | None = None,
@@ -89,13 +89,14 @@ def export_bundle(
 
     Args:
         model: the float32 classifier with novelty, its logits already divided by ``temperature``.
+        graph: the same as ONNX (``classifier_graph``).
         folder: the bundle; must not exist.
         classes: names in the order of the logits.
         image_size: of the model's input, in pixels.
         temperature: to be written down.
-        min_confidence: likewise.
+        thresholds: likewise.
         photos: view 0 of validation photos for the gate; up to 32 are compared.
-        trained: what training arrived at for them.
+        trained: what training predicted for them.
         int8: the same model in int8 (``app.export.int8_export``), for model.int8.onnx.
         why_no_int8: written down where there is none.
 
@@ -108,10 +109,10 @@ def export_bundle(
     # Evenly spaced: photos are sorted by class, the first 32 could all be of one.
     chosen = np.unique(np.linspace(0, len(photos) - 1, GATE_PHOTOS).astype(int))
     photos = [photos[number] for number in chosen]
-    trained = PredictionSet(trained.probabilities[chosen], trained.novelty[chosen])
+    trained = trained.chosen(chosen)
     with whole_folder(folder) as temporary:
         model.save(temporary / KERAS_FILE)
-        onnx.save(classifier_graph(model, classes, temperature), temporary / ONNX_FILE)
+        onnx.save(graph, temporary / ONNX_FILE)
         if int8 is not None:
             onnx.save(int8, temporary / INT8_FILE)
         Bundle(
@@ -119,7 +120,7 @@ def export_bundle(
             classes=tuple(classes),
             image_size=image_size,
             temperature=temperature,
-            thresholds={NOVELTY: OOD_THRESHOLD, CONFIDENCE: min_confidence},
+            thresholds={NOVELTY: thresholds.novelty, CONFIDENCE: thresholds.confidence},
             sha256={path.name: file_sha256(path) for path in sorted(temporary.iterdir())},
             versions=library_versions(),
             why_no_int8=why_no_int8,
@@ -173,20 +174,20 @@ def check_parity(folder: Path, photos: Sequence[View], trained: PredictionSet) -
     changed = int((probabilities.argmax(axis=1) != expected.argmax(axis=1)).sum())
     _refuse_disagreement(parity, changed)
     if by_int8:
-        int8 = PredictionSet(*(np.concatenate(parts) for parts in zip(*by_int8, strict=True)))
-        _refuse_other_int8(int8, trained)
+        probabilities, novelty = (np.concatenate(parts) for parts in zip(*by_int8, strict=True))
+        _refuse_other_int8(replace(trained, probabilities=probabilities, novelty=novelty), trained)
     return parity
 
 
 def _refuse_other_int8(int8: PredictionSet, trained: PredictionSet) -> None:
-    """Raise ``ExportError`` when the file does not say what its parts said on their own."""
+    """Raise ``ExportError`` when the file does not predict what its parts did on their own."""
     difference = float(np.abs(int8.probabilities - trained.probabilities).mean())
     of_novelty = float(np.abs(int8.novelty - trained.novelty).mean())
     if not (difference <= TRAINING_TOLERANCE and of_novelty <= NOVELTY_TRAINING_TOLERANCE):
         raise ExportError(
-            f"expected {INT8_FILE} to say what training said, within {TRAINING_TOLERANCE} on "
-            f"average, {NOVELTY_TRAINING_TOLERANCE} in novelty; received {difference:.2g} and "
-            f"{of_novelty:.2g}; no bundle was written, please report this"
+            f"expected {INT8_FILE} to predict what training predicted, within "
+            f"{TRAINING_TOLERANCE} on average, {NOVELTY_TRAINING_TOLERANCE} in novelty; received "
+            f"{difference:.2g} and {of_novelty:.2g}; no bundle was written, please report this"
         )
 
 
@@ -211,8 +212,8 @@ def _refuse_disagreement(parity: Parity, changed: int) -> None:
         or not parity.novelty_against_training_mean <= NOVELTY_TRAINING_TOLERANCE
     ):
         raise ExportError(
-            f"expected {ONNX_FILE} to say what training said, within {TRAINING_TOLERANCE} on "
-            f"average, {NOVELTY_TRAINING_TOLERANCE} in novelty; received "
+            f"expected {ONNX_FILE} to predict what training predicted, within "
+            f"{TRAINING_TOLERANCE} on average, {NOVELTY_TRAINING_TOLERANCE} in novelty; received "
             f"{parity.onnx_against_training_mean:.2g} and "
             f"{parity.novelty_against_training_mean:.2g}; "
             "no bundle was written; try --precision float32, or --cache off"

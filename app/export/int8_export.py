@@ -2,15 +2,15 @@
 
 The layers that stayed frozen are the very ones that computed the features in training
 (``app.features.int8_backbone``), so their answers for validation are in the cache. Only the blocks
-above them,
-which were trained since, are brought to int8 here; on a run of stage ``head`` there are none.
+above them, which were trained since, are brought to int8 here; on a run of stage ``head`` there are
+none.
 Everything above block5 stays float32.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,17 @@ from app.core.config import Stage
 from app.core.console import progress_bar
 from app.data.augmentation import View, load_batches
 from app.data.photo import Photo
+from app.evaluation.decision import Thresholds
 from app.evaluation.metrics import probabilities_of
 from app.evaluation.prediction_set import PredictionSet
 from app.export.bundle_writer import GATE_BATCH, OUTPUTS
-from app.export.int8_gate import Exact, Int8Gate, int8_gate
+from app.export.int8_gate import (
+    Int8Gate,
+    changed_far_from_lines,
+    in_doubt,
+    int8_gate,
+    with_float32,
+)
 from app.features.batches import ViewBatches, targets_of
 from app.features.dataset import FeatureDataset
 from app.features.int8_backbone import CALIBRATION_PHOTOS, Feed, Int8Backbone, write_int8
@@ -44,31 +51,31 @@ class Int8Model:
     why_not: str
     gate: Int8Gate | None = None
 
-    def said(self) -> str:
-        """Say what became of it in one line."""
+    def summary(self) -> str:
+        """Return in one line what became of it."""
         if self.gate is None or self.why_not:
             return f"no int8 model: {self.why_not}"
         return (
             f"int8 model: {self.gate.labels_changed:.2%} of {self.gate.photos} validation photos "
-            f"answered otherwise than by float32, which was asked about {self.gate.asked} in doubt"
+            f"answered otherwise than by float32, which answered {self.gate.asked} in doubt"
         )
 
 
 def int8_model(
-    exported: Callable[[], onnx.ModelProto],
+    graph: onnx.ModelProto,
     source: FeatureDataset,
     stage: Stage,
-    min_confidence: float,
+    thresholds: Thresholds,
     *,
     mirror: bool,
 ) -> Int8Model:
     """Return the int8 twin of an exported model, if it passes the gate.
 
     Args:
-        exported: makes the float32 model, as ``app.export.bundle_writer`` writes it.
+        graph: the float32 model, from ``app.export.bundle_writer.classifier_graph``.
         source: of the run's activations.
         stage: the last one.
-        min_confidence: below it an answer is ``unsure``.
+        thresholds: of the answers.
         mirror: whether the model looks at the mirror image too.
     """
     frozen = source.int8
@@ -76,29 +83,36 @@ def int8_model(
         return Int8Model(None, "training did not compute the frozen layers in int8")
     if mirror:
         return Int8Model(None, "not for a model that looks at the mirror image too")
-    graph = exported()
     upper = _upper_int8(graph, stage.cut, _calibration(source, stage))
     validation = source.batches(stage, "validation")
     photos = validation.photos
-    int8 = _answers(upper, output_of(stage.cut), _rows(validation))
-    gate = int8_gate(targets_of(photos), int8, _float32(graph, photos), min_confidence)
+    int8 = _predictions(upper, output_of(stage.cut), _rows(validation), photos)
+    gate = _compare(int8, graph, photos, thresholds)
     if fault := gate.fault():
         return Int8Model(None, fault, gate if gate.measured else None)
     return Int8Model(_joined(frozen, upper, stage.cut, graph), "", gate)
 
 
-def _float32(graph: onnx.ModelProto, photos: Sequence[Photo]) -> Exact:
-    """Return what asks the float32 model about some of the photos."""
+def _compare(
+    int8: PredictionSet, graph: onnx.ModelProto, photos: Sequence[Photo], thresholds: Thresholds
+) -> Int8Gate:
+    """Let float32 answer the photos in doubt, or all of them, and compare."""
+    asked = in_doubt(int8, thresholds)
+    float32 = with_float32(int8, asked, _by_float32(graph, [photos[n] for n in asked]))
+    if changed_far_from_lines(int8, float32, thresholds):
+        asked = np.arange(len(photos))
+        float32 = with_float32(int8, asked, _by_float32(graph, photos))
+    return int8_gate(int8, float32, len(asked), thresholds)
+
+
+def _by_float32(graph: onnx.ModelProto, photos: Sequence[Photo]) -> PredictionSet:
+    """Return the float32 model's predictions for photos."""
     size = graph.graph.input[0].type.tensor_type.shape.dim[1].dim_value
-
-    def exact(numbers: NDArray[np.int64]) -> PredictionSet:
-        views = [View(photos[number], 0, 0) for number in numbers]
-        with progress_bar() as bar:
-            task = bar.add_task("Comparing int8 with float32", total=len(views))
-            batches = bar.track(load_batches(views, size, GATE_BATCH), task_id=task)
-            return _answers(graph, "image", batches)
-
-    return exact
+    views = [View(photo, 0, 0) for photo in photos]
+    with progress_bar() as bar:
+        task = bar.add_task("Comparing int8 with float32", total=len(views))
+        batches = bar.track(load_batches(views, size, GATE_BATCH), task_id=task)
+        return _predictions(graph, "image", batches, photos)
 
 
 def _calibration(source: FeatureDataset, stage: Stage) -> Iterator[Feed]:
@@ -140,18 +154,29 @@ def _upper_int8(exported: onnx.ModelProto, cut: str, scales: Iterator[Feed]) -> 
         return onnx.load(path)
 
 
-def _answers(graph: onnx.ModelProto, name: str, batches: Iterable[NDArray[Any]]) -> PredictionSet:
-    """Return what a model with the input ``name`` says of batches."""
+def _predictions(
+    graph: onnx.ModelProto, name: str, batches: Iterable[NDArray[Any]], photos: Sequence[Photo]
+) -> PredictionSet:
+    """Return what a model with the input ``name`` predicts for photos, given as batches."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(
         graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    asked_for_only = onnxruntime.RunOptions()
-    asked_for_only.only_execute_path_to_fetches = True  # not the maps
-    parts = [session.run(["logits", "novelty"], {name: batch}, asked_for_only) for batch in batches]
-    logits, novelty = (np.concatenate(rows) for rows in zip(*parts, strict=True))
-    return PredictionSet(probabilities_of(logits), novelty[:, 0])
+    fetched_only = onnxruntime.RunOptions()
+    fetched_only.only_execute_path_to_fetches = True  # not the maps
+    classes = graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    logits, novelty = [np.empty((0, classes), np.float32)], [np.empty((0, 1), np.float32)]
+    for batch in batches:
+        some_logits, some_novelty = session.run(["logits", "novelty"], {name: batch}, fetched_only)
+        logits.append(some_logits)
+        novelty.append(some_novelty)
+    return PredictionSet(
+        tuple(photo.name for photo in photos),
+        targets_of(photos),
+        probabilities_of(np.concatenate(logits)),
+        np.concatenate(novelty)[:, 0],
+    )
 
 
 def _joined(

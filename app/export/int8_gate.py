@@ -1,30 +1,23 @@
 """Whether an int8 model may answer in place of the float32 one: compared on validation photos.
 
-What int8 says of all of them is known from training at no cost; float32 takes a sixth of a second a
-photo. An answer can change only where it is in doubt, near a line that is drawn: float32 is asked
-about all photos near one. If any of these answers changes that lay more than half as far from its
-line as the photos that were asked about, float32 is asked about all.
+What int8 predicts for all of them is known from training at no cost; float32 takes a sixth of a
+second a photo. An answer can change only where it is in doubt, near a line that is drawn: float32
+answers all photos near one (``in_doubt``). If an answer changes that lay more than half as far from
+its line as those photos (``changed_far_from_lines``), float32 answers all.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.core.labels import NEITHER, UNSURE
-from app.evaluation.metrics import score
+from app.evaluation.decision import IS_NEITHER, Thresholds
+from app.evaluation.metrics import Floats, score
 from app.evaluation.prediction_set import PredictionSet
-from app.inference.bundle_format import OOD_THRESHOLD
-
-Floats = NDArray[np.floating[Any]]
-# Numbers of validation photos → what float32 says of them, in that order.
-Exact = Callable[[NDArray[np.int64]], PredictionSet]
 
 FEWEST = 20  # validation photos: of fewer, no change shows nothing
 # How near a line is near, as differences of log-odds: float32 moved those near one by 0.37 and 0.13
@@ -40,7 +33,7 @@ TINY = 1e-12
 
 @dataclass(frozen=True)
 class Int8Gate:
-    """What int8 costs on the validation photos, as shares of them; ``asked`` were put to float32.
+    """What int8 costs on the validation photos, as shares of them; float32 answered ``asked``.
 
     The others count as answered alike.
     """
@@ -74,61 +67,71 @@ class Int8Gate:
         )
 
 
+def in_doubt(int8: PredictionSet, thresholds: Thresholds) -> NDArray[np.int64]:
+    """Return the numbers of the photos that float32 must answer too: those near a line."""
+    return np.flatnonzero(_distance(int8, thresholds) < 1)
+
+
+def with_float32(
+    int8: PredictionSet, numbers: NDArray[np.int64], float32: PredictionSet
+) -> PredictionSet:
+    """Return what int8 predicts, with float32's predictions for the photos ``numbers``."""
+    probabilities, novelty = int8.probabilities.astype(float), int8.novelty.astype(float)
+    probabilities[numbers], novelty[numbers] = float32.probabilities, float32.novelty
+    return dataclasses.replace(int8, probabilities=probabilities, novelty=novelty)
+
+
+def changed_far_from_lines(
+    int8: PredictionSet, float32: PredictionSet, thresholds: Thresholds
+) -> bool:
+    """Say whether an answer changed that was not very near a line, so that others may as well."""
+    changed = int8.decided(thresholds) != float32.decided(thresholds)
+    return bool((_distance(int8, thresholds)[changed] > 0.5).any())
+
+
 def int8_gate(
-    targets: NDArray[np.int32], int8: PredictionSet, exact: Exact, min_confidence: float
+    int8: PredictionSet, float32: PredictionSet, asked: int, thresholds: Thresholds
 ) -> Int8Gate:
     """Compare int8 with float32 on validation photos.
 
     Args:
-        targets: the number of each photo's class, ``(n,)``.
-        int8: what int8 says of all photos.
-        exact: asks float32 about some.
-        min_confidence: below it the answer is ``unsure``.
+        int8: its predictions for all photos.
+        float32: the same, with those of float32 for the photos that it answered (``with_float32``).
+        asked: how many those are.
+        thresholds: of the answers.
     """
-    if not _finite(int8):
-        return _nothing(targets, 0)
-    distance = _distance(int8, min_confidence)
-    asked = np.flatnonzero(distance < 1)
-    float32 = _with(int8, asked, exact)
-    changed = _labels(int8, min_confidence) != _labels(float32, min_confidence)
-    if (distance[changed] > 0.5).any():
-        asked = np.arange(len(targets))
-        float32 = _with(int8, asked, exact)
-        changed = _labels(int8, min_confidence) != _labels(float32, min_confidence)
-    if not _finite(float32):
-        return _nothing(targets, len(asked))
-    before, after = (score(targets, each.probabilities) for each in (float32, int8))
-    refused, refused_before = ((each.novelty > OOD_THRESHOLD).mean() for each in (int8, float32))
+    count = len(int8.targets)
+    if not (_finite(int8) and _finite(float32)):
+        nan = float("nan")  # does not pass
+        return Int8Gate(count, asked, nan, nan, nan, nan)
+    before, after = (score(each.targets, each.probabilities) for each in (float32, int8))
+    answers_before, answers = float32.decided(thresholds), int8.decided(thresholds)
+    refused = (answers == IS_NEITHER).mean() - (answers_before == IS_NEITHER).mean()
     return Int8Gate(
-        photos=len(targets),
-        asked=len(asked),
+        photos=count,
+        asked=asked,
         accuracy_lost=before.accuracy - after.accuracy,
-        labels_changed=float(changed.mean()),
+        labels_changed=float((answers != answers_before).mean()),
         calibration_lost=after.ece - before.ece,
-        refusals_changed=float(abs(refused - refused_before)),
+        refusals_changed=float(abs(refused)),
     )
 
 
-def _finite(said: PredictionSet) -> bool:
-    return bool(np.isfinite(said.probabilities).all() and np.isfinite(said.novelty).all())
+def _finite(predicted: PredictionSet) -> bool:
+    return bool(np.isfinite(predicted.probabilities).all() and np.isfinite(predicted.novelty).all())
 
 
-def _nothing(targets: NDArray[np.int32], asked: int) -> Int8Gate:
-    """Return what is known where one of the models gives no numbers; it does not pass."""
-    nan = float("nan")
-    return Int8Gate(len(targets), asked, nan, nan, nan, nan)
-
-
-def _distance(said: PredictionSet, min_confidence: float) -> Floats:
+def _distance(predicted: PredictionSet, thresholds: Thresholds) -> Floats:
     """Return how far each answer is from the nearest line, ``(n,)``; below 1 it is near."""
-    second, first = np.sort(said.probabilities, axis=1)[:, -2:].T
+    second, first = np.sort(predicted.probabilities, axis=1)[:, -2:].T
+    novelty_line = _log_odds(np.asarray(thresholds.novelty))
     distances = [
         np.log(np.maximum(first, TINY) / np.maximum(second, TINY)) / NEAR_LABEL,
-        np.abs(_log_odds(said.novelty) - _log_odds(np.asarray(OOD_THRESHOLD))) / NEAR_NOVELTY,
+        np.abs(_log_odds(predicted.novelty) - novelty_line) / NEAR_NOVELTY,
     ]
-    if 0 < min_confidence < 1:
-        line = _log_odds(np.asarray(min_confidence))
-        distances.append(np.abs(_log_odds(first) - line) / NEAR_LABEL)
+    if 0 < thresholds.confidence < 1:
+        confidence_line = _log_odds(np.asarray(thresholds.confidence))
+        distances.append(np.abs(_log_odds(first) - confidence_line) / NEAR_LABEL)
     nearest: Floats = np.min(distances, axis=0)
     return nearest
 
@@ -137,20 +140,3 @@ def _log_odds(shares: Floats) -> Floats:
     inside = np.clip(np.asarray(shares, np.float64), TINY, 1 - TINY)
     odds: Floats = np.log(inside / (1 - inside))
     return odds
-
-
-def _with(said: PredictionSet, numbers: NDArray[np.int64], exact: Exact) -> PredictionSet:
-    """Return what was said, with float32's words about some of the photos."""
-    probabilities, novelty = said.probabilities.astype(float), said.novelty.astype(float)
-    if len(numbers):
-        answered = exact(numbers)
-        probabilities[numbers], novelty[numbers] = answered.probabilities, answered.novelty
-    return PredictionSet(probabilities, novelty)
-
-
-def _labels(said: PredictionSet, min_confidence: float) -> NDArray[np.object_]:
-    """Return the answers that a person reads: the number of a class, ``unsure`` or ``neither``."""
-    labels: NDArray[np.object_] = said.probabilities.argmax(axis=1).astype(object)
-    labels[said.probabilities.max(axis=1) < min_confidence] = UNSURE
-    labels[said.novelty > OOD_THRESHOLD] = NEITHER
-    return labels

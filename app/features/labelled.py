@@ -21,9 +21,3 @@ class LabelledFeatures:
 
     maps: Callable[[Sequence[int]], Iterator[Float32s]]
     targets: Ints
-
-    def watched(
-        self, watch: Callable[[Sequence[int], Iterator[Float32s]], Iterator[Float32s]]
-    ) -> LabelledFeatures:
-        """Return the same photos, whose numbers and maps go through ``watch`` on their way."""
-        return LabelledFeatures(lambda numbers: watch(numbers, self.maps(numbers)), self.targets)

@@ -19,7 +19,6 @@ from app.core.run_folder import DESCRIPTION_FILE
 FORMAT_VERSION = 3
 AGAIN = "train again, or use the version of this project that wrote it"
 CONFIDENCE, NOVELTY = "confidence", "novelty"  # the names of the thresholds
-OOD_THRESHOLD = 0.5  # the novelty from which on something is a stranger, by its construction
 ONNX_FILE, INT8_FILE, KERAS_FILE = "model.onnx", "model.int8.onnx", "classifier.keras"
 DAMAGED = "the bundle is damaged: copy it again, or train again"
 

@@ -15,7 +15,7 @@ from app.core.errors import ImageError, UsageError
 from app.core.paths import exists, is_folder
 from app.core.safe_output import GENERATOR
 from app.data.decode import read_image, resize
-from app.inference.heatmap import evidence, overlay
+from app.inference.heatmap import contrastive_cam, overlay
 from app.inference.prediction import Prediction
 from app.inference.predictor import Classifier
 
@@ -86,7 +86,7 @@ class Explanations:
             )
         try:
             with whole(path) as temporary:
-                picture = overlay(pixels, evidence(maps, number))
+                picture = overlay(pixels, contrastive_cam(maps, number))
                 picture.save(temporary, "PNG", pnginfo=_mark())
         except OSError as error:
             raise self._unwritable(error) from error

@@ -21,8 +21,8 @@ EDGE_AT, EDGE_WIDTH = 0.5, 2
 Floats = NDArray[np.floating[Any]]
 
 
-def evidence(maps: Floats, number: int) -> Floats:
-    """Return what each place says for a class against the others.
+def contrastive_cam(maps: Floats, number: int) -> Floats:
+    """Return how much each place speaks for a class against the others (contrastive CAM).
 
     To add the same number to all logits changes no probability, so a class's map means something
     only beside the others': their mean is taken off.
@@ -39,14 +39,14 @@ def evidence(maps: Floats, number: int) -> Floats:
     return result
 
 
-def overlay(pixels: Pixels, spoken: Floats) -> Image.Image:
+def overlay(pixels: Pixels, cam: Floats) -> Image.Image:
     """Show a photo in colour where it speaks for the answer, grey and dimmed where it does not.
 
     A line is drawn around the places that say more than half of what the strongest one says.
 
     Args:
         pixels: the photo, uint8 ``(height, width, 3)``.
-        spoken: ``(h, w)``, see ``evidence``; it is stretched over the photo.
+        cam: ``(h, w)``, see ``contrastive_cam``; it is stretched over the photo.
 
     Returns:
         RGB, its longer side between 240 and 640 pixels.
@@ -57,8 +57,8 @@ def overlay(pixels: Pixels, spoken: Floats) -> Image.Image:
     if side != longer:
         width, height = (max(1, round(length * side / longer)) for length in photo.size)
         photo = photo.resize((width, height))
-    most = float(spoken.max())
-    share = np.clip(spoken / most, 0, 1) if most > 0 else np.zeros_like(spoken)
+    most = float(cam.max())
+    share = np.clip(cam / most, 0, 1) if most > 0 else np.zeros_like(cam)
     stretched = Image.fromarray(share.astype(np.float32)).resize(
         photo.size, Image.Resampling.BICUBIC
     )

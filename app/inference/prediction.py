@@ -1,4 +1,7 @@
-"""What is said of one file: a class, that it shows none of them, or the reason why not."""
+"""The prediction for one file: a class, that it shows none of them, or why there is none.
+
+Those for a split, as arrays: ``app.evaluation.prediction_set``.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from app.data.photo_bytes import read_bytes
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is said of one file.
+    """The prediction for one file.
 
     Attributes:
         path: as it was given.
@@ -19,7 +22,8 @@ class Prediction:
             where that class is not likely enough; None when the file could not be read.
         probabilities: by class, in the bundle's order, adding up to 1, as if it showed one of
             them; None likewise.
-        novelty: 0 to 1, the higher the stranger; above 0.5 the label is ``neither``; None likewise.
+        novelty: 0 to 1, the higher, the less like the training photos; above the bundle's
+            threshold the label is ``neither``; None likewise.
         error: why there is no answer; None when there is one.
     """
 

@@ -14,10 +14,10 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from app.core.errors import BundleError, ImageError
-from app.core.labels import NEITHER, UNSURE
 from app.core.out_of_memory import out_of_memory
 from app.core.processor import has_vnni
 from app.data.decode import Pixels, load_image
+from app.evaluation.decision import Thresholds, decide, label_of
 from app.inference.bundle_format import CONFIDENCE, INT8_FILE, NOVELTY, ONNX_FILE, Bundle
 from app.inference.prediction import Prediction, failed_prediction
 
@@ -57,9 +57,11 @@ class Classifier:
         precision: Precision = "auto",
     ) -> None:
         self.bundle = Bundle.read(folder)
-        self.strange = self.bundle.thresholds[NOVELTY]
         default = self.bundle.thresholds[CONFIDENCE]
-        self.min_confidence = default if min_confidence is None else min_confidence
+        self.thresholds = Thresholds(
+            confidence=default if min_confidence is None else min_confidence,
+            novelty=self.bundle.thresholds[NOVELTY],
+        )
         self.precision = self._resolve(precision)
         name = INT8_FILE if self.precision == "int8" else ONNX_FILE
         path = self._path = self._checked(folder, name)
@@ -145,7 +147,7 @@ class Classifier:
 
         Returns:
             float32 ``(n, height, width, classes)``, see ``app.network.activation_maps``; what it
-            says for an answer: ``app.inference.heatmap.evidence``.
+            says for an answer: ``app.inference.heatmap.contrastive_cam``.
 
         Raises:
             BundleError: as ``outputs``.
@@ -198,10 +200,8 @@ class Classifier:
     ) -> Prediction:
         """Say in words what ``outputs`` says of one photo: ``(classes,)`` and a number."""
         by_class = dict(zip(self.bundle.classes, map(float, probabilities), strict=True))
-        likeliest, confidence = max(by_class.items(), key=lambda item: item[1])
-        label = likeliest if confidence >= self.min_confidence else UNSURE
-        if novelty > self.strange:
-            label = NEITHER
+        (number,) = decide(probabilities[None], np.asarray([novelty]), self.thresholds)
+        label = label_of(number, self.bundle.classes)
         return Prediction(path, label, by_class, float(novelty), None)
 
     def _load_batch(self, paths: Sequence[str | Path]) -> list[Loaded]:

@@ -18,7 +18,8 @@ import keras
 import numpy as np
 import onnx
 
-from app.network.classifier import CUTS, HEAD, ROOT_OFFSET, TINY
+from app.network.bilinear_pooling import ROOT_OFFSET, TINY
+from app.network.classifier import CUTS, HEAD
 from app.network.onnx_graph import Graph, value_info
 
 OUTPUT = "activation_maps"
@@ -42,7 +43,7 @@ def add_activation_maps(graph: Graph, model: keras.Model) -> onnx.ValueInfoProto
     shape = graph.integers(f"{OUTPUT}/shape", [-1, height, width, classes])
     maps = graph.node("Reshape", [turned, shape], f"{OUTPUT}/maps")
     if any(type(operation).__name__ == "Flip" for operation in model.operations):
-        maps = _mean_of_looks(graph, maps, (height, width, classes))
+        maps = _mean_of_views(graph, maps, (height, width, classes))
     graph.node("Identity", [maps], OUTPUT)
     return value_info(OUTPUT, (None, height, width, classes))
 
@@ -97,7 +98,7 @@ def _shares(graph: Graph, model: keras.Model, places: int, channels: int) -> str
     return graph.node("Mul", [shares, scale], f"{OUTPUT}/shares")
 
 
-def _mean_of_looks(graph: Graph, maps: str, shape: tuple[int, int, int]) -> str:
+def _mean_of_views(graph: Graph, maps: str, shape: tuple[int, int, int]) -> str:
     """Add the mean of the maps of the photos and, turned back, of their mirror images."""
     pair = graph.integers(f"{OUTPUT}/looks", [2, -1, *shape])
     tta_views = graph.node("Reshape", [maps, pair], f"{OUTPUT}/by_look")

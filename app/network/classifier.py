@@ -1,7 +1,7 @@
 """The classifier: preprocessing, a VGG backbone that can be cut at a block, and a linear head.
 
-    image (RGB 0–255) → preprocessing → block1 … block5 → second-order pooling → square root
-                      → unit length → dense → ÷ temperature
+    image (RGB 0–255) → preprocessing → block1 … block5 → second-order pooling → dense
+                      → ÷ temperature
 
 One functional model of standard layers. ``prefix`` and ``suffix`` are the same layers cut in two,
 so what is trained in a piece is trained in the whole.
@@ -18,19 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.config import Backbone, Stage
+from app.core.console import say
 from app.evaluation.ood import KnnOodDetector
+from app.network.bilinear_pooling import FEATURES, bilinear_pooling
+from app.network.pretrained_weights import (
+    RANDOM_WEIGHTS_WARNING,
+    load_weights,
+    set_weights,
+    tensor_digest,
+)
 from app.network.vgg import convolution_blocks
 
 # ImageNet's mean colour (blue, green, red), as subtracted when VGG was trained
 # (keras.applications.imagenet_utils, mode "caffe").
 MEAN_BGR = (103.939, 116.779, 123.68)
-# Added before the square root, whose slope at 0 is infinite. The pairs have unit length there: one
-# of 262,144 equal ones would be 0.002.
-ROOT_OFFSET = 1e-6
-TINY = 1e-12  # a photo that excites nothing at all has a length too
 HEAD = "dense"
 REFERENCE = "similarity"  # the dense layer that holds the photos novelty compares with
-FEATURES = "features"  # what the head sees
 LAST = "channels_last"  # whatever the user's ~/.keras/keras.json says
 
 # Layers whose output can be cached.
@@ -49,13 +52,8 @@ def build_classifier(
 ) -> keras.Model:
     """Build the whole network, with random weights in the backbone and zeros in the head.
 
-    Second-order ("bilinear") pooling: how strongly each pair of block5's 512 channels is excited at
-    the same places, 512×512 numbers, their square roots, brought to unit length. Source: Lin,
-    RoyChowdhury & Maji 2015, "Bilinear CNN Models for Fine-grained Visual Recognition", section 3.
-    On it stands one dense layer: softmax regression, a convex problem that
-    ``app.training.linear_probe`` solves.
-    Against average and maximum of each channel it took away a third of the mistakes and of the
-    log-loss (38 to 23 of 3,000 photos, 0.0347 to 0.0235, docs/experiments.md).
+    On the pooled features (``app.network.bilinear_pooling``) stands one dense layer: softmax
+    regression, a convex problem that ``app.training.linear_probe`` solves.
 
     Args:
         num_classes: width of the answer, 2 or more.
@@ -64,9 +62,9 @@ def build_classifier(
         precision: ``float32`` or ``bfloat16``, of the backbone's arithmetic; its variables and the
             head are float32 in both cases.
         temperature: the logits are divided by it (see ``app.evaluation.calibration``).
-        mirror: look at the photo and at its mirror image, and average the answers, for twice the
-            time. For the served model.
-        novelty: what strangers are told by. For the served model.
+        mirror: test-time augmentation: predict the photo and its mirror image, and average the
+            logits, for twice the time. For the served model.
+        novelty: what photos of no class are told by. For the served model.
 
     Returns:
         A model from ``(batch, image_size, image_size, 3)`` RGB 0–255 (any dtype) to float32
@@ -86,19 +84,11 @@ def build_classifier(
         dtype="float32",
     )(_with_mirror_images(image) if mirror else image)
     maps = convolution_blocks(x, backbone, dtype=policy)
-    x = maps
-    x = layers.Reshape((-1, x.shape[-1]), name="places", dtype="float32")(x)
-    x = layers.Dot(axes=1, name="second_order", dtype="float32")([x, x])
-    x = layers.Flatten(name="pairs", dtype="float32")(x)
-    x = layers.Rescaling(1.0, offset=TINY, name="tiny_offset", dtype="float32")(x)
-    x = layers.UnitNormalization(name="pairs_of_unit_length", dtype="float32")(x)
-    x = layers.Rescaling(1.0, offset=ROOT_OFFSET, name="root_offset", dtype="float32")(x)
-    x = keras.ops.sqrt(x)
-    x = layers.UnitNormalization(name=FEATURES, dtype="float32")(x)
-    x = layers.Dense(num_classes, kernel_initializer="zeros", name=HEAD, dtype="float32")(x)
+    features = bilinear_pooling(maps)
+    x = layers.Dense(num_classes, kernel_initializer="zeros", name=HEAD, dtype="float32")(features)
     x = layers.Rescaling(1.0 / temperature, name="temperature", dtype="float32")(x)
     if mirror:
-        x = _mean_of_looks(x)
+        x = _mean_of_views(x)
     answer = x
     if novelty is not None:
         answer = {"logits": x, "novelty": _novelty_layers(maps, novelty, mirror=mirror)}
@@ -107,6 +97,47 @@ def build_classifier(
     if novelty is not None:
         model.get_layer(REFERENCE).set_weights([novelty.reference.T])
     return model
+
+
+def load_classifier(
+    num_classes: int,
+    *,
+    image_size: int,
+    backbone: Backbone,
+    precision: str,
+    weights: str | None,
+    seed: int,
+) -> tuple[keras.Model, str]:
+    """Build the classifier and set the backbone's weights.
+
+    Args:
+        num_classes: as for ``build_classifier``, like the next three.
+        image_size: in pixels.
+        backbone: ``vgg16`` or ``vgg19``.
+        precision: ``float32`` or ``bfloat16``.
+        weights: a file, ``none`` for random ones, None to find the official ones.
+        seed: of random numbers from here on.
+
+    Returns:
+        The model, and the digest of its backbone's weights.
+    """
+    keras.utils.set_random_seed(seed)
+    model = build_classifier(
+        num_classes, image_size=image_size, backbone=backbone, precision=precision
+    )
+    if weights != "none":
+        loaded = load_weights(backbone, weights)
+        set_weights(model, loaded)
+        return model, loaded.digest
+    say(RANDOM_WEIGHTS_WARNING)
+    blocks = [layer for layer in model.layers if "_conv" in layer.name]
+    return model, tensor_digest(
+        {
+            f"{layer.name}/{kind}": array
+            for layer in blocks
+            for kind, array in zip(("kernel", "bias"), layer.get_weights(), strict=True)
+        }
+    )
 
 
 def prefix(model: keras.Model, cuts: Sequence[str]) -> keras.Model:
@@ -120,13 +151,13 @@ def suffix(model: keras.Model, cut: str) -> keras.Model:
 
 
 def describing_part(model: keras.Model, cut: str | None) -> keras.Model:
-    """Return activations at ``cut``, or pixels where it is None → logits and descriptors.
+    """Return activations at ``cut``, or pixels where it is None → logits and embeddings.
 
-    Descriptors, float32 ``(n, 512)``, are what ``app.evaluation.ood`` compares.
+    Embeddings, float32 ``(n, 512)``, are what ``app.evaluation.ood`` compares.
     """
     start = model.input if cut is None else model.get_layer(cut).output
     maps = model.get_layer(CUTS[0]).output
-    return keras.Model(start, [model.output, _descriptors(maps)])
+    return keras.Model(start, [model.output, _embeddings(maps)])
 
 
 def feature_part(model: keras.Model) -> keras.Model:
@@ -169,7 +200,7 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
             target.get_layer(layer.name).set_weights(layer.get_weights())
 
 
-def _descriptors(maps: keras.KerasTensor) -> keras.KerasTensor:
+def _embeddings(maps: keras.KerasTensor) -> keras.KerasTensor:
     return keras.layers.GlobalMaxPooling2D(data_format=LAST, name="strongest", dtype="float32")(
         maps
     )
@@ -178,22 +209,22 @@ def _descriptors(maps: keras.KerasTensor) -> keras.KerasTensor:
 def _novelty_layers(
     maps: keras.KerasTensor, novelty: KnnOodDetector, *, mirror: bool
 ) -> keras.KerasTensor:
-    """Write ``Novelty.distances`` and ``Novelty.of`` as layers."""
+    """Write ``KnnOodDetector.distances`` and ``KnnOodDetector.of`` as layers."""
     layers = keras.layers
-    x = layers.UnitNormalization(name="descriptor", dtype="float32")(_descriptors(maps))
+    x = layers.UnitNormalization(name="descriptor", dtype="float32")(_embeddings(maps))
     count = len(novelty.reference)
     x = layers.Dense(count, use_bias=False, trainable=False, name=REFERENCE, dtype="float32")(x)
     x, _ = keras.ops.top_k(x, novelty.neighbours)
     x = keras.ops.mean(x, axis=-1, keepdims=True)  # of the cosines
     if mirror:
-        x = _mean_of_looks(x)
+        x = _mean_of_views(x)
     scale, offset = -1 / novelty.scale, (1 - novelty.threshold) / novelty.scale
     x = layers.Rescaling(scale, offset=offset, name="beyond_threshold", dtype="float32")(x)
     return layers.Activation("sigmoid", name="novelty", dtype="float32")(x)
 
 
-def _mean_of_looks(x: keras.KerasTensor) -> keras.KerasTensor:
-    """Average what was said of the images with what was said of their mirror images."""
+def _mean_of_views(x: keras.KerasTensor) -> keras.KerasTensor:
+    """Average the outputs for the images with those for their mirror images."""
     return keras.ops.mean(keras.ops.reshape(x, (2, -1, x.shape[-1])), axis=0)
 
 

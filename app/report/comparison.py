@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,8 @@ from app.evaluation.paired_tests import (
     mcnemar,
     paired_interval,
 )
-from app.report.results import Predictions, Results
+from app.evaluation.prediction_set import PredictionSet
+from app.report.results import Results
 
 # A run's name and place always differ; a report or a log changes no figure.
 NAMING = ("run", "runs", "report", "log")
@@ -106,7 +106,7 @@ def compare(first: Results, second: Results) -> Comparison:
             "folder with the same test/, or with the same --seed"
         )
     one, two = (
-        _chosen(each.predictions["test"], [pair[k] for pair in pairs])
+        each.predictions["test"].chosen([pair[k] for pair in pairs])
         for k, each in enumerate((first, second))
     )
     right_one, right_two, n = right(one), right(two), len(pairs)
@@ -128,13 +128,13 @@ def compare(first: Results, second: Results) -> Comparison:
     )
 
 
-def right(given: Predictions) -> Bools:
+def right(given: PredictionSet) -> Bools:
     """Return ``(n,)``, whether each photo's answer is right."""
     found: Bools = given.probabilities.argmax(axis=1) == given.targets
     return found
 
 
-def losses(given: Predictions) -> Floats:
+def losses(given: PredictionSet) -> Floats:
     """Return ``(n,)``, -ln of the probability that each photo's true class was given.
 
     ``predictions.csv`` has six digits; 0 there is taken for the smallest float64 above it.
@@ -221,24 +221,14 @@ def _places(results: Results) -> dict[str, int]:
         ) from error
 
 
-def _chosen(given: Predictions, places: Sequence[int]) -> Predictions:
-    index = np.array(places, np.int64)
-    return dataclasses.replace(
-        given,
-        names=tuple(given.names[i] for i in places),
-        targets=given.targets[index],
-        probabilities=given.probabilities[index],
-    )
-
-
-def _score(given: Predictions) -> Score:
+def _score(given: PredictionSet) -> Score:
     found = right(given)
     interval = wilson_interval(int(found.sum()), len(found))
     return Score(float(found.mean()), interval, float(losses(given).mean()))
 
 
 def _disagreements(
-    one: Predictions, two: Predictions, classes: Sequence[str]
+    one: PredictionSet, two: PredictionSet, classes: Sequence[str]
 ) -> list[Disagreement]:
     answers = [each.probabilities.argmax(axis=1) for each in (one, two)]
     found = [

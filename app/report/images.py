@@ -27,11 +27,12 @@ from app.data.folder_layout import data_folder
 from app.data.manifest import ManifestRow
 from app.data.photo import Photo
 from app.data.sets.synthetic_pets import KINDS, draw_animal
+from app.evaluation.decision import OOD_THRESHOLD
 from app.evaluation.findings import Finding, Kind
-from app.inference.bundle_format import OOD_THRESHOLD
-from app.inference.heatmap import evidence, overlay
+from app.evaluation.prediction_set import PredictionSet
+from app.inference.heatmap import contrastive_cam, overlay
 from app.inference.predictor import Classifier, Precision
-from app.report.results import Predictions, Results
+from app.report.results import Results
 
 SHOWN = 12  # pictures a gallery
 SAMPLES, VIEWS = 4, 4  # photos whose views are shown, and at most how many random views of each
@@ -105,7 +106,7 @@ class Album:
     drawn: bool
     images: dict[str, ReportImage]
     samples: list[str]
-    answered: Predictions | None
+    answered: PredictionSet | None
     labels: list[Finding]
     outliers: list[Finding]
     heatmaps: dict[tuple[str, int], Pixels] = field(default_factory=dict)
@@ -184,7 +185,7 @@ def drawn_album(results: Results, bundle: Path) -> Album:
     if classifier is None or (outputs := outputs_of(classifier, list(images.values()))) is None:
         return album
     targets = np.array([numbers[kind] for kind, _ in drawings.values()])
-    answered = Predictions(tuple(images), targets, *outputs)
+    answered = PredictionSet(tuple(images), targets, *outputs)
     maps, lacking = heatmaps(classifier, images, answered)
     return dataclasses.replace(
         album,
@@ -196,7 +197,7 @@ def drawn_album(results: Results, bundle: Path) -> Album:
     )
 
 
-def chosen(answered: Predictions) -> list[int]:
+def chosen(answered: PredictionSet) -> list[int]:
     """Return the numbers of the pictures in the two galleries of answers, each once."""
     both = answered.mistakes()[:SHOWN] + answered.least_certain()[:SHOWN]
     return list(dict.fromkeys(both))
@@ -300,7 +301,7 @@ def outputs_of(
 
 
 def heatmaps(
-    classifier: Classifier | None, images: dict[str, ReportImage], answered: Predictions
+    classifier: Classifier | None, images: dict[str, ReportImage], answered: PredictionSet
 ) -> tuple[dict[tuple[str, int], Pixels], str]:
     """Return the heat maps of the pictures in the galleries of answers, or why there are none."""
     found: dict[tuple[str, int], Pixels] = {}
@@ -317,7 +318,9 @@ def heatmaps(
         except BundleError:
             return found, NO_HEATMAPS
         for (name, number), each in zip(batch, maps, strict=True):
-            found[name, number] = np.asarray(overlay(images[name].small, evidence(each, number)))
+            found[name, number] = np.asarray(
+                overlay(images[name].small, contrastive_cam(each, number))
+            )
     return found, ""
 
 
@@ -327,7 +330,7 @@ def batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
         yield items[start : start + BATCH]
 
 
-def exchanged_labels(answered: Predictions, classes: Sequence[str]) -> list[Finding]:
+def exchanged_labels(answered: PredictionSet, classes: Sequence[str]) -> list[Finding]:
     """Make the labels of some drawings wrong, and list all whose label the answer contradicts.
 
     So the notebook shows what the list of label issues does, on pictures whose labels are known.
@@ -350,7 +353,7 @@ def exchanged_labels(answered: Predictions, classes: Sequence[str]) -> list[Find
     ]
 
 
-def most_unlike(answered: Predictions) -> list[Finding]:
+def most_unlike(answered: PredictionSet) -> list[Finding]:
     """List the pictures of the highest novelty."""
     order = np.argsort(-answered.novelty, kind="stable")[:SHOWN].tolist()
     novelty = [float(answered.novelty[n]) for n in order]

@@ -28,8 +28,8 @@ from app.core.records import read_record
 from app.core.run_folder import Run
 from app.core.run_metrics import Metrics
 from app.core.sanitise import for_terminal, shown
+from app.evaluation.decision import OOD_THRESHOLD
 from app.evaluation.metrics import wilson_interval
-from app.inference.bundle_format import OOD_THRESHOLD
 from app.report.html import environment, interval, percent
 from app.report.results import Results, read_results
 

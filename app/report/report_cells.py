@@ -24,7 +24,8 @@ import numpy as np
 from IPython.display import display
 
 from app.evaluation.calibration import MAX_WRONG
-from app.inference.bundle_format import ONNX_FILE, OOD_THRESHOLD
+from app.evaluation.decision import OOD_THRESHOLD
+from app.inference.bundle_format import ONNX_FILE
 from app.report import figures as plots
 from app.report.html import Parts, Picture, number, shown
 from app.report.images import EXCHANGED, drawn_album, photo_album

@@ -22,50 +22,11 @@ from app.core.run_folder import Run, check_complete, newest_complete_run
 from app.core.run_metrics import Metrics
 from app.data.manifest import REASONS, ManifestRow, read_manifest
 from app.evaluation.findings import Finding, Kind, read_findings
+from app.evaluation.prediction_set import PredictionSet
 
 NAMING = ("run", "runs", "report", "log")  # the settings that change no figure
 RUN_VARIABLE = "CATS_DOGS_RUN"
 PHOTOS_VARIABLE = "CATS_DOGS_PHOTOS"
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """The answers on some photos.
-
-    Attributes:
-        names: of the photos, relative to the data folder.
-        targets: ``(n,)``, the number of each photo's class.
-        probabilities: ``(n, classes)``.
-        novelty: ``(n,)``, 0 to 1; above ``app.inference.bundle_format.OOD_THRESHOLD`` the answer is
-        ``neither``.
-    """
-
-    names: tuple[str, ...]
-    targets: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
-    novelty: NDArray[np.float64]
-
-    @property
-    def answers(self) -> NDArray[np.int64]:
-        """The number of each photo's likeliest class."""
-        answers: NDArray[np.int64] = self.probabilities.argmax(axis=1)
-        return answers
-
-    @property
-    def confidence(self) -> NDArray[np.float64]:
-        """The probability of each photo's likeliest class."""
-        confidence: NDArray[np.float64] = self.probabilities.max(axis=1)
-        return confidence
-
-    def mistakes(self) -> list[int]:
-        """Return the numbers of the photos that are answered wrongly, the most confident first."""
-        wrong = np.flatnonzero(self.answers != self.targets)
-        return sorted(wrong.tolist(), key=lambda n: (-self.confidence[n], self.names[n]))
-
-    def least_certain(self) -> list[int]:
-        """Return the numbers of all photos, those with the least confident answers first."""
-        numbers = range(len(self.names))
-        return sorted(numbers, key=lambda n: (self.confidence[n], self.names[n]))
 
 
 @dataclass(frozen=True)
@@ -88,7 +49,7 @@ class Results:
     manifest: list[ManifestRow]
     findings: list[Finding]
     history: list[HistoryRow]
-    predictions: dict[str, Predictions]
+    predictions: dict[str, PredictionSet]
 
     @property
     def classes(self) -> list[str]:
@@ -241,9 +202,9 @@ def _some(rows: list[Any], path: Path) -> list[Any]:
     return rows
 
 
-def _read_predictions(path: Path, split: str, classes: Sequence[str]) -> Predictions:
+def _read_predictions(path: Path, split: str, classes: Sequence[str]) -> PredictionSet:
     rows = _some([row for row in read_rows(path) if row["split"] == split], path)
-    return Predictions(
+    return PredictionSet(
         names=tuple(row["name"] for row in rows),
         targets=np.array([classes.index(row["label"]) for row in rows], np.int64),
         probabilities=np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows]),

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from app.core.errors import ImageError
 from app.data.decode import Pixels, load_image
-from app.inference.heatmap import evidence, overlay
+from app.inference.heatmap import contrastive_cam, overlay
 from app.inference.prediction import Prediction, failed_prediction
 from app.inference.predictor import Classifier
 from app.serving.decoders import LEAST, MOST, Decoders
@@ -152,7 +152,7 @@ class Batcher:
     def _evidence(self, pixels: Pixels) -> NDArray[np.float32]:
         maps = self.classifier.activation_maps(pixels[None])[0]
         likeliest = int(maps.sum(axis=(0, 1)).argmax())  # the sums are the logits
-        return np.asarray(evidence(maps, likeliest), np.float32)
+        return np.asarray(contrastive_cam(maps, likeliest), np.float32)
 
 
 def _future() -> asyncio.Future[Row]:

@@ -76,7 +76,7 @@ class Service:
         self.metrics.under_way.set_function(lambda: self.places.taken)
         self.metrics.held_bytes.set_function(lambda: self.held.taken)
         bundle = classifier.bundle
-        self.about = model_values(bundle, classifier.min_confidence, limits)
+        self.about = model_values(bundle, classifier.thresholds.confidence, limits)
         self.document = document(bundle, limits)
         routes = self._routes()
         self.app = ServiceMiddleware(

@@ -1,5 +1,5 @@
 """What learns: the linear probe, then fine-tuning, stage by stage, and how a run resumes.
 
-``schedule`` runs the stages, ``linear_probe`` solves the first, ``finetune`` trains the others,
+``linear_probe`` solves the first stage, ``finetune`` trains the others,
 ``fit_decision`` fits temperature and thresholds on validation.
 """

@@ -1,10 +1,8 @@
-"""One stage after the other: fit the open layers, keep the weights that validated best."""
+"""Fine-tuning, a stage at a time: fit the open layers, keep the weights that validated best."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
@@ -19,37 +17,7 @@ from app.features.batches import Float32s, ViewBatches, targets_of
 from app.network.batch_memory import halving
 from app.training.checkpoint import KEEP_NOTHING, Checkpoint
 from app.training.resume_callback import StageState
-from app.training.tracking import Track, track_nothing
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """What a stage did: trained numbers, epochs run, the epoch kept (0: as before), and scores.
-
-    ``temperature`` is what the solved head was divided by; 1 for other stages.
-    """
-
-    name: str
-    trainable_parameters: int
-    epochs: int
-    kept_epoch: int
-    seconds: float
-    validation: Scores
-    history: tuple[HistoryRow, ...]
-    temperature: float = 1.0
-
-    @classmethod
-    def of_values(cls, values: dict[str, Any]) -> StageResult:
-        """Return the result that ``dataclasses.asdict`` made these values of, read from JSON."""
-        scores = values["validation"]
-        interval = tuple(scores["accuracy_interval_95"])
-        return cls(
-            **{
-                **values,
-                "validation": Scores(**{**scores, "accuracy_interval_95": interval}),
-                "history": tuple(HistoryRow(**row) for row in values["history"]),
-            }
-        )
+from app.training.stage_result import StageResult
 
 
 def train_stage(
@@ -59,7 +27,6 @@ def train_stage(
     validation: ViewBatches,
     checkpoint: Checkpoint = KEEP_NOTHING,
     class_weight: dict[int, float] | None = None,
-    track: Track = track_nothing,
 ) -> StageResult:
     """Train ``model`` as ``stage`` says; afterwards it holds the weights that validated best.
 
@@ -77,8 +44,6 @@ def train_stage(
             the same end as if nothing had come between.
         class_weight: what each training photo of a class counts in the loss, by the class's number;
             validation is scored as it is.
-        track: is told of each epoch when its state is kept, so that none is told which a resumed
-            run trains again.
 
     Returns:
         The stage's scores and its history.
@@ -98,7 +63,7 @@ def train_stage(
         validation.begin_again(batch)
         state.begin(batch)
         first = _scores_of(model, validation)
-        rows = _fit(model, stage, train, validation, state, class_weight, track)
+        rows = _fit(model, stage, train, validation, state, class_weight)
         losses = np.array([row.validation_loss for row in rows])
         kept = 1 + int(losses.argmin())
         diverged = not np.isfinite(losses).all()
@@ -128,7 +93,6 @@ def _fit(
     validation: ViewBatches,
     state: StageState,
     class_weight: dict[int, float] | None,
-    track: Track,
 ) -> list[HistoryRow]:
     """Train until patience or epochs end; the averaged weights of the best epoch stay."""
     model.compile(
@@ -142,9 +106,6 @@ def _fit(
     averaging = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
     views = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda epoch, logs: train.begin_epoch(epoch)
-    )
-    tell = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: track(stage.name, state.rows)
     )
     with progress_bar(TextColumn("{task.fields[scores]}")) as bar:
         log = _Log(stage, bar, steps=len(train), rows=state.rows)
@@ -160,7 +121,7 @@ def _fit(
                 verbose=0,
                 # In this order: the averaged weights are there when ``stopping`` looks at them, and
                 # what all of them did is there when ``state`` keeps it.
-                callbacks=[views, log, averaging, stopping, state, tell],
+                callbacks=[views, log, averaging, stopping, state],
             )
         except Exception:
             if failure := train.failure or validation.failure:

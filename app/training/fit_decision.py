@@ -1,124 +1,141 @@
-"""What the trained network says of validation and test, and what its answers are fitted with."""
+"""What answers need besides the network, fitted on validation: temperature, thresholds, novelty.
+
+With it validation and, this once, test are predicted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from app.core.config import TrainConfig
+from app.core.config import Stage
 from app.core.console import say
 from app.core.csv_tables import write_rows
 from app.core.run_metrics import AnswerShares, SplitMetrics
 from app.data.augmentation import tta_views
 from app.data.folder_layout import SPLITS, Split
-from app.data.photo import Photos
 from app.evaluation.calibration import fit_min_confidence, fit_temperature
+from app.evaluation.decision import IS_NEITHER, IS_UNSURE, Thresholds
 from app.evaluation.metrics import probabilities_of, reliability_bins, score
 from app.evaluation.ood import KnnOodDetector, fit_ood_detector
 from app.evaluation.prediction_set import PredictionSet
 from app.features.batches import Float32s, Int32s, targets_of
 from app.features.dataset import FeatureDataset
-from app.inference.bundle_format import OOD_THRESHOLD
 from app.training.finetune import outputs_of
 from app.training.nystroem import choose_landmarks
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What is said of the photos of validation and test, and what it was fitted with.
+class FittedDecision:
+    """How the network's outputs become answers, and the answers of validation and test.
 
     Attributes:
-        temperature: which the logits were divided by.
-        min_confidence: below it an answer is unsure.
-        strange: what strangers are told by.
-        probabilities: calibrated, ``(n, classes)`` of each split.
-        novelty: 0 to 1, ``(n,)`` of each split.
+        temperature: which the logits are divided by.
+        thresholds: of the answers.
+        ood_detector: embedding → novelty.
+        predictions: by split, ``validation`` and ``test``.
     """
 
     temperature: float
-    min_confidence: float
-    strange: KnnOodDetector
-    probabilities: dict[Split, NDArray[np.floating[Any]]]
-    novelty: dict[Split, NDArray[np.floating[Any]]]
-
-    def of(self, split: Split) -> PredictionSet:
-        """Return what was said of a split."""
-        return PredictionSet(self.probabilities[split], self.novelty[split])
+    thresholds: Thresholds
+    ood_detector: KnnOodDetector
+    predictions: dict[Split, PredictionSet]
 
 
-def calibrated_answers(
-    config: TrainConfig, source: FeatureDataset, divided_by: float = 1.0
-) -> Answers:
-    """Fit on validation what answers need, then answer for it and, this once, for test."""
-    last = config.stage_plan()[-1]
-    model = source.describing(last)
-    train = source.batches(last, "train")
-    train.keep(choose_landmarks(targets_of(train.photos)).tolist())
-    _, reference = outputs_of(model, train)
+def fit_decision(
+    source: FeatureDataset, stage: Stage, *, mirror: bool, divided_by: float = 1.0
+) -> FittedDecision:
+    """Fit temperature, OOD detector and thresholds on validation; predict validation and test.
 
-    logits: dict[Split, Float32s] = {}
-    looked: dict[Split, list[Float32s]] = {}
+    Args:
+        source: of the run's batches.
+        stage: the last one.
+        mirror: predict each photo and its mirror image (test-time augmentation), and average.
+        divided_by: the temperature that the head was divided by when it was solved.
+    """
+    model = source.describing(stage)
+    reference = source.batches(stage, "train")
+    reference.keep(choose_landmarks(targets_of(reference.photos)).tolist())
+    _, reference_embeddings = outputs_of(model, reference)
+
+    names: dict[Split, tuple[str, ...]] = {}
     targets: dict[Split, Int32s] = {}
+    logits: dict[Split, Float32s] = {}
+    embeddings: dict[Split, list[Float32s]] = {}  # for each view of the test-time augmentation
     for split in SPLITS[1:]:
-        views = tta_views(mirrored=config.mirror)
-        batches = [source.batches(last, split, view=view) for view in views]
+        batches = [source.batches(stage, split, view=v) for v in tta_views(mirrored=mirror)]
+        outputs = [outputs_of(model, view) for view in batches]
         # As the served model does it: see ``mirror`` in app.network.classifier.
-        outputs = [outputs_of(model, look) for look in batches]
         logits[split] = np.mean([each for each, _ in outputs], axis=0)
-        looked[split] = [descriptors for _, descriptors in outputs]
+        embeddings[split] = [each for _, each in outputs]
+        names[split] = tuple(photo.name for photo in batches[0].photos)
         targets[split] = targets_of(batches[0].photos)
+
     temperature = fit_temperature(logits["validation"], targets["validation"], divided_by)
-    probabilities = {s: probabilities_of(logits[s] / temperature) for s in SPLITS[1:]}
-    strange = fit_ood_detector(reference, looked["validation"])
-    novelty = {s: strange.of(strange.distances(looked[s])) for s in SPLITS[1:]}
-    known = novelty["validation"] <= OOD_THRESHOLD  # the others are answered neither
-    min_confidence = fit_min_confidence(
-        probabilities["validation"][known], targets["validation"][known]
+    detector = fit_ood_detector(reference_embeddings, embeddings["validation"])
+    predictions = {
+        split: PredictionSet(
+            names[split],
+            targets[split],
+            probabilities_of(logits[split] / temperature),
+            detector.of(detector.distances(embeddings[split])),
+        )
+        for split in SPLITS[1:]
+    }
+    return FittedDecision(
+        temperature, _fit_thresholds(predictions["validation"]), detector, predictions
     )
-    if min_confidence > 1:
+
+
+def _fit_thresholds(validation: PredictionSet) -> Thresholds:
+    """Return the least confidence of an answer, fitted on those that are not ``neither``."""
+    known = validation.decided(Thresholds(confidence=0.0)) != IS_NEITHER
+    confidence = fit_min_confidence(validation.probabilities[known], validation.targets[known])
+    if confidence > 1:
         say(
             "unsure of every photo: the surest answers on validation are wrong too often; "
             "predict.py --min-confidence 0 gives them nevertheless"
         )
-    return Answers(temperature, min_confidence, strange, probabilities, novelty)
+    return Thresholds(confidence)
 
 
-def split_metrics(answers: Answers, split: Split, targets: Int32s) -> SplitMetrics:
+def split_metrics(predicted: PredictionSet, thresholds: Thresholds) -> SplitMetrics:
     """Return a split's part of ``metrics.json``."""
-    probabilities, novelty = answers.probabilities[split], answers.novelty[split]
-    given = (probabilities.max(axis=1) >= answers.min_confidence) & (novelty <= OOD_THRESHOLD)
-    wrong = probabilities.argmax(axis=1) != targets
+    targets, probabilities = predicted.targets, predicted.probabilities
+    answers = predicted.decided(thresholds)
+    given = answers >= 0
+    wrong = answers != targets
     return SplitMetrics(
         **vars(score(targets, probabilities)),
         reliability=tuple(reliability_bins(targets, probabilities)),
         answers=AnswerShares(
-            neither=float((novelty > OOD_THRESHOLD).mean()),
-            unsure=float((~given & (novelty <= OOD_THRESHOLD)).mean()),
+            neither=float((answers == IS_NEITHER).mean()),
+            unsure=float((answers == IS_UNSURE).mean()),
             given=float(given.mean()),
             given_wrong=float(wrong[given].mean()) if given.any() else None,
         ),
     )
 
 
-def write_predictions(answers: Answers, photos: Photos, classes: Sequence[str], path: Path) -> None:
-    """Write truth, likeliest class, probabilities and novelty of the photos that were asked for."""
+def write_predictions(
+    predictions: Mapping[Split, PredictionSet], classes: Sequence[str], path: Path
+) -> None:
+    """Write truth, likeliest class, probabilities and novelty of validation and test as CSV."""
     rows = (
         {
-            "name": photo.name,
+            "name": name,
             "split": split,
-            "label": classes[photo.target],
+            "label": classes[target],
             "answer": classes[int(row.argmax())],
-            **{f"p_{name}": f"{p:.6g}" for name, p in zip(classes, row, strict=True)},
+            **{f"p_{label}": f"{p:.6g}" for label, p in zip(classes, row, strict=True)},
             "novelty": f"{novelty:.6g}",
         }
-        for split in SPLITS[1:]
-        for photo, row, novelty in zip(
-            photos[split], answers.probabilities[split], answers.novelty[split], strict=True
+        for split, each in predictions.items()
+        for name, target, row, novelty in zip(
+            each.names, each.targets, each.probabilities, each.novelty, strict=True
         )
     )
     columns = ["name", "split", "label", "answer", *(f"p_{name}" for name in classes), "novelty"]

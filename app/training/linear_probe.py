@@ -7,9 +7,8 @@ until validation says that it is enough. The same features give the same head, w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 
 import keras
@@ -23,55 +22,81 @@ from app.core.history import HistoryRow
 from app.core.run_metrics import Scores
 from app.evaluation.calibration import fit_temperature
 from app.evaluation.metrics import Floats, Ints, probabilities_of, score
+from app.evaluation.ood import embeddings_of
 from app.features.batches import Float32s
 from app.features.extractor import Batched
 from app.features.labelled import BATCH, LabelledFeatures
 from app.network.classifier import HEAD, feature_part, set_head
-from app.training.finetune import StageResult
-from app.training.nystroem import FeatureIterator, NystroemFeatures, fit_nystroem
+from app.training.nystroem import NystroemFeatures, choose_landmarks, each_pair_once, fit_nystroem
+from app.training.stage_result import StageResult
 
 # scikit-learn's C, the inverse strength, where the losses of the photos are added up and features
 # have a mean square length of 1. On 2,000 photos 10 to 100 did equally well (docs/experiments.md).
 STRENGTHS = tuple(10.0 ** (half / 2) for half in range(-2, 8))
+NO_LANDMARKS = np.empty(0, np.int64)
 PROJECTED = 256  # photos at once onto the basis, whose landmarks are read each time: half the time
 TOLERANCE, ITERATIONS = 1e-5, 1000  # of L-BFGS
 
 
 @dataclass(frozen=True)
-class LinearProbe:
-    """What the head was solved with, for more questions in the same coordinates.
+class Projection:
+    """Photos as the head and the OOD detector see them.
 
     Attributes:
-        result: scores and history of the stage.
-        solver: an unfitted scikit-learn classifier of the chosen strength.
-        train: coordinates ``(n, rank)`` of the training photos.
-        validation: of the validation photos.
-        basis: the space they lie in.
-        features: walks through what the head sees of photos.
+        coordinates: ``(n, rank)``, in the space in which the head was solved.
+        embeddings: float32 ``(n, channels)`` (``app.evaluation.ood``).
     """
 
-    result: StageResult
-    solver: LogisticRegression
-    train: Floats
-    validation: Floats
-    basis: NystroemFeatures
-    features: Callable[[LabelledFeatures, Sequence[int]], Iterator[Float32s]]
-
-    def coordinates(self, photos: LabelledFeatures) -> Floats:
-        """Return the coordinates ``(n, rank)`` of other photos."""
-        return _coordinates(self.basis, partial(self.features, photos), len(photos.targets))
+    coordinates: Floats
+    embeddings: Float32s
 
 
 @dataclass(frozen=True)
-class Solution:
-    """The answer ``x @ coefficients + intercept`` for one strength, and how it does."""
+class StrengthTrial:
+    """One strength of regularisation: the answer ``x @ coefficients + intercept``, and its scores.
+
+    Attributes:
+        strength: scikit-learn's C.
+        coefficients: ``(rank, classes)``, divided by ``temperature``.
+        intercept: ``(classes,)``, likewise.
+        temperature: that validation asked for.
+        train: scores on the training photos.
+        validation: scores on the validation photos.
+        seconds: that solving took.
+    """
 
     strength: float
     coefficients: Floats
     intercept: Floats
     temperature: float
-    row: HistoryRow
+    train: Scores
     validation: Scores
+    seconds: float
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """The solved head, and the photos as it was solved on them.
+
+    Attributes:
+        result: scores and history of the stage.
+        solver: an unfitted scikit-learn classifier of the chosen strength.
+        train: the training photos.
+        validation: the validation photos.
+        basis: the space that the coordinates lie in.
+        extractor: block5's maps → features.
+    """
+
+    result: StageResult
+    solver: LogisticRegression
+    train: Projection
+    validation: Projection
+    basis: NystroemFeatures
+    extractor: Batched
+
+    def project(self, photos: LabelledFeatures) -> Projection:
+        """Return other photos in the same space."""
+        return _project(self.basis, self.extractor, photos)
 
 
 def fit_linear_probe(
@@ -99,39 +124,46 @@ def fit_linear_probe(
             is scored as it is.
 
     Returns:
-        The scores, whose history has a row for each strength tried in place of an epoch, and what
-        they were found with.
+        The scores, and what they were found with.
     """
     started = time.monotonic()
     part = feature_part(model)
-    batched = Batched(lambda maps: [part.predict_on_batch(maps)], BATCH, "the head's features")
-    features = partial(_features, batched)
-    basis, landmarks = fit_nystroem(partial(features, train), train.targets)
-    x = _coordinates(basis, partial(features, train), len(train.targets), landmarks)
-    seen = _coordinates(basis, partial(features, validation), len(validation.targets))
-    tried: list[Solution] = []
+    channels = part.input.shape[-1]
+    extractor = Batched(lambda maps: [part.predict_on_batch(maps)], BATCH, "the head's features")
+    landmarks = choose_landmarks(train.targets)
+    features, embeddings = _features_and_embeddings(extractor, train, landmarks, channels)
+    basis = fit_nystroem(features)
+    known = Projection(basis.landmark_coordinates, embeddings)
+    x = _project(basis, extractor, train, landmarks, known)
+    x_validation = _project(basis, extractor, validation)
+    trials: list[StrengthTrial] = []
     with progress_bar() as bar:
         task = bar.add_task("Stage head", total=len(strengths))
-        path = _path(strengths, (x, train.targets), (seen, validation.targets), class_weight)
-        for solution in path:
-            tried.append(solution)
+        for trial in _solve(
+            strengths,
+            (x.coordinates, train.targets),
+            (x_validation.coordinates, validation.targets),
+            class_weight,
+        ):
+            trials.append(trial)
             bar.advance(task)
-            if len(tried) - _best(tried) >= stage.patience:
+            if len(trials) - _best(trials) >= stage.patience:
                 break
         bar.update(task, completed=len(strengths))
-    best = tried[_best(tried) - 1]
+    best = trials[_best(trials) - 1]
     set_head(model, *basis.dense(best.coefficients, best.intercept))
     result = StageResult(
         name=stage.name,
         trainable_parameters=model.get_layer(HEAD).count_params(),
-        epochs=len(tried),
-        kept_epoch=_best(tried),
+        epochs=len(trials),
+        kept_epoch=_best(trials),
         seconds=time.monotonic() - started,
         validation=best.validation,
-        history=tuple(solution.row for solution in tried),
+        history=_history(stage.name, trials),
         temperature=best.temperature,
     )
-    return LinearProbe(result, _solver(best.strength, class_weight), x, seen, basis, features)
+    solver = _solver(best.strength, class_weight)
+    return LinearProbe(result, solver, x, x_validation, basis, extractor)
 
 
 def _solver(strength: float, class_weight: dict[int, float] | None) -> LogisticRegression:
@@ -144,67 +176,89 @@ def _solver(strength: float, class_weight: dict[int, float] | None) -> LogisticR
     )
 
 
-def _features(
-    part: Batched, photos: LabelledFeatures, numbers: Sequence[int]
-) -> Iterator[Float32s]:
-    """Yield what the head sees of photos."""
-    for maps in photos.maps(numbers):
+def _batches(
+    extractor: Batched, photos: LabelledFeatures, numbers: NDArray[np.int64]
+) -> Iterator[tuple[Float32s, Float32s]]:
+    """Yield what the head sees of photos ``(≤ BATCH, side²)`` and their embeddings."""
+    for maps in photos.maps(numbers.tolist()):
         for start in range(0, len(maps), BATCH):
-            yield np.asarray(part(maps[start : start + BATCH])[0], np.float32)
+            some = maps[start : start + BATCH]
+            yield np.asarray(extractor(some)[0], np.float32), embeddings_of(some)
 
 
-def _coordinates(
+def _features_and_embeddings(
+    extractor: Batched, photos: LabelledFeatures, landmarks: NDArray[np.int64], channels: int
+) -> tuple[Float32s, Float32s]:
+    """Return the landmarks' features, each pair once, and their embeddings."""
+    # One array from the start: to join batches would take as much again.
+    features = np.empty((len(landmarks), channels * (channels + 1) // 2), np.float32)
+    embeddings = np.empty((len(landmarks), channels), np.float32)
+    done = 0
+    for some_features, some_embeddings in _batches(extractor, photos, landmarks):
+        rows = slice(done, done + len(some_features))
+        features[rows] = each_pair_once(some_features)
+        embeddings[rows] = some_embeddings
+        done += len(some_features)
+    return features, embeddings
+
+
+def _project(
     basis: NystroemFeatures,
-    walk: FeatureIterator,
-    photos: int,
-    landmarks: NDArray[np.int64] | None = None,
-) -> Floats:
-    """Return the coordinates of all photos; those of the landmarks are known already."""
-    result = np.empty((photos, basis.own.shape[1]))
-    left = np.arange(photos)
-    if landmarks is not None:
-        result[landmarks] = basis.own
-        left = np.setdiff1d(left, landmarks)
-    done, batches = 0, walk(left.tolist())
+    extractor: Batched,
+    photos: LabelledFeatures,
+    landmarks: NDArray[np.int64] = NO_LANDMARKS,
+    known: Projection | None = None,
+) -> Projection:
+    """Return all photos in the space of ``basis``; what is ``known`` of landmarks is copied.
+
+    φ(z) of 256 photos at once: of each batch alone the landmarks would be read four times as often.
+    """
+    count = len(photos.targets)
+    coordinates = np.empty((count, basis.landmark_coordinates.shape[1]))
+    embeddings = np.empty((count, basis.side), np.float32)
+    if known is not None:
+        coordinates[landmarks], embeddings[landmarks] = known.coordinates, known.embeddings
+    others = np.setdiff1d(np.arange(count), landmarks)
+    done, batches = 0, _batches(extractor, photos, others)
     while together := list(islice(batches, PROJECTED // BATCH)):
-        rows = np.concatenate(together)
-        result[left[done : done + len(rows)]] = basis.coordinates(rows)
+        features, some_embeddings = (np.concatenate(each) for each in zip(*together, strict=True))
+        rows = others[done : done + len(features)]
+        coordinates[rows] = basis.coordinates(features)
+        embeddings[rows] = some_embeddings
         done += len(rows)
-    return result
+    return Projection(coordinates, embeddings)
 
 
-def _path(
+def _solve(
     strengths: Sequence[float],
     train: tuple[Floats, Ints],
     validation: tuple[Floats, Ints],
     class_weight: dict[int, float] | None,
-) -> Iterator[Solution]:
+) -> Iterator[StrengthTrial]:
     """Yield the solutions for ascending strengths; coordinates and class numbers are given."""
-    (x, targets), (seen, seen_targets) = train, validation
+    (x, targets), (x_validation, validation_targets) = train, validation
     solver = _solver(strengths[0], class_weight)
-    for number, strength in enumerate(strengths, start=1):
+    for strength in strengths:
         started = time.monotonic()
         solver.set_params(C=strength).fit(x, targets)
         coefficients, intercept = _coefficients(solver)
-        temperature = fit_temperature(seen @ coefficients + intercept, seen_targets)
+        logits = x_validation @ coefficients + intercept
+        temperature = fit_temperature(logits, validation_targets)
         coefficients, intercept = coefficients / temperature, intercept / temperature
-        fitted = score(targets, probabilities_of(x @ coefficients + intercept))
-        scores = score(seen_targets, probabilities_of(seen @ coefficients + intercept))
-        row = HistoryRow(
-            stage="head",
-            epoch=number,
-            loss=fitted.log_loss,
-            accuracy=fitted.accuracy,
-            validation_loss=scores.log_loss,
-            validation_accuracy=scores.accuracy,
-            learning_rate=0.0,
-            seconds=time.monotonic() - started,
+        trial = StrengthTrial(
+            strength,
+            coefficients,
+            intercept,
+            temperature,
+            score(targets, probabilities_of(x @ coefficients + intercept)),
+            score(validation_targets, probabilities_of(x_validation @ coefficients + intercept)),
+            time.monotonic() - started,
         )
         say(
-            f"head, C {strength:.2g}: loss {row.loss:.4f}, validation log-loss "
-            f"{row.validation_loss:.4f}, accuracy {row.validation_accuracy:.4f}"
+            f"head, C {strength:.2g}: loss {trial.train.log_loss:.4f}, validation log-loss "
+            f"{trial.validation.log_loss:.4f}, accuracy {trial.validation.accuracy:.4f}"
         )
-        yield Solution(strength, coefficients, intercept, temperature, row, scores)
+        yield trial
 
 
 def _coefficients(solver: LogisticRegression) -> tuple[Floats, Floats]:
@@ -216,6 +270,23 @@ def _coefficients(solver: LogisticRegression) -> tuple[Floats, Floats]:
     return coefficients.T, intercept
 
 
-def _best(tried: list[Solution]) -> int:
-    """Return the number (from 1) of the solution with the lowest validation log-loss."""
-    return 1 + int(np.argmin([solution.row.validation_loss for solution in tried]))
+def _best(trials: Sequence[StrengthTrial]) -> int:
+    """Return the number (from 1) of the trial with the lowest validation log-loss."""
+    return 1 + int(np.argmin([trial.validation.log_loss for trial in trials]))
+
+
+def _history(stage: str, trials: Sequence[StrengthTrial]) -> tuple[HistoryRow, ...]:
+    """Return the trials as rows of ``history.csv``: their number stands in the column ``epoch``."""
+    return tuple(
+        HistoryRow(
+            stage=stage,
+            epoch=number,
+            loss=trial.train.log_loss,
+            accuracy=trial.train.accuracy,
+            validation_loss=trial.validation.log_loss,
+            validation_accuracy=trial.validation.accuracy,
+            learning_rate=0.0,
+            seconds=trial.seconds,
+        )
+        for number, trial in enumerate(trials, start=1)
+    )

@@ -5,14 +5,16 @@ with L2 regularisation lies in that space, and is solved there exactly ("represe
 seconds. Of more photos, 2,048 landmarks span the space (Nyström's method: Williams & Seeger 2001,
 "Using the Nyström Method to Speed Up Kernel Machines"); from there on memory grows by 16 kB a
 photo, its coordinates in float64.
+
+    K  = Z Zᵀ / s = V diag(λ) Vᵀ     Z: the landmarks' centred features, s: their mean square length
+    φ(z) = z Zᵀ V diag(λ)^-½ / s     the coordinates of a photo with centred features z
+    φ(Z) = V diag(λ)^½               those of the landmarks, whose products are K again
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,6 @@ from numpy.typing import NDArray
 
 Float32s = NDArray[np.float32]
 Floats = NDArray[np.floating[Any]]
-# Numbers of photos → their features, float32 (≤ batch, side²), in their order, batch by batch.
-FeatureIterator = Callable[[Sequence[int]], Iterator[Float32s]]
 
 LANDMARKS = 2048  # 1.1 GB of features of 512 × 512 symmetric pairs
 # Directions with less of the largest one's variance are left out: float32 gives them no meaning.
@@ -34,20 +34,25 @@ class NystroemFeatures:
     """Orthonormal directions among the features of the landmarks.
 
     Attributes:
-        landmarks: ``(n, side · (side + 1) / 2)``, centred: each pair once.
+        landmarks: Z, ``(n, side · (side + 1) / 2)``: each symmetric pair once.
         mean: of the landmarks' features, as many numbers.
-        directions: ``(n, rank)``: coordinates are ``features @ landmarks.T @ directions``.
-        own: ``(n, rank)``, the landmarks' coordinates. Their mean square length is 1.
+        directions: V diag(λ)^-½ / s, ``(n, rank)``.
+        landmark_coordinates: φ(Z), ``(n, rank)``. Their mean square length is 1.
     """
 
     landmarks: Float32s
     mean: Float32s
     directions: Floats
-    own: Floats
+    landmark_coordinates: Floats
+
+    @property
+    def side(self) -> int:
+        """The number of channels whose pairs the features are."""
+        return round((math.sqrt(8 * len(self.mean) + 1) - 1) / 2)
 
     def coordinates(self, features: Float32s) -> Floats:
-        """Return the coordinates ``(n, rank)`` of features ``(n, side²)``."""
-        return (_each_once(features) - self.mean) @ self.landmarks.T @ self.directions
+        """Return the coordinates φ ``(n, rank)`` of features ``(n, side²)``."""
+        return (each_pair_once(features) - self.mean) @ self.landmarks.T @ self.directions
 
     def dense(self, coefficients: Floats, intercept: Floats) -> tuple[Floats, Floats]:
         """Return a linear answer on the coordinates as one on the features.
@@ -59,10 +64,12 @@ class NystroemFeatures:
         Returns:
             Kernel ``(side², classes)``, symmetric in each pair, and bias ``(classes,)``.
         """
+        # φ(z) β + b = (z - mean) w + b with w = Zᵀ V diag(λ)^-½ β / s: the bias is b - mean w.
+        # A pair i ≠ j stands twice in z, once in w, and counts √2 there: each gets w √2 / 2.
         # In float32: NumPy would else copy the landmarks into 2.1 GB of float64.
         once = self.landmarks.T @ (self.directions @ coefficients).astype(np.float32)
         bias = intercept - self.mean @ once
-        side = _side_of(len(once))
+        side = self.side
         kernel = np.zeros((side, side, once.shape[1]))
         rows, columns = np.triu_indices(side)
         kernel[rows, columns] = once * _weights(side)[:, None] / 2
@@ -70,26 +77,13 @@ class NystroemFeatures:
         return kernel.reshape(side * side, -1), bias
 
 
-def fit_nystroem(
-    walk: FeatureIterator, targets: NDArray[np.integer[Any]]
-) -> tuple[NystroemFeatures, NDArray[np.int64]]:
-    """Span a basis by all photos, or by evenly many of each class where they are too many.
+def fit_nystroem(features: Float32s) -> NystroemFeatures:
+    """Span the space by landmarks.
 
     Args:
-        walk: gives the features of photos.
-        targets: ``(n,)``, the number of each photo's class.
-
-    Returns:
-        The basis, and the numbers of its landmarks, ascending.
+        features: of the landmarks, ``(n, side · (side + 1) / 2)``, from ``each_pair_once``. They
+            are centred in place and kept: a copy would be another 1.1 GB.
     """
-    chosen = choose_landmarks(targets)
-    batches = (_each_once(batch) for batch in walk(chosen.tolist()))
-    first = next(batches)
-    features = np.empty((len(chosen), first.shape[1]), np.float32)
-    done = 0
-    for rows in chain([first], batches):
-        features[done : done + len(rows)] = rows
-        done += len(rows)
     mean = features.mean(axis=0)
     features -= mean
     products = features @ features.T
@@ -99,7 +93,7 @@ def fit_nystroem(
     kept = values >= max(SMALLEST * values[-1], TINY)
     kept[-1] = True
     roots, vectors = np.sqrt(np.maximum(values[kept], TINY)), vectors[:, kept]
-    return NystroemFeatures(features, mean, vectors / roots / scale, vectors * roots), chosen
+    return NystroemFeatures(features, mean, vectors / roots / scale, vectors * roots)
 
 
 def choose_landmarks(targets: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
@@ -113,8 +107,15 @@ def choose_landmarks(targets: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     return np.sort(order[np.linspace(0, len(order) - 1, LANDMARKS).astype(np.int64)])
 
 
-def _each_once(features: Float32s) -> Float32s:
-    """Return each symmetric pair once, such that products of two photos stay the same."""
+def each_pair_once(features: Float32s) -> Float32s:
+    """Return each symmetric pair once, such that products of two photos stay the same.
+
+    Args:
+        features: ``(n, side²)``, a symmetric matrix a photo.
+
+    Returns:
+        ``(n, side · (side + 1) / 2)``; a pair that stood twice counts √2.
+    """
     side = round(features.shape[1] ** 0.5)
     rows, columns = np.triu_indices(side)
     result: Float32s = features[:, rows * side + columns] * _weights(side)
@@ -124,7 +125,3 @@ def _each_once(features: Float32s) -> Float32s:
 def _weights(side: int) -> Float32s:
     rows, columns = np.triu_indices(side)
     return np.where(rows == columns, 1.0, np.sqrt(2.0)).astype(np.float32)
-
-
-def _side_of(once: int) -> int:
-    return round((math.sqrt(8 * once + 1) - 1) / 2)

@@ -28,8 +28,9 @@ from app.data.audit import audit
 from app.data.folder_layout import find_files
 from app.data.manifest import ManifestRow, write_manifest
 from app.evaluation.findings import write_findings
+from app.evaluation.prediction_set import PredictionSet
 from app.pipeline import config_values
-from app.report.results import Predictions, Results
+from app.report.results import Results
 from benchmarks import accuracy, frozen, scale, training
 from benchmarks.markdown import markdown_table
 from benchmarks.measured import anonymous_bytes, measure
@@ -177,7 +178,7 @@ def results(answers: list[int], **test: float) -> Results:
     probabilities = np.where(given[:, None] == [0, 1], 0.8, 0.2)
     names = tuple(map(str, range(len(answers))))
     predictions = {
-        "test": Predictions(
+        "test": PredictionSet(
             names, np.zeros(len(answers), np.int64), probabilities, np.zeros(len(answers))
         )
     }

@@ -10,6 +10,7 @@ from app.data.photo import Photo
 from app.evaluation.findings import read_findings, write_findings
 from app.evaluation.label_issues import find_label_issues, out_of_fold
 from app.training.data_review import find
+from app.training.linear_probe import Projection
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -32,11 +33,11 @@ def test_flipped_labels_come_first(x, targets):
     labels[flipped] = (labels[flipped] + 1) % 3
     found = find_label_issues(out_of_fold(LogisticRegression(C=10), x, labels), labels)
     first = found[:9]  # 3 %
-    assert set(flipped) <= {suspect.number for suspect in first}
-    for suspect in first[:6]:
-        assert suspect.likely == targets[suspect.number]
-        assert suspect.probability > 0.5
-    margins = [suspect.margin for suspect in found]
+    assert set(flipped) <= {issue.number for issue in first}
+    for issue in first[:6]:
+        assert issue.likely == targets[issue.number]
+        assert issue.probability > 0.5
+    margins = [issue.margin for issue in found]
     assert margins == sorted(margins)
     assert -1 <= margins[0] < margins[-1] < 0
 
@@ -58,10 +59,10 @@ def test_both_lists_are_whole_and_come_back_from_the_file(x, targets, tmp_path):
     names = [f"{CLASSES[t]}/{n}, 'quoted'\n.jpg" for n, t in enumerate(targets)]
     photos = [Photo(Path(name), name, "", int(t)) for name, t in zip(names, targets, strict=True)]
     photos[7] = Photo(Path("odd"), names[7], "", 1)  # looks like class 0
-    descriptors = np.maximum(x, 0).astype(np.float32)
-    descriptors = np.concatenate([descriptors, np.zeros((300, 1), np.float32)], axis=1)
-    descriptors[42] = [0, 0, 0, 5]
-    found = find(photos, CLASSES, x, descriptors, LogisticRegression(C=10))
+    embeddings = np.maximum(x, 0).astype(np.float32)
+    embeddings = np.concatenate([embeddings, np.zeros((300, 1), np.float32)], axis=1)
+    embeddings[42] = [0, 0, 0, 5]
+    found = find(photos, CLASSES, Projection(x, embeddings), LogisticRegression(C=10))
     labels = [row for row in found if row.finding == "label"]
     strangers = [row for row in found if row.finding == "stranger"]
     assert labels[0].name == names[7]

@@ -8,9 +8,9 @@ from sklearn.neighbors import NearestNeighbors
 
 import app.evaluation.ood
 from app.evaluation.ood import (
-    Descriptors,
     KnnOodDetector,
     distances_to_others,
+    embeddings_of,
     fit_ood_detector,
     unit_length,
 )
@@ -95,15 +95,6 @@ def test_distance_to_others_leaves_the_photo_itself_out(monkeypatch):
     np.testing.assert_allclose(found, np.sort(table, axis=1)[:, :10].mean(axis=1), atol=1e-5)
 
 
-def test_descriptors_are_noted_on_the_way_whatever_the_order():
-    maps = np.random.default_rng(0).random((6, 2, 3, 4)).astype(np.float32)
-    seen = Descriptors(6)
-    for numbers in ([4, 0, 5], [1, 2, 3]):
-        batches = seen.watch(numbers, iter([maps[numbers[:2]], maps[numbers[2:]]]))
-        assert [len(batch) for batch in batches] == [2, 1]
-    np.testing.assert_array_equal(seen.rows, maps.max(axis=(1, 2)))
-
-
 @pytest.mark.parametrize("mirror", [False, True])
 def test_the_layers_say_what_numpy_says(mirror):
     keras.utils.set_random_seed(0)
@@ -113,6 +104,10 @@ def test_the_layers_say_what_numpy_says(mirror):
     part = describing_part(build_classifier(2, image_size=32), None)
     tta_views = [images, images[:, :, ::-1]] if mirror else [images]
     descriptors = [part.predict(look, verbose=0)[1] for look in tta_views]
+    at_block5 = keras.Model(part.input, part.get_layer("block5_pool").output)
+    np.testing.assert_array_equal(
+        embeddings_of(at_block5.predict(images, verbose=0)), descriptors[0]
+    )
     # Random filters see hardly any difference between pictures: so near are the references.
     reference = unit_length(descriptors[0][:3])
     raw = KnnOodDetector(reference, neighbours=2, threshold=0, scale=1).distances(descriptors)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -20,12 +19,14 @@ from app.core.cli import run
 from app.core.config import STAGES, TrainConfig
 from app.core.errors import BundleError, ExportError
 from app.data.augmentation import View, load_views
+from app.evaluation.decision import Thresholds
 from app.evaluation.metrics import probabilities_of
 from app.evaluation.ood import KnnOodDetector, unit_length
 from app.evaluation.prediction_set import PredictionSet
 from app.experiment import dataset_of
 from app.export.bundle_writer import classifier_graph, export_bundle
 from app.export.int8_export import Int8Model, int8_model
+from app.features.batches import targets_of
 from app.features.dataset import FeatureDataset
 from app.inference.bundle_format import Bundle
 from app.inference.predictor import Classifier
@@ -52,18 +53,19 @@ class Case:
     trained: PredictionSet
 
     def made(self, served: keras.Model | None = None, *, mirror: bool = False) -> Int8Model:
-        graph = partial(classifier_graph, served or self.served, CLASSES, 1.5)
-        return int8_model(graph, self.source, self.stage, 0.0, mirror=mirror)
+        graph = classifier_graph(served or self.served, CLASSES, 1.5)
+        return int8_model(graph, self.source, self.stage, Thresholds(0.0), mirror=mirror)
 
     def bundle(self, folder: Path, made: Int8Model) -> Path:
         photos = [View(photo, 0, 0) for photo in self.source.spec.photos["validation"]]
         export_bundle(
             self.served,
+            classifier_graph(self.served, CLASSES, 1.5),
             folder,
             classes=CLASSES,
             image_size=SIZE,
             temperature=1.5,
-            min_confidence=0.0,
+            thresholds=Thresholds(0.0),
             photos=photos,
             trained=self.trained,
             int8=made.model,
@@ -110,7 +112,12 @@ def case(request, tmp_path_factory) -> Case:
     copy_weights(model, served)
     stage = STAGES[request.param]
     logits, seen = outputs_of(source.describing(stage), source.batches(stage, "validation"))
-    trained = PredictionSet(probabilities_of(logits / 1.5), strange.of(strange.distances([seen])))
+    trained = PredictionSet(
+        tuple(photo.name for photo in split["validation"]),
+        targets_of(split["validation"]),
+        probabilities_of(logits / 1.5),
+        strange.of(strange.distances([seen])),
+    )
     assert np.ptp(trained.probabilities[:, 0]) > 0.003
     return Case(source, stage, strange, served, trained)
 
@@ -197,7 +204,7 @@ def test_a_file_that_says_something_else_than_its_parts_is_refused(case, tmp_pat
     other.CopyFrom(made.model)
     (head,) = (i for i in other.graph.initializer if i.name == "dense/bias")
     head.CopyFrom(onnx.numpy_helper.from_array(np.array([0.3, -0.3], np.float32), head.name))
-    with pytest.raises(ExportError, match=r"model.int8.onnx to say what training said"):
+    with pytest.raises(ExportError, match=r"model.int8.onnx to predict what training predicted"):
         case.bundle(tmp_path / "bundle", dataclasses.replace(made, model=other))
     assert not (tmp_path / "bundle").exists()
 

@@ -3,24 +3,38 @@
 import numpy as np
 import pytest
 
+from app.evaluation.decision import Thresholds
 from app.evaluation.prediction_set import PredictionSet
-from app.export.int8_gate import Int8Gate, int8_gate
+from app.export.int8_gate import (
+    Int8Gate,
+    changed_far_from_lines,
+    in_doubt,
+    int8_gate,
+    with_float32,
+)
 
 N = 1000
 
 
-def said(sure: float = 0.999, novelty: float = 0.05) -> PredictionSet:
-    return PredictionSet(np.tile([sure, 1 - sure], (N, 1)), np.full(N, novelty))
+def predicted(probabilities, novelty, targets=None) -> PredictionSet:
+    n = len(probabilities)
+    targets = np.zeros(n, np.int32) if targets is None else targets
+    names = tuple(f"{number}.jpg" for number in range(n))
+    return PredictionSet(names, targets, np.asarray(probabilities), np.asarray(novelty))
 
 
-def compared(
-    int8: PredictionSet, float32: PredictionSet, targets=None, min_confidence=0.0
-) -> Int8Gate:
-    def exact(numbers):
-        return PredictionSet(float32.probabilities[numbers], float32.novelty[numbers])
+def said(sure: float = 0.999, novelty: float = 0.05, n: int = N) -> PredictionSet:
+    return predicted(np.tile([sure, 1 - sure], (n, 1)), np.full(n, novelty))
 
-    targets = np.zeros(N, np.int32) if targets is None else targets
-    return int8_gate(targets, int8, exact, min_confidence)
+
+def compared(int8: PredictionSet, float32: PredictionSet, min_confidence=0.0) -> Int8Gate:
+    """Compare as ``app.export.int8_export`` does."""
+    thresholds = Thresholds(min_confidence)
+    asked = in_doubt(int8, thresholds)
+    known = with_float32(int8, asked, float32.chosen(asked))
+    if changed_far_from_lines(int8, known, thresholds):
+        asked, known = np.arange(len(int8.names)), float32
+    return int8_gate(int8, known, len(asked), thresholds)
 
 
 @pytest.mark.parametrize(
@@ -78,20 +92,18 @@ def test_lost_calibration_is_found():
     targets = np.arange(N, dtype=np.int32) % 2
     sure = np.where(targets[:, None] == [0, 1], 0.7, 0.3)
     sure[:300] = sure[:300, ::-1]  # right as often as it says
-    int8 = PredictionSet(0.5 + 0.9 * (sure - 0.5), np.zeros(N))
-    assert (
-        "calibration error added: 0.02"
-        in compared(int8, PredictionSet(sure, np.zeros(N)), targets).fault()
-    )
+    int8 = predicted(0.5 + 0.9 * (sure - 0.5), np.zeros(N), targets)
+    float32 = predicted(sure, np.zeros(N), targets)
+    assert "calibration error added: 0.02" in compared(int8, float32).fault()
 
 
 def test_numbers_that_are_none_and_too_few_photos_do_not_pass():
-    for broken in (PredictionSet(said().probabilities, np.full(N, np.nan)), said(np.nan)):
+    for broken in (said(novelty=np.nan), said(np.nan)):
         gate = compared(broken, said())
         assert "accuracy lost: nan" in gate.fault()
         assert not gate.measured  # else metrics.json could not be written
     broken = said(0.6)  # all in doubt, and float32 is broken
     assert compared(broken, said(0.6, np.nan)).fault()
-    few = PredictionSet(np.tile([0.6, 0.4], (4, 1)), np.zeros(4))
-    gate = int8_gate(np.zeros(4, np.int32), few, lambda numbers: few, 0.0)
+    few = said(0.6, 0.0, n=4)
+    gate = compared(few, few)
     assert gate.fault() == "4 validation photos are too few to tell, 20 are needed"

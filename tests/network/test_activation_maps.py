@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from app.evaluation.ood import KnnOodDetector, unit_length
-from app.inference.heatmap import EDGE, LONGEST, evidence, overlay
+from app.inference.heatmap import EDGE, LONGEST, contrastive_cam, overlay
 from app.network.activation_maps import add_activation_maps
-from app.network.classifier import ROOT_OFFSET, build_classifier
+from app.network.bilinear_pooling import ROOT_OFFSET
+from app.network.classifier import build_classifier
 from app.network.onnx_graph import to_onnx
 
 SIZE, PLACES = 96, (3, 3)
@@ -93,10 +94,10 @@ def test_a_photo_that_excites_nothing_has_a_map_too(images):
 def test_evidence_is_for_a_class_against_the_others():
     maps = np.random.default_rng(0).normal(size=(4, 5, 3))
     shifted = maps + np.random.default_rng(1).normal(size=(4, 5, 1))  # changes no probability
-    np.testing.assert_allclose(evidence(shifted, 1), evidence(maps, 1))
+    np.testing.assert_allclose(contrastive_cam(shifted, 1), contrastive_cam(maps, 1))
     two = maps[..., :2]
-    np.testing.assert_allclose(evidence(two, 0), -evidence(two, 1))
-    np.testing.assert_allclose(evidence(two, 0), (two[..., 0] - two[..., 1]) / 2)
+    np.testing.assert_allclose(contrastive_cam(two, 0), -contrastive_cam(two, 1))
+    np.testing.assert_allclose(contrastive_cam(two, 0), (two[..., 0] - two[..., 1]) / 2)
 
 
 def test_a_place_that_speaks_keeps_its_colour_and_is_outlined():

@@ -3,10 +3,9 @@ import numpy as np
 import pytest
 
 from app.core.config import STAGES
+from app.network.bilinear_pooling import ROOT_OFFSET, TINY
 from app.network.classifier import (
     CUTS,
-    ROOT_OFFSET,
-    TINY,
     build_classifier,
     feature_part,
     open_layers,

@@ -17,7 +17,6 @@ from app.core.config import TrainConfig
 from app.core.errors import UsageError
 from app.core.run_folder import Run
 from app.evaluation.paired_tests import bootstrap_interval, holm, mcnemar, paired_interval
-from app.report import comparison
 from app.report.compare import main
 from app.report.comparison import compare, differing
 from app.report.results import Results, read_results
@@ -114,7 +113,7 @@ def test_photos_are_the_same_by_content_whatever_their_names_and_order(folders, 
 def test_only_photos_of_both_count_and_none_with_another_class(results):
     one, two = results
     given = two.predictions["test"]
-    few = comparison._chosen(given, [9, 8, 0, 1])
+    few = given.chosen([9, 8, 0, 1])
     turned = replace(few, targets=np.where(np.array(few.names) == "cat/test0.jpg", 1, few.targets))
     found = compare(one, replace(two, predictions={"test": turned}))
     assert (found.n, found.asked, found.relabelled) == (3, (10, 4), 1)

@@ -18,6 +18,7 @@ from app.core.run_folder import Run
 from app.data.augmentation import make_view
 from app.data.sets.synthetic_pets import KINDS
 from app.evaluation.findings import Finding
+from app.evaluation.prediction_set import PredictionSet
 from app.inference.predictor import Classifier
 from app.report.html import Parts
 from app.report.images import (
@@ -38,7 +39,7 @@ from app.report.images import (
     reduced,
     sample_rows,
 )
-from app.report.results import Predictions, Results, read_results
+from app.report.results import Results, read_results
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +179,7 @@ def test_drawings_are_answered_in_float32_everywhere(
 
 
 def test_captions_say_where_no_class_would_be_named(results: Results) -> None:
-    given = Predictions(
+    given = PredictionSet(
         ("a", "b", "c"),
         np.array([0, 0, 1]),
         np.array([[0.1, 0.9], [0.4, 0.6], [0.3, 0.7]]),
@@ -216,7 +217,7 @@ def test_exchanged_labels_come_first_where_answers_are_right() -> None:
     probabilities = np.where(np.eye(2)[targets] == 1, 0.9, 0.1)
     probabilities[0] = [0.4, 0.6]  # one is answered wrongly, without much confidence
     names = tuple(f"drawing {number}" for number in range(n))
-    answered = Predictions(names, targets, probabilities, np.zeros(n))
+    answered = PredictionSet(names, targets, probabilities, np.zeros(n))
     found = exchanged_labels(answered, ["cat", "dog"])
     assert [" on purpose; " in finding.reason for finding in found] == [True] * EXCHANGED + [False]
     assert found[-1].name == "drawing 0"
@@ -226,7 +227,7 @@ def test_exchanged_labels_come_first_where_answers_are_right() -> None:
 
 def test_the_drawings_most_unlike_the_others_come_first() -> None:
     novelty = np.array([0.2, 0.9, 0.5])
-    answered = Predictions(("a", "b", "c"), np.zeros(3, np.int64), np.full((3, 2), 0.5), novelty)
+    answered = PredictionSet(("a", "b", "c"), np.zeros(3, np.int64), np.full((3, 2), 0.5), novelty)
     found = most_unlike(answered)
     assert [(finding.name, finding.rank) for finding in found] == [("b", 1), ("c", 2), ("a", 3)]
     assert found[0].reason == "novelty 0.900"

@@ -29,7 +29,8 @@ from app.core.config import TrainConfig
 from app.core.errors import AppError, BundleError, UsageError
 from app.core.run_folder import Run, check_complete
 from app.core.sanitise import shown
-from app.inference.bundle_format import ONNX_FILE, OOD_THRESHOLD
+from app.evaluation.decision import OOD_THRESHOLD
+from app.inference.bundle_format import ONNX_FILE
 from app.report import report
 from app.report.html import (
     MAX_THUMBNAIL,

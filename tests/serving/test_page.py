@@ -13,6 +13,7 @@ from served import served
 
 import train
 from app.core.cli import run
+from app.evaluation.decision import Thresholds
 from app.inference.predictor import Classifier
 from app.serving.uploads import Limits
 from tests.serving.test_serve import bomb
@@ -195,7 +196,7 @@ def test_a_pasted_picture(page, known):
 
 def test_neither_and_unsure_in_words(chromium, known, bundle):
     nothing = Classifier(bundle)
-    nothing.strange = 0.0  # everything is stranger than that
+    nothing.thresholds = Thresholds(confidence=0.0, novelty=0.0)  # everything is stranger
     for classifier, verdict, detail in (
         (nothing, "neither a cat nor a dog", "unlike the photos that were learned from"),
         (Classifier(bundle, min_confidence=1.0), "unsure: perhaps a cat", "Nothing is likely"),

@@ -29,7 +29,7 @@ import app.serving.server
 from app.core.cli import run
 from app.core.errors import BundleError
 from app.data.decode import load_image, read_image
-from app.inference.heatmap import evidence, overlay
+from app.inference.heatmap import contrastive_cam, overlay
 from app.inference.predictor import Classifier
 from app.serving.serve import main
 from app.serving.uploads import LONGEST_NAME, Limits, harmless
@@ -200,7 +200,7 @@ def test_the_heat_map_is_that_of_the_likeliest_class(client, bundle):
     small = load_image(data, classifier.bundle.image_size)[None]
     maps = classifier.activation_maps(small)[0]
     likeliest = int(classifier.outputs(small)[0][0].argmax())
-    expected = np.asarray(overlay(read_image(data), evidence(maps, likeliest)), np.int16)
+    expected = np.asarray(overlay(read_image(data), contrastive_cam(maps, likeliest)), np.int16)
     found = np.asarray(Image.open(io.BytesIO(response.content)), np.int16)
     assert found.shape == expected.shape == (427, 640, 3)
     assert np.abs(found - expected).max() <= 2

@@ -6,16 +6,15 @@ import keras
 import numpy as np
 import pytest
 
-from app.core.config import STAGES, Stage, TrainConfig
+from app.core.config import STAGES, Stage
 from app.core.errors import AppError
-from app.core.history import HistoryRow
 from app.data.photo import Photo
 from app.evaluation.metrics import probabilities_of, score
 from app.features.batches import ViewBatches, targets_of
 from app.training.checkpoint import Checkpoint
-from app.training.finetune import StageResult, logits_of, train_stage
-from app.training.fit_decision import calibrated_answers
-from app.training.resume_callback import epochs_record
+from app.training.finetune import logits_of, train_stage
+from app.training.fit_decision import fit_decision
+from app.training.stage_result import StageResult
 
 PHOTOS = [Photo(None, f"{n}", f"{n:064x}", n % 2) for n in range(40)]  # type: ignore[arg-type]
 STAGE = Stage(epochs=8, batch_size=8, learning_rate=0.3)
@@ -171,22 +170,6 @@ def test_the_same_seed_gives_the_same_weights():
         np.testing.assert_array_equal(one, other)
 
 
-def test_an_epoch_is_told_when_its_state_is_kept(tmp_path):
-    """Else a run that is broken off in between would tell it again."""
-    checkpoint, told = Checkpoint(tmp_path), []
-
-    def track(name, rows):
-        kept = checkpoint.load(epochs_record(name)).values["rows"]
-        told.append((name, list(rows), [HistoryRow(**row) for row in kept]))
-
-    stage = replace(STAGE, epochs=2)
-    result = train_stage(
-        network(), stage, batches(), batches(shuffle=False), checkpoint, track=track
-    )
-    rows = list(result.history)
-    assert told == [(stage.name, rows[:1], rows[:1]), (stage.name, rows, rows)]
-
-
 def test_stages_open_ever_more_at_ever_lower_rates():
     stages = [stage for stage in STAGES.values() if stage.opens]
     for upper, lower in itertools.pairwise(stages):
@@ -224,13 +207,13 @@ def test_the_temperature_is_fitted_on_validation_not_on_test():
                 shuffle=False,
             )
 
-    answers = calibrated_answers(TrainConfig(), Sure())  # type: ignore[arg-type]
+    decision = fit_decision(Sure(), STAGE, mirror=False)  # type: ignore[arg-type]
     # A share of mistakes m is said truly by a difference of ln((1 - m) / m) between the logits.
     # The prior of fit_temperature draws it a little towards 1.
-    assert answers.temperature == pytest.approx(4 / np.log(30 / 10), rel=0.12)
-    assert answers.temperature != pytest.approx(4 / np.log(36 / 4), rel=0.5)
+    assert decision.temperature == pytest.approx(4 / np.log(30 / 10), rel=0.12)
+    assert decision.temperature != pytest.approx(4 / np.log(36 / 4), rel=0.5)
     for split in mistakes:
-        np.testing.assert_allclose(answers.probabilities[split].max(axis=1), 0.75, atol=0.03)
+        np.testing.assert_allclose(decision.predictions[split].confidence, 0.75, atol=0.03)
 
 
 def test_lower_blocks_move_at_a_lower_rate():

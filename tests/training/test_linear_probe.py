@@ -12,7 +12,7 @@ from app.evaluation.metrics import probabilities_of, score
 from app.features.labelled import LabelledFeatures
 from app.network.classifier import build_classifier, feature_part, suffix
 from app.training.linear_probe import STRENGTHS, fit_linear_probe
-from app.training.nystroem import fit_nystroem
+from app.training.nystroem import each_pair_once, fit_nystroem
 
 SIDE = 8  # channels
 
@@ -65,8 +65,8 @@ def test_it_is_scikit_learns_solution_at_validations_temperature(solved):
     model, train, validation, result = solved
     part = feature_part(model)
     features, others = (part.predict(maps_of(x), verbose=0) for x in (train, validation))
-    basis, _ = fit_nystroem(lambda _: iter([features]), train.targets)
-    x, seen = basis.own, basis.coordinates(others)
+    basis = fit_nystroem(each_pair_once(features))
+    x, seen = basis.landmark_coordinates, basis.coordinates(others)
     fitted = LogisticRegression(C=STRENGTHS[result.kept_epoch - 1], tol=1e-8, max_iter=9999)
     expected = fitted.fit(x, train.targets).decision_function(seen)
     if expected.ndim == 1:
@@ -120,7 +120,9 @@ def test_more_photos_than_landmarks_are_all_learned_from(monkeypatch):
     monkeypatch.setattr(app.training.nystroem, "LANDMARKS", 40)
     counted = LabelledFeatures(walk, train.targets)
     few = fit_linear_probe(model_of(2), STAGES["head"], counted, validation)
-    assert sorted(asked) == list(range(120))
+    assert sorted(asked) == list(range(120))  # each photo once
+    np.testing.assert_array_equal(few.train.embeddings, maps_of(train).max(axis=(1, 2)))
+    np.testing.assert_array_equal(few.validation.embeddings, maps_of(validation).max(axis=(1, 2)))
     assert few.result.validation.accuracy > 0.7
 
 
@@ -128,10 +130,11 @@ def test_other_photos_get_coordinates_in_which_the_head_answers():
     """Those of the training photos are the same again."""
     train, validation = labelled(120, 2, 0), labelled(90, 2, 1)
     head = fit_linear_probe(model_of(2), STAGES["head"], train, validation)
-    np.testing.assert_allclose(head.coordinates(train), head.train, atol=1e-3)
+    again = head.project(train)
+    np.testing.assert_allclose(again.coordinates, head.train.coordinates, atol=1e-3)
     others = labelled(90, 2, 5)
-    solver = head.solver.fit(head.train, train.targets)
-    accuracy = solver.score(head.coordinates(others), others.targets)
+    solver = head.solver.fit(head.train.coordinates, train.targets)
+    accuracy = solver.score(head.project(others).coordinates, others.targets)
     assert accuracy == pytest.approx(head.result.validation.accuracy, abs=0.15)
 
 

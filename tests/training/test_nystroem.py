@@ -5,7 +5,12 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import app.training.nystroem
-from app.training.nystroem import choose_landmarks, fit_nystroem
+from app.training.nystroem import (
+    NystroemFeatures,
+    choose_landmarks,
+    each_pair_once,
+    fit_nystroem,
+)
 
 SIDE = 6
 
@@ -16,12 +21,8 @@ def symmetric(n: int, seed: int) -> np.ndarray:
     return (x + x.transpose(0, 2, 1)).reshape(n, -1).astype("float32")
 
 
-def walk_through(features: np.ndarray):
-    def walk(numbers):
-        for start in range(0, len(numbers), 4):
-            yield features[numbers[start : start + 4]]
-
-    return walk
+def basis_of(features: np.ndarray) -> NystroemFeatures:
+    return fit_nystroem(each_pair_once(features))
 
 
 @pytest.fixture
@@ -31,23 +32,27 @@ def few_landmarks(monkeypatch):
 
 def test_products_of_centred_photos_are_kept():
     features = symmetric(9, 0)
-    basis, landmarks = fit_nystroem(walk_through(features), np.arange(9) % 2)
-    np.testing.assert_array_equal(landmarks, np.arange(9))
+    basis = basis_of(features)
     centred = features - features.mean(axis=0)
     products = centred @ centred.T
     np.testing.assert_allclose(
-        basis.own @ basis.own.T, products / np.trace(products) * 9, rtol=1e-3, atol=1e-4
+        basis.landmark_coordinates @ basis.landmark_coordinates.T,
+        products / np.trace(products) * 9,
+        rtol=1e-3,
+        atol=1e-4,
     )
-    assert np.square(basis.own).sum(axis=1).mean() == pytest.approx(1, abs=1e-3)
-    np.testing.assert_allclose(basis.coordinates(features), basis.own, rtol=1e-3, atol=1e-4)
+    assert np.square(basis.landmark_coordinates).sum(axis=1).mean() == pytest.approx(1, abs=1e-3)
+    np.testing.assert_allclose(
+        basis.coordinates(features), basis.landmark_coordinates, rtol=1e-3, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("classes", [1, 3])
 def test_an_answer_on_coordinates_is_one_on_features(classes):
     features, others = symmetric(9, 0), symmetric(5, 1)
-    basis, _ = fit_nystroem(walk_through(features), np.arange(9) % 2)
+    basis = basis_of(features)
     generator = np.random.default_rng(2)
-    coefficients = generator.normal(size=(basis.own.shape[1], classes))
+    coefficients = generator.normal(size=(basis.landmark_coordinates.shape[1], classes))
     intercept = generator.normal(size=classes)
     kernel, bias = basis.dense(coefficients, intercept)
     assert kernel.shape == (SIDE * SIDE, classes)
@@ -65,12 +70,14 @@ def test_regression_among_all_photos_is_regression_on_the_features():
     """Fewer photos than features: the solution lies in what the photos span."""
     features, others = symmetric(12, 3), symmetric(7, 4)
     targets = (np.random.default_rng(5).random(12) < 0.5).astype(int)
-    basis, _ = fit_nystroem(walk_through(features), targets)
+    basis = basis_of(features)
     centred = features - features.mean(axis=0)
     scale = np.sqrt(np.square(centred).sum(axis=1).mean())
     on_features = LogisticRegression(C=2, tol=1e-8, max_iter=9999).fit(centred / scale, targets)
     expected = on_features.decision_function((others - features.mean(axis=0)) / scale)
-    solver = LogisticRegression(C=2, tol=1e-8, max_iter=9999).fit(basis.own, targets)
+    solver = LogisticRegression(C=2, tol=1e-8, max_iter=9999).fit(
+        basis.landmark_coordinates, targets
+    )
     kernel, bias = basis.dense(solver.coef_.T, solver.intercept_)
     np.testing.assert_allclose((others @ kernel + bias)[:, 0], expected, rtol=1e-2, atol=1e-2)
 
@@ -81,15 +88,16 @@ def test_of_many_photos_some_of_each_class_span_the_space(few_landmarks):
     assert len(chosen) == 10 == len(set(chosen.tolist()))
     assert np.bincount(targets[chosen]).tolist() == [4, 4, 2]
     features = symmetric(100, 6)
-    basis, landmarks = fit_nystroem(walk_through(features), targets)
-    np.testing.assert_array_equal(landmarks, chosen)
+    basis = basis_of(features[chosen])
     assert basis.landmarks.shape == (10, SIDE * (SIDE + 1) // 2)
-    np.testing.assert_allclose(basis.coordinates(features[chosen]), basis.own, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        basis.coordinates(features[chosen]), basis.landmark_coordinates, rtol=1e-3, atol=1e-3
+    )
 
 
 def test_photos_that_are_all_alike_have_finite_coordinates():
     features = np.repeat(np.round(symmetric(1, 0)), 4, axis=0)  # their mean is exact
-    basis, _ = fit_nystroem(walk_through(features), np.array([0, 1, 0, 1]))
-    assert basis.own.shape == (4, 1)
-    np.testing.assert_allclose(basis.own, 0, atol=1e-5)
+    basis = basis_of(features)
+    assert basis.landmark_coordinates.shape == (4, 1)
+    np.testing.assert_allclose(basis.landmark_coordinates, 0, atol=1e-5)
     np.testing.assert_array_equal(basis.coordinates(features), 0)

@@ -1,12 +1,10 @@
-"""What TensorBoard and MLflow are told is what history.csv and metrics.json say, and only once."""
+"""TensorBoard and MLflow have what history.csv and metrics.json have, and have it once."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import logging
-import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,12 @@ import app.training.tracking
 import train
 from app.core.cli import run as run_command
 from app.core.config import TrainConfig
+from app.core.config_file import config_values, flattened
 from app.core.errors import UsageError
 from app.core.history import HistoryRow, read_history
 from app.core.run_folder import Run
 from app.training.checkpoint import Checkpoint
-from app.training.tracking import Tracking, require_trackers, settings_of
+from app.training.tracking import Tracking, require_trackers
 
 HEAD, BLOCK5 = [row for row in HISTORY if row.stage == "head"], [HISTORY[-1]]
 # SQLAlchemy and MLflow remark on each other, and leave their connections to the end.
@@ -61,18 +60,22 @@ def tensorboard() -> None:
     pytest.importorskip("tensorboard", reason="TensorBoard is optional and not installed")
 
 
-def tell(
-    log: str, run: Run, checkpoint: Checkpoint, *stages: list[HistoryRow], end: str = "finish"
+def settings_of(config: TrainConfig) -> dict[str, Any]:
+    return flattened(config_values(config))
+
+
+SETTINGS = settings_of(TrainConfig(data=Path("photos"), seed=3))
+
+
+def log(
+    name: str, run: Run, checkpoint: Checkpoint, *stages: list[HistoryRow], end: str = "finish"
 ) -> None:
-    """Tell stages as training does, epoch by epoch, each with those before it."""
-    tracking = Tracking(TrainConfig(data=Path("photos"), seed=3, log=log))
-    tracking.begin(run, checkpoint)
+    """Log stages as a run does, each when it ends."""
+    tracking = Tracking([name], SETTINGS, run, checkpoint)
     for rows in stages:
-        for end_of in range(1, len(rows) + 1):
-            tracking.stage(rows[0].stage, rows[:end_of])
-        tracking.stage(rows[0].stage, rows)  # the stage has ended
+        tracking.stage(rows[0].stage, rows)
     if end == "finish":
-        tracking.finish(run)
+        tracking.finish()
     elif end == "stop":
         tracking.stop()
 
@@ -125,7 +128,7 @@ def assert_metrics_are(rows: list[HistoryRow], found: dict[str, list[tuple[int, 
 
 
 def test_tensorboard_has_every_epoch_and_the_final_figures(run, tmp_path, tensorboard, capsys):
-    tell("tensorboard", run, Checkpoint(tmp_path / "kept"), HEAD, BLOCK5)
+    log("tensorboard", run, Checkpoint(tmp_path / "kept"), HEAD, BLOCK5)
     assert_events_are([*HEAD, *BLOCK5], run.logs)
     test = json.loads(run.metrics.read_text())["test"]
     final = events(run.logs)
@@ -141,7 +144,7 @@ def test_tensorboard_has_the_settings(run, tmp_path, tensorboard):
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
     from tensorboard.plugins.hparams.metadata import parse_session_start_info_plugin_data
 
-    tell("tensorboard", run, Checkpoint(tmp_path / "kept"), HEAD)
+    log("tensorboard", run, Checkpoint(tmp_path / "kept"), HEAD)
     (found,) = [
         parse_session_start_info_plugin_data(value.metadata.plugin_data.content)
         for path in run.logs.glob("events.*")
@@ -151,18 +154,15 @@ def test_tensorboard_has_the_settings(run, tmp_path, tensorboard):
     ]
     settings = {name: value.string_value for name, value in found.hparams.items()}
     assert settings["seed"] == "3"
-    assert settings["block5.epochs"] == settings_of(TrainConfig())["block5.epochs"]
+    assert settings["block5.epochs"] == str(SETTINGS["block5.epochs"])
 
 
-def test_tensorboard_has_no_epoch_twice_after_an_end_in_between(run, tmp_path, tensorboard):
-    """Killed after the head's first epoch was told; then batches of half the size, from epoch 1."""
+def test_tensorboard_has_no_epoch_twice_in_a_resumed_run(run, tmp_path, tensorboard):
+    """Killed after the head was logged; the stages that are kept are logged again on resuming."""
     kept = Checkpoint(tmp_path / "kept")
-    tell("tensorboard", run, kept, HEAD[:1], end="killed")
-    tell("tensorboard", run, kept, HEAD, BLOCK5)
+    log("tensorboard", run, kept, HEAD, end="killed")
+    log("tensorboard", run, kept, HEAD, BLOCK5)
     assert_events_are([*HEAD, *BLOCK5], run.logs)
-    other = replace(BLOCK5[0], loss=0.75)
-    tell("tensorboard", run, kept, HEAD, BLOCK5, [other, replace(other, epoch=2)])
-    assert_events_are([*HEAD, other, replace(other, epoch=2)], run.logs)
     assert len(events(run.logs)["test/accuracy"]) == 1
 
 
@@ -170,7 +170,7 @@ def test_tensorboard_has_no_epoch_twice_after_an_end_in_between(run, tmp_path, t
 @MLFLOW_WARNINGS
 def test_mlflow_has_settings_epochs_figures_and_small_files(run, tmp_path, mlflow):
     run.model_card.write_text("card")
-    tell("mlflow", run, Checkpoint(tmp_path / "kept"), HEAD, BLOCK5)
+    log("mlflow", run, Checkpoint(tmp_path / "kept"), HEAD, BLOCK5)
     found, metrics = mlflow_rows(mlflow)
     assert (found.info.run_name, found.info.status) == ("made-up", "FINISHED")
     assert found.data.params["seed"] == "3"
@@ -188,10 +188,10 @@ def test_mlflow_has_settings_epochs_figures_and_small_files(run, tmp_path, mlflo
 @MLFLOW_WARNINGS
 def test_mlflow_goes_on_with_the_run_that_was_broken_off(run, tmp_path, mlflow):
     kept = Checkpoint(tmp_path / "kept")
-    tell("mlflow", run, kept, HEAD, end="stop")
+    log("mlflow", run, kept, HEAD, end="stop")
     found, _ = mlflow_rows(mlflow)
     assert found.info.status == "KILLED"
-    tell("mlflow", run, kept, HEAD, BLOCK5)
+    log("mlflow", run, kept, HEAD, BLOCK5)
     again, metrics = mlflow_rows(mlflow)
     assert (again.info.run_id, again.info.status) == (found.info.run_id, "FINISHED")
     assert_metrics_are([*HEAD, *BLOCK5], metrics)
@@ -201,14 +201,13 @@ def test_mlflow_goes_on_with_the_run_that_was_broken_off(run, tmp_path, mlflow):
 @MLFLOW_WARNINGS
 def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(run, tmp_path, mlflow, capsys):
     pytest.importorskip("tensorboard", reason="TensorBoard is optional and not installed")
-    tracking = Tracking(TrainConfig(log="tensorboard,mlflow"))
-    tracking.begin(run, Checkpoint(tmp_path / "kept"))
+    tracking = Tracking(["tensorboard", "mlflow"], SETTINGS, run, Checkpoint(tmp_path / "kept"))
     tracking.stage("head", HEAD)
     mlflow.MlflowClient().delete_run(mlflow.active_run().info.run_id)
     tracking.stage("block5", BLOCK5)
-    tracking.finish(run)
+    tracking.finish()
     said = capsys.readouterr().err
-    assert said.count("mlflow is told no more: ") == 1
+    assert said.count("mlflow is left out: ") == 1
     assert_events_are([*HEAD, *BLOCK5], run.logs)
 
 
@@ -233,13 +232,15 @@ def test_a_server_that_does_not_answer_is_named_before_any_photo_is_read(mlflow,
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # where nobody listens
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     with pytest.raises(UsageError, match=r"expected MLflow to answer at http://127\.0\.0\.1:9"):
-        require_trackers(TrainConfig(log="mlflow"))
+        require_trackers(["mlflow"], Path("photos"))
 
 
-def test_without_the_flag_nobody_is_told(run, tmp_path):
+def test_without_the_flag_nothing_is_written(run, tmp_path):
     before = sorted(run.folder.rglob("*"))
-    require_trackers(TrainConfig())
-    tell("none", run, Checkpoint(tmp_path / "kept"), HEAD, BLOCK5)
+    require_trackers([], Path("photos"))
+    tracking = Tracking([], SETTINGS, run, Checkpoint(tmp_path / "kept"))
+    tracking.stage("head", HEAD)
+    tracking.finish()
     assert sorted(run.folder.rglob("*")) == before
     assert not (tmp_path / "kept").exists()
 
@@ -275,22 +276,6 @@ def test_a_run_that_is_broken_off_tells_each_epoch_once(tmp_path, mlflow, tensor
     assert metrics["test/accuracy"] == [(0, accuracy)]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
-def test_only_files_of_tensorboard_are_removed_and_none_behind_a_link(tmp_path: Path) -> None:
-    ours, theirs = tmp_path / "run" / "logs" / "head", tmp_path / "theirs"
-    event = "events.out.tfevents.1700000000.host.1.0"
-    for folder in (ours, theirs):
-        folder.mkdir(parents=True)
-        for name in (event, "events.csv", "events.out"):
-            (folder / name).touch()
-    (ours / f"{event}.link").symlink_to(theirs / event)
-    app.training.tracking._remove_events(ours)
-    assert {path.name for path in ours.iterdir()} == {"events.csv", "events.out", f"{event}.link"}
-    (tmp_path / "run" / "logs" / "block5").symlink_to(theirs)
-    app.training.tracking._remove_events(tmp_path / "run" / "logs" / "block5")
-    assert (theirs / event).exists()
-
-
 def test_mlflow_is_not_to_write_among_the_photos(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,4 +283,4 @@ def test_mlflow_is_not_to_write_among_the_photos(
     monkeypatch.setattr(app.training.tracking, "find_spec", lambda name: True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="among the photos; set it"):
-        app.training.tracking.require_trackers(TrainConfig(data=Path(), log="mlflow"))
+        require_trackers(["mlflow"], Path())
