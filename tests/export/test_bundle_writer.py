@@ -275,5 +275,5 @@ def test_a_model_that_does_not_run_is_one_clear_error(own_bundle):
 )
 def test_a_damaged_description_is_one_clear_error(tmp_path, text):
     (tmp_path / "bundle.json").write_text(text)
-    with pytest.raises(BundleError, match="^expected .*bundle.json.*the bundle is damaged"):
+    with pytest.raises(BundleError, match=r"^expected .*bundle\.json"):
         Bundle.read(tmp_path)
