@@ -1,1 +1,1 @@
-"""One road from a folder of labelled photos to a classifier that answers, step by step."""
+"""The steps from a folder of labelled photos to a classifier that predicts."""

@@ -2,7 +2,8 @@
 
     photos → features → linear probe → fine-tuning → calibration and decision → bundle
 
-Settings stop here: the packages below take the few values that they need.
+Only this module and those above it read ``TrainConfig``; the packages below take the few values
+that they need.
 """
 
 from __future__ import annotations
@@ -198,7 +199,7 @@ def fine_tune(
     class_weight: dict[int, float] | None,
     checkpoint: Checkpoint,
 ) -> StageResult:
-    """Train the blocks that the stage opens, the head as it was solved."""
+    """Train the blocks that the stage opens; the head stays as it was solved."""
     return train_stage(
         source.part(stage),
         stage,

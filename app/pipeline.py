@@ -1,4 +1,7 @@
-"""The whole story on one screen: photos → audit → features → stages → calibration → bundle."""
+"""``run(config)``: photos → audit → splits → experiment → report.
+
+``app.experiment`` has the training itself; here is what comes before and after it.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,7 @@ from app.training.run_lock import (
 from app.training.tracking import Tracking, require_trackers
 
 SKIPPED_SHOWN = 10  # the manifest lists them all
-STATED_RATIO = 1.5  # of the classes' photos; chance in the split alone makes 1.2 of small ones
+STATED_RATIO = 1.5  # of the classes' photos; in small sets a random split alone can give 1.2
 
 
 def run(config: TrainConfig) -> Run:
@@ -55,7 +58,7 @@ def run(config: TrainConfig) -> Run:
 
     Raises:
         AppError: with one line for the user, see ``app.core.errors``.
-        KeyboardInterrupt: with the words how to go on, once there is a run.
+        KeyboardInterrupt: its message says how to resume, once there is a run.
     """
     clock = Clock()
     refuse_what_cannot_work(config)
@@ -72,7 +75,7 @@ def run(config: TrainConfig) -> Run:
 
 
 def resume(folder: Path, *, report: bool = True) -> Run:
-    """Go on with a run that was broken off; its figures will be those of an unbroken one.
+    """Resume an interrupted run; its results equal those of an uninterrupted one.
 
     Args:
         folder: of the run.
@@ -81,7 +84,7 @@ def resume(folder: Path, *, report: bool = True) -> Run:
     Raises:
         AppError: when the run cannot be gone on with: it is finished, being trained, or the photos
             are not those that it was begun with.
-        KeyboardInterrupt: with the words how to go on.
+        KeyboardInterrupt: its message says how to resume.
     """
     clock = Clock()
     this_run = Run(folder)

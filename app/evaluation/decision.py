@@ -15,20 +15,19 @@ from numpy.typing import NDArray
 
 from app.core.labels import NEITHER, UNSURE
 
-# Novelty is built such that it is 0.5 at the distance from which on a photo is refused
-# (app.evaluation.ood).
+# Novelty is scaled so that 0.5 is the distance at which a photo is refused (app.evaluation.ood).
 OOD_THRESHOLD = 0.5
-# What stands for the answers that are no classes, beside the numbers of classes, 0 and up.
+# Codes for the answers that are not a class; classes are 0, 1, 2, ...
 IS_UNSURE, IS_NEITHER = -1, -2
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """The two lines between which an answer names a class.
+    """An answer names a class if its confidence is high enough and the novelty low enough.
 
     Attributes:
-        confidence: an answer whose likeliest class has less is ``unsure``; 0: none is.
-        novelty: a photo with more is ``neither``, however confident the answer.
+        confidence: below this probability the answer is ``unsure``; with 0 no answer is.
+        novelty: above it the answer is ``neither``, however confident.
     """
 
     confidence: float
@@ -50,7 +49,7 @@ def decide(
     Returns:
         The number of the likeliest class, ``IS_UNSURE`` or ``IS_NEITHER``.
     """
-    # In float64: NumPy would round a threshold to float32 beside float32 probabilities.
+    # In float64: else NumPy rounds the threshold to float32 when it compares.
     wide = np.asarray(probabilities, np.float64)
     answers: NDArray[np.int64] = wide.argmax(axis=1)
     answers[wide.max(axis=1) < thresholds.confidence] = IS_UNSURE

@@ -2,8 +2,8 @@
 
 A frozen prefix gives the same answer for the same pixels every time. A *store* holds the
 activations at one cut for one way of computing them, in shards (``app.features.shards``) that
-appear whole or not at all: an interrupted run loses the shard that is computed and the one that is
-written, and runs may write at once.
+are written atomically: an interrupted run loses at most two of them, and several runs may write at
+the same time.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ def versions() -> str:
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """Everything besides the photo and its view that activations depend on.
+    """The settings that change the activations; each set of them has its own store.
 
     Attributes:
         cut: where the network is cut (``app.network.classifier.CUTS``).
         backbone: the network.
         weights: their digest.
         image_size: height and width of a view in pixels.
-        precision: of the arithmetic; with int8, whose scales.
+        precision: the number format; for int8 with the digest of its scales.
         engine: what computes (``app.features.extractor.engine``).
         versions: of what computes.
     """
@@ -113,7 +113,7 @@ class FeatureStore:
         return view.key in self._places
 
     def append(self, views: Sequence[View], rows: Float16s) -> None:
-        """Write the rows of views as one shard, less those that are here already.
+        """Write the rows of views as one shard, without views that are stored already.
 
         Raises:
             UsageError: when the quota has no room for it.
@@ -192,7 +192,7 @@ class FeatureStore:
 
 
 def lacking_views(stores: Collection[FeatureStore], wanted: Iterable[View]) -> list[View]:
-    """Return those of ``wanted`` that one of the stores has not."""
+    """Return the views that are missing from at least one store."""
     return [view for view in wanted if any(view not in store for store in stores)]
 
 
@@ -235,7 +235,7 @@ def compute_features(
                 bar.advance(task, len(images))
             rows = [np.concatenate(cut) for cut in zip(*parts, strict=True)]
             if written is not None:
-                written.result()  # one shard waits at most: memory, and what a failure loses
+                written.result()  # at most one shard waits: this limits memory and lost work
             written = writer.submit(write, lacking[start : start + SHARD_ROWS], rows)
         if written is not None:
             written.result()

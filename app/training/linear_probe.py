@@ -1,5 +1,8 @@
 """Stage head: softmax regression on second-order features, a convex problem: solved, not trained.
 
+The features are ``app.network.bilinear_pooling``'s, the space of the solution
+``training.nystroem``'s.
+
 No rate, no epochs, no noise: one strength of regularisation after the other, from strong to weak,
 until validation says that it is enough. The same features give the same head, whatever the seed.
 """
@@ -30,11 +33,11 @@ from app.network.classifier import HEAD, feature_part, set_head
 from app.training.nystroem import NystroemFeatures, choose_landmarks, each_pair_once, fit_nystroem
 from app.training.stage_result import StageResult
 
-# scikit-learn's C, the inverse strength, where the losses of the photos are added up and features
-# have a mean square length of 1. On 2,000 photos 10 to 100 did equally well (docs/experiments.md).
+# scikit-learn's C, the inverse of the strength: the loss is a sum over photos, and coordinates have
+# a mean squared length of 1. On 2,000 photos 10 to 100 did equally well (docs/experiments.md).
 STRENGTHS = tuple(10.0 ** (half / 2) for half in range(-2, 8))
 NO_LANDMARKS = np.empty(0, np.int64)
-PROJECTED = 256  # photos at once onto the basis, whose landmarks are read each time: half the time
+PROJECTED = 256  # photos are projected together: this halves the time
 TOLERANCE, ITERATIONS = 1e-5, 1000  # of L-BFGS
 
 
@@ -59,7 +62,7 @@ class StrengthTrial:
         strength: scikit-learn's C.
         coefficients: ``(rank, classes)``, divided by ``temperature``.
         intercept: ``(classes,)``, likewise.
-        temperature: that validation asked for.
+        temperature: fitted on validation.
         train: scores on the training photos.
         validation: scores on the validation photos.
         seconds: that solving took.
@@ -110,8 +113,8 @@ def fit_linear_probe(
     """Set the dense layer of ``model`` to the solution that validates best.
 
     Method: L2-regularised multinomial logistic regression by L-BFGS (scikit-learn), its logits
-    divided by the temperature that validation asks for: a strongly regularised head answers right
-    and too modestly, and the stages that follow should begin from calibrated answers.
+    divided by a temperature fitted on validation: a strongly regularised head is often right, but
+    its probabilities are too low, and the next stages should begin from calibrated ones.
 
     Args:
         model: a classifier; its backbone is not changed.
@@ -120,8 +123,9 @@ def fit_linear_probe(
             (docs/experiments.md).
         validation: the validation photos.
         strengths: to be tried, ascending.
-        class_weight: what each training photo of a class counts, by the class's number; validation
-            is scored as it is.
+        class_weight: the weight of each class in the training loss, by the class's number;
+        validation
+            is scored without weights.
 
     Returns:
         The scores, and what they were found with.
@@ -211,7 +215,7 @@ def _project(
 ) -> Projection:
     """Return all photos in the space of ``basis``; what is ``known`` of landmarks is copied.
 
-    φ(z) of 256 photos at once: of each batch alone the landmarks would be read four times as often.
+    256 photos are projected together: with smaller groups the landmarks are read more often.
     """
     count = len(photos.targets)
     coordinates = np.empty((count, basis.landmark_coordinates.shape[1]))
