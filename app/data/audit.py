@@ -16,7 +16,7 @@ from app.data.decode import SUFFIXES, decode
 from app.data.folder_layout import LabelledFile, files_below
 from app.data.manifest import REASONS, ManifestRow
 from app.data.near_duplicates import Fingerprint, fingerprint, near_duplicates
-from app.data.photo_bytes import read_bytes
+from app.data.photo_file import read_bytes
 
 MIN_PHOTOS = 10  # of each class: with fewer, validation and test would hold none
 # Of several copies the one stays that keeps the test set as the user made it.

@@ -24,9 +24,8 @@ from PIL import Image
 from PIL.Image import Transpose
 
 from app.core.errors import ImageError
-from app.data import photo_bytes as reading
-from app.data.decode import FORMATS, SUFFIXES, decode, load_image, read_image, resize
-from app.data.decode_limits import MAX_PIXELS
+from app.data import photo_file as reading
+from app.data.decode import FORMATS, MAX_PIXELS, SUFFIXES, decode, load_image, read_image, resize
 
 ROOT = Path(__file__).parents[2]
 # How to turn an upright picture so that its EXIF orientation turns it back.

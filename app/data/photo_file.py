@@ -13,13 +13,18 @@ decoder goes, and ends silently where a file makes no sense: the decoder says wh
 from __future__ import annotations
 
 import re
+import stat
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from app.core.errors import ImageError
 from app.data.av1 import sequence_sizes
 
+# 53 million pixels as RGB, not packed; a film among the photos fills no memory. Decoders copy parts
+# of a file once or twice: three times this stays under 512 MiB.
+MAX_BYTES = 160_000_000
 MAX_PIECES = 65_536  # a PNG of 160 MB in the usual pieces of 8 kB has 20,000
 MAX_SEGMENTS = 4_096  # of a JPEG: 160 MB of the largest would be 2,400
 MAX_ITEM_PIECES = 8_192  # of a HEIF or AVIF (1,000 tiles): each item is looked up among all
@@ -109,6 +114,29 @@ class Header:
         self.memory += numbers * _NUMBER_BYTES
         if self.numbers > MAX_NUMBERS:
             raise ImageError("more numbers in its tags than any photo has; save it again")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file's bytes.
+
+    Raises:
+        ImageError: when it is missing, unreadable, no regular file, or too large for a photo.
+    """
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            next(path.iterdir(), None)  # says why if it cannot be listed
+            raise ImageError("a folder, not a photo", "unreadable")
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device could wait for ever
+            raise ImageError("not a regular file", "unreadable")
+        if status.st_size > MAX_BYTES:
+            raise ImageError(
+                f"{status.st_size:,} bytes, larger than any photo that is read", "too_costly"
+            )
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ImageError(f"cannot be read: {reason}", "unreadable") from error
 
 
 def walk(data: bytes) -> Header:
