@@ -26,7 +26,7 @@ from PIL.Image import Transpose
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from app.core.errors import ImageError
-from app.data.photo_file import Header, check_exif, read_bytes, walk
+from app.data.photo_file import Header, read_bytes, walk
 
 Pixels = NDArray[np.uint8]
 
@@ -109,7 +109,7 @@ def decode(data: bytes) -> tuple[Pixels, str]:
             _check_cost(image, data, header)
             # MPO is what phones save: a JPEG with a second picture behind it.
             found = "JPEG" if image.format == "MPO" else str(image.format)
-            return _upright_rgb(image), found
+            return _upright_rgb(image, header), found
     except UnidentifiedImageError:
         raise ImageError(f"not a photo: {_what_it_is(data)}", "not_a_photo") from None
     except ImageError:
@@ -162,13 +162,13 @@ class _CountedFile(io.BytesIO):
         return super().read(size)
 
 
-def _upright_rgb(image: Image.Image) -> Pixels:
+def _upright_rgb(image: Image.Image, header: Header) -> Pixels:
     """Return the pixels, converted and turned strip by strip: a whole copy would not fit."""
     image.seek(0)
     image.load()
     if image.mode == "F":
         raise ImageError(f"floating-point pixels {NO_RANGE}", "no_range")
-    orientation = _orientation(image)
+    orientation = _orientation(image, header)
     sideways, backwards = orientation in (5, 6, 7, 8), orientation in (3, 4, 6, 7)
     width, height = image.size
     pixels = np.empty((width, height, 3) if sideways else (height, width, 3), np.uint8)
@@ -192,9 +192,9 @@ def _upright_rgb(image: Image.Image) -> Pixels:
     return pixels
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, header: Header) -> int:
     for key in ("exif", "Raw profile type exif"):
-        check_exif(len(image.info.get(key) or b""))
+        header.exif(len(image.info.get(key) or b""))
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # unreadable EXIF is as good as none; the pixels are sound
