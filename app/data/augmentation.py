@@ -20,7 +20,7 @@ from PIL import Image, ImageEnhance
 
 from app.core.errors import AppError, ImageError
 from app.data.decode import Pixels, read_image, resize
-from app.data.photo import Photo
+from app.data.manifest import Photo
 from app.data.photo_file import read_bytes
 
 MIN_AREA = 0.5  # share of the photo that a crop keeps at least: the animal stays in it

@@ -1,10 +1,10 @@
-"""Who trains, who chooses, who is asked once: three disjoint splits, decided by content."""
+"""Three disjoint splits, decided by content, and the weights of classes out of balance."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from app.core.errors import DataError
@@ -12,6 +12,7 @@ from app.data.folder_layout import SPLITS, Split
 from app.data.manifest import ManifestRow
 
 SHARES: dict[Split, float] = {"train": 0.8, "validation": 0.1, "test": 0.1}
+MAX_RATIO = 3  # the largest class may have so many times the photos of the smallest, unweighted
 
 
 def assign_splits(rows: Sequence[ManifestRow], *, seed: int) -> list[ManifestRow]:
@@ -50,6 +51,29 @@ def assign_splits(rows: Sequence[ManifestRow], *, seed: int) -> list[ManifestRow
         ]
     _check_training_photos(rows)
     return rows
+
+
+def imbalance(labels: Iterable[str]) -> float:
+    """Return how many times as many photos the largest class has as the smallest."""
+    counts = Counter(labels).values()
+    return max(counts) / min(counts)
+
+
+def class_weights(labels: Iterable[str]) -> dict[str, float] | None:
+    """Return what each photo of a class counts in the loss; None where all count the same.
+
+    "Balanced" weights, as scikit-learn has them (King & Zeng 2001): inverse to the number of photos
+    of the class, 1 on average over photos. Without them a rare class costs so little that it is
+    hardly ever answered.
+
+    Args:
+        labels: the class of every training photo.
+    """
+    counts = Counter(labels)
+    if imbalance(counts.elements()) <= MAX_RATIO:
+        return None
+    photos = counts.total()
+    return {label: photos / (len(counts) * counts[label]) for label in sorted(counts)}
 
 
 def _divide(pool: Counter[str], missing: Sequence[Split], seed: int) -> dict[str, Split]:

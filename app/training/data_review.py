@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from app.core.console import say
 from app.core.run_folder import Run
 from app.data.folder_layout import SPLITS, Split
-from app.data.photo import Photo, Photos
+from app.data.manifest import Photo, Photos
 from app.evaluation.findings import Finding, write_findings
 from app.evaluation.label_issues import find_label_issues, out_of_fold
 from app.evaluation.metrics import Floats, Ints

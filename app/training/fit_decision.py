@@ -16,7 +16,7 @@ from app.core.csv_tables import write_rows
 from app.core.run_metrics import AnswerShares, SplitMetrics
 from app.data.augmentation import tta_views
 from app.data.folder_layout import SPLITS, Split
-from app.data.photo import Photos
+from app.data.manifest import Photos
 from app.evaluation.calibration import fit_min_confidence, fit_temperature
 from app.evaluation.metrics import probabilities_of, reliability_bins, score
 from app.evaluation.ood import KnnOodDetector, fit_ood_detector

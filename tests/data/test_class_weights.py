@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
-from app.data.class_weights import MAX_RATIO, class_weights, imbalance
+from app.data.splits import MAX_RATIO, class_weights, imbalance
 
 
 def labels(**counts: int) -> list[str]:

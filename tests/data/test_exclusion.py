@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import UsageError
-from app.data.exclusion import excluded_names
-from app.data.manifest import ManifestRow, write_manifest
+from app.data.manifest import ManifestRow, excluded_names, write_manifest
 from tests.data.test_manifest import ODD_NAMES
 
 DATA = Path("pets")

@@ -14,8 +14,7 @@ from PIL import Image
 from app.core.errors import DataError
 from app.data.audit import audit
 from app.data.folder_layout import SPLITS, find_files
-from app.data.manifest import ManifestRow
-from app.data.photo import class_names, photos_of
+from app.data.manifest import ManifestRow, class_names, photos_of
 from app.data.splits import SHARES, assign_splits
 
 

@@ -18,7 +18,7 @@ from small_vgg import (
 )
 
 from app.core.config import STAGES
-from app.data.photo import Photos
+from app.data.manifest import Photos
 from app.experiment import dataset_of, dataset_spec
 from app.features.dataset import FreshDataset
 from app.network.classifier import prefix
