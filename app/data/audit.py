@@ -1,4 +1,4 @@
-"""Before anything else: decode every file, find copies, and say of each why it is used or not."""
+"""The audit: decode every file, find copies, and give each a verdict and the reason for it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def audit(
 
 
 def rows_of_others(root: Path, files: Sequence[LabelledFile]) -> list[ManifestRow]:
-    """Return a skipped row for every file below ``root`` whose place tells no class."""
+    """Return a skipped row for every file below ``root`` whose place gives no class."""
     labelled = {file.name for file in files}
     names = (path.relative_to(root).as_posix() for path in files_below(root))
     return [

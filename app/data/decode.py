@@ -66,7 +66,7 @@ MAX_READS = 1_000_000  # a PNG of 60 MB in pieces of 8 kB takes 30,000
 
 # Pillow checks this before it makes a canvas; ``_check_cost`` is stricter, before decoding.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-# Oddities that a decoder remarks on (broken EXIF, say) are no concern of the person who waits.
+# Oddities that a decoder warns of (broken EXIF, for example) are of no use to the user.
 warnings.filterwarnings("ignore", module=r"PIL\..*")
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors go to stderr
 
@@ -179,15 +179,12 @@ def _upright_rgb(image: Image.Image, header: Header) -> Pixels:
         if strip.mode.startswith("I"):
             strip = _eight_bits(strip)
         if strip.has_transparency_data:
-            rgba = strip.convert("RGBA")
-            strip = Image.new("RGBA", rgba.size, "white")
-            strip.alpha_composite(rgba)
+            white = Image.new("RGBA", strip.size, "white")
+            strip = Image.alpha_composite(white, strip.convert("RGBA"))
         strip = strip.convert("RGB")
         if orientation in UPRIGHT:
             strip = strip.transpose(UPRIGHT[orientation])
-        place = (
-            slice(image.height - bottom, image.height - top) if backwards else slice(top, bottom)
-        )
+        place = slice(height - bottom, height - top) if backwards else slice(top, bottom)
         pixels[(slice(None), place) if sideways else place] = np.asarray(strip)
     return pixels
 
@@ -253,7 +250,7 @@ def _register_heif() -> None:
 
 
 def _what_it_is(data: bytes) -> str:
-    """Say in plain words what a file without a photo seems to hold."""
+    """Return in plain words what a file without a photo seems to hold."""
     if not data.strip(b"\0"):
         return f"{len(data)} zero bytes"
     known = {

@@ -35,19 +35,12 @@ _CLASS_BEFORE_NUMBER = re.compile(r"(?P<label>[^\W\d_](.*[^\W\d_])?)[._ -]*\(?\d
 
 @dataclass(frozen=True)
 class LabelledFile:
-    """One file below the data folder, with what its place tells about it.
-
-    Attributes:
-        path: where it lies.
-        name: its path relative to the data folder, with forward slashes.
-        label: its class.
-        split: where the user has put it; None when the project decides.
-    """
+    """One file below the data folder, with the class and the split that its place gives."""
 
     path: Path
-    name: str
-    label: str
-    split: Split | None
+    name: str  # relative to the data folder, with forward slashes
+    label: str  # its class
+    split: Split | None  # None when the project decides
 
 
 @contextmanager

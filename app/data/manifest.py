@@ -26,7 +26,7 @@ REASONS = {
     "copy": "a copy of another file",
     "near_duplicate": "nearly the same picture as one in test or validation",
     "several_classes": "the same file lies in several classes",
-    "no_class": "its place tells no class",
+    "no_class": "its place gives no class",
     "not_a_photo": "not a photo",
     "damaged": "damaged",
     "empty": "empty",
@@ -39,49 +39,29 @@ REASONS = {
 
 @dataclass(frozen=True)
 class ManifestRow:
-    """What is known about one file.
+    """What is known about one file."""
 
-    Attributes:
-        name: path relative to the data folder, with forward slashes.
-        label: its class.
-        split: train, validation or test; empty when the file is skipped and no split was given.
-        sha256: of the file's bytes; empty when it could not be read or was excluded.
-        verdict: ``used`` or ``skipped``.
-        reason: why it is skipped, or what is odd about a used file; empty otherwise.
-        width: in pixels, upright; 0 when unknown.
-        height: likewise.
-        group: the same for photos that are nearly the same picture, the smallest ``sha256`` among
-            them; empty for a photo without near-duplicates.
-        code: the kind of reason why it is skipped, one of ``REASONS``; empty for a used file.
-    """
-
-    name: str
-    label: str
-    split: Split | Literal[""]
-    sha256: str
+    name: str  # path relative to the data folder, with forward slashes
+    label: str  # its class
+    split: Split | Literal[""]  # empty when the file is skipped and no split was given
+    sha256: str  # of the file's bytes; empty when it could not be read or was excluded
     verdict: Verdict
-    reason: str = ""
-    width: int = 0
+    reason: str = ""  # why it is skipped, or what is odd about a used file; else empty
+    width: int = 0  # in pixels, upright; 0 when unknown
     height: int = 0
+    # The smallest sha256 among photos that are nearly the same picture; empty for one without any.
     group: str = ""
-    code: str = ""
+    code: str = ""  # the kind of reason why it is skipped, one of REASONS; empty for a used file
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A usable photo of one split.
-
-    Attributes:
-        path: where it lies.
-        name: as in the manifest.
-        content: SHA-256 of the file's bytes, hexadecimal.
-        target: the number of its class, in the order of the sorted class names.
-    """
+    """A usable photo of one split."""
 
     path: Path
-    name: str
-    content: str
-    target: int
+    name: str  # as in the manifest
+    content: str  # SHA-256 of the file's bytes, hexadecimal
+    target: int  # the number of its class, in the order of the sorted class names
 
 
 Photos = Mapping[Split, Sequence[Photo]]

@@ -3,7 +3,7 @@
 Decoders take pieces (segments, chunks, blocks, boxes, tags, frames) one by one in Python, or join
 or search them quadratically. So the pieces are counted, and all metadata counts as memory, in as
 many copies as the decoder makes of it. The walk takes linear time, holds no copies, goes where the
-decoder goes, and ends silently where a file makes no sense: the decoder says what is wrong.
+decoder goes, and ends silently where a file makes no sense: the decoder reports the fault.
 """
 
 from __future__ import annotations
@@ -54,23 +54,14 @@ _NUMBER_BYTES = 200  # that a fraction takes in Python
 
 @dataclass
 class Header:
-    """What the walk has counted; its methods raise ImageError for what is too much.
+    """What the walk has counted; its methods raise ImageError for what is too much."""
 
-    Attributes:
-        pieces: segments, chunks, blocks, boxes, tags and frames.
-        numbers: values of tags that become numbers.
-        unpacked: bytes that packed metadata may become.
-        memory: bytes that decoders may take for metadata, beside the file.
-        coded: pixels of the largest picture in an AV1 stream.
-        held: whether a JPEG's coefficients are all held until its end.
-    """
-
-    pieces: int = 0
-    numbers: int = 0
-    unpacked: int = 0
-    memory: int = 0
-    coded: int = 0
-    held: bool = False
+    pieces: int = 0  # segments, chunks, blocks, boxes, tags and frames
+    numbers: int = 0  # values of tags that become numbers
+    unpacked: int = 0  # bytes that packed metadata may become
+    memory: int = 0  # bytes that decoders may take for metadata, beside the file
+    coded: int = 0  # pixels of the largest picture in an AV1 stream
+    held: bool = False  # whether a JPEG's coefficients are all held until its end
 
     def count(self, pieces: int = 1, most: int = MAX_PIECES) -> None:
         """Add pieces, of which a file may have ``most``."""
@@ -108,7 +99,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            next(path.iterdir(), None)  # says why if it cannot be listed
+            next(path.iterdir(), None)  # raises if it cannot be listed
             raise ImageError("a folder, not a photo", "unreadable")
         if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device could wait for ever
             raise ImageError("not a regular file", "unreadable")

@@ -49,7 +49,14 @@ def assign_splits(rows: Sequence[ManifestRow], *, seed: int) -> list[ManifestRow
             replace(row, split=moved.get(_content(row), row.split)) if _trains(row) else row
             for row in rows
         ]
-    _check_training_photos(rows)
+    used = Counter(row.label for row in rows if row.verdict == "used")
+    if untrained := used.keys() - {row.label for row in rows if _trains(row)}:
+        label = min(untrained)
+        raise DataError(
+            f"expected photos of {label} to train on; received {used[label]} usable ones, all in "
+            "validation and test (a copy in several splits counts as test, and near-duplicates "
+            "stay together); add some to train"
+        )
     return rows
 
 
@@ -103,17 +110,6 @@ def _trains(row: ManifestRow) -> bool:
 def _content(row: ManifestRow) -> str:
     """Return what decides where a photo goes: its hash, or that of its near-duplicates."""
     return row.group or row.sha256
-
-
-def _check_training_photos(rows: Sequence[ManifestRow]) -> None:
-    trained = {row.label for row in rows if _trains(row)}
-    for label in sorted({row.label for row in rows if row.verdict == "used"} - trained):
-        count = sum(row.label == label and row.verdict == "used" for row in rows)
-        raise DataError(
-            f"expected photos of {label} to train on; received {count} usable ones, all in "
-            "validation and test (a copy in several splits counts as test, and near-duplicates "
-            "stay together); add some to train"
-        )
 
 
 def _place(sha256: str, seed: int) -> float:
