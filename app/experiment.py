@@ -22,10 +22,9 @@ from app.core.profiling import Clock
 from app.core.run_folder import FEATURES_FOLDER, Run
 from app.core.run_metrics import Int8Metrics, Metrics, StageMetrics
 from app.data.augmentation import View
-from app.data.class_weights import class_weights
 from app.data.folder_layout import SPLITS, Split
-from app.data.manifest import ManifestRow
-from app.data.photo import Photos, class_names, photos_of
+from app.data.manifest import ManifestRow, Photos, class_names, photos_of
+from app.data.splits import class_weights
 from app.export.bundle_writer import Parity, classifier_graph, export_bundle, library_versions
 from app.export.int8_export import Int8Model, int8_model
 from app.features.dataset import DatasetSpec, FeatureDataset, open_dataset

@@ -24,8 +24,6 @@ from app.core.records import write_record
 from app.core.run_folder import Run, begin_run, refuse_existing, refuse_irregular_files
 from app.core.safe_output import refuse_among_photos
 from app.data.audit import audit, rows_of_others
-from app.data.class_weights import MAX_RATIO, class_weights, imbalance
-from app.data.exclusion import excluded_names
 from app.data.folder_layout import (
     SPLITS,
     LabelledFile,
@@ -34,8 +32,8 @@ from app.data.folder_layout import (
     find_files,
     linked_folders,
 )
-from app.data.manifest import ManifestRow, read_manifest, write_manifest
-from app.data.splits import SHARES, assign_splits
+from app.data.manifest import ManifestRow, excluded_names, read_manifest, write_manifest
+from app.data.splits import MAX_RATIO, SHARES, assign_splits, class_weights, imbalance
 from app.export.formats import export_formats, require_formats
 from app.training.checkpoint import Checkpoint
 from app.training.run_lock import (

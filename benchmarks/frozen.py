@@ -37,7 +37,7 @@ from app.core.errors import UsageError
 from app.data.augmentation import BATCH, View
 from app.data.decode import Pixels
 from app.data.folder_layout import find_files
-from app.data.photo import Photo
+from app.data.manifest import Photo
 from app.data.sets.synthetic_pets import draw_sample
 from benchmarks.command import answer
 from benchmarks.markdown import markdown_table, verdict

@@ -12,8 +12,8 @@ from pathlib import Path
 from app.core.errors import DataError, ImageError, WeightsError
 from app.data.decode import decode
 from app.data.folder_layout import LabelledFile, Split, find_files
-from app.data.photo import Photo
-from app.data.photo_bytes import read_bytes
+from app.data.manifest import Photo
+from app.data.photo_file import read_bytes
 from app.data.sets.synthetic_pets import draw_sample
 from app.network.pretrained_weights import Weights, load_weights
 

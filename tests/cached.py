@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from app.data.augmentation import View
-from app.data.photo import Photo
+from app.data.manifest import Photo
 from app.features.cache import FeatureSpec, FeatureStore
 from app.features.shards import shards_in
 

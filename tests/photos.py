@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from app.data.photo import Photo
+from app.data.manifest import Photo
 from app.data.sets.synthetic_pets import draw_sample
 
 TELLTALE = (255, 0, 255)  # the colour of photos that are looked for; drawings have nothing like it

@@ -16,7 +16,7 @@ import app.network.vgg
 from app.core.config import STAGES, Stage, TrainConfig
 from app.data.augmentation import View, load_views
 from app.data.folder_layout import Split
-from app.data.photo import Photos
+from app.data.manifest import Photos
 from app.experiment import dataset_spec
 from app.features.batches import ViewBatches
 from app.features.dataset import CachedDataset, FeatureDataset, FreshDataset

@@ -29,8 +29,7 @@ import predict
 import train
 from app.core.cli import run
 from app.core.run_folder import Run
-from app.data.exclusion import excluded_names
-from app.data.manifest import read_manifest
+from app.data.manifest import excluded_names, read_manifest
 from app.inference.bundle_format import Bundle
 from app.report.results import read_results
 

@@ -1,4 +1,4 @@
-"""Before anything else: decode every file, find copies, and say of each why it is used or not."""
+"""The audit: decode every file, find copies, and give each a verdict and the reason for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.data.decode import SUFFIXES, decode
 from app.data.folder_layout import LabelledFile, files_below
 from app.data.manifest import REASONS, ManifestRow
 from app.data.near_duplicates import Fingerprint, fingerprint, near_duplicates
-from app.data.photo_bytes import read_bytes
+from app.data.photo_file import read_bytes
 
 MIN_PHOTOS = 10  # of each class: with fewer, validation and test would hold none
 # Of several copies the one stays that keeps the test set as the user made it.
@@ -29,9 +29,9 @@ def audit(
     """Decode every file completely, in parallel, and judge it. Nothing on disk is changed.
 
     Skipped are files that hold no whole photo, all but one copy of the same file within a class,
-    and files that lie in two classes at once (one of the labels must be wrong). Of near-duplicates
-    within a class those are skipped that the user's own test or validation part holds as well; the
-    others are used, noted, and in one ``group``.
+    files that lie in two classes (one of the labels must be wrong), and near-duplicates of a photo
+    of the class in the user's own test or validation part. Other near-duplicates are used, noted,
+    and in one ``group``.
 
     Args:
         files: as ``find_files`` lists them.
@@ -57,7 +57,7 @@ def audit(
 
 
 def rows_of_others(root: Path, files: Sequence[LabelledFile]) -> list[ManifestRow]:
-    """Return a skipped row for every file below ``root`` whose place tells no class."""
+    """Return a skipped row for every file below ``root`` whose place gives no class."""
     labelled = {file.name for file in files}
     names = (path.relative_to(root).as_posix() for path in files_below(root))
     return [
@@ -114,37 +114,24 @@ def _mark_near_duplicates(
     for found in near_duplicates(list(known.values())):
         group = [numbers[place] for place in found]
         name = min(rows[number].sha256 for number in group)
+        kept: dict[str, ManifestRow] = {}  # of each class
+        for number in sorted(group, key=lambda number: _SPLIT_ORDER[rows[number].split]):
+            kept.setdefault(rows[number].label, rows[number])
+        left = [n for n in group if rows[n].split == kept[rows[n].label].split]
         for number in group:
-            rows[number] = replace(rows[number], group=name)
-        left = [number for number in group if not _skip_near_duplicate(rows, number, group)]
-        for number in left:
-            _note_near_duplicate(rows, number, left)
+            row = replace(rows[number], group=name)
+            others = [rows[other] for other in left if other != number]
+            if number not in left:
+                reason = f"nearly the same picture as {kept[row.label].name}"
+                row = replace(row, verdict="skipped", reason=reason, code="near_duplicate")
+            elif others:
+                other = min(others, key=lambda other: other.label == row.label)
+                note = f"nearly the same picture as {other.name}"
+                if other.label != row.label:
+                    note += f", which lies in the class {other.label}"
+                row = replace(row, reason="; ".join(filter(None, (row.reason, note))))
+            rows[number] = row
     return rows
-
-
-def _skip_near_duplicate(rows: list[ManifestRow], number: int, group: Sequence[int]) -> bool:
-    """Skip a photo if its class has one of its group where the user chooses or tests."""
-    row = rows[number]
-    alike = (rows[other] for other in group if rows[other].label == row.label)
-    kept = min(alike, key=lambda other: _SPLIT_ORDER[other.split])
-    if _SPLIT_ORDER[kept.split] == _SPLIT_ORDER[row.split]:
-        return False
-    reason = f"nearly the same picture as {kept.name}"
-    rows[number] = replace(row, verdict="skipped", reason=reason, code="near_duplicate")
-    return True
-
-
-def _note_near_duplicate(rows: list[ManifestRow], number: int, group: Sequence[int]) -> None:
-    """Write a photo that is nearly the same into its reason, one of another class if there is."""
-    row = rows[number]
-    others = [rows[other] for other in group if other != number]
-    if not others:
-        return
-    other = min(others, key=lambda other: other.label == row.label)
-    note = f"nearly the same picture as {other.name}"
-    if other.label != row.label:
-        note += f", which lies in the class {other.label}"
-    rows[number] = replace(row, reason="; ".join(filter(None, (row.reason, note))))
 
 
 def _check_enough(rows: Sequence[ManifestRow]) -> None:

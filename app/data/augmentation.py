@@ -20,8 +20,8 @@ from PIL import Image, ImageEnhance
 
 from app.core.errors import AppError, ImageError
 from app.data.decode import Pixels, read_image, resize
-from app.data.photo import Photo
-from app.data.photo_bytes import read_bytes
+from app.data.manifest import Photo
+from app.data.photo_file import read_bytes
 
 MIN_AREA = 0.5  # share of the photo that a crop keeps at least: the animal stays in it
 MAX_STRETCH = 4 / 3  # a crop's aspect differs from the photo's by this factor at most

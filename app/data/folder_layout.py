@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,38 +21,26 @@ from app.data.sets.archive import unpack_zip
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-    "testing": "test",
-}
+    "train": "train", "training": "train",
+    "validation": "validation", "valid": "validation", "val": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 LAYOUTS = (
     "class folders (DIR/cat/*.jpg, DIR/dog/*.jpg), the same inside train/, validation/ and test/, "
     "or class names before a number (DIR/cat.0.jpg, DIR/dog.0.jpg)"
 )
 # cat.0.jpg as Kaggle names them; cat_0, cat-0, cat 0, cat (0), cat0 and great_dane_0 as people do.
 _CLASS_BEFORE_NUMBER = re.compile(r"(?P<label>[^\W\d_](.*[^\W\d_])?)[._ -]*\(?\d+\)?\.\w+")
-_NOT_DATA = {"__MACOSX"}  # what macOS adds to archives
 
 
 @dataclass(frozen=True)
 class LabelledFile:
-    """One file below the data folder, with what its place says about it.
-
-    Attributes:
-        path: where it lies.
-        name: its path relative to the data folder, with forward slashes.
-        label: its class.
-        split: where the user has put it; None when the project decides.
-    """
+    """One file below the data folder, with the class and the split that its place gives."""
 
     path: Path
-    name: str
-    label: str
-    split: Split | None
+    name: str  # relative to the data folder, with forward slashes
+    label: str  # its class
+    split: Split | None  # None when the project decides
 
 
 @contextmanager
@@ -66,20 +55,17 @@ def data_folder(data: Path) -> Iterator[Path]:
         yield data
     elif is_file(data) and data.suffix.lower() == ".zip":
         with tempfile.TemporaryDirectory(prefix="photos-") as folder:
-            yield _unpacked(data, Path(folder) / "photos")
+            try:
+                photos = unpack_zip(data, Path(folder) / "photos")
+            except FetchError as error:
+                raise DataError(str(error)) from error
+            yield photos
     else:
         found = "a file" if exists(data) else "nothing there"
         raise UsageError(
             f"expected --data to be a folder of photos or a .zip of one; received {data} "
             f"({found}); `python -m app fetch drawn {data}` makes a sample to try with"
         )
-
-
-def _unpacked(archive: Path, target: Path) -> Path:
-    try:
-        return unpack_zip(archive, target)
-    except FetchError as error:
-        raise DataError(str(error)) from error
 
 
 def find_files(root: Path) -> list[LabelledFile]:
@@ -93,28 +79,23 @@ def find_files(root: Path) -> list[LabelledFile]:
         DataError: when no layout fits, or the splits have different classes.
     """
     top = _descend(root)
-    splits = _split_folders(top)
-    if len(splits) > 1 and "train" in splits:
-        files = [
-            file
-            for split, folder in splits.items()
-            for file in _labelled(folder, root=root, split=split)
-        ]
-        _check_same_classes(files)
-        _refuse_reserved(files)
-        return files
-    if len(splits) > 1:  # else validation and test would pass for classes
-        names = " and ".join(f"{folder.name}/" for folder in splits.values())
+    folders = _split_folders(top)
+    if len(folders) > 1 and "train" not in folders:  # else the splits would pass for classes
+        names = " and ".join(f"{folder.name}/" for folder in folders.values())
         raise DataError(
             f"expected a folder train/ beside {names}; received {top} without one; "
             "rename the folder with the training photos to train"
         )
-    if "train" in splits:  # beside it lie at most unlabelled files, as in Kaggle's test1/
-        top = splits["train"]
-    files = _labelled(top, root=root, split=None)
+    if len(folders) < 2:  # beside train/ lie at most unlabelled files, as in Kaggle's test1/
+        folders = {None: folders.get("train", top)}
+    files = [
+        file
+        for split, folder in folders.items()
+        for file in _labelled(folder, root=root, split=split)
+    ]
     if not files:
         raise DataError(f"expected {LAYOUTS}; received {root}, which holds none of these")
-    _refuse_reserved(files)
+    _check_classes(files)
     return files
 
 
@@ -139,7 +120,7 @@ def _descend(folder: Path) -> Path:
         folder = child
 
 
-def _split_folders(folder: Path) -> dict[Split, Path]:
+def _split_folders(folder: Path) -> dict[Split | None, Path]:
     found: dict[Split, Path] = {}
     for child in _folders(folder):
         split = SPLIT_NAMES.get(child.name.lower())
@@ -174,49 +155,38 @@ def _flat(folder: Path, *, root: Path, split: Split | None) -> list[LabelledFile
     ]
 
 
-def _refuse_reserved(files: list[LabelledFile]) -> None:
-    """Refuse classes by whose names nobody could tell an answer from what it is not."""
-    if taken := {file.label for file in files if is_reserved(file.label)}:
+def _check_classes(files: list[LabelledFile]) -> None:
+    """Refuse splits with other classes than train, and classes that are called as an answer is."""
+    classes = defaultdict(set)
+    for file in files:
+        classes[file.split].add(file.label)
+    expected = classes[files[0].split]  # train's, or all
+    for split, labels in classes.items():
+        if labels != expected:
+            raise DataError(
+                f"expected the classes of train ({', '.join(sorted(expected))}) in every "
+                f"split; received {', '.join(sorted(labels))} in {split}; rename or move folders"
+            )
+    if taken := sorted(filter(is_reserved, expected)):
         raise DataError(
             f"expected classes of other names than {' and '.join(sorted(RESERVED))}, which are "
-            f"answers of their own; received {', '.join(sorted(taken))}; "
+            f"answers of their own; received {', '.join(taken)}; "
             "photos that show none of the classes need not be given; else rename the folder"
         )
 
 
-def _check_same_classes(files: list[LabelledFile]) -> None:
-    classes = {
-        split: {file.label for file in files if file.split == split}
-        for split in SPLITS
-        if any(file.split == split for file in files)
-    }
-    for split, labels in classes.items():
-        if labels != classes["train"]:
-            raise DataError(
-                f"expected the classes of train ({', '.join(sorted(classes['train']))}) in every "
-                f"split; received {', '.join(sorted(labels))} in {split}; rename or move folders"
-            )
-
-
 def _folders(folder: Path) -> list[Path]:
-    return sorted(
-        child
-        for child in _children(folder)
-        if child.is_dir() and not child.name.startswith(".") and child.name not in _NOT_DATA
-    )
+    return [path for path in _children(folder) if path.is_dir() and path.name != "__MACOSX"]
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(
-        child
-        for child in _children(folder)
-        if not child.is_dir() and not child.name.startswith(".")
-    )
+    return [path for path in _children(folder) if not path.is_dir()]
 
 
 def _children(folder: Path) -> list[Path]:
+    """List what a folder holds, sorted, hidden names left out."""
     try:
-        return list(folder.iterdir())
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise DataError(
             f"expected a folder that can be read; received {folder} ({error.strerror}); "
@@ -234,7 +204,6 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def _is_photo_name(path: Path) -> bool:
-    """Say whether a file's name promises a photo."""
     return path.suffix.lower() in SUFFIXES
 
 

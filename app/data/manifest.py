@@ -1,13 +1,21 @@
-"""The manifest: one row for every file of the data folder, with its class, split and verdict."""
+"""The manifest: one row for every file of the data folder, with its class, split and verdict.
+
+The rows that are used become ``Photo``s; ``--exclude FILE`` lists rows that are not to be used.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import csv
+import io
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 from app.core.csv_tables import read_rows, write_rows
+from app.core.errors import UsageError
+from app.core.sanitise import MARK, from_csv
 from app.data.folder_layout import Split
 
 Verdict = Literal["used", "skipped"]
@@ -18,7 +26,7 @@ REASONS = {
     "copy": "a copy of another file",
     "near_duplicate": "nearly the same picture as one in test or validation",
     "several_classes": "the same file lies in several classes",
-    "no_class": "its place tells no class",
+    "no_class": "its place gives no class",
     "not_a_photo": "not a photo",
     "damaged": "damaged",
     "empty": "empty",
@@ -31,32 +39,32 @@ REASONS = {
 
 @dataclass(frozen=True)
 class ManifestRow:
-    """What is known about one file.
+    """What is known about one file."""
 
-    Attributes:
-        name: path relative to the data folder, with forward slashes.
-        label: its class.
-        split: train, validation or test; empty when the file is skipped and no split was given.
-        sha256: of the file's bytes; empty when it could not be read or was excluded.
-        verdict: ``used`` or ``skipped``.
-        reason: why it is skipped, or what is odd about a used file; empty otherwise.
-        width: in pixels, upright; 0 when unknown.
-        height: likewise.
-        group: the same for photos that are nearly the same picture, the smallest ``sha256`` among
-            them; empty for a photo without near-duplicates.
-        code: the kind of reason why it is skipped, one of ``REASONS``; empty for a used file.
-    """
-
-    name: str
-    label: str
-    split: Split | Literal[""]
-    sha256: str
+    name: str  # path relative to the data folder, with forward slashes
+    label: str  # its class
+    split: Split | Literal[""]  # empty when the file is skipped and no split was given
+    sha256: str  # of the file's bytes; empty when it could not be read or was excluded
     verdict: Verdict
-    reason: str = ""
-    width: int = 0
+    reason: str = ""  # why it is skipped, or what is odd about a used file; else empty
+    width: int = 0  # in pixels, upright; 0 when unknown
     height: int = 0
+    # The smallest sha256 among photos that are nearly the same picture; empty for one without any.
     group: str = ""
-    code: str = ""
+    code: str = ""  # the kind of reason why it is skipped, one of REASONS; empty for a used file
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A usable photo of one split."""
+
+    path: Path
+    name: str  # as in the manifest
+    content: str  # SHA-256 of the file's bytes, hexadecimal
+    target: int  # the number of its class, in the order of the sorted class names
+
+
+Photos = Mapping[Split, Sequence[Photo]]
 
 
 def write_manifest(rows: Iterable[ManifestRow], path: Path) -> None:
@@ -70,3 +78,84 @@ def read_manifest(path: Path) -> list[ManifestRow]:
         ManifestRow(**{**row, "width": int(row["width"]), "height": int(row["height"])})
         for row in read_rows(path)
     ]
+
+
+def class_names(rows: Sequence[ManifestRow]) -> tuple[str, ...]:
+    """Return the classes that have usable photos, sorted."""
+    return tuple(sorted({row.label for row in rows if row.verdict == "used"}))
+
+
+def photos_of(rows: Sequence[ManifestRow], split: Split, root: Path) -> list[Photo]:
+    """Return the usable photos of one split, in the manifest's order."""
+    numbers = {name: number for number, name in enumerate(class_names(rows))}
+    return [
+        Photo(root / row.name, row.name, row.sha256, numbers[row.label])
+        for row in rows
+        if row.verdict == "used" and row.split == split
+    ]
+
+
+def excluded_names(listing: Path, data: Path, names: Collection[str]) -> set[str]:
+    """Read a list of files that are not to be trained on.
+
+    One a line, by the name that ``manifest.csv`` and ``audit.csv`` have, or by a path that leads
+    into the data folder. Lines of these tables may stay whole: the first cell counts. Blank lines,
+    comments (``#``) and the tables' header are passed over, unless a file is called like that.
+
+    Args:
+        listing: UTF-8 text.
+        data: the data folder, as the user gave it.
+        names: of all files below it.
+
+    Returns:
+        Those of ``names`` that are listed.
+
+    Raises:
+        UsageError: when the list cannot be read, or a line of it names no file of the folder.
+    """
+    known, found, strange = frozenset(names), set(), []
+    for number, line, cell in _lines(listing):
+        name = next((name for name in _readings(line, cell, data) if name in known), None)
+        if name is not None:
+            found.add(name)
+        elif not (line.startswith("#") or cell.strip() in ("", "name")):
+            strange.append((number, cell))
+    if strange:
+        number, cell = strange[0]
+        more = f", and {len(strange) - 1} more such lines" if len(strange) > 1 else ""
+        raise UsageError(
+            f"expected files of {data} in {listing}; received {cell!r} on line {number}{more}; "
+            "write one name a line, as manifest.csv has it"
+        )
+    return found
+
+
+def _lines(listing: Path) -> Iterator[tuple[int, str, str]]:
+    """Yield each line's number, the line, and its first cell; a quoted cell may hold line ends."""
+    try:
+        text = listing.read_bytes().decode("utf-8-sig", "surrogateescape")
+        lines = list(io.StringIO(text, newline=""))
+        reader, start = csv.reader(lines), 0
+        for cells in reader:
+            line = "".join(lines[start : reader.line_num]).rstrip("\r\n")
+            yield start + 1, line, cells[0] if cells else ""
+            start = reader.line_num
+    except (OSError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(
+            f"expected --exclude to be a list of files, one a line; received {listing} ({reason})"
+        ) from error
+
+
+def _readings(line: str, cell: str, data: Path) -> Iterator[str]:
+    """Yield the names that a line may mean: as it stands, as a table's row, as a path."""
+    yield line
+    yield cell
+    yield from_csv(cell)
+    yield cell.removeprefix(MARK)  # a spreadsheet has put it there
+    cell = cell.strip()
+    yield Path(cell).as_posix()  # ./cat/1.jpg, and cat\1.jpg on Windows
+    path = Path(os.path.abspath(cell))  # noqa: PTH100  (without .., and links stay)
+    for folder in (os.path.abspath(data), os.path.realpath(data)):  # noqa: PTH100
+        if path.is_relative_to(folder):
+            yield path.relative_to(folder).as_posix()

@@ -19,7 +19,7 @@ from app.data.decode import Pixels
 
 MAX_DISTANCE = 6  # bits of 64: the photos of the small set that differ begin at 10
 MIN_CORRELATION = 0.99  # of 16×16 pixels in colour: two different handwritten digits reach 0.985
-SHRUNK = 32  # pHash looks at 32×32 pixels
+SHRUNK = 32  # pHash uses 32×32 pixels
 CHUNK = 64  # rows of the table of distances at once: 13 MB of 25,000 photos
 
 

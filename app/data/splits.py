@@ -1,10 +1,10 @@
-"""Who trains, who chooses, who is asked once: three disjoint splits, decided by content."""
+"""Three disjoint splits, decided by content, and the weights of classes out of balance."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from app.core.errors import DataError
@@ -12,6 +12,7 @@ from app.data.folder_layout import SPLITS, Split
 from app.data.manifest import ManifestRow
 
 SHARES: dict[Split, float] = {"train": 0.8, "validation": 0.1, "test": 0.1}
+MAX_RATIO = 3  # the largest class may have so many times the photos of the smallest, unweighted
 
 
 def assign_splits(rows: Sequence[ManifestRow], *, seed: int) -> list[ManifestRow]:
@@ -48,8 +49,38 @@ def assign_splits(rows: Sequence[ManifestRow], *, seed: int) -> list[ManifestRow
             replace(row, split=moved.get(_content(row), row.split)) if _trains(row) else row
             for row in rows
         ]
-    _check_training_photos(rows)
+    used = Counter(row.label for row in rows if row.verdict == "used")
+    if untrained := used.keys() - {row.label for row in rows if _trains(row)}:
+        label = min(untrained)
+        raise DataError(
+            f"expected photos of {label} to train on; received {used[label]} usable ones, all in "
+            "validation and test (a copy in several splits counts as test, and near-duplicates "
+            "stay together); add some to train"
+        )
     return rows
+
+
+def imbalance(labels: Iterable[str]) -> float:
+    """Return how many times as many photos the largest class has as the smallest."""
+    counts = Counter(labels).values()
+    return max(counts) / min(counts)
+
+
+def class_weights(labels: Iterable[str]) -> dict[str, float] | None:
+    """Return what each photo of a class counts in the loss; None where all count the same.
+
+    "Balanced" weights, as scikit-learn has them (King & Zeng 2001): inverse to the number of photos
+    of the class, 1 on average over photos. Without them a rare class costs so little that it is
+    hardly ever answered.
+
+    Args:
+        labels: the class of every training photo.
+    """
+    counts = Counter(labels)
+    if imbalance(counts.elements()) <= MAX_RATIO:
+        return None
+    photos = counts.total()
+    return {label: photos / (len(counts) * counts[label]) for label in sorted(counts)}
 
 
 def _divide(pool: Counter[str], missing: Sequence[Split], seed: int) -> dict[str, Split]:
@@ -79,17 +110,6 @@ def _trains(row: ManifestRow) -> bool:
 def _content(row: ManifestRow) -> str:
     """Return what decides where a photo goes: its hash, or that of its near-duplicates."""
     return row.group or row.sha256
-
-
-def _check_training_photos(rows: Sequence[ManifestRow]) -> None:
-    trained = {row.label for row in rows if _trains(row)}
-    for label in sorted({row.label for row in rows if row.verdict == "used"} - trained):
-        count = sum(row.label == label and row.verdict == "used" for row in rows)
-        raise DataError(
-            f"expected photos of {label} to train on; received {count} usable ones, all in "
-            "validation and test (a copy in several splits counts as test, and near-duplicates "
-            "stay together); add some to train"
-        )
 
 
 def _place(sha256: str, seed: int) -> float:

@@ -145,8 +145,7 @@ def _validation_pixels(run: Run, size: int) -> Any:
     from app.core.config_file import read_config
     from app.data.augmentation import View, load_views
     from app.data.folder_layout import data_folder
-    from app.data.manifest import read_manifest
-    from app.data.photo import photos_of
+    from app.data.manifest import photos_of, read_manifest
 
     with data_folder(read_config(run.config).data) as root:
         photos = photos_of(read_manifest(run.manifest), "validation", root)

@@ -25,7 +25,7 @@ from onnx.utils import Extractor
 from app.core.config import Stage
 from app.core.console import progress_bar
 from app.data.augmentation import View, load_batches
-from app.data.photo import Photo
+from app.data.manifest import Photo
 from app.evaluation.decision import Thresholds
 from app.evaluation.metrics import probabilities_of
 from app.evaluation.prediction_set import PredictionSet

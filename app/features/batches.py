@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from app.core.errors import AppError
 from app.data.augmentation import View
-from app.data.photo import Photo
+from app.data.manifest import Photo
 
 Float32s = NDArray[np.float32]
 Int32s = NDArray[np.int32]

@@ -20,7 +20,7 @@ from app.core.console import say
 from app.core.errors import CacheEvictedError, UsageError
 from app.data.augmentation import ReadPhoto, View, load_batches, load_views, read_photo, tta_views
 from app.data.folder_layout import SPLITS, Split
-from app.data.photo import Photos
+from app.data.manifest import Photos
 from app.features.batches import Float32s, ViewBatches, targets_of
 from app.features.cache import FeatureSpec, FeatureStore, compute_features, lacking_views
 from app.features.decoded import DecodedPhotos

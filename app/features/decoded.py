@@ -22,7 +22,7 @@ import numpy as np
 
 from app.data.augmentation import read_photo
 from app.data.decode import Pixels
-from app.data.photo import Photo
+from app.data.manifest import Photo
 
 
 class DecodedPhotos:

@@ -37,7 +37,7 @@ from app.core.atomic_files import whole, write_json
 from app.core.console import progress_bar, say
 from app.core.processor import has_vnni
 from app.data.augmentation import View, load_batches
-from app.data.photo import Photo
+from app.data.manifest import Photo
 from app.features.cache import versions
 from app.features.shards import SPEC_FILE, is_store, remove, store_name, touch
 from app.network.classifier import CUTS, prefix

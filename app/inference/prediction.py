@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.core.errors import ImageError
-from app.data.photo_bytes import read_bytes
+from app.data.photo_file import read_bytes
 
 
 @dataclass(frozen=True)

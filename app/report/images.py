@@ -24,8 +24,7 @@ from app.core.labels import NEITHER, UNSURE
 from app.data.augmentation import make_view, read_photo
 from app.data.decode import Pixels, resize
 from app.data.folder_layout import data_folder
-from app.data.manifest import ManifestRow
-from app.data.photo import Photo
+from app.data.manifest import ManifestRow, Photo
 from app.data.sets.synthetic_pets import KINDS, draw_animal
 from app.evaluation.decision import OOD_THRESHOLD
 from app.evaluation.findings import Finding, Kind

@@ -27,7 +27,7 @@ from app.serving.decoding import Allowed, for_page
 from app.serving.metrics import Metrics
 from app.serving.uploads import Limits, Upload
 
-DECODERS = 4  # at most: each may take 512 MiB (app.data.decode_limits)
+DECODERS = 4  # at most: each may take 512 MiB (app.data.decode)
 
 Row = tuple[NDArray[np.float32], np.float32]  # probabilities (classes,) and novelty of one photo
 

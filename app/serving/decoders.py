@@ -14,7 +14,7 @@ from app.serving.decoding import Allowed, decoded, nothing, prepare
 from app.serving.metrics import Metrics
 from app.serving.uploads import Refused
 
-# Seconds for one photo: five times what app.data.decode_limits allows, for slower machines.
+# Seconds for one photo: five times what app.data.decode allows, for slower machines.
 MOST = 10.0
 LEAST = 2.0  # and with a shorter --timeout
 

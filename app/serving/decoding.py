@@ -18,8 +18,7 @@ import numpy as np
 from PIL import Image
 
 from app.core.errors import ImageError
-from app.data.decode import Pixels, read_image, resize
-from app.data.decode_limits import MAX_MEMORY
+from app.data.decode import MAX_MEMORY, Pixels, read_image, resize
 
 MIB = 2**20
 USUAL = 256 * MIB  # what the process has without a photo, where the system does not tell

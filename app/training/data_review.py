@@ -11,7 +11,7 @@ import numpy as np
 
 from app.core.console import say
 from app.data.folder_layout import SPLITS, Split
-from app.data.photo import Photo, Photos
+from app.data.manifest import Photo, Photos
 from app.evaluation.findings import Finding, write_findings
 from app.evaluation.label_issues import find_label_issues, out_of_fold
 from app.evaluation.metrics import Floats, Ints

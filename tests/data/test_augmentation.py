@@ -21,7 +21,7 @@ from app.data.augmentation import (
     tta_views,
 )
 from app.data.decode import load_image
-from app.data.photo import Photo
+from app.data.manifest import Photo
 
 CONTENT = hashlib.sha256(b"a photo").hexdigest()
 

@@ -24,9 +24,9 @@ from PIL import Image
 from PIL.Image import Transpose
 
 from app.core.errors import ImageError
-from app.data import photo_bytes as reading
-from app.data.decode import FORMATS, SUFFIXES, decode, load_image, read_image, resize
-from app.data.decode_limits import MAX_PIXELS
+from app.data import photo_file as reading
+from app.data.decode import FORMATS, MAX_PIXELS, SUFFIXES, decode, load_image, read_image, resize
+from tests.fuzz.bombs import png_chunk
 
 ROOT = Path(__file__).parents[2]
 # How to turn an upright picture so that its EXIF orientation turns it back.
@@ -50,20 +50,11 @@ def differ(pixels: np.ndarray, expected: Image.Image) -> float:
     return float(np.abs(pixels - wanted).mean())
 
 
-def png_chunk(name: bytes, content: bytes) -> bytes:
-    return (
-        struct.pack(">I", len(content))
-        + name
-        + content
-        + struct.pack(">I", zlib.crc32(name + content))
-    )
-
-
 def png(width: int, height: int, depth: int, colour: int, rows: bytes, extra: bytes = b"") -> bytes:
     """Build a PNG by hand: Pillow does not write every kind that it reads."""
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     body = png_chunk(b"IDAT", zlib.compress(rows))
-    return b"\x89PNG\r\n\x1a\n" + header + extra + body + png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + extra + body + png_chunk(b"IEND")
 
 
 # ---- What decodes ----

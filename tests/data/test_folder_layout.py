@@ -362,7 +362,7 @@ def test_other_files_get_a_row_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / ".hidden").touch()
     rows = rows_of_others(tmp_path, find_files(tmp_path))
     assert sorted(row.name for row in rows) == ["dev/cat/0.jpg", "loose.jpg"]
-    assert {(row.verdict, row.reason) for row in rows} == {("skipped", "its place tells no class")}
+    assert {(row.verdict, row.reason) for row in rows} == {("skipped", "its place gives no class")}
 
 
 @pytest.mark.parametrize("name", ["neither", "unsure", "Neither", "UNSURE"])

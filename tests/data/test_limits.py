@@ -18,9 +18,8 @@ from photos import encoded, picture, shared_folder
 from PIL import Image
 
 from app.core.errors import ImageError
-from app.data.decode import decode
-from app.data.decode_limits import BYTES_A_PIXEL, MAX_SIDE, MAX_SLOW_PIXELS
-from app.data.headers import MAX_EXIF, MAX_NUMBERS, MAX_PIECES, MAX_SCANS, walk
+from app.data.decode import BYTES_A_PIXEL, MAX_SIDE, MAX_SLOW_PIXELS, decode
+from app.data.photo_file import MAX_EXIF, MAX_NUMBERS, MAX_PIECES, MAX_SCANS, walk
 from tests.fuzz.bombs import BOMBS, bmp_runs, in_jpeg, in_png, png, png_chunk, segment, tiff
 
 ROOT = Path(__file__).parents[2]
@@ -192,7 +191,7 @@ def test_an_avif_that_announces_less_than_its_stream_is_refused(
     place = data.index(b"ispe") + 8
     data[place : place + 8] = struct.pack(">II", 64, 64)
     decode(bytes(data))
-    monkeypatch.setattr("app.data.decode_limits.MAX_PIXELS", 64 * 64)
+    monkeypatch.setattr("app.data.decode.MAX_PIXELS", 64 * 64)
     with pytest.raises(ImageError, match=r"announces 0\.1 million pixels"):
         decode(bytes(data))
 
@@ -206,6 +205,10 @@ def test_strips_change_no_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
         encoded(picture().convert("LA"), "PNG"),
         encoded(picture().convert("CMYK"), "JPEG"),
     ]
+    exif = Image.Exif()
+    for orientation in range(2, 9):
+        exif[0x0112] = orientation
+        files.append(encoded(picture(), "PNG", exif=exif))
     whole = [decode(data)[0] for data in files]
     for pixels in (1, 48 * 5, 48 * 31):
         monkeypatch.setattr("app.data.decode.STRIP", pixels)

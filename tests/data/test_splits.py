@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from photos import class_folders
 from PIL import Image
+from sklearn.utils.class_weight import compute_class_weight
 
 from app.core.errors import DataError
 from app.data.audit import audit
 from app.data.folder_layout import SPLITS, find_files
-from app.data.manifest import ManifestRow
-from app.data.photo import class_names, photos_of
-from app.data.splits import SHARES, assign_splits
+from app.data.manifest import ManifestRow, class_names, photos_of
+from app.data.splits import MAX_RATIO, SHARES, assign_splits, class_weights, imbalance
 
 
 def photo(name: str, label: str, split: str = "", **more: str) -> ManifestRow:
@@ -216,3 +216,33 @@ def test_near_duplicates_on_disk_are_on_one_side(tmp_path: Path, seed: int) -> N
     divided = assign_splits(audit(find_files(tmp_path)), seed=seed)
     assert len(sides(divided)) == 20
     assert all(len(splits) == 1 for splits in sides(divided))
+
+
+# ---- Classes out of balance ----
+
+
+def labels_of(**counts: int) -> list[str]:
+    return [label for label, count in counts.items() for _ in range(count)]
+
+
+def test_up_to_one_to_three_nothing_is_weighted() -> None:
+    assert MAX_RATIO == 3
+    assert class_weights(labels_of(cat=30, dog=10)) is None
+    assert class_weights(labels_of(cat=30, dog=20, bird=10)) is None
+    assert class_weights(labels_of(cat=31, dog=10)) is not None
+    assert class_weights(labels_of(cat=31, dog=20, bird=10)) is not None
+
+
+@pytest.mark.parametrize("counts", [{"dog": 90, "cat": 10}, {"cat": 5, "wolf": 17, "dog": 200}])
+def test_the_weights_are_the_balanced_ones(counts: dict[str, int]) -> None:
+    names = np.array(sorted(counts))
+    expected = compute_class_weight("balanced", classes=names, y=labels_of(**counts))
+    weights = class_weights(labels_of(**counts))
+    assert weights is not None
+    assert list(weights) == names.tolist()
+    np.testing.assert_allclose(list(weights.values()), expected)
+
+
+def test_the_imbalance_is_that_of_the_largest_and_the_smallest() -> None:
+    assert imbalance(labels_of(cat=12, dog=8, bird=4)) == 3
+    assert imbalance(labels_of(cat=4, dog=4)) == 1

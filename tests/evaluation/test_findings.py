@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from app.data.photo import Photo
+from app.data.manifest import Photo
 from app.evaluation.findings import read_findings, write_findings
 from app.evaluation.label_issues import find_label_issues, out_of_fold
 from app.training.data_review import find

@@ -21,7 +21,7 @@ from app.core.config import STAGES, TrainConfig
 from app.core.console import progress_bar
 from app.core.errors import CacheEvictedError, UsageError
 from app.data.augmentation import MIRROR, View, load_views
-from app.data.photo import Photos
+from app.data.manifest import Photos
 from app.experiment import dataset_of
 from app.features.cache import FeatureStore
 from app.features.dataset import CachedDataset, FeatureDataset

@@ -12,7 +12,7 @@ from photos import as_photo, make_photo
 
 from app.core.errors import AppError
 from app.data.augmentation import View, load_views, read_photo
-from app.data.photo import Photo
+from app.data.manifest import Photo
 from app.features.decoded import DecodedPhotos
 
 SIZES = [(48, 32), (33, 77), (200, 3), (1, 1), (64, 64), (120, 90)]

@@ -17,7 +17,7 @@ from app.core.config import TrainConfig
 from app.core.errors import UsageError
 from app.core.processor import has_vnni
 from app.data.augmentation import View, load_views
-from app.data.photo import Photo
+from app.data.manifest import Photo
 from app.experiment import dataset_of
 from app.features.dataset import CachedDataset
 from app.features.extractor import frozen_prefix

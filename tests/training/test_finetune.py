@@ -8,7 +8,7 @@ import pytest
 
 from app.core.config import STAGES, Stage
 from app.core.errors import AppError
-from app.data.photo import Photo
+from app.data.manifest import Photo
 from app.evaluation.metrics import probabilities_of, score
 from app.features.batches import ViewBatches, targets_of
 from app.training.checkpoint import Checkpoint

@@ -17,7 +17,7 @@ from small_vgg import (
 
 from app.core.config import STAGES
 from app.core.run_folder import Run
-from app.data.photo import Photos
+from app.data.manifest import Photos
 from app.evaluation.findings import read_findings
 from app.experiment import dataset_of, dataset_spec, linear_probe
 from app.features.dataset import FreshDataset

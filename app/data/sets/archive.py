@@ -31,15 +31,11 @@ DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runtime
 def unpack_zip(archive: Path, target: Path) -> Path:
     """Unpack a .zip into ``target``, which appears only when every file in it is sound.
 
-    Use it for downloaded sets and for ``--data photos.zip``. macOS's ``__MACOSX/`` members are
-    left out: they look like photos and are not.
+    macOS's ``__MACOSX/`` members are left out: they look like photos and are not.
 
     Args:
         archive: the .zip file; it is only read.
-        target: a folder that does not exist yet or is empty.
-
-    Returns:
-        ``target``.
+        target: a folder that does not exist yet or is empty. It is returned.
 
     Raises:
         FetchError: ``target`` is not empty; the file is damaged or no .zip; or a member is
@@ -70,7 +66,7 @@ def unpack_zip(archive: Path, target: Path) -> Path:
 
 
 def _why_not(members: list[zipfile.ZipInfo], number: int, packed: int) -> str:
-    """Say why an archive with ``number`` members and ``packed`` bytes is refused; empty if not."""
+    """Return why an archive with ``number`` members and ``packed`` bytes is refused; else empty."""
     if number > MAX_MEMBERS:
         return f"holds {number:,} members, at most {MAX_MEMBERS:,} are allowed"
     for member in members:
@@ -87,7 +83,7 @@ def _why_not(members: list[zipfile.ZipInfo], number: int, packed: int) -> str:
 
 
 def _fault(member: zipfile.ZipInfo) -> str:
-    """Say why one member must not be unpacked; empty when it may."""
+    """Return why one member must not be unpacked; empty when it may."""
     name = member.orig_filename  # zipfile cuts .filename at a zero byte
     parts = name.split("/")
     kind = stat.S_IFMT(member.external_attr >> 16)
@@ -105,7 +101,6 @@ def _fault(member: zipfile.ZipInfo) -> str:
 
 
 def _write(archive: Path, opened: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> None:
-    """Write one member below ``folder``."""
     file = folder.joinpath(*member.filename.split("/"))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -117,5 +112,4 @@ def _write(archive: Path, opened: zipfile.ZipFile, member: zipfile.ZipInfo, fold
 
 
 def _refused(archive: Path, reason: str) -> FetchError:
-    """Return the one line for an archive that is not unpacked."""
     return FetchError(f"{archive} is not unpacked: it {reason}. Nothing was written.")

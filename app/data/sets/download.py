@@ -21,7 +21,7 @@ CHUNK = 1 << 18  # bytes; large enough not to cost time, small enough for a smoo
 
 
 class _Broken(Exception):
-    """The connection broke; what has arrived is kept and another try may resume it."""
+    """The connection broke; the received bytes are kept and another try may resume them."""
 
 
 class _HttpsStays(urllib.request.HTTPRedirectHandler):
@@ -42,19 +42,16 @@ def download(
 ) -> Path:
     """Download ``url`` to ``target``, which appears only when it is whole and verified.
 
-    Use it for any file that comes from the web. What has arrived waits in ``part_of`` and is
-    resumed by the next try or the next call. A ``target`` that exists already is never
-    overwritten: it is returned when it verifies and refused when it does not.
+    Use it for any file that comes from the web. Received bytes wait in ``part_of`` and are resumed
+    by the next try or the next call. A ``target`` that exists already is never overwritten: it is
+    returned when it verifies and refused when it does not.
 
     Args:
         url: an http or https address.
-        target: the file to make; missing folders above it are made too.
+        target: the file to make; missing folders above it are made too. It is returned.
         size: the expected number of bytes.
         sha256: the expected digest, 64 hexadecimal digits, or None when none is published.
         label: the text of the progress bar; the file's name when empty.
-
-    Returns:
-        ``target``.
 
     Raises:
         FetchError: the address cannot be reached, the server refuses, the content is not the
@@ -101,7 +98,7 @@ def part_of(target: Path, url: str) -> Path:
 
 
 def _mismatch(path: Path, size: int, sha256: str | None) -> str:
-    """Say how the file at ``path`` differs from what was expected; empty when it does not."""
+    """Return how the file at ``path`` differs from the expected one; empty when it does not."""
     if not path.is_file():
         return "it is not a file"
     if (received := path.stat().st_size) != size:
@@ -140,12 +137,11 @@ def _fill(url: str, part: Path, size: int, label: str) -> None:
 
 
 def _length(path: Path) -> int:
-    """Count the bytes of a file; 0 when there is none."""
     return path.stat().st_size if path.exists() else 0
 
 
 def _receive(url: str, part: Path, size: int, report: Callable[[int], None]) -> None:
-    """Make one request and append what comes to ``part``; raise _Broken when that is not all."""
+    """Make one request and append what comes to ``part``; raise _Broken when bytes are missing."""
     offset = _length(part)
     if offset > size:
         part.unlink()
@@ -169,11 +165,11 @@ def _receive(url: str, part: Path, size: int, report: Callable[[int], None]) -> 
     except (OSError, HTTPException) as error:
         raise _Broken(_reason(error)) from error
     with response:
-        if response.status != 206:  # the server sends the whole file, whatever was asked for
+        if response.status != 206:  # the server sends the whole file, not the requested range
             offset = 0
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
             part.unlink(missing_ok=True)
-            raise _Broken("the server sent another part of the file, so what was here was dropped")
+            raise _Broken("the server sent another part of it, so the partial file was deleted")
         announced = response.headers.get("Content-Length", "")
         if announced.isdigit() and offset + int(announced) != size:
             # Before anything is written: a login page must not cost what is here.
@@ -200,5 +196,4 @@ def _receive(url: str, part: Path, size: int, report: Callable[[int], None]) -> 
 
 
 def _reason(error: Exception) -> str:
-    """Say that the connection broke, and why if that is known."""
     return f"the connection broke ({error or type(error).__name__})"

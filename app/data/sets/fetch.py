@@ -26,23 +26,14 @@ SUFFIX = ".jpg"  # what every photo of these sets is named
 
 @dataclass(frozen=True)
 class PhotoSet:
-    """One set of photos on the web.
-
-    Attributes:
-        url: the publisher's address of the .zip.
-        sha256: its digest; None when nobody has published one.
-        size: its length in bytes.
-        photos: how many .jpg files it holds.
-        top: the folder inside the archive that becomes DIR; empty when DIR gets everything.
-        layout: one sentence for people about what is found below DIR.
-    """
+    """One set of photos on the web, as a .zip."""
 
     url: str
-    sha256: str | None
-    size: int
-    photos: int
-    top: str
-    layout: str
+    sha256: str | None  # None when nobody has published one
+    size: int  # bytes
+    photos: int  # how many .jpg files it holds
+    top: str  # the folder inside the archive that becomes DIR; empty when DIR gets everything
+    layout: str  # what lies below DIR, for people
 
 
 PHOTO_SETS = {
@@ -70,7 +61,7 @@ PHOTO_SETS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Fetch the set named on the command line; print its folder and its number of photos.
+    """Get the set named on the command line; print its folder and its number of photos.
 
     Args:
         argv: the arguments without the program's name; ``sys.argv[1:]`` when None.
@@ -79,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code, 0.
 
     Raises:
-        FetchError: the set could not be fetched; nothing half-done is left behind.
+        FetchError: the set could not be downloaded or drawn; nothing half-done is left behind.
         UsageError: a number is out of range.
     """
     parser = _parser()
@@ -90,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{for_terminal(str(options.directory))}: {photos:,} drawings")
         return 0
     if options.seed is not None or options.per_class is not None:
-        parser.error("--seed and --per-class belong to `drawn`; the other sets are what they are")
+        parser.error("--seed and --per-class belong to `drawn`; leave them out for other sets")
     photos = fetch(PHOTO_SETS[options.name], options.directory)
     print(f"{for_terminal(str(options.directory))}: {photos:,} photos")
     return 0
@@ -99,12 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def fetch(photo_set: PhotoSet, directory: Path) -> int:
     """Download one set and unpack it to ``directory``, which appears when it is complete.
 
-    Use it from programs; people use the command. The .zip lies beside ``directory`` meanwhile
-    and is removed afterwards, unless it was there before.
-
-    Args:
-        photo_set: a row of ``PHOTO_SETS``.
-        directory: a folder that does not exist yet, is empty, or holds the set already.
+    The .zip lies beside ``directory`` meanwhile and is removed afterwards, unless it was there
+    before. A folder that holds the set already is left as it is.
 
     Returns:
         The number of photos in ``directory``.
@@ -121,12 +108,7 @@ def fetch(photo_set: PhotoSet, directory: Path) -> int:
     if not was_there:
         say(f"Downloading {photo_set.size / 1e6:,.1f} MB from {photo_set.url}")
     try:
-        download(
-            photo_set.url,
-            archive,
-            sha256=photo_set.sha256,
-            size=photo_set.size,
-        )
+        download(photo_set.url, archive, size=photo_set.size, sha256=photo_set.sha256)
     except FetchError as error:
         raise FetchError(
             f"{error} Or download {photo_set.url} by hand, save it as {archive} and run this again;"
@@ -162,7 +144,7 @@ def _unpack(archive: Path, photo_set: PhotoSet, directory: Path) -> None:
 
 
 def _is_complete(directory: Path, photos: int) -> bool:
-    """Tell whether ``directory`` holds the set; raise FetchError when it holds something else."""
+    """Return whether ``directory`` holds the set; raise FetchError when it holds something else."""
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return False
     found = _count_photos(directory)
@@ -176,13 +158,12 @@ def _is_complete(directory: Path, photos: int) -> bool:
 
 
 def _count_photos(directory: Path) -> int:
-    """Count the .jpg files below ``directory``; 0 when it does not exist."""
-    return sum(1 for file in directory.rglob(f"*{SUFFIX}") if file.is_file())
+    return sum(file.is_file() for file in directory.rglob(f"*{SUFFIX}"))
 
 
 def _draw(directory: Path, per_class: int, seed: int) -> int:
     """Draw the sample into ``directory`` unless the very same one is there; return its size."""
-    # NumPy and Pillow: not before they are needed.
+    # It brings NumPy and Pillow.
     from app.data.sets.synthetic_pets import draw_sample, sample_note
 
     note = directory / "README.txt"
@@ -196,7 +177,6 @@ def _draw(directory: Path, per_class: int, seed: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
     sets = "\n".join(
         f"  {name:6} {row.photos:,} photos, {row.size / 1e6:,.0f} MB to download;\n"
         f"         {row.layout}"

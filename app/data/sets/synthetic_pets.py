@@ -1,9 +1,7 @@
-"""Drawn cats and dogs: a small set to try the software with when there are no photos at hand.
+"""Drawn cats and dogs, to try the software and to test it; never for claims about accuracy.
 
-The pictures are made here with Pillow and show no real animal. They are for trying out and for
-tests, never for claims about accuracy. Everything but the animal's shape (background, coat, pose,
-size, place, light) is drawn at random in the same way for both kinds, so that only the shape
-tells them apart.
+Everything but the animal's shape (background, coat, pose, size, place, light) is drawn at random in
+the same way for both kinds, so that only the shape distinguishes them.
 """
 
 from __future__ import annotations
@@ -49,22 +47,17 @@ SCENES = np.array([
 
 @dataclass(frozen=True)
 class Drawing:
-    """One drawn picture and where its animal is.
+    """One drawn picture and where its animal is."""
 
-    Attributes:
-        image: RGB, 240 to 400 pixels wide and high.
-        box: (left, top, right, bottom) of the animal in pixels; right and bottom are exclusive.
-    """
-
-    image: Image.Image
-    box: tuple[int, int, int, int]
+    image: Image.Image  # RGB, 240 to 400 pixels wide and high
+    box: tuple[int, int, int, int]  # left, top, right, bottom in pixels; the latter two exclusive
 
 
 def draw_sample(directory: Path, *, per_class: int = 120, seed: int = 0) -> int:
     """Write ``directory/cat/cat.0.jpg`` … and ``directory/dog/dog.0.jpg`` …, all or none.
 
-    Use it to try the whole software without a network and without photos. The same seed gives
-    the same bytes with the same Pillow. ``directory/README.txt`` says that these are drawings.
+    The same seed gives the same bytes with the same Pillow. ``directory/README.txt`` marks the
+    pictures as drawings.
 
     Args:
         directory: a folder that does not exist yet or is empty.
@@ -105,14 +98,9 @@ def sample_note(per_class: int, seed: int) -> str:
 def draw_animal(kind: str, generator: Generator) -> Drawing:
     """Draw one picture of a cat or a dog.
 
-    Use it in tests that need to know where the animal is: a heat map should fall into ``box``.
-
     Args:
-        kind: ``"cat"`` or ``"dog"``.
+        kind: one of ``KINDS``.
         generator: the source of all chance; the same state gives the same picture.
-
-    Returns:
-        The picture and the animal's place in it.
 
     Raises:
         UsageError: ``kind`` is neither.
@@ -142,39 +130,32 @@ def draw_animal(kind: str, generator: Generator) -> Drawing:
 
 @dataclass(frozen=True)
 class _Sketch:
-    """An animal that is being drawn, in its own units: a head has radius 1, y points down.
+    """An animal that is being drawn, in its own units: a head has radius 1, y points down."""
 
-    Attributes:
-        coat: the RGBA layer of fur, which gets a pattern afterwards.
-        ink: the RGBA layer of what lies on the fur: eyes, nose, whiskers, pale patches.
-        origin: where (0, 0) lies on both, in pixels.
-        axes: the pixels of one unit to the right and of one unit down, shape (2, 2).
-        fur: the colour of the coat.
-        shade: the same in shadow: edges, tails and far legs.
-    """
-
-    coat: Image.Image
-    ink: Image.Image
-    origin: NDArray[np.float64]
-    axes: NDArray[np.float64]
+    coat: Image.Image  # the RGBA layer of fur, which gets a pattern afterwards
+    ink: Image.Image  # the RGBA layer of what lies on the fur: eyes, nose, whiskers, pale patches
+    origin: NDArray[np.float64]  # where (0, 0) lies on both, in pixels
+    axes: NDArray[np.float64]  # the pixels of one unit to the right and of one unit down, (2, 2)
     fur: Colour
-    shade: Colour
+    shade: Colour  # of fur in shadow: edges, tails and far legs
 
     def line(self, points: Points, colour: Colour, width: float, *, fur: bool = False) -> None:
         """Draw a line of ``width`` units, on the ink unless it is fur."""
         thickness = max(1, round(width * float(np.hypot(*self.axes[0]))))
-        draw = ImageDraw.Draw(self.coat if fur else self.ink)
-        draw.line(self._pixels(points), fill=colour, width=thickness, joint="curve")
+        self._draw(fur).line(self._pixels(points), colour, thickness, joint="curve")
 
     def fill(self, points: Points, colour: Colour, edge: Colour, *, fur: bool = False) -> None:
         """Fill an outline and draw it, on the ink unless it is fur."""
-        ImageDraw.Draw(self.coat if fur else self.ink).polygon(self._pixels(points), fill=colour)
+        self._draw(fur).polygon(self._pixels(points), colour)
         self.line([*points, points[0]], edge, 0.05, fur=fur)
 
     def body(self, *ovals: tuple[float, float, float, float]) -> None:
         """Draw parts of the body: ovals (x, y, half the width, half the height) of fur."""
         for oval in ovals:
             self.fill(_oval(*oval), self.fur, self.shade, fur=True)
+
+    def _draw(self, fur: bool) -> ImageDraw.ImageDraw:
+        return ImageDraw.Draw(self.coat if fur else self.ink)
 
     def _pixels(self, points: Points) -> list[tuple[float, ...]]:
         return [tuple(pixel) for pixel in (np.array(points) @ self.axes + self.origin).tolist()]

@@ -1,28 +1,28 @@
-"""What a file announces, read piece by piece before any decoder sees it.
+"""A photo's file before any decoder sees it: its bytes, and what its headers announce.
 
-The rule: a photo is cut into at most ``MAX_PIECES`` pieces (segments, chunks, blocks, boxes, tags,
-frames), has at most ``MAX_NUMBERS`` numbers in its tags and ``MAX_EXIF`` bytes of Exif, unpacks at
-most ``MAX_UNPACKED`` bytes of packed metadata, and all its metadata counts as memory, in as many
-copies as the decoder makes of it.
-
-Decoders take pieces one by one in Python, or join or search them quadratically, and that for as
-long as the file is. The walk itself takes linear time and holds no copies. It goes where the
-decoder goes, and ends silently where a file makes no sense: the decoder says what is wrong.
+Decoders take pieces (segments, chunks, blocks, boxes, tags, frames) one by one in Python, or join
+or search them quadratically. So the pieces are counted, and all metadata counts as memory, in as
+many copies as the decoder makes of it. The walk takes linear time, holds no copies, goes where the
+decoder goes, and ends silently where a file makes no sense: the decoder reports the fault.
 """
 
 from __future__ import annotations
 
 import re
+import stat
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from app.core.errors import ImageError
-from app.data.av1 import sequence_sizes
+from app.data.heif_boxes import walk_boxes
 
+# 53 million pixels as RGB, not packed; a film among the photos fills no memory. Decoders copy parts
+# of a file once or twice: three times this stays under 512 MiB.
+MAX_BYTES = 160_000_000
 MAX_PIECES = 65_536  # a PNG of 160 MB in the usual pieces of 8 kB has 20,000
 MAX_SEGMENTS = 4_096  # of a JPEG: 160 MB of the largest would be 2,400
-MAX_ITEM_PIECES = 8_192  # of a HEIF or AVIF (1,000 tiles): each item is looked up among all
 MAX_NUMBERS = 131_072  # two for each row of the tallest picture: its place and length
 MAX_EXIF = 2**20  # a JPEG segment of it has 64 kB; twenty times what the largest cameras write
 MAX_EXIF_SEGMENTS = 16  # Pillow joins them one by one
@@ -41,62 +41,36 @@ _PNG_UNPACKED = 2**20  # at most of each chunk: Pillow's MAX_TEXT_CHUNK
 _TEXT_COPIES = 8  # four as bytes, and a str of four bytes a character
 _DEFLATE = 1032  # bytes at most that deflate makes of one
 
-# Boxes of HEIF and AVIF that hold boxes, and how many bytes come before the first of them.
-_CONTAINERS = {
-    b"meta": 4, b"iprp": 0, b"ipco": 0, b"iref": 4, b"dinf": 0, b"dref": 8, b"grpl": 0,
-    b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0, b"stbl": 0, b"stsd": 8, b"edts": 0,
-}  # fmt: skip
-# Boxes that are lists, by the bytes of their shortest entry.
-_LISTS = {
-    b"iloc": 6, b"ipma": 3, b"stts": 8, b"ctts": 8, b"stsz": 4, b"stsc": 12, b"stco": 4, b"co64": 8,
-    b"stss": 4, b"elst": 12, b"sbgp": 8, b"dimg": 2, b"thmb": 2, b"auxl": 2, b"cdsc": 2, b"prem": 2,
-}  # fmt: skip
-
 # Bytes of a value by the type of a TIFF's tag, and the types that Pillow leaves as bytes.
-_TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-_TIFF_SIZES |= {16: 8, 17: 8, 18: 8}
+_TIFF_SIZES = {
+    1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
+    16: 8, 17: 8, 18: 8,
+}  # fmt: skip
 _TIFF_BYTES = {1, 2, 7}
 _TIFF_DIRECTORIES = {34665, 34853, 40965}  # Exif, GPS, Interoperability: Pillow reads them all
 _TILE_BYTES = 8  # a pixel: four samples of 16 bits
 _NUMBER_BYTES = 200  # that a fraction takes in Python
 
 
-_Extent = tuple[int, int]  # where something begins, and its length
-_Item = tuple[bool, list[_Extent]]  # whether in the idat box, and the extents
-
-
 @dataclass
 class Header:
-    """What the walk has counted; it refuses what is too much as soon as it is met.
+    """What the walk has counted; its methods raise ImageError for what is too much."""
 
-    Attributes:
-        pieces: segments, chunks, blocks, boxes, tags and frames.
-        numbers: values of tags that become numbers.
-        unpacked: bytes that packed metadata may become.
-        memory: bytes that decoders may take for metadata, beside the file.
-        coded: pixels of the largest picture in an AV1 stream.
-        held: whether a JPEG's coefficients are all held until its end.
-    """
-
-    pieces: int = 0
-    numbers: int = 0
-    unpacked: int = 0
-    memory: int = 0
-    coded: int = 0
-    held: bool = False
+    pieces: int = 0  # segments, chunks, blocks, boxes, tags and frames
+    numbers: int = 0  # values of tags that become numbers
+    unpacked: int = 0  # bytes that packed metadata may become
+    memory: int = 0  # bytes that decoders may take for metadata, beside the file
+    coded: int = 0  # pixels of the largest picture in an AV1 stream
+    held: bool = False  # whether a JPEG's coefficients are all held until its end
 
     def count(self, pieces: int = 1, most: int = MAX_PIECES) -> None:
-        """Add pieces.
-
-        Raises:
-            ImageError: when there are more than ``most``.
-        """
+        """Add pieces, of which a file may have ``most``."""
         self.pieces += pieces
         if self.pieces > most:
             raise ImageError("cut into more pieces than any photo; save it again")
 
     def unpack(self, packed: int, most: int, copies: int) -> None:
-        """Add metadata packed by deflate, of which at most so many bytes are unpacked."""
+        """Add metadata packed by deflate, of which at most ``most`` bytes are unpacked."""
         unpacked = min(most, packed * _DEFLATE)
         self.unpacked += unpacked
         self.memory += unpacked * copies
@@ -110,33 +84,46 @@ class Header:
         if self.numbers > MAX_NUMBERS:
             raise ImageError("more numbers in its tags than any photo has; save it again")
 
+    def exif(self, length: int) -> None:
+        """Refuse Exif of more bytes than cameras write; nothing is added."""
+        if length > MAX_EXIF:
+            raise ImageError("more Exif than any camera writes; save it again")
 
-def walk(data: bytes) -> Header:
-    """Read a file's headers.
 
-    Args:
-        data: the whole file.
+def read_bytes(path: Path) -> bytes:
+    """Read a file's bytes.
 
     Raises:
-        ImageError: when it breaks the rule of this module.
+        ImageError: when it is missing, unreadable, no regular file, or too large for a photo.
+    """
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            next(path.iterdir(), None)  # raises if it cannot be listed
+            raise ImageError("a folder, not a photo", "unreadable")
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device could wait for ever
+            raise ImageError("not a regular file", "unreadable")
+        if (size := status.st_size) > MAX_BYTES:
+            raise ImageError(f"{size:,} bytes, larger than any photo that is read", "too_costly")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ImageError(f"cannot be read: {reason}", "unreadable") from error
+
+
+def walk(data: bytes) -> Header:
+    """Read the headers of a whole file.
+
+    Raises:
+        ImageError: when it has more pieces or metadata than a photo has.
     """
     header = Header()
     for magic, of_format in _WALKS.items():
         if data.startswith(magic):
             of_format(data, header)
     if data[4:8] == b"ftyp":
-        _boxes(data, header)
+        walk_boxes(data, header)
     return header
-
-
-def check_exif(length: int) -> None:
-    """Refuse Exif of more bytes than cameras write.
-
-    Raises:
-        ImageError: above ``MAX_EXIF``.
-    """
-    if length > MAX_EXIF:
-        raise ImageError("more Exif than any camera writes; save it again")
 
 
 def _jpeg(data: bytes, header: Header) -> None:
@@ -180,7 +167,7 @@ def _png(data: bytes, header: Header) -> None:
         if name == b"IEND":
             return
         if name == b"eXIf":
-            check_exif(length)
+            header.exif(length)
         if name in (b"iCCP", b"zTXt", b"iTXt"):
             header.unpack(length, _PNG_UNPACKED, _TEXT_COPIES)
         if name != b"IDAT":
@@ -212,7 +199,7 @@ def _webp(data: bytes, header: Header) -> None:
         if name in (b"EXIF", b"ICCP", b"XMP "):
             header.memory += 2 * min(length, len(data))
         if name == b"EXIF":
-            check_exif(length)
+            header.exif(length)
 
 
 def _tiff(data: bytes, header: Header) -> None:
@@ -274,124 +261,7 @@ def _plain_ppm(data: bytes, _: Header) -> None:
         raise ImageError("more comments than any photo has; save it again")
 
 
-def _boxes(data: bytes, header: Header) -> None:
-    """Walk the boxes of a HEIF or AVIF, and the AV1 streams that they point at."""
-    todo, kinds, items, idat = [(0, len(data))], dict[int, bytes](), dict[int, _Item](), 0
-    tracks: list[_Extent] = []
-    while todo:
-        place, end = todo.pop()
-        codec, chunk, sample = b"", 0, 0  # of a track
-        while place + 8 <= end:
-            size, name = struct.unpack_from(">I4s", data, place)
-            body = place + 8
-            if size == 1 and body + 8 <= end:
-                size, body = struct.unpack_from(">Q", data, body)[0], body + 8
-            stop = min(place + size, end) if size else end
-            if stop < body:
-                break
-            place = stop
-            header.count(most=MAX_ITEM_PIECES)
-            if name in _CONTAINERS:
-                todo.append((body + _CONTAINERS[name], stop))
-            if name in _LISTS:
-                header.count((stop - body) // _LISTS[name], MAX_ITEM_PIECES)
-            if name == b"iinf":
-                todo.append((body + (8 if data[body : body + 1] > b"\0" else 6), stop))
-            elif name == b"infe":
-                wide = 2 if data[body : body + 1] == b"\2" else 4
-                item = int.from_bytes(data[body + 4 : body + 4 + wide], "big")
-                kinds[item] = data[body + 6 + wide : body + 10 + wide]
-            elif name == b"iloc":
-                items.update(_items(data[body:stop]))
-            elif name == b"idat":
-                idat = body
-            elif name == b"colr":
-                header.memory += 3 * (stop - body)
-            elif name == b"stsd":
-                codec = data[body + 12 : body + 16]
-            elif name in (b"stco", b"co64"):
-                chunk = int.from_bytes(
-                    data[body + 8 : body + (12 if name == b"stco" else 16)], "big"
-                )
-            elif name == b"stsz":
-                alike, number, first = struct.unpack(
-                    ">III", data[body + 4 : body + 16].ljust(12, b"\0")
-                )
-                sample = alike or first
-                header.count(number if alike else 0, MAX_ITEM_PIECES)
-        if codec == b"av01":
-            tracks.append((chunk, sample))
-    joined = 0
-    for item, (within, extents) in items.items():
-        length = sum(size for _, size in extents)
-        if kinds.get(item) in (b"Exif", b"mime"):
-            check_exif(length)
-            header.memory += 8 * length
-        if kinds.get(item) == b"av01":
-            joined += length if len(extents) > 1 else 0
-            if joined > len(data):
-                raise ImageError("more pieces of pixels than there are bytes; save it again")
-            _stream(data, header, [(idat * within + place, size) for place, size in extents])
-    for track in tracks:
-        _stream(data, header, [track])
-
-
-def _stream(data: bytes, header: Header, extents: list[_Extent]) -> None:
-    """Find out what an AV1 stream announces; the boxes around it may tell less."""
-    view = memoryview(data)
-    parts = [view[place : place + size] for place, size in extents]
-    for width, height in sequence_sizes(
-        parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
-    ):
-        header.count(most=MAX_ITEM_PIECES)
-        header.coded = max(header.coded, width * height)
-
-
-def _items(box: bytes) -> Iterator[tuple[int, _Item]]:
-    """Yield the items of an ``iloc`` box.
-
-    Source:
-        ISO/IEC 14496-12, 8.11.3.
-    """
-    if len(box) < 8:
-        return
-    version, wide = box[0], 4 if box[0] == 2 else 2
-    offset_size, length_size = box[4] >> 4, box[4] & 15
-    base_size, index_size = box[5] >> 4, box[5] & 15 if version else 0
-    each = index_size + offset_size + length_size
-    place = 6 + wide
-    for _ in range(int.from_bytes(box[6:place], "big")):
-        item = int.from_bytes(box[place : place + wide], "big")
-        place += wide
-        within = version > 0 and box[place + 1 : place + 2] == b"\1"
-        place += 4 if version else 2
-        base, place = int.from_bytes(box[place : place + base_size], "big"), place + base_size
-        number, place = int.from_bytes(box[place : place + 2], "big"), place + 2
-        if place > len(box):
-            return
-        end = place + each * number
-        extents = []
-        for at in range(place, min(end, len(box)), each or 1):
-            offset = at + index_size
-            length = offset + offset_size
-            extents.append(
-                (
-                    base + int.from_bytes(box[offset:length], "big"),
-                    int.from_bytes(box[length : length + length_size], "big"),
-                )
-            )
-        yield item, (within, extents)
-        place = end
-
-
 _WALKS: dict[bytes, Callable[[bytes, Header], None]] = {
-    b"\xff\xd8\xff": _jpeg,
-    b"\x89PNG\r\n\x1a\n": _png,
-    b"GIF8": _gif,
-    b"RIFF": _webp,
-    b"II": _tiff,
-    b"MM": _tiff,
-    b"P1": _plain_ppm,
-    b"P2": _plain_ppm,
-    b"P3": _plain_ppm,
-}
+    b"\xff\xd8\xff": _jpeg, b"\x89PNG\r\n\x1a\n": _png, b"GIF8": _gif, b"RIFF": _webp,
+    b"II": _tiff, b"MM": _tiff, b"P1": _plain_ppm, b"P2": _plain_ppm, b"P3": _plain_ppm,
+}  # fmt: skip
