@@ -17,7 +17,7 @@ def main(argv: Sequence[str]) -> int:
         AppError: when the runs cannot be compared.
     """
     parser = Parser(
-        description="Compare finished runs on the same test photos, each with the first.",
+        description="Compare finished runs on the same test photos, each with the first."
     )
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RUN", help="folders of two runs or more"

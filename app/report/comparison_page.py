@@ -16,13 +16,7 @@ from app.core.run_metrics import Metrics
 from app.core.safe_output import output_file
 from app.core.sanitise import for_terminal, shown
 from app.evaluation.paired_tests import holm
-from app.report.comparison import (
-    Comparison,
-    compare,
-    differing,
-    names_of,
-    photos_in_common,
-)
+from app.report.comparison import Comparison, compare, differing, names_of, photos_in_common
 from app.report.figures import accuracies
 from app.report.html import Parts, Picture, duration, environment, interval
 from app.report.results import Results, read_results

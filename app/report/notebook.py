@@ -144,9 +144,7 @@ def save_notebook(notebook: Any, path: Path) -> Path:
 
 def main(argv: Sequence[str]) -> int:
     """Parse ``argv``, run the script, write the notebook; return the exit code."""
-    parser = Parser(
-        description="Run a notebook's script and write the notebook beside it.",
-    )
+    parser = Parser(description="Run a notebook's script and write the notebook beside it.")
     parser.add_argument("source", type=Path, metavar="FILE.py", help="notebooks/vgg16.py")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="where to write it (default: FILE.ipynb)"

@@ -14,12 +14,7 @@ from app.core.cli import Parser
 from app.core.run_folder import Run
 from app.core.safe_output import output_file
 from app.core.sanitise import for_terminal
-from app.report.notebook import (
-    run_notebook,
-    save_notebook,
-    without_machine,
-    without_warnings,
-)
+from app.report.notebook import run_notebook, save_notebook, without_machine, without_warnings
 from app.report.results import PHOTOS_VARIABLE, RUN_VARIABLE, read_results
 
 SOURCE = Path(__file__).with_name("report_cells.py")  # a script that Jupyter runs, not a module

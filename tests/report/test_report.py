@@ -31,17 +31,7 @@ from app.core.run_folder import Run, check_complete
 from app.core.sanitise import shown
 from app.inference.bundle_format import ONNX_FILE, OOD_THRESHOLD
 from app.report import report
-from app.report.html import (
-    MAX_THUMBNAIL,
-    Html,
-    Parts,
-    Picture,
-    Table,
-    Words,
-    jpeg,
-    number,
-    percent,
-)
+from app.report.html import MAX_THUMBNAIL, Html, Parts, Picture, Table, Words, jpeg, number, percent
 from app.report.images import NO_HEATMAPS, NO_PETS, SAMPLES, SHOWN, VIEWS, drawn_album, photo_album
 from app.report.network_table import read_blocks
 from app.report.notebook import PROJECT
@@ -424,10 +414,7 @@ def test_a_damaged_file_is_answered_in_one_line(
 ) -> None:
     run = run_with_photos(tmp_path / "damaged")
     (run.folder / file).write_text(text, encoding="utf-8")
-    with pytest.raises(
-        BundleError,
-        match=r"received a damaged one|expected in .*config\.json",
-    ):
+    with pytest.raises(BundleError, match=r"received a damaged one|expected in .*config\.json"):
         read_results(run)
     assert run_command(main, [str(run.folder)]) == BundleError.exit_code
     assert capsys.readouterr().err.count("\n") == 1
@@ -471,10 +458,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
 
 
 def test_a_failing_cell_is_answered_in_one_line(
-    run: Run,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "failing.py"
     source.write_text("# %%\nprint('so far')\nraise ValueError('no such\\nnumber')\n")
