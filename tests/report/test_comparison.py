@@ -19,7 +19,7 @@ from app.core.run_folder import Run
 from app.evaluation.paired_tests import bootstrap_interval, holm, mcnemar, paired_interval
 from app.report import comparison
 from app.report.compare import main
-from app.report.comparison import compare, differing
+from app.report.comparison import compare, differing, read_compared
 from app.report.results import Results, read_results
 
 SURE, UNSURE = 0.9, 0.6  # probabilities of the answer
@@ -264,7 +264,5 @@ def test_settings_that_are_damaged_are_answered_in_one_line(folders, tmp_path, c
 
 
 def test_one_run_alone_is_not_compared(folders):
-    from app.report.comparison_page import read_compared
-
     with pytest.raises(UsageError, match="expected two runs or more"):
         read_compared(folders[:1])
