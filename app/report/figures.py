@@ -82,15 +82,15 @@ def learning_curves(history: Sequence[HistoryRow]) -> Figure:
     """
     figure, (above, below) = _axes(5.4, nrows=2, sharex=True)
     firsts = [i for i, row in enumerate(history) if i == 0 or row.stage != history[i - 1].stage]
-    ends, raised = [*firsts[1:], len(history)], False
-    for before, first, end in zip([0, *firsts[:-1]], firsts, ends, strict=True):
+    raised, stages = False, zip([0, *firsts], firsts, [*firsts[1:], len(history)], strict=False)
+    for before, first, end in stages:
         epochs, rows = range(first + 1, end + 1), history[first:end]
         training, validation = [r.loss for r in rows], [r.validation_loss for r in rows]
         # Hollow and large, so that it is seen where the other lies on it.
         above.plot(epochs, training, "s--", color=LIGHT, label="training", **HOLLOW)
         above.plot(epochs, validation, "o-", color=DARK, label="validation")
-        accuracy = [row.validation_accuracy for row in rows]
-        below.plot(epochs, accuracy, "o-", color=DARK, label="validation")
+        accuracies = [row.validation_accuracy for row in rows]
+        below.plot(epochs, accuracies, "o-", color=DARK, label="validation")
         for axes in (above, below) if first else ():
             axes.axvline(first + 0.5, color=GREY, linestyle=":", linewidth=1)
         # A name that would run into the one before is put a line higher.
@@ -103,16 +103,12 @@ def learning_curves(history: Sequence[HistoryRow]) -> Figure:
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
     below.yaxis.set_major_formatter(PERCENT)
     last = history[-1]
-    (low, a), (high, b) = sorted(
-        [(last.loss, "training"), (last.validation_loss, "validation")], key=itemgetter(0)
-    )
+    losses = {"training": last.loss, "validation": last.validation_loss}
+    (lower, low), (upper, high) = sorted(losses.items(), key=itemgetter(1))
     lack = max(0.09 * 1.08 * highest - (high - low), 0) / 2  # of room between the two names
-    correct = last.validation_accuracy
-    for axes, height, text in (
-        (above, low - lack, a),
-        (above, high + lack, b),
-        (below, correct, percent(correct)),
-    ):
+    accuracy = last.validation_accuracy
+    ends = [(above, lower, low - lack), (above, upper, high + lack)]
+    for axes, text, height in [*ends, (below, percent(accuracy), accuracy)]:
         _note(axes, text, (1.0, height), ("axes fraction", "data"), (5, 0), va="center")
     return figure
 
@@ -458,6 +454,6 @@ def _note(
     offset: tuple[float, float],
     **style: Any,
 ) -> None:
-    """Write beside a place, whose two coordinates are of what ``of`` names, also outside of axes."""
+    """Write beside a place, also outside of the axes; ``of`` names what its coordinates are of."""
     style |= {"xytext": offset, "textcoords": "offset points", "annotation_clip": False}
     axes.annotate(text, place, xycoords=of, **style)

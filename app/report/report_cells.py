@@ -29,8 +29,7 @@ from app.report import figures as plots
 from app.report.html import Parts, Picture, number, shown
 from app.report.images import EXCHANGED, drawn_album, photo_album
 from app.report.images import SHOWN as PICTURES
-from app.report.network_table import read_blocks
-from app.report.results import chosen_photos, chosen_run, read_results
+from app.report.results import chosen_photos, chosen_run, read_blocks, read_results
 
 run = chosen_run(project)
 results = read_results(run)

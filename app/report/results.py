@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -26,6 +28,7 @@ from app.evaluation.findings import Finding, Kind, read_findings
 NAMING = ("run", "runs", "report", "log")  # the settings that change no figure
 RUN_VARIABLE = "CATS_DOGS_RUN"
 PHOTOS_VARIABLE = "CATS_DOGS_PHOTOS"
+CONVOLUTION = re.compile(r"(block\d+)_conv\d+/(kernel|bias)")  # in a bundle's ONNX file
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Results:
-    """All that a run folder says.
+    """All that a run's folder holds, but for its bundle.
 
     Attributes:
         name: of the run.
@@ -147,15 +150,11 @@ class Results:
         ``runs`` is left out, since where a run lies is no part of how it was made.
         """
         config = self.config
-
-        def last(path: Path) -> Path:
-            return Path(path.name or "photos")
-
         shown = replace(
             config,
-            data=last(config.data),
-            exclude=config.exclude and last(config.exclude),
-            weights=config.weights and last(Path(config.weights)).name,
+            data=Path(config.data.name or "photos"),
+            exclude=config.exclude and Path(config.exclude.name),
+            weights=config.weights and Path(config.weights).name,
             runs=TrainConfig.runs,
         )
         return replace(self, config=shown)
@@ -166,11 +165,60 @@ class Results:
         So are the run's name, which is taken now, where it lies, ``--no-report`` and ``--log``.
         """
         words = ["python", "train.py"]
-        given = {field.name: getattr(self.config, field.name) for field in fields(TrainConfig)}
-        for name, value in given.items():
+        for field in fields(TrainConfig):
+            name, value = field.name, getattr(self.config, field.name)
             if name == "data" or (name not in NAMING and value != getattr(TrainConfig, name)):
                 words += _flags(name, value)
         return shlex.join(words)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of the backbone.
+
+    Attributes:
+        name: ``block1``, ``block2``, ...
+        convolutions: how many it has.
+        weights: how many trained or frozen numbers they have.
+        output: (channels, height, width) that the block gives for one photo, after its pooling.
+    """
+
+    name: str
+    convolutions: int
+    weights: int
+    output: tuple[int, ...]
+
+
+def read_blocks(model: Path) -> list[Block]:
+    """Return the blocks of an ONNX file that this project has written, from the photo upwards.
+
+    Empty when there is no such file, or it cannot be read.
+    """
+    import onnx  # here, because only this needs it
+
+    try:
+        graph = onnx.shape_inference.infer_shapes(onnx.load(model)).graph
+    # A damaged file may raise nearly anything: protobuf's errors have no public root.
+    except Exception:
+        return []
+    found: dict[str, list[tuple[str, int]]] = {}
+    for tensor in graph.initializer:
+        if match := CONVOLUTION.fullmatch(tensor.name):
+            found.setdefault(match[1], []).append((match[2], math.prod(tensor.dims)))
+    shapes = {
+        value.name: tuple(side.dim_value for side in value.type.tensor_type.shape.dim)
+        for value in graph.value_info
+    }
+    pooled = {node.name: shapes.get(node.output[0], ()) for node in graph.node}
+    return [
+        Block(
+            name,
+            sum(kind == "kernel" for kind, _ in arrays),
+            sum(count for _, count in arrays),
+            pooled.get(f"{name}_pool", ())[1:],
+        )
+        for name, arrays in found.items()
+    ]
 
 
 def chosen_run(project: Path) -> Run:

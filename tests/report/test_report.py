@@ -33,10 +33,15 @@ from app.inference.bundle_format import ONNX_FILE, OOD_THRESHOLD
 from app.report import report
 from app.report.html import MAX_THUMBNAIL, Html, Parts, Picture, Table, Words, jpeg, number, percent
 from app.report.images import NO_HEATMAPS, NO_PETS, SAMPLES, SHOWN, VIEWS, drawn_album, photo_album
-from app.report.network_table import read_blocks
 from app.report.notebook import PROJECT
 from app.report.report import SOURCE, main, write_notebook, write_report
-from app.report.results import PHOTOS_VARIABLE, RUN_VARIABLE, chosen_run, read_results
+from app.report.results import (
+    PHOTOS_VARIABLE,
+    RUN_VARIABLE,
+    chosen_run,
+    read_blocks,
+    read_results,
+)
 
 TEMPLATES = Path(report.__file__).parent / "templates"
 MEGABYTE = 1_000_000
