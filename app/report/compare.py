@@ -86,7 +86,7 @@ def page(compared: Compared) -> str:
     template = environment().get_template("comparison.html.j2")
     return template.render(
         names=names,
-        pairs=compared.pairs,
+        comparisons=compared.comparisons,
         runs=runs,
         accuracies=Picture(accuracies(names, [run.metrics.test for run in runs]), ""),
         differing=compared.differing,
@@ -108,24 +108,21 @@ def table(compared: Compared) -> str:
     first, *others = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], others)]) for row in rows]
     say = Parts("outcome.html.j2")
-    lines += ["", *(say.sentence(pair).text for pair in compared.pairs)]
+    several = len(compared.comparisons)
+    lines += ["", *(say.sentence(each, several).text for each in compared.comparisons)]
     lines.append(say.differing(compared.names).text if compared.differing else say.the_same().text)
     lines += [f"{name}: {' | '.join(texts)}" for name, texts in compared.differing.items()]
     return "\n".join(map(for_terminal, lines))
 
 
 def values(compared: Compared, folders: Sequence[Path]) -> dict[str, Any]:
-    """Return all of it for JSON; in ``comparisons``, ``names`` are of the first and second run."""
+    """Return all of it for JSON."""
     return {
         "runs": [
             {"name": run.name, "folder": str(folder), "test": values_of(run.metrics.test)}
             | {"stages": values_of(run.metrics.stages), "seconds": run.metrics.seconds}
             for run, folder in zip(compared.results, folders, strict=True)
         ],
-        "comparisons": [
-            {"names": [pair.first, pair.other], "p_value_holm": pair.p_value}
-            | dataclasses.asdict(pair.found)
-            for pair in compared.pairs
-        ],
+        "comparisons": [dataclasses.asdict(each) for each in compared.comparisons],
         "differing": compared.differing,
     }

@@ -65,57 +65,41 @@ class Comparison:
     """Two runs on the test photos that both have.
 
     Attributes:
-        n: the number of common photos.
-        asked: how many test photos each run has.
-        relabelled: photos of both that have another class in each; they are not compared.
-        first: the first run's scores on the common photos.
+        names: of the runs.
+        trained: how many training photos each has.
+        trained_in_common: how many of these are in both, by content.
+        asked: how many test photos each has.
+        n: how many test photos are compared.
+        relabelled: test photos of both that have another class in each; they are not compared.
+        first: the first run's scores on the compared photos.
         second: the second's.
         accuracy: the difference, interval by ``paired_interval``.
         log_loss: the difference, interval by ``bootstrap_interval`` over photos.
         mcnemar: the test.
+        p_value_holm: its p-value, with Holm's correction where there are several comparisons.
         disagreements: photos that only one of them answers rightly, in the order of their names.
     """
 
-    n: int
+    names: tuple[str, str]
+    trained: tuple[int, int]
+    trained_in_common: int
     asked: tuple[int, int]
+    n: int
     relabelled: int
     first: Score
     second: Score
     accuracy: Difference
     log_loss: Difference
     mcnemar: McNemar
+    p_value_holm: float
     disagreements: tuple[Disagreement, ...]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The first run and another one, as one comparison of several.
-
-    Attributes:
-        first: name of the first run.
-        other: name of the other one.
-        found: the comparison.
-        p_value: of McNemar's test, with Holm's correction where there are several pairs.
-        pairs: how many there are.
-        trained: the number of training photos of each.
-        trained_in_common: how many of them are in both, by content.
-    """
-
-    first: str
-    other: str
-    found: Comparison
-    p_value: float
-    pairs: int
-    trained: tuple[int, int]
-    trained_in_common: int
 
     @property
     def better(self) -> str | None:
         """The name of the run that is better; None where no difference is shown."""
-        if self.p_value >= LEVEL:
+        if self.p_value_holm >= LEVEL:
             return None
-        tested = self.found.mcnemar
-        return self.other if tested.second_only > tested.first_only else self.first
+        return self.names[self.mcnemar.second_only > self.mcnemar.first_only]
 
 
 @dataclass(frozen=True)
@@ -124,12 +108,12 @@ class Compared:
 
     Attributes:
         results: what the runs hold; no two have the same name.
-        pairs: the first with each other one, in their order.
+        comparisons: of the first with each other one, in their order.
         differing: what differs between the runs, as the function of that name returns it.
     """
 
     results: tuple[Results, ...]
-    pairs: tuple[Pair, ...]
+    comparisons: tuple[Comparison, ...]
     differing: dict[str, list[str]]
 
     @property
@@ -166,23 +150,13 @@ def read_compared(folders: Sequence[Path]) -> Compared:
         )
         for name, folder in zip(names, folders, strict=True)
     ]
-    first, *others = results
-    found = [compare(first, other) for other in others]
-    pairs = [
-        Pair(
-            first.name,
-            other.name,
-            each,
-            p_value,
-            len(others),
-            (first.metrics.photos["train"], other.metrics.photos["train"]),
-            len(_training_photos(first) & _training_photos(other)),
-        )
-        for other, each, p_value in zip(
-            others, found, holm([each.mcnemar.p_value for each in found]), strict=True
-        )
+    found = [compare(results[0], other) for other in results[1:]]
+    raised = holm([each.mcnemar.p_value for each in found])
+    comparisons = [
+        dataclasses.replace(each, p_value_holm=p_value)
+        for each, p_value in zip(found, raised, strict=True)
     ]
-    return Compared(tuple(results), tuple(pairs), differing(results))
+    return Compared(tuple(results), tuple(comparisons), differing(results))
 
 
 def compare(first: Results, second: Results) -> Comparison:
@@ -220,9 +194,13 @@ def compare(first: Results, second: Results) -> Comparison:
         )
         for i in np.flatnonzero(right(one) != right(two))
     ]
+    trained = _training_photos(first), _training_photos(second)
     return Comparison(
-        n=len(same),
+        names=(first.name, second.name),
+        trained=(first.metrics.photos["train"], second.metrics.photos["train"]),
+        trained_in_common=len(trained[0] & trained[1]),
         asked=asked,
+        n=len(same),
         relabelled=len(common) - len(same),
         first=_score(one),
         second=_score(two),
@@ -232,6 +210,7 @@ def compare(first: Results, second: Results) -> Comparison:
         ),
         log_loss=Difference(float(extra.mean()), bootstrap_interval(extra)),
         mcnemar=tested,
+        p_value_holm=tested.p_value,
         disagreements=tuple(sorted(disagreements, key=attrgetter("name"))),
     )
 
