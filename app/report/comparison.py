@@ -271,8 +271,7 @@ def _text(value: Any) -> str:
 
 def _training_photos(results: Results) -> set[str]:
     """Return the SHA-256 of each."""
-    rows = results.manifest
-    return {row.sha256 for row in rows if (row.split, row.verdict) == ("train", "used")}
+    return {row.sha256 for row in results.used() if row.split == "train"}
 
 
 def _places(results: Results) -> dict[str, int]:

@@ -125,7 +125,8 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(2.6 + 0.9 * len(classes), 9.0)
     figure, axes = _axes(side, max(side, WIDTH))
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    # Square cells would move the label of the vertical axis out of the figure beside long names.
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     size = 13 if len(classes) <= 4 else 9
     for (i, j), count in np.ndenumerate(counts):
         text = f"{count:,}\n{percent(shares[i, j])}"
@@ -162,7 +163,6 @@ def reliability(targets: Ints, probabilities: Floats) -> Figure:
     # Nobody answers with less confidence than an even share of all classes.
     left = int(ECE_BINS / probabilities.shape[1]) / ECE_BINS
     above.set(xlim=(left, 1), ylim=(0, 1.02), ylabel="Share of right answers")
-    above.legend(loc="lower right", frameon=False, fontsize=10)
     lows, counts = [b.low for b in bins], [b.count for b in bins]
     style = {"align": "edge", "color": DARK, "edgecolor": "white"}
     bars = below.bar(lows, counts, width=1 / ECE_BINS, **style)
@@ -170,8 +170,10 @@ def reliability(targets: Ints, probabilities: Floats) -> Figure:
     below.margins(y=0.25)
     below.set(xlabel="Confidence in the answer", ylabel="Photos")
     below.grid(visible=False, axis="x")
+    below.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     for axis in (above.xaxis, below.xaxis, above.yaxis):
         axis.set_major_formatter(WHOLE_PERCENT)
+    _legend_below(figure, above)
     return figure
 
 
@@ -271,9 +273,9 @@ def novelty(values: Mapping[str, Floats], threshold: float) -> Figure:
         {"edgecolor": DARK, "facecolor": "#D6E4EF", "fill": True, "zorder": 2},
     ]
     for (name, found), style in zip(values.items(), styles, strict=True):
-        counts, _ = np.histogram(found, edges)
+        shares = np.histogram(found, edges)[0] / max(len(found), 1)
         label = f"{name}: {percent(float((found > threshold).mean()))} beyond"
-        axes.stairs(counts / max(len(found), 1), edges, linewidth=2, label=label, **style)
+        axes.stairs(shares, edges, linewidth=2, label=label, **style)
     axes.axvline(threshold, color="black", linestyle=":", linewidth=1.5)
     beside: dict[str, Any] = {
         "transform": axes.get_xaxis_transform(),
@@ -283,8 +285,8 @@ def novelty(values: Mapping[str, Floats], threshold: float) -> Figure:
     axes.text(threshold - 0.02, 0.6, "← a class", zorder=4, ha="right", **beside)
     axes.set(xlim=(0, 1), xlabel="Novelty", ylabel="Share of photos")
     axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(WHOLE_PERCENT)
-    axes.legend(loc="upper right", frameon=False, fontsize=10)
+    axes.yaxis.set_major_formatter(PERCENT)
+    _legend_below(figure, axes)
     return figure
 
 

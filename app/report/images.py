@@ -218,9 +218,11 @@ def chosen(answered: Predictions) -> list[int]:
 
 def sample_rows(results: Results) -> list[ManifestRow]:
     """Return a few training photos, one of each class in turn, chosen by their hashes."""
-    rows = [r for r in results.manifest if r.verdict == "used" and r.split == "train"]
-    rows.sort(key=lambda row: row.sha256)
-    by_class = [[row for row in rows if row.label == label] for label in results.classes[:SAMPLES]]
+    rows = sorted(results.used(), key=lambda row: row.sha256)
+    by_class = [
+        [row for row in rows if (row.split, row.label) == ("train", label)]
+        for label in results.classes[:SAMPLES]
+    ]
     turns = chain.from_iterable(zip_longest(*by_class))
     return [row for row in turns if row is not None][:SAMPLES]
 

@@ -51,14 +51,14 @@ class Predictions:
     @property
     def answers(self) -> NDArray[np.int64]:
         """The number of each photo's likeliest class."""
-        answers: NDArray[np.int64] = self.probabilities.argmax(axis=1)
-        return answers
+        found: NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        return found
 
     @property
     def confidence(self) -> NDArray[np.float64]:
         """The probability of each photo's likeliest class."""
-        confidence: NDArray[np.float64] = self.probabilities.max(axis=1)
-        return confidence
+        found: NDArray[np.float64] = self.probabilities.max(axis=1)
+        return found
 
     def mistakes(self) -> list[int]:
         """Return the numbers of the photos that are answered wrongly, the most confident first."""
@@ -100,7 +100,7 @@ class Results:
 
     def counts(self) -> Counter[tuple[str, str]]:
         """Return the number of used photos by split and class."""
-        return Counter((row.split, row.label) for row in self.manifest if row.verdict == "used")
+        return Counter((row.split, row.label) for row in self.used())
 
     def skipped(self) -> list[ManifestRow]:
         """Return the files that were not used."""
@@ -110,11 +110,13 @@ class Results:
         """Return one of the two lists, from its first place downwards."""
         return [finding for finding in self.findings if finding.finding == kind]
 
+    def used(self) -> list[ManifestRow]:
+        """Return the photos that were used."""
+        return [row for row in self.manifest if row.verdict == "used"]
+
     def sizes(self) -> NDArray[np.int64]:
         """Return ``(n, 2)``, width and height of every used photo."""
-        return np.array(
-            [(row.width, row.height) for row in self.manifest if row.verdict == "used"], np.int64
-        )
+        return np.array([(row.width, row.height) for row in self.used()], np.int64)
 
     def refusals(self) -> dict[str, list[ManifestRow]]:
         """Return the files that were not used by the kind of reason, the most frequent first.
@@ -129,10 +131,9 @@ class Results:
     def near_duplicates(self) -> list[list[ManifestRow]]:
         """Return the groups of used photos that show nearly the same picture."""
         groups: dict[str, list[ManifestRow]] = {}
-        for row in self.manifest:
-            if row.verdict == "used" and row.group:
-                groups.setdefault(row.group, []).append(row)
-        return [group for group in groups.values() if len(group) > 1]
+        for row in self.used():
+            groups.setdefault(row.group, []).append(row)
+        return [group for name, group in groups.items() if name and len(group) > 1]
 
     def random_views(self) -> int | None:
         """Return how many random views of each photo a stage learned from.
