@@ -19,7 +19,6 @@ import numpy as np
 from PIL import Image
 
 from app.core.errors import AppError, BundleError
-from app.core.labels import NEITHER, UNSURE
 from app.data.augmentation import make_view, read_photo
 from app.data.decode import Pixels, resize
 from app.data.folder_layout import data_folder
@@ -27,7 +26,6 @@ from app.data.manifest import ManifestRow
 from app.data.photo import Photo
 from app.data.sets.synthetic_pets import KINDS, draw_animal
 from app.evaluation.findings import Finding
-from app.inference.bundle_format import OOD_THRESHOLD
 from app.inference.heatmap import evidence, overlay
 from app.inference.predictor import Classifier
 from app.report.results import Predictions, Results
@@ -64,29 +62,6 @@ class ReportImage:
 
 
 @dataclass(frozen=True)
-class AnsweredImage:
-    """An answered picture as a gallery shows it.
-
-    Attributes:
-        name: of the photo or drawing.
-        truth: its label.
-        answer: the likeliest class.
-        confidence: its probability.
-        decision: what predict.py answers: that class, ``neither`` or ``unsure``.
-        image: the picture; None where it cannot be shown.
-        heatmap: of the answer, uint8 like ``ReportImage.small``; None where there is none.
-    """
-
-    name: str
-    truth: str
-    answer: str
-    confidence: float
-    decision: str
-    image: ReportImage | None
-    heatmap: Pixels | None
-
-
-@dataclass(frozen=True)
 class Album:
     """The pictures of a report, and what is known of them.
 
@@ -109,35 +84,6 @@ class Album:
     outliers: list[Finding]
     heatmaps: dict[tuple[str, int], Pixels] = field(default_factory=dict)
     lacking: str = ""
-
-    def answers(
-        self, numbers: Sequence[int], classes: Sequence[str], min_confidence: float
-    ) -> list[AnsweredImage]:
-        """Return some of the answered pictures, each with what predict.py would answer.
-
-        Args:
-            numbers: of the pictures among ``answered``, which must be there.
-            classes: names by number.
-            min_confidence: the run's; answers of less are ``unsure``.
-        """
-        given = self.answered
-        assert given is not None, "the album has no answers"  # noqa: S101
-        found = []
-        for n in numbers:
-            name, answer, confidence = given.names[n], given.answers[n], given.confidence[n]
-            unsure = UNSURE if confidence < min_confidence else classes[answer]
-            found.append(
-                AnsweredImage(
-                    name,
-                    truth=classes[given.targets[n]],
-                    answer=classes[answer],
-                    confidence=float(confidence),
-                    decision=NEITHER if given.novelty[n] > OOD_THRESHOLD else unsure,
-                    image=self.images.get(name),
-                    heatmap=self.heatmaps.get((name, int(answer))),
-                )
-            )
-        return found
 
 
 def photo_album(results: Results, bundle: Path, photos: Path) -> Album:

@@ -191,7 +191,7 @@ answered = album.answered
 if answered is None:
     display(say.no_answers())
 elif wrong := answered.mistakes():
-    display(say.mistakes(len(wrong), album.answers(wrong[:PICTURES], classes, sure)))
+    display(say.mistakes(len(wrong), wrong[:PICTURES]))
 else:
     display(say.no_mistakes())
 
@@ -202,8 +202,7 @@ else:
 if answered is None:
     display(say.no_answers())
 else:
-    doubtful = answered.least_certain()[:PICTURES]
-    display(say.least_certain(album.answers(doubtful, classes, sure)))
+    display(say.least_certain(answered.least_certain()[:PICTURES]))
 
 # %% [markdown]
 # ## Labels that may be wrong

@@ -20,10 +20,12 @@ from app.core.config_file import read_config
 from app.core.csv_tables import read_rows
 from app.core.errors import BundleError, UsageError
 from app.core.history import HistoryRow, read_history
+from app.core.labels import NEITHER, UNSURE
 from app.core.run_folder import Run, check_complete, newest_complete_run
 from app.core.run_metrics import Metrics
 from app.data.manifest import REASONS, ManifestRow, read_manifest
 from app.evaluation.findings import Finding, Kind, read_findings
+from app.inference.bundle_format import OOD_THRESHOLD
 
 NAMING = ("run", "runs", "report", "log")  # the settings that change no figure
 RUN_VARIABLE = "CATS_DOGS_RUN"
@@ -64,6 +66,14 @@ class Predictions:
         """Return the numbers of the photos that are answered wrongly, the most confident first."""
         wrong = np.flatnonzero(self.answers != self.targets)
         return sorted(wrong.tolist(), key=lambda n: (-self.confidence[n], self.names[n]))
+
+    def decisions(self, classes: Sequence[str], min_confidence: float) -> list[str]:
+        """Return what predict.py answers to each photo: its class, ``neither`` or ``unsure``."""
+        labels = np.array(classes, dtype=object)[self.answers]
+        labels[self.confidence < min_confidence] = UNSURE
+        labels[self.novelty > OOD_THRESHOLD] = NEITHER
+        found: list[str] = labels.tolist()
+        return found
 
     def least_certain(self) -> list[int]:
         """Return the numbers of all photos, those with the least confident answers first."""
