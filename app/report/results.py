@@ -233,10 +233,7 @@ def read_blocks(model: Path) -> list[Block]:
 
 
 def chosen_run(project: Path) -> Run:
-    """Return the run that the environment variable ``CATS_DOGS_RUN`` names, else the newest one.
-
-    Args:
-        project: the folder that holds ``runs``.
+    """Return the run that ``CATS_DOGS_RUN`` names, else the newest one in the project's ``runs``.
 
     Raises:
         BundleError: when no run there is complete.
@@ -246,10 +243,9 @@ def chosen_run(project: Path) -> Run:
 
 
 def chosen_photos() -> Path | None:
-    """Return where the photos lie that may be shown; None: show drawings.
+    """Return the folder or archive of photos that ``CATS_DOGS_PHOTOS`` names; None: show drawings.
 
-    The environment variable ``CATS_DOGS_PHOTOS`` names the folder or archive. Without it no photo
-    gets into what may be passed on.
+    So no photo gets into a notebook that may be passed on.
     """
     named = os.environ.get(PHOTOS_VARIABLE)
     return Path(named) if named else None
