@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
         from app.pipeline import run as train
 
         finished = train(config)
-    from app.report.summary import print_summary
+    from app.report.report import print_summary
 
     print_summary(finished)
     return 0

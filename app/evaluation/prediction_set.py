@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.evaluation.decision import Thresholds, decide
+from app.evaluation.decision import Thresholds, decide, label_of
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,10 @@ class PredictionSet:
     def decided(self, thresholds: Thresholds) -> NDArray[np.int64]:
         """Return the answers that a user reads (``app.evaluation.decision.decide``)."""
         return decide(self.probabilities, self.novelty, thresholds)
+
+    def labels(self, classes: Sequence[str], thresholds: Thresholds) -> list[str]:
+        """Return these answers in words: a class, ``unsure`` or ``neither``."""
+        return [label_of(answer, classes) for answer in self.decided(thresholds).tolist()]
 
     def chosen(self, numbers: Sequence[int] | NDArray[np.int64]) -> PredictionSet:
         """Return the predictions for some of the photos, in the order of ``numbers``."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +14,23 @@ import numpy as np
 
 from app.core.config_file import config_values, flattened
 from app.core.errors import UsageError
+from app.core.run_folder import Run
+from app.core.sanitise import shown
 from app.evaluation.metrics import Floats, wilson_interval
 from app.evaluation.paired_tests import (
     Bools,
     Interval,
     McNemar,
     bootstrap_interval,
+    holm,
     mcnemar,
     paired_interval,
 )
 from app.evaluation.prediction_set import PredictionSet
-from app.report.results import Results
+from app.report.results import NAMING, Results, read_results
 
-# A run's name and place always differ; a report or a log changes no figure.
-NAMING = ("run", "runs", "report", "log")
-# What metrics.json says of how a run computed; the versions of libraries besides.
+LEVEL = 0.05  # of McNemar's test: above it no run is called better
+# What metrics.json records of how a run computed, besides the versions of libraries.
 COMPUTING = ("device", "backend", "precision", "frozen_precision", "cache", "views")
 
 
@@ -48,7 +53,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A photo that one run answers rightly and the other does not; ``name`` is the first run's."""
+    """A photo that only one of two runs answers rightly; ``name`` is the first run's."""
 
     name: str
     truth: str
@@ -61,26 +66,98 @@ class Comparison:
     """Two runs on the test photos that both have.
 
     Attributes:
-        n: the number of common photos.
-        asked: how many test photos each run has.
-        relabelled: photos of both that have another class in each; they are not compared.
-        first: the first run's scores on the common photos.
+        names: of the runs.
+        trained: how many training photos each has.
+        trained_in_common: how many of these are in both, by content.
+        asked: how many test photos each has.
+        n: how many test photos are compared.
+        relabelled: test photos of both that have another class in each; they are not compared.
+        first: the first run's scores on the compared photos.
         second: the second's.
         accuracy: the difference, interval by ``paired_interval``.
         log_loss: the difference, interval by ``bootstrap_interval`` over photos.
         mcnemar: the test.
-        disagreements: photos that one of them answers rightly, in the order of their names.
+        p_value_holm: its p-value, with Holm's correction where there are several comparisons.
+        disagreements: photos that only one of them answers rightly, in the order of their names.
     """
 
-    n: int
+    names: tuple[str, str]
+    trained: tuple[int, int]
+    trained_in_common: int
     asked: tuple[int, int]
+    n: int
     relabelled: int
     first: Score
     second: Score
     accuracy: Difference
     log_loss: Difference
     mcnemar: McNemar
+    p_value_holm: float
     disagreements: tuple[Disagreement, ...]
+
+    @property
+    def better(self) -> str | None:
+        """The name of the run that is better; None where no difference is shown."""
+        if self.p_value_holm >= LEVEL:
+            return None
+        return self.names[self.mcnemar.second_only > self.mcnemar.first_only]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two runs or more, each compared with the first.
+
+    Attributes:
+        results: what the runs hold; no two have the same name.
+        comparisons: of the first with each other one, in their order.
+        differing: what differs between the runs, as the function of that name returns it.
+    """
+
+    results: tuple[Results, ...]
+    comparisons: tuple[Comparison, ...]
+    differing: dict[str, list[str]]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the runs, in their order."""
+        return [each.name for each in self.results]
+
+
+def read_compared(folders: Sequence[Path]) -> Compared:
+    """Read runs and compare each with the first.
+
+    A run has the name of its folder, or its path where two have the same.
+
+    Raises:
+        UsageError: for fewer than two, for one given twice, and where two cannot be compared.
+        BundleError: when one is unfinished or damaged.
+    """
+    if len(folders) < 2:
+        raise UsageError(
+            f"expected two runs or more to compare; received {len(folders)}; "
+            "write python -m app compare runs/A runs/B"
+        )
+    resolved = [folder.resolve() for folder in folders]
+    for place, times in Counter(resolved).items():
+        if times > 1:
+            raise UsageError(
+                f"expected runs that are not the same; received {place} {times} times; give each "
+                "one once"
+            )
+    names = [place.name for place in resolved]
+    results = [
+        dataclasses.replace(
+            read_results(Run(folder)), name=shown(name if names.count(name) == 1 else str(folder))
+        )
+        for name, folder in zip(names, folders, strict=True)
+    ]
+    found = [compare(results[0], other) for other in results[1:]]
+    raised = holm([each.mcnemar.p_value for each in found])
+    comparisons = [
+        dataclasses.replace(each, p_value_holm=p_value)
+        for each, p_value in zip(found, raised, strict=True)
+    ]
+    return Compared(tuple(results), tuple(comparisons), differing(results))
 
 
 def compare(first: Results, second: Results) -> Comparison:
@@ -97,40 +174,53 @@ def compare(first: Results, second: Results) -> Comparison:
             f"{', '.join(first.classes)} and {second.name} with {', '.join(second.classes)}; "
             "compare runs that answer the same question"
         )
-    pairs, relabelled = _common(first, second)
-    asked = tuple(len(each.predictions["test"].names) for each in (first, second))
-    if not pairs:
+    tests = first.predictions["test"], second.predictions["test"]
+    asked = len(tests[0].names), len(tests[1].names)
+    there = _places(second)
+    common = [(i, there[sha]) for sha, i in _places(first).items() if sha in there]
+    same = [(i, j) for i, j in common if tests[0].targets[i] == tests[1].targets[j]]
+    if not same:
         raise UsageError(
             f"expected test photos that both runs have; received {asked[0]} of "
             f"{first.name} and {asked[1]} of {second.name}, none of them in both; train both on a "
             "folder with the same test/, or with the same --seed"
         )
     one, two = (
-        each.predictions["test"].chosen([pair[k] for pair in pairs])
-        for k, each in enumerate((first, second))
+        test.chosen(places) for test, places in zip(tests, zip(*same, strict=True), strict=True)
     )
-    right_one, right_two, n = right(one), right(two), len(pairs)
-    tested = mcnemar(right_one, right_two)
+    tested = mcnemar(right(one), right(two))
     extra = losses(two) - losses(one)
+    disagreements = [
+        Disagreement(
+            one.names[i],
+            *(first.classes[each[i]] for each in (one.targets, one.answers, two.answers)),
+        )
+        for i in np.flatnonzero(right(one) != right(two))
+    ]
+    trained = _training_photos(first), _training_photos(second)
     return Comparison(
-        n=n,
-        asked=(asked[0], asked[1]),
-        relabelled=relabelled,
+        names=(first.name, second.name),
+        trained=(first.metrics.photos["train"], second.metrics.photos["train"]),
+        trained_in_common=len(trained[0] & trained[1]),
+        asked=asked,
+        n=len(same),
+        relabelled=len(common) - len(same),
         first=_score(one),
         second=_score(two),
         accuracy=Difference(
-            (tested.second_only - tested.first_only) / n,
-            paired_interval(tested.first_only, tested.second_only, n),
+            (tested.second_only - tested.first_only) / len(same),
+            paired_interval(tested.first_only, tested.second_only, len(same)),
         ),
         log_loss=Difference(float(extra.mean()), bootstrap_interval(extra)),
         mcnemar=tested,
-        disagreements=tuple(_disagreements(one, two, first.classes)),
+        p_value_holm=tested.p_value,
+        disagreements=tuple(sorted(disagreements, key=attrgetter("name"))),
     )
 
 
 def right(given: PredictionSet) -> Bools:
-    """Return ``(n,)``, whether each photo's answer is right."""
-    found: Bools = given.probabilities.argmax(axis=1) == given.targets
+    """Return ``(n,)``, whether each photo's likeliest class is its true one."""
+    found: Bools = given.answers == given.targets
     return found
 
 
@@ -151,13 +241,8 @@ def differing(results: Sequence[Results]) -> dict[str, list[str]]:
     lacks are left to ``stages``.
     """
     settings = [_settings(each) for each in results]
-    absent = {
-        stage
-        for each in settings
-        for other in settings
-        for stage in each["stages"].split(",")
-        if stage not in other["stages"].split(",")
-    }
+    stages = [set(each["stages"].split(",")) for each in settings]
+    absent = stages[0].union(*stages) - stages[0].intersection(*stages)
     names = dict.fromkeys(name for each in settings for name in each)
     rows = {name: [each.get(name, "–") for each in settings] for name in names}
     return {
@@ -167,23 +252,11 @@ def differing(results: Sequence[Results]) -> dict[str, list[str]]:
     }
 
 
-def photos_in_common(first: Results, second: Results) -> int:
-    """Return how many training photos are in both, by content."""
-    one, two = (
-        {r.sha256 for r in each.manifest if (r.split, r.verdict) == ("train", "used")}
-        for each in (first, second)
-    )
-    return len(one & two)
-
-
 def _settings(results: Results) -> dict[str, str]:
     """Return all that may differ, as text."""
-    config, metrics = results.config, results.metrics
-    found = {
-        name: value
-        for name, value in flattened(config_values(config)).items()
-        if name not in NAMING
-    }
+    metrics = results.metrics
+    settings = flattened(config_values(results.config))
+    found = {name: value for name, value in settings.items() if name not in NAMING}
     found |= {f"{split} photos": n for split, n in metrics.photos.items()}
     # "cache" of config.json is what was wanted, that of metrics.json what was used.
     found |= {f"{name} in use": getattr(metrics, name) for name in COMPUTING}
@@ -199,13 +272,9 @@ def _text(value: Any) -> str:
     return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 
 
-def _common(first: Results, second: Results) -> tuple[list[tuple[int, int]], int]:
-    """Return the places of common test photos in both predictions, and how many are relabelled."""
-    there = _places(second)
-    found = [(i, there[sha]) for sha, i in _places(first).items() if sha in there]
-    targets = first.predictions["test"].targets, second.predictions["test"].targets
-    same = [(i, j) for i, j in found if targets[0][i] == targets[1][j]]
-    return same, len(found) - len(same)
+def _training_photos(results: Results) -> set[str]:
+    """Return the SHA-256 of each."""
+    return {row.sha256 for row in results.used() if row.split == "train"}
 
 
 def _places(results: Results) -> dict[str, int]:
@@ -225,25 +294,3 @@ def _score(given: PredictionSet) -> Score:
     found = right(given)
     interval = wilson_interval(int(found.sum()), len(found))
     return Score(float(found.mean()), interval, float(losses(given).mean()))
-
-
-def _disagreements(
-    one: PredictionSet, two: PredictionSet, classes: Sequence[str]
-) -> list[Disagreement]:
-    answers = [each.probabilities.argmax(axis=1) for each in (one, two)]
-    found = [
-        Disagreement(
-            one.names[i], classes[one.targets[i]], classes[answers[0][i]], classes[answers[1][i]]
-        )
-        for i in np.flatnonzero(right(one) != right(two))
-    ]
-    return sorted(found, key=lambda photo: photo.name)
-
-
-def names_of(folders: Sequence[Path]) -> list[str]:
-    """Return a name for each run: its folder's, or its path's where two have the same."""
-    names = [folder.resolve().name for folder in folders]
-    return [
-        name if names.count(name) == 1 else str(folder)
-        for name, folder in zip(names, folders, strict=True)
-    ]

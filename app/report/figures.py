@@ -6,7 +6,8 @@ colour differs in brightness and in marker or dash too, so that a grey print is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import matplotlib as mpl
@@ -45,6 +46,7 @@ FALLBACKS = (
     "Microsoft YaHei", "Malgun Gothic", "Arial Unicode MS",
 )
 # fmt: on
+INSTALLED = set(font_manager.get_font_names())
 POINTS = 200  # of a curve whose every point has an interval
 BAR_WIDTH = 0.05  # of novelty
 DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3)))
@@ -53,15 +55,10 @@ WHOLE_PERCENT = PercentFormatter(1, decimals=0, symbol=" %")
 HOLLOW: dict[str, Any] = {"markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.5}
 
 
-def _families() -> list[str]:
-    """Return fonts in the order of their use; one that is not there would be warned of."""
-    known = set(font_manager.get_font_names())
-    # DejaVu Sans comes with matplotlib, so figures are the same everywhere.
-    return ["DejaVu Sans", *(name for name in FALLBACKS if name in known)]
-
-
 STYLE: dict[Any, Any] = {
-    "font.family": _families(),
+    # DejaVu Sans comes with matplotlib, so figures are the same everywhere. Matplotlib warns of
+    # fonts that are not installed.
+    "font.family": ["DejaVu Sans", *(name for name in FALLBACKS if name in INSTALLED)],
     "font.size": 11,
     "axes.titlesize": 11,
     "axes.spines.top": False,
@@ -85,39 +82,34 @@ def learning_curves(history: Sequence[HistoryRow]) -> Figure:
     """
     figure, (above, below) = _axes(5.4, nrows=2, sharex=True)
     firsts = [i for i, row in enumerate(history) if i == 0 or row.stage != history[i - 1].stage]
-    raised = False
-    for first, end in zip(firsts, [*firsts[1:], len(history)], strict=True):
+    raised, stages = False, zip([0, *firsts], firsts, [*firsts[1:], len(history)], strict=False)
+    for before, first, end in stages:
         epochs, rows = range(first + 1, end + 1), history[first:end]
-        training = [row.loss for row in rows]
-        validation = [row.validation_loss for row in rows]
+        training, validation = [r.loss for r in rows], [r.validation_loss for r in rows]
         # Hollow and large, so that it is seen where the other lies on it.
         above.plot(epochs, training, "s--", color=LIGHT, label="training", **HOLLOW)
         above.plot(epochs, validation, "o-", color=DARK, label="validation")
-        accuracy = [row.validation_accuracy for row in rows]
-        below.plot(epochs, accuracy, "o-", color=DARK, label="validation")
+        accuracies = [row.validation_accuracy for row in rows]
+        below.plot(epochs, accuracies, "o-", color=DARK, label="validation")
         for axes in (above, below) if first else ():
             axes.axvline(first + 0.5, color=GREY, linestyle=":", linewidth=1)
         # A name that would run into the one before is put a line higher.
-        narrow = bool(first) and first - firsts[firsts.index(first) - 1] < 0.16 * len(history)
-        raised = narrow and not raised
-        above.annotate(
-            rows[0].stage,
-            (first + 0.5, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(3, 20 if raised else 5),
-            textcoords="offset points",
-            color=GREY,
-        )
+        raised = 0 < first < before + 0.16 * len(history) and not raised
+        place, offset = (first + 0.5, 1.0), (3, 20 if raised else 5)
+        _note(above, rows[0].stage, place, ("data", "axes fraction"), offset, color=GREY)
     highest = max(max(row.loss, row.validation_loss) for row in history)
     above.set(ylabel="Log-loss", ylim=(0, 1.08 * highest))
     below.set(xlabel="Epoch", ylabel="Validation accuracy", xlim=(0.5, len(history) + 0.5))
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
     below.yaxis.set_major_formatter(PERCENT)
     last = history[-1]
-    ends = {"training": last.loss, "validation": last.validation_loss}
-    for name, place in _apart(ends, 0.09 * above.get_ylim()[1]).items():
-        _label_right(above, place, name)
-    _label_right(below, last.validation_accuracy, percent(last.validation_accuracy))
+    losses = {"training": last.loss, "validation": last.validation_loss}
+    (lower, low), (upper, high) = sorted(losses.items(), key=itemgetter(1))
+    lack = max(0.09 * 1.08 * highest - (high - low), 0) / 2  # of room between the two names
+    accuracy = last.validation_accuracy
+    ends = [(above, lower, low - lack), (above, upper, high + lack)]
+    for axes, text, height in [*ends, (below, percent(accuracy), accuracy)]:
+        _note(axes, text, (1.0, height), ("axes fraction", "data"), (5, 0), va="center")
     return figure
 
 
@@ -133,14 +125,15 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(2.6 + 0.9 * len(classes), 9.0)
     figure, axes = _axes(side, max(side, WIDTH))
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    size = {"fontsize": 13} if len(classes) <= 4 else {"fontsize": 9}
+    # Square cells would move the label of the vertical axis out of the figure beside long names.
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    size = 13 if len(classes) <= 4 else 9
     for (i, j), count in np.ndenumerate(counts):
         text = f"{count:,}\n{percent(shares[i, j])}"
         if len(classes) > FULL_CELLS:  # no room, and what is confused should stand out
             text = f"{count:,}" if count else ""
         colour = "white" if shares[i, j] > 0.5 else "black"
-        axes.text(j, i, text, ha="center", va="center", color=colour, **size)
+        axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=size)
     ticks = range(len(classes))
     names = short_names(classes)
     turned = 90 if max(map(len, names)) * len(names) > 40 else 0
@@ -164,35 +157,23 @@ def reliability(targets: Ints, probabilities: Floats) -> Figure:
     accuracy = np.array([b.accuracy for b in bins])
     intervals = np.array([wilson_interval(b.right, b.count) for b in bins])
     above.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="perfect")
-    above.errorbar(
-        [b.confidence for b in bins],
-        accuracy,
-        _around(accuracy, intervals),
-        fmt="o",
-        color=DARK,
-        elinewidth=1.2,
-        clip_on=False,
-        label="answers, 95 % interval",
-    )
+    points = [b.confidence for b in bins], accuracy, _around(accuracy, intervals)
+    style: dict[str, Any] = {"color": DARK, "elinewidth": 1.2, "clip_on": False}
+    above.errorbar(*points, fmt="o", label="answers, 95 % interval", **style)
     # Nobody answers with less confidence than an even share of all classes.
     left = int(ECE_BINS / probabilities.shape[1]) / ECE_BINS
     above.set(xlim=(left, 1), ylim=(0, 1.02), ylabel="Share of right answers")
-    above.legend(loc="lower right", frameon=False, fontsize=10)
-    bars = below.bar(
-        [b.low for b in bins],
-        [b.count for b in bins],
-        width=1 / ECE_BINS,
-        align="edge",
-        color=DARK,
-        edgecolor="white",
-    )
+    lows, counts = [b.low for b in bins], [b.count for b in bins]
+    style = {"align": "edge", "color": DARK, "edgecolor": "white"}
+    bars = below.bar(lows, counts, width=1 / ECE_BINS, **style)
     below.bar_label(bars, fmt="{:,.0f}", fontsize=9)
     below.margins(y=0.25)
     below.set(xlabel="Confidence in the answer", ylabel="Photos")
     below.grid(visible=False, axis="x")
-    for axes in (above, below):
-        axes.xaxis.set_major_formatter(WHOLE_PERCENT)
-    above.yaxis.set_major_formatter(WHOLE_PERCENT)
+    below.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    for axis in (above.xaxis, below.xaxis, above.yaxis):
+        axis.set_major_formatter(WHOLE_PERCENT)
+    _legend_below(figure, above)
     return figure
 
 
@@ -204,12 +185,11 @@ def roc(targets: Ints, probabilities: Floats, classes: Sequence[str]) -> Figure:
     rest, of which the worst few are drawn. Classes without a photo, or alone, have no curve.
     """
     two = len(classes) == 2
-    drawable = [k for k in _with_curves(targets, len(classes)) if not two or k == 1]
-    areas = {k: float(roc_auc_score(targets == k, probabilities[:, k])) for k in drawable}
-    curves = {k: roc_curve(targets == k, probabilities[:, k])[:2] for k in _worst(areas)}
-    figure, axes = _axes(5.2)
-    # Under the diagonal, where no curve is.
-    _draw_curves(axes, curves, areas, classes, (0.6, 0.13, 0.38, 0.33), left=0.0)
+    drawable = [1] if two else range(len(classes))
+    areas = _worst(roc_auc_score, targets, probabilities, drawable)
+    curves = {k: roc_curve(targets == k, probabilities[:, k])[:2] for k in areas}
+    # The corner is enlarged under the diagonal, where no curve is.
+    figure, axes = _draw_curves(curves, areas, classes, (0.6, 0.13, 0.38, 0.33), left=0.0)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2)
     if two:
         axes.set(xlabel=f"{classes[0]} answered as {classes[1]}", ylabel=f"{classes[1]} found")
@@ -233,8 +213,8 @@ def precision_recall(targets: Ints, probabilities: Floats, classes: Sequence[str
     for k in areas:
         precision, recall, _ = precision_recall_curve(targets == k, probabilities[:, k])
         curves[k] = recall, precision
-    figure, axes = _axes(5.2)
-    _draw_curves(axes, curves, areas, classes, (0.17, 0.13, 0.41, 0.38), left=1 - ZOOM)
+    corner = (0.17, 0.13, 0.41, 0.38)
+    figure, axes = _draw_curves(curves, areas, classes, corner, left=1 - ZOOM)
     axes.set(xlabel="Of the class found (recall)", ylabel="Right where it is named (precision)")
     _legend_below(figure, axes)
     return figure
@@ -250,30 +230,24 @@ def coverage(confidence: Floats, right: NDArray[np.bool_], total: int, threshold
         total: number of all photos, those answered ``neither`` among them.
         threshold: the run's; answers of less confidence are ``unsure``. The point is marked.
     """
-    levels = np.unique(confidence)[::-1]  # an answer is given from one of these on
-    order = np.sort(-confidence)
-    given = np.searchsorted(order, -levels, side="right")
-    hits = np.cumsum(right[np.argsort(-confidence, kind="stable")])[given - 1]
-    some = np.unique(np.linspace(0, len(levels) - 1, min(len(levels), POINTS)).round().astype(int))
-    share, accuracy = given[some] / total, hits[some] / given[some]
-    pairs = zip(hits[some].tolist(), given[some].tolist(), strict=True)
+    order = np.argsort(-confidence, kind="stable")
+    # How many answers are given from each confidence on: those that are equally sure come together.
+    given = np.flatnonzero(np.diff(confidence[order], append=-1)) + 1
+    some = np.linspace(0, len(given) - 1, min(len(given), POINTS)).round().astype(int)
+    given = given[np.unique(some)]
+    hits = np.cumsum(right[order])[given - 1]
+    share, accuracy = given / total, hits / given
+    pairs = zip(hits.tolist(), given.tolist(), strict=True)
     low, high = np.array([wilson_interval(k, n) for k, n in pairs]).T
     figure, axes = _axes(4.0)
     axes.fill_between(share, low, high, color="#D6E4EF", linewidth=0, label="95 % interval")
     axes.plot(share, accuracy, color=DARK, label="accuracy")
     answered = confidence >= threshold
     if answered.any():
-        at = answered.sum() / total, right[answered].mean()
-        axes.plot(
-            *at,
-            "D",
-            color=LIGHT,
-            markeredgecolor="black",
-            markersize=9,
-            clip_on=False,
-            label=f"this run: {percent(at[0])} answered, {percent(at[1], 2)} right",
-            zorder=5,
-        )
+        x, y = answered.sum() / total, right[answered].mean()
+        label = f"this run: {percent(x)} answered, {percent(y, 2)} right"
+        style: dict[str, Any] = {"color": LIGHT, "markeredgecolor": "black", "markersize": 9}
+        axes.plot(x, y, "D", label=label, clip_on=False, zorder=5, **style)
     # Where few photos are answered the interval is long, and says little.
     bottom = min(low[share >= min(0.1, share[-1])].min(), accuracy.min())
     # The surest answers are often equally sure; all of them may be.
@@ -299,15 +273,9 @@ def novelty(values: Mapping[str, Floats], threshold: float) -> Figure:
         {"edgecolor": DARK, "facecolor": "#D6E4EF", "fill": True, "zorder": 2},
     ]
     for (name, found), style in zip(values.items(), styles, strict=True):
-        counts, _ = np.histogram(found, edges)
-        beyond = percent(float((found > threshold).mean()))
-        axes.stairs(
-            counts / max(len(found), 1),
-            edges,
-            linewidth=2,
-            label=f"{name}: {beyond} beyond",
-            **style,
-        )
+        shares = np.histogram(found, edges)[0] / max(len(found), 1)
+        label = f"{name}: {percent(float((found > threshold).mean()))} beyond"
+        axes.stairs(shares, edges, linewidth=2, label=label, **style)
     axes.axvline(threshold, color="black", linestyle=":", linewidth=1.5)
     beside: dict[str, Any] = {
         "transform": axes.get_xaxis_transform(),
@@ -317,15 +285,16 @@ def novelty(values: Mapping[str, Floats], threshold: float) -> Figure:
     axes.text(threshold - 0.02, 0.6, "← a class", zorder=4, ha="right", **beside)
     axes.set(xlim=(0, 1), xlabel="Novelty", ylabel="Share of photos")
     axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(WHOLE_PERCENT)
-    axes.legend(loc="upper right", frameon=False, fontsize=10)
+    axes.yaxis.set_major_formatter(PERCENT)
+    _legend_below(figure, axes)
     return figure
 
 
 @mpl.rc_context(STYLE)
 def memory_by_phase(memory: Mapping[str, int]) -> Figure:
     """Draw a bar a phase, the first on top: bytes resident at most up to its end."""
-    return _bars(memory, [decimal(peak) for peak in memory.values()], "GB", 1e9)
+    gigabytes = {phase: peak / 1e9 for phase, peak in memory.items()}
+    return _bars(gigabytes, [decimal(peak) for peak in memory.values()], "GB")
 
 
 @mpl.rc_context(STYLE)
@@ -369,17 +338,12 @@ def _around(values: Floats, intervals: Floats) -> Floats:
 
 
 def _bars(
-    values: Mapping[str, float],
-    texts: Sequence[str],
-    unit: str,
-    divided_by: float = 1,
-    room: float = 0.32,
+    values: Mapping[str, float], texts: Sequence[str], unit: str, room: float = 0.32
 ) -> Figure:
     """Draw a bar a name, the first on top; ``room`` is kept for the words behind the longest."""
     figure, axes = _axes(0.9 + 0.42 * len(values))
-    widths = [value / divided_by for value in values.values()]
-    bars = axes.barh(range(len(widths)), widths, color=DARK, height=0.65)
-    axes.set_yticks(range(len(widths)), list(values))  # here, so that they are in this style
+    bars = axes.barh(range(len(values)), list(values.values()), color=DARK, height=0.65)
+    axes.set_yticks(range(len(values)), list(values))  # here, so that they are in this style
     axes.bar_label(bars, texts, padding=4)
     axes.invert_yaxis()
     axes.margins(x=room)
@@ -391,9 +355,8 @@ def _bars(
 
 def precision_areas(targets: Ints, probabilities: Floats) -> dict[int, float]:
     """Return the average precision of the worst few classes, the lowest first."""
-    drawable = _with_curves(targets, probabilities.shape[1])
-    areas = {k: float(average_precision_score(targets == k, probabilities[:, k])) for k in drawable}
-    return {k: areas[k] for k in _worst(areas)}
+    numbers = range(probabilities.shape[1])
+    return _worst(average_precision_score, targets, probabilities, numbers)
 
 
 def confused_pairs(matrix: Sequence[Sequence[int]] | Ints) -> list[tuple[int, int, int]]:
@@ -432,26 +395,29 @@ def _without_middle(name: str, longest: int, gap: str) -> str:
     return f"{name[: (kept + 1) // 2]}{gap}{name[len(name) - kept // 2 :]}"
 
 
-def _with_curves(targets: Ints, classes: int) -> list[int]:
-    """Return the numbers of the classes that have photos, and are not alone."""
-    return [k for k in range(classes) if 0 < (targets == k).sum() < len(targets)]
-
-
-def _worst(areas: Mapping[int, float]) -> list[int]:
-    return sorted(areas, key=lambda k: areas[k])[:CURVES_SHOWN]
+def _worst(
+    area: Callable[..., float], targets: Ints, probabilities: Floats, numbers: Iterable[int]
+) -> dict[int, float]:
+    """Return the areas of the worst few of some classes that have photos and are not alone."""
+    areas = {
+        k: float(area(targets == k, probabilities[:, k]))
+        for k in numbers
+        if 0 < (targets == k).sum() < len(targets)
+    }
+    return dict(sorted(areas.items(), key=itemgetter(1))[:CURVES_SHOWN])
 
 
 def _draw_curves(
-    axes: Axes,
     curves: Mapping[int, tuple[Floats, Floats]],
     areas: Mapping[int, float],
     classes: Sequence[str],
     corner_place: tuple[float, float, float, float],
     left: float,
-) -> None:
+) -> tuple[Figure, Axes]:
     """Draw curves into a square, and the upper corner that begins at ``left`` enlarged."""
+    figure, axes = _axes(5.2)
     places, names = [axes], short_names(classes)
-    if curves and min(areas[k] for k in curves) >= ZOOM_FROM:
+    if areas and min(areas.values()) >= ZOOM_FROM:
         corner = axes.inset_axes(corner_place)
         corner.set(xlim=(left, left + ZOOM), ylim=(1 - ZOOM, 1))
         corner.set_title("the corner, enlarged", fontsize=9, color=GREY)
@@ -469,35 +435,27 @@ def _draw_curves(
     for place in places:
         for axis in (place.xaxis, place.yaxis):
             axis.set_major_formatter(WHOLE_PERCENT)
-            axis.set_major_locator(MaxNLocator(5))
-    for corner in places[1:]:
-        for axis in (corner.xaxis, corner.yaxis):  # 2.5 % would be labelled as 2 %
-            axis.set_major_locator(MaxNLocator(5, steps=[1, 5, 10]))
+            # In the corner 2.5 % would be labelled as 2 %.
+            axis.set_major_locator(MaxNLocator(5, steps=None if place is axes else [1, 5, 10]))
     axes.set(xlim=(0, 1), ylim=(0, 1.01))
+    return figure, axes
 
 
 def _legend_below(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=2, fontsize=10, frameon=False
-        )
+        place: dict[str, Any] = {"loc": "outside lower center", "ncols": 2}
+        figure.legend(handles, labels, fontsize=10, frameon=False, **place)
 
 
-def _label_right(axes: Axes, height: float, text: str) -> None:
-    axes.annotate(
-        text,
-        (1.0, height),
-        xycoords=("axes fraction", "data"),
-        xytext=(5, 0),
-        textcoords="offset points",
-        va="center",
-        annotation_clip=False,
-    )
-
-
-def _apart(places: Mapping[str, float], gap: float) -> dict[str, float]:
-    """Move two heights apart until their labels do not touch; higher stays higher."""
-    (low, a), (high, b) = sorted(places.items(), key=lambda item: item[1])
-    lack = max(gap - (b - a), 0.0) / 2
-    return {low: a - lack, high: b + lack}
+def _note(
+    axes: Axes,
+    text: str,
+    place: tuple[float, float],
+    of: tuple[str, str],
+    offset: tuple[float, float],
+    **style: Any,
+) -> None:
+    """Write beside a place, also outside of the axes; ``of`` names what its coordinates are of."""
+    style |= {"xytext": offset, "textcoords": "offset points", "annotation_clip": False}
+    axes.annotate(text, place, xycoords=of, **style)

@@ -139,7 +139,7 @@ class Picture:
 
     @property
     def png(self) -> str:
-        """The pixels of it, as base64."""
+        """Its pixels, as base64."""
         file = io.BytesIO()
         with warnings.catch_warnings():
             # Of a name in an alphabet that no font here has; the page's tables have it.
@@ -154,10 +154,9 @@ class Picture:
         return round(100 * float(self.figure.get_size_inches()[0]))
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
-        return (
-            {"image/png": self.png, "text/plain": shown(self.alt)},
-            {"image/png": {"alt": shown(self.alt), "width": self.width}},
-        )
+        alt = repr(self)
+        about = {"image/png": {"alt": alt, "width": self.width}}
+        return {"image/png": self.png, "text/plain": alt}, about
 
     def __repr__(self) -> str:
         return shown(self.alt)
@@ -195,10 +194,9 @@ def duration(seconds: float) -> Number:
     if seconds < 9.95:
         return Number(f"{seconds:.1f} s")
     minutes, rest = divmod(round(seconds), 60)
-    if minutes == 0:
-        return Number(f"{rest} s")
-    hours, minutes = divmod(minutes, 60)
-    return Number(f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s")
+    if minutes >= 60:
+        return Number(f"{minutes // 60} h {minutes % 60} min")
+    return Number(f"{minutes} min {rest} s" if minutes else f"{rest} s")
 
 
 def _unbroken(text: str) -> Number:
@@ -208,5 +206,4 @@ def _unbroken(text: str) -> Number:
 
 def _breakable(text: str) -> Markup:
     """Escape text, unless a macro has done it, and let a line end after a slash."""
-    known = text if isinstance(text, Markup) else escape(shown(text))
-    return known.replace("/", Markup("/<wbr>"))
+    return escape(shown(text) if type(text) is str else text).replace("/", Markup("/<wbr>"))

@@ -1,36 +1,33 @@
 """The pictures that a report shows: the photos of the run, or drawn ones in their place.
 
-A page that stays with its user shows the user's photos. What is passed on, as this project's
-notebook is, shows drawings (``app.data.sets.synthetic_pets``) that the run's own bundle has
-answered: nobody's photo gets into it.
+The report shows photos. The notebook is made to be passed on, so it shows drawings
+(``app.data.sets.synthetic_pets``), which the run's own bundle has classified.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from app.core.errors import AppError, BundleError
-from app.core.labels import NEITHER, UNSURE
 from app.data.augmentation import make_view, read_photo
 from app.data.decode import Pixels, resize
 from app.data.folder_layout import data_folder
 from app.data.manifest import ManifestRow, Photo
 from app.data.sets.synthetic_pets import KINDS, draw_animal
-from app.evaluation.decision import OOD_THRESHOLD
-from app.evaluation.findings import Finding, Kind
+from app.evaluation.findings import Finding
 from app.evaluation.prediction_set import PredictionSet
 from app.inference.heatmap import contrastive_cam, overlay
-from app.inference.predictor import Classifier, Precision
+from app.inference.predictor import Classifier
 from app.report.results import Results
 
 SHOWN = 12  # pictures a gallery
@@ -65,29 +62,6 @@ class ReportImage:
 
 
 @dataclass(frozen=True)
-class AnsweredImage:
-    """An answered picture as a gallery shows it.
-
-    Attributes:
-        name: of the photo or drawing.
-        truth: its label.
-        answer: the likeliest class.
-        confidence: its probability.
-        decision: what predict.py says: the answer, ``neither`` or ``unsure``.
-        image: the picture; None where it cannot be shown.
-        heatmap: of the answer, uint8 like ``ReportImage.small``; None where there is none.
-    """
-
-    name: str
-    truth: str
-    answer: str
-    confidence: float
-    decision: str
-    image: ReportImage | None
-    heatmap: Pixels | None
-
-
-@dataclass(frozen=True)
 class Album:
     """The pictures of a report, and what is known of them.
 
@@ -111,40 +85,6 @@ class Album:
     heatmaps: dict[tuple[str, int], Pixels] = field(default_factory=dict)
     lacking: str = ""
 
-    def answers(
-        self, numbers: Sequence[int], classes: Sequence[str], min_confidence: float
-    ) -> list[AnsweredImage]:
-        """Return some of the answered pictures, each with what predict.py would say of it.
-
-        Args:
-            numbers: of the pictures among ``answered``, which must be there.
-            classes: names by number.
-            min_confidence: the run's; answers of less are ``unsure``.
-        """
-        given = self.answered
-        assert given is not None, "the album has no answers"  # noqa: S101
-        found = []
-        for n in numbers:
-            name, answer = given.names[n], int(given.answers[n])
-            confidence = float(given.confidence[n])
-            decision = classes[answer]
-            if given.novelty[n] > OOD_THRESHOLD:
-                decision = NEITHER
-            elif confidence < min_confidence:
-                decision = UNSURE
-            found.append(
-                AnsweredImage(
-                    name,
-                    classes[given.targets[n]],
-                    classes[answer],
-                    confidence,
-                    decision,
-                    self.images.get(name),
-                    self.heatmaps.get((name, answer)),
-                )
-            )
-        return found
-
 
 def photo_album(results: Results, bundle: Path, photos: Path) -> Album:
     """Return the album of a run's own photos.
@@ -156,44 +96,64 @@ def photo_album(results: Results, bundle: Path, photos: Path) -> Album:
             from it, or is no longer what the manifest saw.
     """
     answered = results.predictions["test"]
-    samples = sample_rows(results)
-    lists: dict[Kind, list[Finding]] = {
-        kind: results.findings_of(kind)[:SHOWN] for kind in ("label", "stranger")
-    }
-    names = [row.name for row in samples]
-    wanted = [
-        *names,
-        *(answered.names[number] for number in chosen(answered)),
-        *(finding.name for found in lists.values() for finding in found),
-    ]
-    images = read_images(results, photos, list(dict.fromkeys(wanted)), names)
-    maps, lacking = heatmaps(open_bundle(bundle), images, answered)
-    return Album(False, images, names, answered, lists["label"], lists["stranger"], maps, lacking)
+    samples = [row.name for row in sample_rows(results)]
+    labels = results.findings_of("label")[:SHOWN]
+    outliers = results.findings_of("stranger")[:SHOWN]
+    names = [*samples, *(answered.names[n] for n in chosen(answered))]
+    names += [finding.name for finding in (*labels, *outliers)]
+    images = read_images(results, photos, list(dict.fromkeys(names)), samples)
+    album = Album(False, images, samples, answered, labels, outliers, lacking=NO_HEATMAPS)
+    with suppress(BundleError):
+        return with_heatmaps(album, Classifier(bundle))
+    return album
 
 
 def drawn_album(results: Results, bundle: Path) -> Album:
     """Return an album of drawings, answered by the run's bundle if it knows cats and dogs."""
     numbers = {kind_of(name): number for number, name in enumerate(results.classes)}
     known = set(KINDS) <= set(numbers)
-    # Not in int8, which only some processors compute: drawings get the same answers everywhere.
-    classifier = open_bundle(bundle, "float32") if known else None
-    drawings = draw(results, SAMPLES // len(KINDS) if classifier is None else DRAWN_PER_KIND)
+    with suppress(BundleError):
+        if known:
+            # Not in int8, which only some processors compute: drawings get the same answers
+            # everywhere.
+            return answered_drawings(results, Classifier(bundle, precision="float32"), numbers)
+    images = {name: image for name, (_, image) in draw(results, SAMPLES // len(KINDS)).items()}
+    lacking = NO_ANSWERS if known else NO_PETS
+    return Album(True, images, list(images), None, [], [], lacking=lacking)
+
+
+def answered_drawings(
+    results: Results, classifier: Classifier, numbers: Mapping[str, int]
+) -> Album:
+    """Return an album of drawings with a classifier's answers.
+
+    Args:
+        results: of the run.
+        classifier: what answers.
+        numbers: the class of each kind of animal.
+
+    Raises:
+        BundleError: when the classifier gives no numbers, or another shape than it should.
+    """
+    drawings = draw(results, DRAWN_PER_KIND)
     images = {name: image for name, (_, image) in drawings.items()}
-    samples = list(images)[:SAMPLES]
-    album = Album(True, images, samples, None, [], [], lacking=NO_ANSWERS if known else NO_PETS)
-    if classifier is None or (outputs := outputs_of(classifier, list(images.values()))) is None:
-        return album
-    targets = np.array([numbers[kind] for kind, _ in drawings.values()])
-    answered = PredictionSet(tuple(images), targets, *outputs)
-    maps, lacking = heatmaps(classifier, images, answered)
-    return dataclasses.replace(
-        album,
-        answered=answered,
-        labels=exchanged_labels(answered, results.classes),
-        outliers=most_unlike(answered),
-        heatmaps=maps,
-        lacking=lacking,
+    outputs = [
+        classifier.outputs(np.stack([image.seen for image in batch]))
+        for batch in batches(list(images.values()))
+    ]
+    probabilities, novelty = (np.concatenate(each) for each in zip(*outputs, strict=True))
+    answered = PredictionSet(
+        tuple(images),
+        np.array([numbers[kind] for kind, _ in drawings.values()]),
+        probabilities.astype(np.float64),
+        novelty.astype(np.float64),
     )
+    labels, outliers = exchanged_labels(answered, results.classes), most_unlike(answered)
+    samples = list(images)[:SAMPLES]
+    album = Album(True, images, samples, answered, labels, outliers, lacking=NO_HEATMAPS)
+    with suppress(BundleError):
+        return with_heatmaps(album, classifier)
+    return album
 
 
 def chosen(answered: PredictionSet) -> list[int]:
@@ -204,19 +164,13 @@ def chosen(answered: PredictionSet) -> list[int]:
 
 def sample_rows(results: Results) -> list[ManifestRow]:
     """Return a few training photos, one of each class in turn, chosen by their hashes."""
+    rows = sorted(results.used(), key=lambda row: row.sha256)
     by_class = [
-        sorted(
-            (
-                r
-                for r in results.manifest
-                if r.verdict == "used" and r.split == "train" and r.label == label
-            ),
-            key=lambda row: row.sha256,
-        )
+        [row for row in rows if (row.split, row.label) == ("train", label)]
         for label in results.classes[:SAMPLES]
     ]
-    turns = [rows[turn] for turn in range(SAMPLES) for rows in by_class if turn < len(rows)]
-    return turns[:SAMPLES]
+    turns = chain.from_iterable(zip_longest(*by_class))
+    return [row for row in turns if row is not None][:SAMPLES]
 
 
 def read_images(
@@ -276,51 +230,22 @@ def kind_of(name: str) -> str:
     return name.lower().removesuffix("s")
 
 
-def open_bundle(folder: Path, precision: Precision = "auto") -> Classifier | None:
-    """Return a bundle's classifier; None where there is none that works."""
-    try:
-        return Classifier(folder, precision=precision)
-    except BundleError:
-        return None
+def with_heatmaps(album: Album, classifier: Classifier) -> Album:
+    """Return the album with the heat maps of the pictures in its galleries of answers.
 
-
-def outputs_of(
-    classifier: Classifier, images: Sequence[ReportImage]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Return probabilities ``(n, classes)`` and novelty ``(n,)``; None where none can be had."""
-    try:
-        parts = [
-            classifier.outputs(np.stack([image.seen for image in batch]))
-            for batch in batches(images)
-        ]
-    except BundleError:
-        return None
-    probabilities, novelty = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return probabilities.astype(np.float64), novelty.astype(np.float64)
-
-
-def heatmaps(
-    classifier: Classifier | None, images: dict[str, ReportImage], answered: PredictionSet
-) -> tuple[dict[tuple[str, int], Pixels], str]:
-    """Return the heat maps of the pictures in the galleries of answers, or why there are none."""
-    found: dict[tuple[str, int], Pixels] = {}
-    if classifier is None:
-        return found, NO_HEATMAPS
-    wanted = [
-        (answered.names[n], int(answered.answers[n]))
-        for n in chosen(answered)
-        if answered.names[n] in images
-    ]
-    for batch in batches(wanted):
-        try:
-            maps = classifier.activation_maps(np.stack([images[name].seen for name, _ in batch]))
-        except BundleError:
-            return found, NO_HEATMAPS
-        for (name, number), each in zip(batch, maps, strict=True):
-            found[name, number] = np.asarray(
-                overlay(images[name].small, contrastive_cam(each, number))
-            )
-    return found, ""
+    Raises:
+        BundleError: when the bundle is damaged, or of a version that has no maps.
+    """
+    answered = album.answered
+    assert answered is not None, "the album has no answers"  # noqa: S101
+    places = [(answered.names[n], int(answered.answers[n])) for n in chosen(answered)]
+    found = {}
+    for batch in batches([place for place in places if place[0] in album.images]):
+        seen = np.stack([album.images[name].seen for name, _ in batch])
+        for (name, answer), maps in zip(batch, classifier.activation_maps(seen), strict=True):
+            lit = overlay(album.images[name].small, contrastive_cam(maps, answer))
+            found[name, answer] = np.asarray(lit)
+    return dataclasses.replace(album, heatmaps=found, lacking="")
 
 
 def batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:

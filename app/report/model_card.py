@@ -1,11 +1,8 @@
 """``MODEL_CARD.md``: what a model is, is for, and cannot do, for whoever it is passed on to.
 
-    python -m app card runs/NAME                                      writes it again
-    python -m app card docs/results/small.json --readme docs/results.md    the part there
-
 The chapters are those of Mitchell et al. 2019, "Model Cards for Model Reporting"; the header is the
 one that Hugging Face reads. Every number is the run's own. What the user has named (the run, its
-classes, the folder of photos) is escaped, and it holds no path of the machine.
+classes, the folder of photos) is escaped, and the card holds no path of the machine.
 """
 
 from __future__ import annotations
@@ -106,15 +103,14 @@ def per_class(metrics: Metrics) -> list[dict[str, Any]]:
     """Return of each class how many test photos it has, and how they were answered."""
     confusion, classes = metrics.test.confusion, metrics.classes
     rows = []
-    for i, (label, row) in enumerate(zip(classes, confusion, strict=True)):
-        n, right = sum(row), row[i]
-        wrong = [0 if j == i else count for j, count in enumerate(row)]
+    for i, row in enumerate(confusion):
+        wrong = [*row[:i], 0, *row[i + 1 :]]
         rows.append(
             {
-                "label": label,
-                "n": n,
-                "right": right,
-                "interval": wilson_interval(right, n) if n else None,
+                "label": classes[i],
+                "n": sum(row),
+                "right": row[i],
+                "interval": wilson_interval(row[i], sum(row)) if any(row) else None,
                 "answered": sum(other[i] for other in confusion),
                 "often": max(wrong),
                 "taken_for": classes[wrong.index(max(wrong))],

@@ -31,19 +31,18 @@ def run_notebook(
 ) -> Any:
     """Return a script in percent format as an executed ``NotebookNode``.
 
-    It is run by this Python in the project's folder, whatever kernels are installed, and reads no
-    settings of Jupyter.
+    This Python runs it in the project's folder, whatever kernels and settings Jupyter has.
 
     Args:
         source: the script.
-        variables: of the environment, beside those of this process.
+        variables: of the environment, besides those of this process.
         where: what the cells run on, for the message of a failure.
-        mend: how to mend it, for the same.
+        mend: how to mend a failure, for its message.
 
     Raises:
         AppError: when a cell fails.
     """
-    # Imported here, because Jupyter takes a second that --help should not.
+    # Here, because Jupyter takes a second to import, and --help should not.
     import jupytext
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
@@ -68,20 +67,12 @@ def run_notebook(
             record_timing=False,
             extra_arguments=["--HistoryManager.enabled=False"],
         )
-        environment = {
-            **os.environ,
-            **variables,
-            "IPYTHONDIR": folder,  # a user's start-up files have no part in it
-            "MPLBACKEND": "agg",
-        }
+        ours = {"IPYTHONDIR": folder, "MPLBACKEND": "agg"}  # no start-up files of the user's
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         try:
-            client.execute(
-                cleanup_kc=True,  # else a manager that was given is left running
-                cwd=str(PROJECT),
-                env=environment,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+            # cleanup_kc: else a manager that was given is left running.
+            environment = {**os.environ, **variables, **ours}
+            client.execute(cleanup_kc=True, cwd=str(PROJECT), env=environment, **silent)
         except CellExecutionError as error:
             reason = f"{error.ename}: {error.evalue}"
         except (CellTimeoutError, DeadKernelError, RuntimeError, OSError) as error:
@@ -93,7 +84,7 @@ def run_notebook(
 
 
 def without_warnings(notebook: Any) -> Any:
-    """Take out of a notebook what cells wrote to stderr: warnings tell the machine's paths."""
+    """Remove from a notebook what cells wrote to stderr: warnings name the machine's paths."""
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
@@ -101,30 +92,24 @@ def without_warnings(notebook: Any) -> Any:
 
 
 def without_machine(notebook: Any, paths: Sequence[str] = ()) -> Any:
-    """Take out of a notebook what depends on the machine, and number its cells.
+    """Remove from a notebook what depends on the machine, and number its cells.
 
     Absolute ones among ``paths``, the project's and the home folder are shortened to their last
-    part. Messages on stderr were for the person who waited, and are taken out.
+    part. Messages on stderr are removed.
     """
-    paths = [*paths, str(PROJECT), str(Path.home())]
-    # The longest first: one may begin another.
-    found = sorted({path for path in paths if Path(path).is_absolute()}, key=len, reverse=True)
-    # As JSON has it, and as HTML in JSON.
-    parts = {
-        json.dumps(form)[1:-1]: json.dumps(last)[1:-1]
-        for path in found
-        for form, last in (
-            (path, Path(path).name),
-            (html.escape(path), html.escape(Path(path).name)),
-        )
+    absolute = {
+        each for each in (*paths, str(PROJECT), str(Path.home())) if Path(each).is_absolute()
     }
-    any_path = re.compile("|".join(map(re.escape, parts)))
-    without_warnings(notebook)
-    for cell in notebook.cells:
+    last = {}  # the text of a path in JSON, and in HTML in JSON → that of its last part
+    for path in sorted(absolute, key=len, reverse=True):  # the longest first: one may begin another
+        for escape in (str, html.escape):
+            long, short = escape(path), escape(Path(path).name)
+            last[json.dumps(long)[1:-1]] = json.dumps(short)[1:-1]
+    any_path = re.compile("|".join(map(re.escape, last)))
+    for index, cell in enumerate(without_warnings(notebook).cells):
         if cell.cell_type == "code":
-            text = json.dumps(cell.outputs)
-            cell.outputs = json.loads(any_path.sub(lambda match: parts[match[0]], text))
-    for index, cell in enumerate(notebook.cells):
+            text = any_path.sub(lambda match: last[match[0]], json.dumps(cell.outputs))
+            cell.outputs = json.loads(text)
         cell.id, cell.metadata = f"cell-{index:02}", {}
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
@@ -144,9 +129,7 @@ def save_notebook(notebook: Any, path: Path) -> Path:
 
 def main(argv: Sequence[str]) -> int:
     """Parse ``argv``, run the script, write the notebook; return the exit code."""
-    parser = Parser(
-        description="Run a notebook's script and write the notebook beside it.",
-    )
+    parser = Parser(description="Run a notebook's script and write the notebook beside it.")
     parser.add_argument("source", type=Path, metavar="FILE.py", help="notebooks/vgg16.py")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="where to write it (default: FILE.ipynb)"

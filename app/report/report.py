@@ -1,25 +1,26 @@
 """The report of a run: ``python -m app report RUN`` runs report_cells.py and writes a page.
 
-The page is one file that needs nothing else: no network, no script, no font.
+The page is one file that needs nothing else: no network, no script, no font. ``print_summary`` is
+the table at the end of training.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 from app.core.atomic_files import open_whole
 from app.core.cli import Parser
+from app.core.config import TrainConfig
 from app.core.run_folder import Run
 from app.core.safe_output import output_file
 from app.core.sanitise import for_terminal
-from app.report.notebook import (
-    run_notebook,
-    save_notebook,
-    without_machine,
-    without_warnings,
-)
+from app.report.notebook import run_notebook, save_notebook, without_machine, without_warnings
 from app.report.results import PHOTOS_VARIABLE, RUN_VARIABLE, read_results
 
 SOURCE = Path(__file__).with_name("report_cells.py")  # a script that Jupyter runs, not a module
@@ -28,7 +29,7 @@ SOURCE = Path(__file__).with_name("report_cells.py")  # a script that Jupyter ru
 def write_report(run: Run) -> Path:
     """Write ``report.html`` into the folder of a finished run and return its path.
 
-    It shows photos that the run was trained on, where they still lie.
+    It shows photos of the run, those that are still where they were.
 
     Raises:
         AppError: when the run is not finished, or the report's notebook fails on it.
@@ -53,7 +54,7 @@ def write_notebook(run: Run, path: Path) -> Path:
 
 
 def photos_of(run: Run) -> Path:
-    """Return where the photos lay that a run was trained on.
+    """Return where the photos were that a run was trained on.
 
     Raises:
         AppError: when the run is not finished, or a file of it is damaged.
@@ -63,8 +64,6 @@ def photos_of(run: Run) -> Path:
 
 def execute(run: Run, photos: Path | None = None) -> Any:
     """Return report_cells.py as an executed ``NotebookNode``.
-
-    It is run by this Python, whatever kernels are installed, and reads no settings of Jupyter.
 
     Args:
         run: a finished one.
@@ -94,13 +93,43 @@ def render(notebook: Any, *, title: str) -> str:
 
 
 def cleaned(notebook: Any, run: Run) -> Any:
-    """Take out of a notebook what depends on the machine, and number its cells.
-
-    Absolute paths are shortened to their last part.
-    """
+    """Remove from the notebook of a run what depends on the machine (``without_machine``)."""
     config = read_results(run).config
     paths = [config.data, config.exclude, config.weights, config.runs, run.folder.resolve()]
     return without_machine(notebook, [str(path) for path in paths if path])
+
+
+def print_summary(run: Run) -> None:
+    """Print the stages of a finished run, its test accuracy with the interval, and where it is."""
+    metrics = run.read_metrics()
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("stage", "trainable", "epochs", "seconds", "val. accuracy", "val. log-loss"):
+        table.add_column(title, justify="left" if title == "stage" else "right")
+    for stage in metrics.stages:
+        table.add_row(
+            stage.name,
+            f"{stage.trainable_parameters:,}",
+            str(stage.epochs),
+            f"{stage.seconds:.0f}",
+            f"{stage.validation.accuracy:.4f}",
+            f"{stage.validation.log_loss:.4f}",
+        )
+    console = Console(highlight=False, soft_wrap=True, emoji=False)
+    console.print(table)
+    test, (low, high) = metrics.test, metrics.test.accuracy_interval_95
+    console.print(
+        f"\nTest accuracy {test.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}), "
+        f"log-loss {test.log_loss:.4f}, on {test.n} photos that had no part in training.",
+        markup=False,
+    )
+    command = "python predict.py"
+    if run.folder.parent != TrainConfig.runs:
+        command += f" --bundle {shlex.quote(for_terminal(str(run.bundle)))}"
+    console.print(
+        f"Everything lies in {for_terminal(str(run.folder))} (photos read and trained in "
+        f"{metrics.seconds['total']:.0f} s). Now: {command} PHOTO",
+        markup=False,
+    )
 
 
 def main(argv: Sequence[str]) -> int:

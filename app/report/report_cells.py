@@ -24,14 +24,13 @@ import numpy as np
 from IPython.display import display
 
 from app.evaluation.calibration import MAX_WRONG
-from app.evaluation.decision import OOD_THRESHOLD
+from app.evaluation.decision import OOD_THRESHOLD, Thresholds
 from app.inference.bundle_format import ONNX_FILE
 from app.report import figures as plots
 from app.report.html import Parts, Picture, number, shown
 from app.report.images import EXCHANGED, drawn_album, photo_album
 from app.report.images import SHOWN as PICTURES
-from app.report.network_table import read_blocks
-from app.report.results import chosen_photos, chosen_run, read_results
+from app.report.results import chosen_photos, chosen_run, read_blocks, read_results
 
 run = chosen_run(project)
 results = read_results(run)
@@ -48,10 +47,12 @@ beyond = {
     split: float((answers.novelty > OOD_THRESHOLD).mean())
     for split, answers in results.predictions.items()
 }
+limits = Thresholds(metrics.min_confidence)
 say = Parts(  # the words are in app/report/templates/report.html.j2
     "report.html.j2",
     album=album,
     classes=classes,
+    decisions=album.answered.labels(classes, limits) if album.answered else [],
     metrics=metrics,
     ood_threshold=OOD_THRESHOLD,
     results=results,
@@ -193,7 +194,7 @@ answered = album.answered
 if answered is None:
     display(say.no_answers())
 elif wrong := answered.mistakes():
-    display(say.mistakes(len(wrong), album.answers(wrong[:PICTURES], classes, sure)))
+    display(say.mistakes(len(wrong), wrong[:PICTURES]))
 else:
     display(say.no_mistakes())
 
@@ -204,8 +205,7 @@ else:
 if answered is None:
     display(say.no_answers())
 else:
-    doubtful = answered.least_certain()[:PICTURES]
-    display(say.least_certain(album.answers(doubtful, classes, sure)))
+    display(say.least_certain(answered.least_certain()[:PICTURES]))
 
 # %% [markdown]
 # ## Labels that may be wrong

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -27,11 +29,12 @@ from app.evaluation.prediction_set import PredictionSet
 NAMING = ("run", "runs", "report", "log")  # the settings that change no figure
 RUN_VARIABLE = "CATS_DOGS_RUN"
 PHOTOS_VARIABLE = "CATS_DOGS_PHOTOS"
+CONVOLUTION = re.compile(r"(block\d+)_conv\d+/(kernel|bias)")  # in a bundle's ONNX file
 
 
 @dataclass(frozen=True)
 class Results:
-    """All that a run folder says.
+    """All that a run's folder holds, but for its bundle.
 
     Attributes:
         name: of the run.
@@ -58,7 +61,7 @@ class Results:
 
     def counts(self) -> Counter[tuple[str, str]]:
         """Return the number of used photos by split and class."""
-        return Counter((row.split, row.label) for row in self.manifest if row.verdict == "used")
+        return Counter((row.split, row.label) for row in self.used())
 
     def skipped(self) -> list[ManifestRow]:
         """Return the files that were not used."""
@@ -68,11 +71,13 @@ class Results:
         """Return one of the two lists, from its first place downwards."""
         return [finding for finding in self.findings if finding.finding == kind]
 
+    def used(self) -> list[ManifestRow]:
+        """Return the photos that were used."""
+        return [row for row in self.manifest if row.verdict == "used"]
+
     def sizes(self) -> NDArray[np.int64]:
         """Return ``(n, 2)``, width and height of every used photo."""
-        return np.array(
-            [(row.width, row.height) for row in self.manifest if row.verdict == "used"], np.int64
-        )
+        return np.array([(row.width, row.height) for row in self.used()], np.int64)
 
     def refusals(self) -> dict[str, list[ManifestRow]]:
         """Return the files that were not used by the kind of reason, the most frequent first.
@@ -87,10 +92,9 @@ class Results:
     def near_duplicates(self) -> list[list[ManifestRow]]:
         """Return the groups of used photos that show nearly the same picture."""
         groups: dict[str, list[ManifestRow]] = {}
-        for row in self.manifest:
-            if row.verdict == "used" and row.group:
-                groups.setdefault(row.group, []).append(row)
-        return [group for group in groups.values() if len(group) > 1]
+        for row in self.used():
+            groups.setdefault(row.group, []).append(row)
+        return [group for name, group in groups.items() if name and len(group) > 1]
 
     def random_views(self) -> int | None:
         """Return how many random views of each photo a stage learned from.
@@ -108,15 +112,11 @@ class Results:
         ``runs`` is left out, since where a run lies is no part of how it was made.
         """
         config = self.config
-
-        def last(path: Path) -> Path:
-            return Path(path.name or "photos")
-
         shown = replace(
             config,
-            data=last(config.data),
-            exclude=config.exclude and last(config.exclude),
-            weights=config.weights and last(Path(config.weights)).name,
+            data=Path(config.data.name or "photos"),
+            exclude=config.exclude and Path(config.exclude.name),
+            weights=config.weights and Path(config.weights).name,
             runs=TrainConfig.runs,
         )
         return replace(self, config=shown)
@@ -127,18 +127,64 @@ class Results:
         So are the run's name, which is taken now, where it lies, ``--no-report`` and ``--log``.
         """
         words = ["python", "train.py"]
-        given = {field.name: getattr(self.config, field.name) for field in fields(TrainConfig)}
-        for name, value in given.items():
+        for field in fields(TrainConfig):
+            name, value = field.name, getattr(self.config, field.name)
             if name == "data" or (name not in NAMING and value != getattr(TrainConfig, name)):
                 words += _flags(name, value)
         return shlex.join(words)
 
 
-def chosen_run(project: Path) -> Run:
-    """Return the run that the environment variable ``CATS_DOGS_RUN`` names, else the newest one.
+@dataclass(frozen=True)
+class Block:
+    """A block of the backbone.
 
-    Args:
-        project: the folder that holds ``runs``.
+    Attributes:
+        name: ``block1``, ``block2``, ...
+        convolutions: how many it has.
+        weights: how many trained or frozen numbers they have.
+        output: (channels, height, width) that the block gives for one photo, after its pooling.
+    """
+
+    name: str
+    convolutions: int
+    weights: int
+    output: tuple[int, ...]
+
+
+def read_blocks(model: Path) -> list[Block]:
+    """Return the blocks of an ONNX file that this project has written, from the photo upwards.
+
+    Empty when there is no such file, or it cannot be read.
+    """
+    import onnx  # here, because only this needs it
+
+    try:
+        graph = onnx.shape_inference.infer_shapes(onnx.load(model)).graph
+    # A damaged file may raise nearly anything: protobuf's errors have no public root.
+    except Exception:
+        return []
+    found: dict[str, list[tuple[str, int]]] = {}
+    for tensor in graph.initializer:
+        if match := CONVOLUTION.fullmatch(tensor.name):
+            found.setdefault(match[1], []).append((match[2], math.prod(tensor.dims)))
+    shapes = {
+        value.name: tuple(side.dim_value for side in value.type.tensor_type.shape.dim)
+        for value in graph.value_info
+    }
+    pooled = {node.name: shapes.get(node.output[0], ()) for node in graph.node}
+    return [
+        Block(
+            name,
+            sum(kind == "kernel" for kind, _ in arrays),
+            sum(count for _, count in arrays),
+            pooled.get(f"{name}_pool", ())[1:],
+        )
+        for name, arrays in found.items()
+    ]
+
+
+def chosen_run(project: Path) -> Run:
+    """Return the run that ``CATS_DOGS_RUN`` names, else the newest one in the project's ``runs``.
 
     Raises:
         BundleError: when no run there is complete.
@@ -148,10 +194,9 @@ def chosen_run(project: Path) -> Run:
 
 
 def chosen_photos() -> Path | None:
-    """Return where the photos lie that may be shown; None: show drawings.
+    """Return the folder or archive of photos that ``CATS_DOGS_PHOTOS`` names; None: show drawings.
 
-    The environment variable ``CATS_DOGS_PHOTOS`` names the folder or archive. Without it no photo
-    gets into what may be passed on.
+    So no photo gets into a notebook that may be passed on.
     """
     named = os.environ.get(PHOTOS_VARIABLE)
     return Path(named) if named else None

@@ -19,7 +19,7 @@ from app.core.errors import DataError
 from app.core.run_folder import Run
 from app.core.sanitise import for_header, for_html, for_json, for_terminal
 from app.inference.prediction import Prediction, failed_prediction
-from app.report.summary import print_summary
+from app.report.report import print_summary
 
 EVIL = "a\x1b[2Jb\x9b31mc\u202egpj.exe\u2066\nd\x07\udcff"
 SHOWN = r"a\x1b[2Jb\x9b31mc\u202egpj.exe\u2066\nd\x07\udcff"

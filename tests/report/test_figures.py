@@ -88,6 +88,13 @@ def test_confusion_shows_counts_and_shares_of_rows() -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == ["cat", "dog"]
 
 
+def test_the_axes_of_a_confusion_are_named_beside_long_names() -> None:
+    figure = plots.confusion([[13, 2], [4, 11]], ["cat", "dog & <b>wolf</b>"])
+    figure.draw_without_rendering()
+    label = figure.axes[0].yaxis.label.get_window_extent()
+    assert 0 <= label.x0 < label.x1 < figure.bbox.width
+
+
 def test_confusion_of_a_class_without_photos_has_no_shares() -> None:
     assert words(plots.confusion([[3, 1], [0, 0]], ["cat", "dog"]))[2:] == ["0\n0.0 %", "0\n0.0 %"]
 

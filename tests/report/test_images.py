@@ -115,8 +115,11 @@ def test_a_report_is_made_where_all_photos_are_gone(
     (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04")
     album = photo_album(results, run.bundle, tmp_path / data)
     assert album.images == {}
-    shown = album.answers(chosen(results.predictions["test"])[:3], results.classes, 0)
-    assert [one.image for one in shown] == [None] * 3
+    numbers = chosen(results.predictions["test"])[:3]
+    say = words(album, classes=results.classes, metrics=results.metrics)
+    assert "<img" not in say.answers(numbers)
+    assert say.answers(numbers).count("<li>") == 3
+    assert "can be shown: 0 of 3" in say.missing_answers(numbers).text
     assert "can be shown: 0 of 4" in missing(album, album.samples)
 
 
@@ -186,7 +189,8 @@ def test_captions_say_where_no_class_would_be_named(results: Results) -> None:
         np.array([0.9, 0.1, 0.5]),
     )
     album = Album(False, {}, [], given, [], [])
-    captions = [words(album).caption(one).text for one in album.answers([0, 1, 2], "xy", 0.7)]
+    say = words(album, classes=["x", "y"], metrics=SimpleNamespace(min_confidence=0.7))
+    captions = [say.caption(number).text for number in range(3)]
     assert captions == [
         "a: true class x, likeliest class y (90.0 %); predict.py says neither",
         "b: true class x, likeliest class y (60.0 %); predict.py says unsure",

@@ -32,22 +32,17 @@ from app.core.sanitise import shown
 from app.evaluation.decision import OOD_THRESHOLD
 from app.inference.bundle_format import ONNX_FILE
 from app.report import report
-from app.report.html import (
-    MAX_THUMBNAIL,
-    Html,
-    Parts,
-    Picture,
-    Table,
-    Words,
-    jpeg,
-    number,
-    percent,
-)
+from app.report.html import MAX_THUMBNAIL, Html, Parts, Picture, Table, Words, jpeg, number, percent
 from app.report.images import NO_HEATMAPS, NO_PETS, SAMPLES, SHOWN, VIEWS, drawn_album, photo_album
-from app.report.network_table import read_blocks
 from app.report.notebook import PROJECT
 from app.report.report import SOURCE, main, write_notebook, write_report
-from app.report.results import PHOTOS_VARIABLE, RUN_VARIABLE, chosen_run, read_results
+from app.report.results import (
+    PHOTOS_VARIABLE,
+    RUN_VARIABLE,
+    chosen_run,
+    read_blocks,
+    read_results,
+)
 
 TEMPLATES = Path(report.__file__).parent / "templates"
 MEGABYTE = 1_000_000
@@ -425,10 +420,7 @@ def test_a_damaged_file_is_answered_in_one_line(
 ) -> None:
     run = run_with_photos(tmp_path / "damaged")
     (run.folder / file).write_text(text, encoding="utf-8")
-    with pytest.raises(
-        BundleError,
-        match=r"received a damaged one|expected in .*config\.json",
-    ):
+    with pytest.raises(BundleError, match=r"received a damaged one|expected in .*config\.json"):
         read_results(run)
     assert run_command(main, [str(run.folder)]) == BundleError.exit_code
     assert capsys.readouterr().err.count("\n") == 1
@@ -472,10 +464,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
 
 
 def test_a_failing_cell_is_answered_in_one_line(
-    run: Run,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "failing.py"
     source.write_text("# %%\nprint('so far')\nraise ValueError('no such\\nnumber')\n")

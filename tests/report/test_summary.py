@@ -7,7 +7,7 @@ import pytest
 from made_up import least_metrics
 
 from app.core.run_folder import Run
-from app.report.summary import print_summary
+from app.report.report import print_summary
 
 
 def scores(accuracy: float, log_loss: float) -> dict[str, object]:

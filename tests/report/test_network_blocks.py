@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from app.report.network_table import Block, read_blocks
+from app.report.results import Block, read_blocks
 
 
 def small_network(path: Path) -> Path:
