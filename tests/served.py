@@ -69,6 +69,10 @@ def tiny_bundle(folder: Path, classes: Sequence[str] = CLASSES) -> Path:
     return folder
 
 
+async def _nothing() -> None:
+    """Do nothing."""
+
+
 @contextlib.contextmanager
 def served(
     classifier: Classifier,
@@ -81,7 +85,8 @@ def served(
     service = Service(classifier, limits or Limits(), names=names, loopback=loopback)
     listening = bind("127.0.0.1", 0)
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server = GracefulServer(service, warm=False)
+    service.batcher.decoders.start = _nothing  # a decoder starts with its first photo
+    server = GracefulServer(service)
     failed: list[BaseException] = []
 
     def serve() -> None:

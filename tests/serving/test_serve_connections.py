@@ -24,8 +24,7 @@ from app.inference.predictor import Classifier
 from app.serving.connections import Connection, Door, Strict
 from app.serving.server import room
 from app.serving.service import Service
-from app.serving.shares import Shares, party
-from app.serving.uploads import Limits
+from app.serving.uploads import Limits, Shares, party
 
 resource = pytest.importorskip("resource", reason="Windows counts no open files")
 ROOT = Path(__file__).parents[2]
@@ -261,7 +260,7 @@ def test_who_shuts_the_own_side_is_answered(address):
         answer = read_all(connection)
         assert time.monotonic() - started < 10
     assert b"HTTP/1.1 200 " in answer
-    assert b'"answers":[{' in answer
+    assert b'"answers": [{' in answer
 
 
 def test_half_a_request_and_a_shut_side_is_the_end(address):
@@ -330,7 +329,7 @@ def test_what_uvicorn_must_have():
         assert transport.data.startswith(b"HTTP/1.1 204 ")
         one.connection_lost(None)
         assert one not in state.connections
-        assert one.door.places.taken == 0
+        assert one.door.taken == 0
 
     asyncio.run(walk())
     for name in ("on_response_complete", "send_400_response", "resume_writing", "eof_received"):

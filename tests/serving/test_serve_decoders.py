@@ -19,6 +19,7 @@ from photos import encoded, picture
 from served import served, tiny_bundle
 
 import app.serving.batching
+import app.serving.decoders
 from app.inference.predictor import Classifier
 from app.serving.uploads import Limits
 
@@ -38,9 +39,9 @@ def bundle(tmp_path_factory) -> Path:
 def client(bundle) -> Iterator[httpx.Client]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(app.serving.batching, "load_image", stuck.load)
-        patch.setattr(app.serving.batching, "MOST", 1.0)
-        patch.setattr(app.serving.batching, "LEAST", 1.0)
-        patch.setattr(app.serving.batching.os, "cpu_count", lambda: 2)
+        patch.setattr(app.serving.decoders, "MOST", 1.0)
+        patch.setattr(app.serving.decoders, "LEAST", 1.0)
+        patch.setattr(app.serving.decoders.os, "cpu_count", lambda: 2)
         with (
             served(Classifier(bundle), Limits(body=1_000_000)) as (address, _),
             httpx.Client(base_url=address, timeout=30) as client,
@@ -95,7 +96,7 @@ def test_what_dies_or_eats_costs_its_own_request_only(client):
     for _ in range(3):
         died = client.post(PREDICT, content=b"die ", headers=JPEG)
         assert (died.status_code, died.headers["retry-after"]) == (503, "1")
-        assert died.json()["error"] == "the process that decoded a photo ended; ask again"
+        assert died.json()["error"] == "the process that decoded a photo ended; send it again"
     if sys.platform == "linux":  # others do not heed RLIMIT_DATA
         ate = client.post(PREDICT, content=b"eat ", headers=JPEG).json()["answers"][0]
         assert ate["error"] in (
@@ -212,7 +213,7 @@ def test_a_signal_to_all_processes_waits_for_answers(bundle, tmp_path, name):
         assert started.wait(20) == 0
         asking.join()
         assert asking.status == 200
-        assert started.stderr.read() == "ended; all that was asked has been answered\n"
+        assert started.stderr.read() == "ended; every accepted request was answered\n"
 
 
 @pytest.mark.slow
@@ -231,7 +232,7 @@ def test_killed_itself_it_leaves_no_decoder(bundle, tmp_path):
 def test_a_decoder_brings_little(bundle):
     """It starts fast and holds little: no network is loaded there, and no web server."""
     code = (
-        "import sys, app.serving.decoding; "
+        "import sys, app.serving.decoders; "
         "print([name for name in sys.modules if name.split('.')[0] in "
         "('onnxruntime', 'starlette', 'uvicorn', 'keras', 'scipy', 'rich', 'prometheus_client')])"
     )
