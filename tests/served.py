@@ -1,13 +1,18 @@
-"""A tiny real bundle, and the service on a real socket of this machine, in a thread."""
+"""A tiny real bundle, and the service on a real socket: in a thread, or as a process."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import os
+import re
+import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -33,6 +38,7 @@ from app.serving.server import GracefulServer, bind
 from app.serving.service import Service
 from app.serving.uploads import Limits
 
+ROOT = Path(__file__).parents[1]
 SIZE = 32
 CLASSES = ("cat", "dog", "hare")
 
@@ -106,3 +112,48 @@ def served(
         thread.join(30)
     assert not failed
     assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def process(
+    bundle: Path,
+    *flags: str,
+    command: Sequence[str] = (sys.executable, "-m", "app", "serve"),
+    preexec_fn: Callable[[], None] | None = None,
+) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
+    """Start the command in a group of its own; yield it, its address, and what it printed."""
+    started = subprocess.Popen(
+        [*command, "--bundle", str(bundle), "--port", "0", *flags],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=preexec_fn,
+    )
+    try:
+        lines: list[str] = []
+        while not (found := re.search(r" answers at (http://\S+?)/ ", "".join(lines))):
+            lines.append(started.stderr.readline())
+            assert lines[-1], f"it ended: {lines}"
+        yield started, found[1], lines
+    finally:
+        started.kill()
+        started.communicate()
+
+
+def connect(address: str, **options: tuple[str, int]) -> socket.socket:
+    """Connect to the service, with ``options`` of ``socket.create_connection``."""
+    return socket.create_connection(place(address), 30, **options)
+
+
+def place(address: str) -> tuple[str, int]:
+    """Return host and port of ``http://host:port``."""
+    host, port = address.removeprefix("http://").split(":")
+    return host, int(port)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Return what comes until the other side closes."""
+    return b"".join(iter(lambda: connection.recv(65536), b""))

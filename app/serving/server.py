@@ -157,7 +157,7 @@ class GracefulServer(Server):
         # Uvicorn raises the signal once more at its end, for handlers that were there before.
         signals = [signal.SIGTERM, signal.SIGINT]
         # SIGHUP: the terminal was closed; under nohup it is ignored, and stays so.
-        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signals.append(signal.SIGHUP)
         before = [signal.signal(number, end) for number in signals]
         try:

@@ -2,13 +2,12 @@
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import httpx
 import pytest
 import stuck
 from photos import encoded, picture
-from served import served, tiny_bundle
+from served import process, served, tiny_bundle
 
 import app.serving.batching
 import app.serving.decoders
@@ -126,7 +125,10 @@ def test_a_file_that_pillow_takes_minutes_for(bundle):
     """Many tiny Exif segments, which it joins one by one: one for each decoder, then a photo."""
     segment = b"\xff\xe1" + (58).to_bytes(2, "big") + b"Exif\0\0" + b"A" * 50
     bad = PHOTO[:2] + segment * 300_000 + PHOTO[2:]
-    with process(bundle, command=[sys.executable, "-m", "app", "serve"]) as (started, client):
+    with (
+        process(bundle) as (started, address, _),
+        httpx.Client(base_url=address, timeout=60) as client,
+    ):
         hang = [Asking(client, bad) for _ in range(min(os.cpu_count() or 1, 4))]
         time.sleep(2)
         answer = client.post(PREDICT, content=PHOTO, headers=JPEG)
@@ -142,25 +144,12 @@ def test_a_file_that_pillow_takes_minutes_for(bundle):
 
 
 @contextlib.contextmanager
-def process(
-    bundle: Path, *flags: str, command: Sequence[str] = STUCK
-) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    """Start the service in a group of processes of its own."""
-    started = subprocess.Popen(
-        [*command, "--bundle", str(bundle), "--port", "0", *flags],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        address = re.search(r" answers at (http://\S+?)/ ", started.stderr.readline())[1]
-        with httpx.Client(base_url=address, timeout=60) as client:
-            yield started, client
-    finally:
-        started.kill()
-        started.communicate()
+def misbehaving(bundle: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    with (
+        process(bundle, *flags, command=STUCK) as (started, address, _),
+        httpx.Client(base_url=address, timeout=60) as client,
+    ):
+        yield started, client
 
 
 class Asking(threading.Thread):
@@ -181,7 +170,7 @@ def test_an_end_comes_and_says_what_was_not_answered(bundle, tmp_path):
     """SIGTERM while every decoder hangs, and a photo waits behind them."""
     many = 2 * (os.cpu_count() or 1)
     paths = [tmp_path / str(number) for number in range(many)]
-    with process(bundle, "--timeout", "3") as (started, client):
+    with misbehaving(bundle, "--timeout", "3") as (started, client):
         hang = [Asking(client, b"hold " + os.fsencode(path) + b"\n") for path in paths]
         until(lambda: any(path.exists() for path in paths))
         waits = Asking(client, PHOTO)
@@ -206,7 +195,7 @@ def test_an_end_comes_and_says_what_was_not_answered(bundle, tmp_path):
 def test_a_signal_to_all_processes_waits_for_answers(bundle, tmp_path, name):
     """Ctrl-C and a closed terminal reach the decoders, too; so does systemd's SIGTERM."""
     path = tmp_path / "number"
-    with process(bundle) as (started, client):
+    with misbehaving(bundle) as (started, client):
         asking = Asking(client, b"wait " + os.fsencode(path) + b"\n" + PHOTO)
         number_in(path)
         os.killpg(started.pid, getattr(signal, name))
@@ -219,7 +208,7 @@ def test_a_signal_to_all_processes_waits_for_answers(bundle, tmp_path, name):
 @pytest.mark.slow
 def test_killed_itself_it_leaves_no_decoder(bundle, tmp_path):
     path = tmp_path / "number"
-    with process(bundle, "--timeout", "2") as (started, client):
+    with misbehaving(bundle, "--timeout", "2") as (started, client):
         asking = Asking(client, b"hold " + os.fsencode(path) + b"\n")
         number = number_in(path)
         started.kill()
