@@ -102,7 +102,12 @@ class Decoders:
             with CancelScope() as scope:
                 self._begun[scope] = now()
                 if len(self._begun) > self._started:
-                    with CancelScope(shield=True):  # interrupted, anyio would forget it
+                    # Shielded: cancelled, anyio would forget the process. Suppressed: a signal
+                    # that it does not ignore yet; what follows prepares it, or starts another.
+                    with (
+                        CancelScope(shield=True),
+                        contextlib.suppress(KeyboardInterrupt, BrokenWorkerProcess),
+                    ):
                         await run_sync(_prepare, self.allowed)
                     self._started += 1
                 self._begun[scope] = now()
@@ -112,7 +117,8 @@ class Decoders:
                 )
             self._lost("late")
             raise ImageError(f"was not decoded within {self.allowed.seconds:g} s")
-        except (BrokenWorkerProcess, OSError) as error:  # OSError: it could not be started
+        except (BrokenWorkerProcess, OSError, KeyboardInterrupt) as error:
+            # OSError: it could not be started; KeyboardInterrupt: Ctrl-C came to it, not to us.
             self._lost("ended")
             raise BrokenWorkerProcess from error
         finally:

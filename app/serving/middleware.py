@@ -42,12 +42,11 @@ class ServiceMiddleware:
         app: the application.
         metrics: where requests are counted.
         routes: paths that are counted by name; all others are counted as ``other``.
-        names: hosts that the service answers for, beside addresses in digits. A page of the web may
-            point a name of its own at this machine (DNS rebinding) and read what it requests;
-            therefore no other name is answered.
-        loopback: whether only this machine can send requests. Then ``localhost`` and the addresses
-            of this machine itself are answered, and ``names``; else every address in digits, and
-            ``names``, or where there are none the names of this machine.
+        names: hosts that the service answers for. Others are refused: a page of the web may point
+            a name of its own at this machine (DNS rebinding) and read what it requests.
+        loopback: whether only this machine can send requests. Then also ``localhost`` and this
+            machine's own addresses are answered; else every address in digits, and where there are
+            no ``names`` this machine's.
 
     Attributes:
         ending: set when the service ends; then connections are closed after their answer.

@@ -41,8 +41,7 @@ class Service:
     Args:
         classifier: makes the predictions.
         limits: of requests, memory and time.
-        names: see ``app.serving.middleware.ServiceMiddleware``.
-        loopback: see there, too.
+        names, loopback: see ``app.serving.middleware.ServiceMiddleware``.
 
     Attributes:
         app: the ASGI application.

@@ -117,12 +117,7 @@ class Upload(NamedTuple):
 
 
 async def read_files(request: Request, limits: Limits, account: Account) -> list[Upload]:
-    """Read a request's body: a form with files, or one photo as it is.
-
-    Args:
-        request: whose body is read.
-        limits: ``body`` and ``files`` are used.
-        account: takes the bytes that the body holds.
+    """Read a request's body, a form with files or one photo as it is; count its bytes.
 
     Raises:
         HTTPException: 400 for a broken form or one without a file, 413 for too much, 415 for

@@ -105,6 +105,17 @@ def test_what_dies_or_eats_costs_its_own_request_only(client):
     assert client.post(PREDICT, files=form(PHOTO)).json()["answers"][0]["error"] is None
 
 
+def test_ctrl_c_while_a_decoder_starts_is_no_end(bundle, monkeypatch):
+    """The terminal sends it to all processes, also to one that does not ignore it yet."""
+    monkeypatch.setattr(app.serving.decoders, "_prepare", stuck.interrupt)
+    with (
+        served(Classifier(bundle)) as (address, _),
+        httpx.Client(base_url=address, timeout=30) as client,
+    ):
+        answer = client.post(PREDICT, content=PHOTO, headers=JPEG)
+        assert (answer.status_code, answer.json()["answers"][0]["error"]) == (200, None)
+
+
 @pytest.mark.slow
 def test_who_has_gone_leaves_no_decoder_busy_for_ever(client, tmp_path):
     path = tmp_path / "number"
