@@ -13,7 +13,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from anyio import BrokenWorkerProcess, CancelScope, current_time
@@ -35,13 +35,6 @@ THREAD = 16 * 2**20  # bytes of stack of a decoder's thread: AVIF has one for ea
 Result = TypeVar("Result")
 
 
-class Allowed(NamedTuple):
-    """What one photo may take: seconds, and bytes of its file."""
-
-    seconds: float
-    body: int
-
-
 class Decoders:
     """Decodes in other processes: whatever a decoder does, it ends, and the service goes on.
 
@@ -56,7 +49,7 @@ class Decoders:
 
     def __init__(self, seconds: float, body: int, count_lost: Callable[[str], None]) -> None:
         self.processes = min(os.cpu_count() or 1, PROCESSES)
-        self.allowed = Allowed(max(min(seconds, MOST), LEAST), body)
+        self.seconds, self._body = max(min(seconds, MOST), LEAST), body
         self._count_lost = count_lost
         self._free = asyncio.Semaphore(self.processes)
         self._jobs: set[asyncio.Task[object]] = set()
@@ -71,7 +64,7 @@ class Decoders:
     @property
     def stuck(self) -> bool:
         """Whether every process has decoded one photo for more than half of the allowed time."""
-        latest = asyncio.get_running_loop().time() - self.allowed.seconds / 2
+        latest = asyncio.get_running_loop().time() - self.seconds / 2
         return sum(begun < latest for begun in self._begun.values()) >= self.processes
 
     async def decode(self, work: Callable[[bytes, int], Result], data: bytes, size: int) -> Result:
@@ -108,15 +101,14 @@ class Decoders:
                         CancelScope(shield=True),
                         contextlib.suppress(KeyboardInterrupt, BrokenWorkerProcess),
                     ):
-                        await run_sync(_prepare, self.allowed)
+                        await run_sync(_prepare, self._body)
                     self._started += 1
                 self._begun[scope] = now()
-                scope.deadline = current_time() + self.allowed.seconds
-                return await run_sync(
-                    _within_limits, work, data, size, self.allowed, cancellable=True
-                )
+                scope.deadline = current_time() + self.seconds
+                limits = self.seconds, self._body
+                return await run_sync(_within_limits, work, data, size, *limits, cancellable=True)
             self._lost("late")
-            raise ImageError(f"was not decoded within {self.allowed.seconds:g} s")
+            raise ImageError(f"was not decoded within {self.seconds:g} s")
         except (BrokenWorkerProcess, OSError, KeyboardInterrupt) as error:
             # OSError: it could not be started; KeyboardInterrupt: Ctrl-C came to it, not to us.
             self._lost("ended")
@@ -149,13 +141,13 @@ def for_page(data: bytes, size: int) -> tuple[Pixels, Pixels]:
 
 
 def _within_limits(
-    work: Callable[[bytes, int], Result], data: bytes, size: int, allowed: Allowed
+    work: Callable[[bytes, int], Result], data: bytes, size: int, seconds: float, body: int
 ) -> Result:
     """Call ``work(data, size)``; after its time SIGALRM ends the process, whatever code runs."""
-    _prepare(allowed)
+    _prepare(body)
     timer = getattr(signal, "setitimer", None)  # not on Windows
     if timer:
-        timer(signal.ITIMER_REAL, allowed.seconds + GRACE)
+        timer(signal.ITIMER_REAL, seconds + GRACE)
     try:
         return work(data, size)
     except (ImageError, MemoryError) as error:
@@ -172,7 +164,7 @@ def _nothing(_: bytes, __: int) -> None:
 
 
 @functools.cache
-def _prepare(allowed: Allowed) -> None:
+def _prepare(body: int) -> None:
     """Limit this process's memory, and let only the service end it.
 
     Ctrl-C in a terminal, a terminal that is closed, and systemd signal all processes at once;
@@ -185,7 +177,7 @@ def _prepare(allowed: Allowed) -> None:
         import resource  # not on Windows
 
         # The file comes, is copied by decoders, and lies there as it was sent.
-        most = _data_bytes() + MAX_MEMORY + 3 * allowed.body + (os.cpu_count() or 1) * THREAD
+        most = _data_bytes() + MAX_MEMORY + 3 * body + (os.cpu_count() or 1) * THREAD
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         if hard == resource.RLIM_INFINITY or most < hard:
             resource.setrlimit(resource.RLIMIT_DATA, (most, hard))

@@ -131,7 +131,7 @@ class Service:
         if self.app.ending or self.batches.done():
             return error_response(503, "ending")
         if self.batcher.decoders.stuck:
-            return error_response(503, "every decoder has been at one photo for long")
+            return error_response(503, "every decoder has been busy with one photo for long")
         return json_response({"status": "ready"})
 
     async def show_metrics(self, _: Request) -> Response:
