@@ -199,7 +199,7 @@ def load(served: Served, state: Run, seconds: float, rate: float = 0) -> Values:
 
 
 def check_answers(state: Run) -> None:
-    """Make sure that what is fast is also right: the service says what the classifier says."""
+    """Make sure that what is fast is also right: it predicts what the classifier predicts."""
     few = state.files[:8]
     classifier = Classifier(state.folder, precision=state.arguments.precision)
     state.values["precision"] = classifier.precision
@@ -382,17 +382,15 @@ def ask_on(port: int, files: Sequence[Path], kept: bool, counts: Counter[str]) -
 
 
 def measure_rough(state: Run) -> None:
-    """Send load beside clients that behave badly, and count what those are told."""
+    """Send load beside clients that behave badly, and count what becomes of those."""
     seconds, usual = state.arguments.seconds, state.values["speed"]["served"]
-    told: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     ending = threading.Event()
     limit = max(1.0, seconds / 4)
     with serving(state, "--timeout", f"{limit:g}") as served:
-        kinds: list[tuple[int, Callable[..., None]]] = [(100, slow), (50, half), (2, wrong)]
-        kinds += [(4, crumbs), (20, deaf)]
         clients = [
-            threading.Thread(target=kind, args=(served.port, told, ending))
-            for count, kind in kinds
+            threading.Thread(target=behave, args=(kind, served.port, counts, ending))
+            for kind, count in ROUGH.items()
             for _ in range(count)
         ]
         for client in clients:
@@ -405,12 +403,12 @@ def measure_rough(state: Run) -> None:
                 client.join(60)
         alive = served.get("/healthz")
     share = found["rate"] / usual
-    failures = {name: count for name, count in told.items() if name.partition(" ")[2][:1] == "5"}
+    failures = {name: count for name, count in counts.items() if name.partition(" ")[2][:1] == "5"}
     met = share >= ROUGH_BAR and not failures and "alive" in alive
-    state.values["rough"] = {"rate": found["rate"], "share": share, "told": dict(told)}
-    rows = [[name, f"{count:,}"] for name, count in sorted(told.items())]
+    state.values["rough"] = {"rate": found["rate"], "share": share, "told": dict(counts)}
+    rows = [[name, f"{count:,}"] for name, count in sorted(counts.items())]
     state.lines.append(
-        markdown_table(["rough clients: what they did, what they were told", "times"], rows)
+        markdown_table(["rough clients: what they did, what they received", "times"], rows)
     )
     state.lines.append(
         f"Beside them {found['rate']:.2f} photos a second, {share:.3f} of the usual (bar "
@@ -418,84 +416,89 @@ def measure_rough(state: Run) -> None:
     )
 
 
-HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/jpeg\r\n"
+# What a rough client does on one connection until the event is set; returns what became of it.
+Rough = Callable[[socket.socket, threading.Event], str]
+HOST = b"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+HEAD = HOST + b"Content-Type: image/jpeg\r\n"
 
 
-def slow(port: int, told: Counter[str], ending: threading.Event) -> None:
-    """Send a body a byte a second, for as long as one is listened to; and again."""
+def behave(kind: Rough, port: int, counts: Counter[str], ending: threading.Event) -> None:
+    """Behave in one way on one connection after the other; count what became of them."""
     while not ending.is_set():
         with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-            connection.sendall(HEAD + b"Content-Length: 100000\r\n\r\n")
-            connection.settimeout(1)
-            status = ""
-            while not status and not ending.is_set():
-                try:
-                    connection.sendall(b"x")
-                    status = status_of(connection)
-                except TimeoutError:
-                    continue
-                except OSError:
-                    status = "closed"
-            told[f"slow: {status or 'unfinished'}"] += 1
+            name = kind.__name__.replace("_", " ")
+            counts[f"{name}: {kind(connection, ending)}"] += 1
 
 
-def half(port: int, told: Counter[str], ending: threading.Event) -> None:
-    """Send half of a body and go away; and again."""
+def slow(connection: socket.socket, ending: threading.Event) -> str:
+    """Send a body a byte a second, for as long as it is taken."""
+    connection.sendall(HEAD + b"Content-Length: 100000\r\n\r\n")
+    connection.settimeout(1)
     while not ending.is_set():
-        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-            connection.sendall(HEAD + b"Content-Length: 100000\r\n\r\n" + bytes(50_000))
-            ending.wait(0.5)
-        told["half: gone"] += 1
+        try:
+            connection.sendall(b"x")
+            return status_of(connection)
+        except TimeoutError:
+            continue
+        except OSError:
+            return "closed"
+    return "unfinished"
 
 
-def crumbs(port: int, told: Counter[str], ending: threading.Event) -> None:
-    """Send a body in pieces of one byte as fast as it is taken; and again."""
+def half(connection: socket.socket, ending: threading.Event) -> str:
+    """Send half of a body and disconnect."""
+    connection.sendall(HEAD + b"Content-Length: 100000\r\n\r\n" + bytes(50_000))
+    ending.wait(0.5)
+    return "gone"
+
+
+def crumbs(connection: socket.socket, ending: threading.Event) -> str:
+    """Send a body in pieces of one byte as fast as it is taken."""
+    with suppress(OSError):
+        connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        while not ending.is_set():
+            connection.sendall(b"1\r\nx\r\n" * 2000)
+    with suppress(OSError):
+        connection.settimeout(1)
+        return status_of(connection)
+    return "closed"
+
+
+def deaf(connection: socket.socket, ending: threading.Event) -> str:
+    """Request the page's script again and again and take no answer."""
+    connection.settimeout(0.5)
     while not ending.is_set():
-        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-            status = ""
-            with suppress(OSError):
-                connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
-                while not ending.is_set():
-                    connection.sendall(b"1\r\nx\r\n" * 2000)
-            with suppress(OSError):
-                connection.settimeout(1)
-                status = status_of(connection)
-            told[f"crumbs: {status or 'closed'}"] += 1
+        try:
+            connection.sendall(b"GET /page.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        except TimeoutError:
+            continue
+        except OSError:
+            return "let go"
+    return "unfinished"
 
 
-def deaf(port: int, told: Counter[str], ending: threading.Event) -> None:
-    """Ask for the page's script again and again and take nothing; and again when let go."""
-    head = b"GET /page.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-    while not ending.is_set():
-        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-            connection.settimeout(0.5)
-            told["deaf: connected"] += 1
-            while not ending.is_set():
-                try:
-                    connection.sendall(head)
-                except TimeoutError:
-                    continue
-                except OSError:
-                    told["deaf: let go"] += 1
-                    break
+def wrong_type(connection: socket.socket, ending: threading.Event) -> str:
+    """Send what is no photo, five times a second."""
+    ending.wait(0.2)
+    connection.sendall(HOST + b"Content-Type: text/plain\r\nContent-Length: 4\r\n\r\ntext")
+    return status_of(connection)
 
 
-def wrong(port: int, told: Counter[str], ending: threading.Event) -> None:
-    """Send what is no photo, under wrong names, ten times a second."""
-    text = b"Content-Type: text/plain\r\nContent-Length: 4\r\n\r\ntext"
-    form = b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 4\r\n\r\n--x-"
-    head = HEAD[: HEAD.index(b"Content-Type")]
-    for kind, body in cycle([("wrong type", text), ("wrong form", form)]):
-        if ending.wait(0.1):
-            return
-        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-            connection.sendall(head + body)
-            told[f"{kind}: {status_of(connection)}"] += 1
+def wrong_form(connection: socket.socket, ending: threading.Event) -> str:
+    """Send a form that is none, five times a second."""
+    ending.wait(0.2)
+    kind = b"Content-Type: multipart/form-data; boundary=x\r\n"
+    connection.sendall(HOST + kind + b"Content-Length: 4\r\n\r\n--x-")
+    return status_of(connection)
 
 
 def status_of(connection: socket.socket) -> str:
-    """Return the status of an answer; empty when there is none."""
-    return connection.recv(4096).partition(b" ")[2][:3].decode()
+    """Return the status of an answer, or ``closed`` where there is none."""
+    return connection.recv(4096).partition(b" ")[2][:3].decode() or "closed"
+
+
+# Kind of rough client → how many.
+ROUGH = {slow: 100, half: 50, wrong_type: 1, wrong_form: 1, crumbs: 4, deaf: 20}
 
 
 def _parser() -> argparse.ArgumentParser:

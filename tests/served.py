@@ -1,13 +1,18 @@
-"""A tiny real bundle, and the service on a real socket of this machine, in a thread."""
+"""A tiny real bundle, and the service on a real socket: in a thread, or as a process."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import os
+import re
+import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -33,6 +38,7 @@ from app.serving.server import GracefulServer, bind
 from app.serving.service import Service
 from app.serving.uploads import Limits
 
+ROOT = Path(__file__).parents[1]
 SIZE = 32
 CLASSES = ("cat", "dog", "hare")
 
@@ -69,6 +75,10 @@ def tiny_bundle(folder: Path, classes: Sequence[str] = CLASSES) -> Path:
     return folder
 
 
+async def _nothing() -> None:
+    """Do nothing."""
+
+
 @contextlib.contextmanager
 def served(
     classifier: Classifier,
@@ -81,7 +91,8 @@ def served(
     service = Service(classifier, limits or Limits(), names=names, loopback=loopback)
     listening = bind("127.0.0.1", 0)
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server = GracefulServer(service, warm=False)
+    service.batcher.decoders.start = _nothing  # a decoder starts with its first photo
+    server = GracefulServer(service)
     failed: list[BaseException] = []
 
     def serve() -> None:
@@ -101,3 +112,48 @@ def served(
         thread.join(30)
     assert not failed
     assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def process(
+    bundle: Path,
+    *flags: str,
+    command: Sequence[str] = (sys.executable, "-m", "app", "serve"),
+    preexec_fn: Callable[[], None] | None = None,
+) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
+    """Start the command in a group of its own; yield it, its address, and what it printed."""
+    started = subprocess.Popen(
+        [*command, "--bundle", str(bundle), "--port", "0", *flags],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=preexec_fn,
+    )
+    try:
+        lines: list[str] = []
+        while not (found := re.search(r" answers at (http://\S+?)/ ", "".join(lines))):
+            lines.append(started.stderr.readline())
+            assert lines[-1], f"it ended: {lines}"
+        yield started, found[1], lines
+    finally:
+        started.kill()
+        started.communicate()
+
+
+def connect(address: str, **options: tuple[str, int]) -> socket.socket:
+    """Connect to the service, with ``options`` of ``socket.create_connection``."""
+    return socket.create_connection(place(address), 30, **options)
+
+
+def place(address: str) -> tuple[str, int]:
+    """Return host and port of ``http://host:port``."""
+    host, port = address.removeprefix("http://").split(":")
+    return host, int(port)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Return what comes until the other side closes."""
+    return b"".join(iter(lambda: connection.recv(65536), b""))

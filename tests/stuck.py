@@ -43,6 +43,11 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def interrupt(_: object) -> None:
+    """Be interrupted by Ctrl-C before it is ignored."""
+    raise KeyboardInterrupt
+
+
 ACTIONS = {b"hold": hold, b"eat": eat, b"die": die, b"wait": lambda: time.sleep(1.5)}
 
 

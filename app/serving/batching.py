@@ -1,15 +1,14 @@
 """Photos that arrive at the same time → answers, together (micro-batching).
 
-Photos are decoded in other processes while the network runs in a thread, so that no core waits for
-the other kind of work. What has been decoded meanwhile is the next batch; a batch that is not full
-waits a few milliseconds, but only for photos that are already being decoded.
+Photos are decoded in other processes while the network runs in a thread. What has been decoded
+meanwhile is the next batch; a batch that is not full waits a few milliseconds, but only for photos
+that are already being decoded.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -22,12 +21,9 @@ from app.data.decode import Pixels, load_image
 from app.inference.heatmap import contrastive_cam, overlay
 from app.inference.prediction import Prediction, failed_prediction
 from app.inference.predictor import Classifier
-from app.serving.decoders import LEAST, MOST, Decoders
-from app.serving.decoding import Allowed, for_page
+from app.serving.decoders import Decoders, for_page
 from app.serving.metrics import Metrics
 from app.serving.uploads import Limits, Upload
-
-DECODERS = 4  # at most: each may take 512 MiB (app.data.decode)
 
 Row = tuple[NDArray[np.float32], np.float32]  # probabilities (classes,) and novelty of one photo
 
@@ -40,19 +36,19 @@ class Waiting(NamedTuple):
 
 
 class Batcher:
-    """Answers photos; everything in it but the network's thread belongs to one event loop.
+    """Predicts photos; everything in it but the network's thread belongs to one event loop.
 
-    It asks once for a blank picture: a first run is slower, and a model that does not run is told
-    before anybody asks.
+    It predicts a blank picture first: a first run is slower, and a model that does not run is
+    reported before a request comes.
 
     Args:
-        classifier: which answers; only one thread asks it, and it uses all cores.
-        limits: ``batch``, ``wait``, and ``body`` and ``seconds`` for decoding count here.
-        metrics: what is counted.
+        classifier: used by one thread only, on all cores.
+        limits: ``batch``, ``wait``, and ``body`` and ``seconds`` for decoding are used.
+        metrics: count photos, batches and times.
 
     Attributes:
-        decoders: which decode.
-        seconds_a_photo: that a photo takes at the network, a running average.
+        decoders: the processes that decode.
+        seconds_a_photo: of the network for one photo, a running average.
 
     Raises:
         BundleError: when the model does not run.
@@ -61,8 +57,7 @@ class Batcher:
     def __init__(self, classifier: Classifier, limits: Limits, metrics: Metrics) -> None:
         self.classifier, self.limits, self.metrics = classifier, limits, metrics
         self._size = classifier.bundle.image_size
-        allowed = Allowed(max(min(limits.seconds, MOST), LEAST), limits.body)
-        self.decoders = Decoders(min(os.cpu_count() or 1, DECODERS), allowed, metrics)
+        self.decoders = Decoders(limits.seconds, limits.body, metrics.count_lost)
         self._network = ThreadPoolExecutor(1, "network")
         self._ready: asyncio.Queue[Waiting] = asyncio.Queue()
         self._decoding = 0  # photos on their way into that queue
@@ -71,9 +66,9 @@ class Batcher:
         self.seconds_a_photo = time.perf_counter() - started
 
     async def run(self) -> None:
-        """Serve batches until cancelled."""
+        """Predict batches until cancelled."""
         while True:
-            await self._ask(await self._collect())
+            await self._predict(await self._collect())
 
     async def close(self) -> None:
         """End the decoders and the thread; what has not begun is dropped."""
@@ -81,7 +76,7 @@ class Batcher:
         self._network.shutdown(wait=True, cancel_futures=True)
 
     async def answer(self, upload: Upload) -> Prediction:
-        """Answer for one file; one that is no photo gets an answer with ``error``."""
+        """Return the prediction of one file; that of a file that is no photo has an ``error``."""
         self._decoding += 1
         try:
             with self.metrics.decode_seconds.time():
@@ -91,14 +86,14 @@ class Batcher:
             return failed_prediction(upload.name, str(error))
         finally:
             self._decoding -= 1
-        waiting = Waiting(pixels, _future())
+        waiting = Waiting(pixels, asyncio.get_running_loop().create_future())
         self._ready.put_nowait(waiting)
         answer = self.classifier.answer(upload.name, *await waiting.row)
         self.metrics.count_answer(str(answer.label))
         return answer
 
     async def explain(self, upload: Upload) -> bytes:
-        """Return a PNG of a photo in which what speaks for its likeliest class is lit.
+        """Return a PNG: the heat map of a photo's likeliest class over the photo.
 
         Raises:
             ImageError: when the file is no photo.
@@ -106,19 +101,18 @@ class Batcher:
         with self.metrics.decode_seconds.time():
             pixels, shown = await self.decoders.decode(for_page, upload.data, self._size)
         loop = asyncio.get_running_loop()
-        spoken = await loop.run_in_executor(self._network, self._evidence, pixels)
-        return await asyncio.to_thread(_png, shown, spoken)
+        heat = await loop.run_in_executor(self._network, self._evidence, pixels)
+        return await asyncio.to_thread(_png, shown, heat)
 
     async def _collect(self) -> list[Waiting]:
         """Wait for a photo; return it with those that are there or come within ``wait``."""
         batch = [await self._ready.get()]
-        loop = asyncio.get_running_loop()
-        latest = loop.time() + self.limits.wait
+        latest = asyncio.get_running_loop().time() + self.limits.wait
         while len(batch) < self.limits.batch:
             if not self._ready.empty():
                 batch.append(self._ready.get_nowait())
             elif not self._decoding:
-                break  # nobody is on the way: go at once
+                break  # none is on its way: begin at once
             else:
                 try:
                     async with asyncio.timeout_at(latest):
@@ -127,9 +121,9 @@ class Batcher:
                     break
         return [waiting for waiting in batch if not waiting.row.cancelled()]
 
-    async def _ask(self, batch: list[Waiting]) -> None:
+    async def _predict(self, batch: list[Waiting]) -> None:
         """Run the network; hand each photo its row, or the error to all of them."""
-        if not batch:  # all of them have given up
+        if not batch:  # the clients of all of them have disconnected
             return
         started = time.perf_counter()
         try:
@@ -155,11 +149,7 @@ class Batcher:
         return np.asarray(contrastive_cam(maps, likeliest), np.float32)
 
 
-def _future() -> asyncio.Future[Row]:
-    return asyncio.get_running_loop().create_future()
-
-
-def _png(shown: Pixels, spoken: NDArray[np.float32]) -> bytes:
+def _png(shown: Pixels, heat: NDArray[np.float32]) -> bytes:
     file = io.BytesIO()
-    overlay(shown, spoken).save(file, "PNG", compress_level=3)  # 6 takes three times as long
+    overlay(shown, heat).save(file, "PNG", compress_level=3)  # 6 takes three times as long
     return file.getvalue()

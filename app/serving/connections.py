@@ -1,7 +1,7 @@
-"""Who is connected to the service, and how long a connection may take without giving.
+"""Who is connected to the service, and how long a connection may last without progress.
 
 ``Connection`` is all of the service that builds on uvicorn's and h11's insides; what it needs of
-them is named there and tested (``tests/test_serve_connections.py``).
+them is named there and tested (``tests/serving/test_serve_connections.py``).
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.core.console import say
-from app.serving.shares import Shares, party
+from app.serving.uploads import Shares, party
 
 PATIENCE = 10.0  # seconds that a connection may take for the head of a request
 KEPT = 30  # seconds that a connection is kept after an answer, for a next request
 LEAST = 10_000  # bytes of an answer that must be taken within LOOKS × PATIENCE
 LOOKS = 3  # a socket takes more only when a third of what it holds has been taken
 PIECES, CRUMB = 1_000, 256  # after so many pieces of a body they must have so many bytes on average
-PROBE = 0.2  # seconds between looks whether who has shut its side is still there
-QUIET = 60.0  # seconds between two lines about refused connections
+PROBE = 0.2  # seconds between looks whether a client that has shut its side is still there
+QUIET = 60.0  # seconds between two messages about refused connections
 
 
 class Seldom:
-    """Says something once a minute at most, with how often it would have been said."""
+    """Prints a message once a minute at most, with how many were withheld before."""
 
     def __init__(self) -> None:
         self._next, self._withheld = 0.0, 0
 
     def say(self, message: str) -> None:
-        """Say it, unless something was said less than a minute ago."""
+        """Print it, unless one was printed less than a minute ago."""
         now = time.monotonic()
         if now < self._next:
             self._withheld += 1
@@ -43,33 +43,28 @@ class Seldom:
         say(f"{message}{more}")
 
 
-class Door:
-    """Lets connections in while there are places.
-
-    Args:
-        most: connections at the same time.
-        each: connections of one address.
+class Door(Shares):
+    """Lets connections in while there are places, ``whole`` and ``each`` of one address.
 
     Attributes:
         cut: how many connections were ended because their answer was not taken.
     """
 
-    def __init__(self, most: int, each: int) -> None:
-        self.places, self.cut, self._seldom = Shares(most, each), 0, Seldom()
+    cut = 0
+
+    def __init__(self, whole: int, each: int) -> None:
+        super().__init__(whole, each)
+        self._seldom = Seldom()
 
     def enter(self, who: str) -> bool:
-        """Take a place; where there is none, say it, but seldom."""
-        if entered := self.places.take(who, 1):
+        """Take a place and return True; where there is none, report it, but seldom."""
+        if entered := self.take(who, 1):
             return entered
         self._seldom.say(
-            f"a connection was refused: {self.places.taken} are open, and at most "
-            f"{self.places.whole} may be, {self.places.each} of one address"
+            f"a connection was refused: {self.taken} are open, and at most {self.whole} may be, "
+            f"{self.each} of one address"
         )
         return False
-
-    def leave(self, who: str) -> None:
-        """Give the place back."""
-        self.places.give_back(who, 1)
 
 
 class Strict(h11.Connection):
@@ -104,8 +99,8 @@ class Connection(H11Protocol):
     """A connection that must make progress.
 
     It ends when the head of a request does not come to its end, and when an answer is not taken;
-    time limits for bodies and answers are the application's. Who has shut only its own side is
-    answered; who has gone is not worked for.
+    time limits for bodies and answers are the application's. A client that has shut only its own
+    side is answered; for one that has disconnected nothing is computed.
 
     Of uvicorn it uses ``transport``, ``loop``, ``client``, ``conn``, ``scope``,
     ``timeout_keep_alive_task``, and ``cycle`` with ``response_started``, ``response_complete`` and
@@ -118,8 +113,8 @@ class Connection(H11Protocol):
         self.conn = Strict(h11.SERVER)
         self.door, self._who = door, ""
         self._inside = self._half_closed = False
-        self._last: object = None  # the request under way when it was last looked at
-        self._unsent: int | None = None  # bytes that nobody had taken then
+        self._last: object = None  # the request under way at the last look
+        self._unsent: int | None = None  # bytes that had not been taken then
         self._looks = 0  # since then
         self._timer: asyncio.TimerHandle | None = None
 
@@ -139,7 +134,7 @@ class Connection(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
         if self._inside:
-            self.door.leave(self._who)
+            self.door.give_back(self._who, 1)
         super().connection_lost(exc)
 
     def resume_writing(self) -> None:
@@ -148,9 +143,9 @@ class Connection(H11Protocol):
         super().resume_writing()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """Answer also who has shut its own side after a whole request, as ``nc -N`` does.
+        """Answer also a client that shuts its own side after a whole request, as ``nc -N`` does.
 
-        Who has gone altogether looks the same until something is sent to it: its system then
+        One that has disconnected looks the same until something is sent to it: its system then
         resets the connection. "100 Continue" is what may be sent before an answer.
         """
         waits = self.cycle is not None and not self.cycle.more_body
@@ -165,13 +160,13 @@ class Connection(H11Protocol):
         return True
 
     def on_response_complete(self) -> None:
-        """End when the other side can ask no more."""
+        """End when no further request can come."""
         super().on_response_complete()
         if self._half_closed and self.cycle.response_complete:
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, unless an answer has begun: then there is nothing but the end."""
+        """Refuse what is no HTTP; close the connection where an answer has already begun."""
         try:
             super().send_400_response(msg)
         except h11.LocalProtocolError:

@@ -16,50 +16,40 @@ class Metrics:
 
     def __init__(self) -> None:
         own = self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "serve_requests", "Requests answered.", ["route", "status"], registry=own
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=own)
+
+        def seconds(name: str, text: str, *labels: str) -> Histogram:
+            return Histogram(name, text, labels, buckets=SECONDS, registry=own)
+
+        self.requests = counter("serve_requests", "Requests answered.", "route", "status")
+        self.request_seconds = seconds(
+            "serve_request_seconds", "From a request's beginning to the end of its answer.", "route"
         )
-        self.request_seconds = Histogram(
-            "serve_request_seconds",
-            "From a request's beginning to the end of its answer.",
-            ["route"],
-            buckets=SECONDS,
-            registry=own,
-        )
-        self.answered = Counter(
-            "serve_photos", "Photos by what was said: a label, or error.", ["label"], registry=own
-        )
+        self.answered = counter("serve_photos", "Photos by their label, or error.", "label")
         self.batch_photos = Histogram(
-            "serve_batch_photos", "Photos that went together.", buckets=PHOTOS, registry=own
+            "serve_batch_photos", "Photos of one batch.", buckets=PHOTOS, registry=own
         )
-        self.network_seconds = Histogram(
-            "serve_network_seconds",
-            "A batch through the network.",
-            buckets=SECONDS,
-            registry=own,
+        self.network_seconds = seconds("serve_network_seconds", "A batch through the network.")
+        self.decode_seconds = seconds(
+            "serve_decode_seconds", "Decoding one photo, its wait for a decoder included."
         )
-        self.decode_seconds = Histogram(
-            "serve_decode_seconds",
-            "Decoding one photo, its wait for a decoder included.",
-            buckets=SECONDS,
-            registry=own,
-        )
-        self.decoders_lost = Counter(
-            "serve_decoders_lost",
-            "Processes that did not decode a photo in time, or ended.",
-            ["reason"],
-            registry=own,
+        self.decoders_lost = counter(
+            "serve_decoders_lost", "Processes that were late with a photo, or ended.", "reason"
         )
         self.under_way = Gauge(
-            "serve_photos_under_way", "Photos that wait or are worked on.", registry=own
+            "serve_photos_under_way", "Photos that wait or are processed.", registry=own
         )
-        self.held_bytes = Gauge(
-            "serve_held_bytes", "Bytes of uploads that are held in memory.", registry=own
-        )
+        self.held_bytes = Gauge("serve_held_bytes", "Bytes of uploads in memory.", registry=own)
 
     def count_answer(self, label: str) -> None:
         """Count one photo's answer; what is no UTF-8 in a class's name is shown by escapes."""
         self.answered.labels(label.encode(errors="backslashreplace").decode()).inc()
+
+    def count_lost(self, reason: str) -> None:
+        """Count one decoding process that was lost."""
+        self.decoders_lost.labels(reason).inc()
 
     def text(self) -> bytes:
         """Return everything in Prometheus's text format."""

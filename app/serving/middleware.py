@@ -1,60 +1,52 @@
-"""What stands around every answer of the service: who may ask, headers, counting, no traceback."""
+"""What surrounds every answer: who may send requests, headers, counts, no traceback."""
 
 from __future__ import annotations
 
 import ipaddress
-import json
 import socket
 import time
 import traceback
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.console import say
+from app.core.sanitise import for_json
 from app.serving.metrics import Metrics
 
-CONTENT_SECURITY_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' blob:",  # blob: the previews of chosen photos
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
-        "trusted-types 'none'",
-    )
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' blob:; "  # blob: the previews of chosen photos
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
 )
-HEADERS = {
-    "content-security-policy": CONTENT_SECURITY_POLICY,
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "cache-control": "no-store",  # answers are about people's photos
-}
-GONE = 499  # the status of a request whose client has gone: nobody reads it
-RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+HEADERS = [
+    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),  # answers are about people's photos
+]
+GONE = 499  # the status of a request whose client has disconnected: nobody reads it
 
 
 class ServiceMiddleware:
-    """Wraps an ASGI application.
+    """Wraps an ASGI application that answers its own errors, as Starlette's does.
 
     Args:
         app: the application.
         metrics: where requests are counted.
         routes: paths that are counted by name; all others are counted as ``other``.
-        names: hosts that the service answers for, beside addresses in digits. A page of the web may
-            point a name of its own at this machine (DNS rebinding) and would be told what it asks;
-            therefore no other name is answered.
-        loopback: whether only this machine can ask. Then ``localhost`` and the addresses of this
-            machine itself are answered, and ``names``; else every address in digits, and
-            ``names``, or where there are none the names of this machine.
+        names: hosts that the service answers for. Others are refused: a page of the web may point
+            a name of its own at this machine (DNS rebinding) and read what it requests.
+        loopback: whether only this machine can send requests. Then also ``localhost`` and this
+            machine's own addresses are answered; else every address in digits, and where there are
+            no ``names`` this machine's.
 
     Attributes:
         ending: set when the service ends; then connections are closed after their answer.
@@ -86,21 +78,16 @@ class ServiceMiddleware:
             nonlocal status, whole
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *RAW_HEADERS]
+                message["headers"] = [*message.get("headers", ()), *HEADERS]
                 if self.ending:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
             whole = message["type"] == "http.response.body" and not message.get("more_body")
 
         try:
-            if refusal := self._refusal(scope):
-                await _tell(guarded, *refusal)
-            else:
-                await self.app(scope, receive, guarded)
+            await (self._refusal(scope) or self.app)(scope, receive, guarded)
         except Exception as error:
             say(f"internal error, please report this: {where(error)}")
-            if not status:
-                await _tell(guarded, 500, "the service failed; its own messages say where")
         finally:
             if self.ending and status != GONE:
                 late = status in (408, 504)
@@ -109,17 +96,33 @@ class ServiceMiddleware:
             self.metrics.requests.labels(route, str(status or "gone")).inc()
             self.metrics.request_seconds.labels(route).observe(time.perf_counter() - started)
 
-    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+    def _refusal(self, scope: Scope) -> Response | None:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get(b"host", "").lower()
         name = hostname(host)
-        if not (name in self.answered or is_loopback(name) or (is_address(name) and self.open)):
+        if not (name in self.answered or is_loopback(name) or (self.open and address_of(name))):
             own = "an address in digits" if self.open else "localhost"
-            return 421, f"expected {own} as the host; received another name, see --name"
+            return error_response(
+                421, f"expected {own} as the host; received another name, see --name"
+            )
         origin = headers.get(b"origin", f"//{host}").lower().partition("//")[2]
         if origin != host and hostname(origin) not in self.names:
-            return 403, "expected a request of this service's own page; received another site's"
+            return error_response(
+                403, "expected a request of this service's own page; received another site's"
+            )
         return None
+
+
+def json_response(
+    content: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return a response in JSON."""
+    return Response(for_json(content), status, headers, "application/json")
+
+
+def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the response to a request that gets no answer: why, in words."""
+    return json_response({"error": message}, status, headers)
 
 
 def hostname(host: str) -> str:
@@ -130,23 +133,18 @@ def hostname(host: str) -> str:
         return ""
 
 
+def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return a host's address if it is one in digits, which no DNS server can point elsewhere."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
 def is_loopback(host: str) -> bool:
-    """Say whether a name or address means this machine, and can be asked from nowhere else."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def is_address(host: str) -> bool:
-    """Say whether a host is an address in digits, which no DNS server can point elsewhere."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+    """Return whether a name or address means this machine, and can be reached from it only."""
+    found = address_of(host)
+    return host == "localhost" or (found is not None and found.is_loopback)
 
 
 def own_names() -> set[str]:
@@ -161,10 +159,3 @@ def where(error: BaseException) -> str:
         f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)
     ]
     return f"{type(error).__name__} at {' < '.join(reversed(lines))}"
-
-
-async def _tell(send: Send, status: int, message: str) -> None:
-    body = json.dumps({"error": message}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -6,7 +6,6 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +13,13 @@ from app.core.labels import NEITHER, UNSURE
 from app.core.records import schemas_of, values_of
 from app.data.decode import SUFFIXES
 from app.inference.bundle_format import NOVELTY, Bundle
-from app.inference.prediction import Prediction
+from app.inference.prediction import Prediction, failed_prediction
 from app.serving.uploads import BYTES, FORM, Limits
 
 Values = dict[str, Any]
 
 PLACE = "#/components/schemas/"
+BINARY = {"type": "string", "format": "binary"}
 REFUSALS = {
     "400": "The body is no photo and no whole form with files.",
     "403": "The request comes from another site's page.",
@@ -27,9 +27,9 @@ REFUSALS = {
     "413": "The body is too large, or holds too many files.",
     "415": "The body is of another type.",
     "421": "The host is not one of this service's names.",
-    "429": "Too much is waiting; ask again after the seconds in Retry-After.",
+    "429": "Too much is waiting; send it again after the seconds in Retry-After.",
     "500": "The service failed.",
-    "503": "The process that decoded a photo ended; ask again.",
+    "503": "The process that decoded a photo ended; send it again.",
     "504": "There was no answer within the time limit.",
 }
 
@@ -75,7 +75,7 @@ class RequestLimits:
 
 @dataclass(frozen=True)
 class Model:
-    """What the classifier knows, and what may be asked."""
+    """What the classifier knows, and what it takes."""
 
     classes: tuple[str, ...]
     image_size: int
@@ -98,28 +98,29 @@ def model_values(bundle: Bundle, min_confidence: float, limits: Limits) -> Value
 
 def document(bundle: Bundle, limits: Limits) -> Values:
     """Return the document of a service that answers with this bundle."""
-    classes = bundle.classes
+    first, *others = bundle.classes
     schemas = schemas_of((Answers, Error, Status, Model), PLACE)
-    schemas["Prediction"]["properties"]["label"] = {"enum": [*classes, NEITHER, UNSURE, None]}
-    refusals = {status: _json(text, "Error") for status, text in REFUSALS.items()}
+    schemas["Prediction"]["properties"]["label"] = {
+        "enum": [*bundle.classes, NEITHER, UNSURE, None]
+    }
+    probabilities = {first: 0.94, **dict.fromkeys(others, 0.06 / len(others))}
+    example = Answers(
+        [
+            Prediction("one.jpg", first, probabilities, 0.03, None),
+            Prediction("car.jpg", NEITHER, probabilities, 0.98, None),
+            failed_prediction("notes.txt", "not a photo: text"),
+        ]
+    )
+    answers = _json("An answer for each photo, in their order.", Answers)
+    answers["content"]["application/json"]["example"] = values_of(example)
+    heat_map = _content(
+        "The photo; what speaks for the class is in colour, the rest grey.", "image/png", BINARY
+    )
+    refusals = {status: _json(text, Error) for status, text in REFUSALS.items()}
     refusals["429"]["headers"] = {
         "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}
     }
-    answers = _json("An answer for each photo, in their order.", "Answers")
-    answers["content"]["application/json"]["example"] = {"answers": _example(classes)}
-    heat_map = {
-        "description": "The photo; what speaks for the class is in colour, the rest grey.",
-        "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
-    }
-    figures = {
-        "description": "Prometheus's text format.",
-        "content": {"text/plain": {"schema": {"type": "string"}}},
-    }
-    ready = {
-        "200": _json("It is ready.", "Status"),
-        "503": _json("It is ending, or no decoder is free.", "Error"),
-    }
-    no_photo = {"422": _json("The file is no photo.", "Error")}
+    not_ready = _json("It is ending, or no decoder is free.", Error)
     paths = {
         "/v1/predict": _post(
             "predict",
@@ -131,54 +132,41 @@ def document(bundle: Bundle, limits: Limits) -> Values:
             "explain",
             "Show which places of a photo speak for its likeliest class: of a form with one file, "
             "or of one photo as it is.",
-            {"200": heat_map, **refusals, **no_photo},
+            {"200": heat_map, **refusals, "422": _json("The file is no photo.", Error)},
         ),
-        "/v1/model": _get("model", {"200": _json("What holds here.", "Model")}),
-        "/healthz": _get("alive", {"200": _json("The process lives.", "Status")}),
-        "/readyz": _get("ready", ready),
-        "/metrics": _get("metrics", {"200": figures}),
+        "/v1/model": _get("model", _json("What holds here.", Model)),
+        "/healthz": _get("alive", _json("The process lives.", Status)),
+        "/readyz": _get("ready", _json("It is ready.", Status), {"503": not_ready}),
+        "/metrics": _get(
+            "metrics", _content("Prometheus's text format.", "text/plain", {"type": "string"})
+        ),
     }
     about = {
         "title": "What photos show",
         "version": "1",
-        "description": f"Says of photos whether they show {', '.join(classes)}, or none of them. "
-        "Nothing that is sent is kept.",
+        "description": f"Says of photos whether they show {', '.join(bundle.classes)}, or none of "
+        "them. Nothing that is sent is kept.",
     }
-    return {
-        "openapi": "3.1.0",
-        "info": about,
-        "paths": paths,
-        "components": {"schemas": schemas},
-    }
+    components = {"schemas": schemas}
+    return {"openapi": "3.1.0", "info": about, "paths": paths, "components": components}
 
 
-def _get(name: str, responses: Values) -> Values:
-    return {"get": {"operationId": name, "responses": responses}}
+def _get(name: str, answer: Values, refusals: Values | None = None) -> Values:
+    return {"get": {"operationId": name, "responses": {"200": answer, **(refusals or {})}}}
 
 
 def _post(name: str, description: str, responses: Values) -> Values:
-    photo = {"type": "string", "format": "binary"}
-    photos = {"type": "array", "items": photo, "minItems": 1}
+    photos = {"type": "array", "items": BINARY, "minItems": 1}
     form = {"type": "object", "properties": {"photos": photos}, "required": ["photos"]}
-    bare = {"schema": {**photo, "minLength": 1}}
+    bare = {"schema": {**BINARY, "minLength": 1}}
     body = {"required": True, "content": {FORM: {"schema": form}, BYTES: bare, "image/*": bare}}
     operation = {"operationId": name, "description": description, "requestBody": body}
     return {"post": {**operation, "responses": responses}}
 
 
-def _json(description: str, record: str) -> Values:
-    content = {"application/json": {"schema": {"$ref": PLACE + record}}}
-    return {"description": description, "content": content}
+def _json(description: str, record: type[Any]) -> Values:
+    return _content(description, "application/json", {"$ref": PLACE + record.__name__})
 
 
-def _example(classes: Sequence[str]) -> list[Values]:
-    rest = len(classes) - 1
-    probabilities = dict.fromkeys(classes, 0.06 / rest) | {classes[0]: 0.94}
-    return [
-        values_of(one)
-        for one in (
-            Prediction("one.jpg", classes[0], probabilities, 0.03, None),
-            Prediction("car.jpg", NEITHER, probabilities, 0.98, None),
-            Prediction("notes.txt", None, None, None, "not a photo: text"),
-        )
-    ]
+def _content(description: str, media_type: str, schema: Values) -> Values:
+    return {"description": description, "content": {media_type: {"schema": schema}}}

@@ -1,4 +1,4 @@
-"""Answer over HTTP, and on a page: ``python -m app serve``."""
+"""Predict over HTTP, and on a page: ``python -m app serve``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Number = TypeVar("Number", int, float)
 EPILOG = """\
 examples:
   python -m app serve                         the newest run answers at http://127.0.0.1:8000/
-  python -m app serve --run first --port 0    a run by its name, at any free port, which is told
+  python -m app serve --run first --port 0    a run by its name, at any free port, which is printed
   curl -F photos=@a.jpg -F photos=@b.png http://127.0.0.1:8000/v1/predict
   curl -H 'Content-Type: image/jpeg' --data-binary @a.jpg http://127.0.0.1:8000/v1/predict
   curl -F photo=@a.jpg http://127.0.0.1:8000/v1/explain > heat.png
@@ -24,11 +24,11 @@ addresses: / is the page; /v1/predict, /v1/explain, /v1/model, /openapi.json; /h
 /metrics
 
 Of a photo at most 64 million pixels are read. Nothing that is sent is written to disk or logged.
-Ctrl-C, SIGTERM or SIGHUP ends it when all that was asked has been answered, at the latest ten
+Ctrl-C, SIGTERM or SIGHUP ends it when every accepted request has been answered, at the latest ten
 seconds after --timeout; what was not is counted.
 
-exit code: 0 ended as asked, 1 ended with requests that got no answer, 130 after a second Ctrl-C,
-which does not wait, 2 wrong usage, no trained classifier, or a port that is taken
+exit code: 0 every request was answered, 1 requests were cut off, 130 after a second Ctrl-C, which
+does not wait, 2 wrong usage, no trained classifier, or a port that is taken
 """
 
 
@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     result = Parser(
-        description="Answer over HTTP what photos show, with a page to drop them on.",
+        description="Predict over HTTP what photos show, with a page to drop them on.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -89,8 +89,8 @@ def parser() -> argparse.ArgumentParser:
         "--host",
         default="127.0.0.1",
         metavar="ADDRESS",
-        help="default: %(default)s, which only this machine can reach; 0.0.0.0 lets everyone in "
-        "the network ask, without a password",
+        help="default: %(default)s, which only this machine can reach; 0.0.0.0 opens it to the "
+        "whole network, without a password",
     )
     result.add_argument(
         "--port",
@@ -113,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
         ("--max-body", megabytes, 64, "MB", "of one request (413)"),
         ("--max-files", count, 32, "N", "photos of one request (413)"),
         ("--max-held", megabytes, 512, "MB", "of all requests together (429)"),
-        ("--queue", count, 128, "N", "photos that wait or are worked on (429, with Retry-After)"),
+        ("--queue", count, 128, "N", "photos that wait or are processed (429, with Retry-After)"),
         ("--timeout", between(float, 0.01, 3600), 30, "S", "for a request (408 or 504)"),
         ("--batch", count, 8, "N", "photos that go through the network at once"),
         ("--wait", between(float, 0, 1000), 5, "MS", "of a batch for photos being decoded"),

@@ -1,22 +1,24 @@
-"""What one request may hold, and its body → files in memory; nothing is ever written to disk."""
+"""What the service takes at most, and a request's body → files in memory, never on disk."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
+from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from app.core.sanitise import for_terminal
-from app.serving.shares import Shares
 
 MB = 1_000_000  # as the flags count
-LONGEST_NAME = 200  # characters of a file's name that are repeated
-UNNAMED = "photo"  # what a body without a file's name is called
+LONGEST_NAME = 200  # characters of a file's name that are returned
+UNNAMED = "photo"  # the name of a file without one
 BROKEN = "expected a form with files; received a broken or cut one"
 FORM, BYTES = "multipart/form-data", "application/octet-stream"
 
@@ -29,8 +31,8 @@ class Limits:
         body: bytes of one request's body.
         files: photos of one request.
         seconds: from a request's beginning to its answer.
-        queue: photos that wait or are worked on, of all requests together.
-        held: bytes of all bodies together that are received or worked on.
+        queue: photos that wait or are processed, of all requests together.
+        held: bytes of all bodies together that are received or processed.
         batch: photos that go through the network at once, at most.
         wait: seconds that a batch waits for photos that are still being decoded.
     """
@@ -44,17 +46,67 @@ class Limits:
     wait: float = 0.005
 
 
-class Refused(Exception):
-    """Raised for a request that gets no answer: its HTTP status, and why, in words.
+class Shares:
+    """Counts what is taken (connections, places, bytes), all together and by each address.
 
-    Attributes:
-        status: an HTTP status from 400 on.
-        retry_after: seconds after which to ask again; None where asking again is of no use.
+    Args:
+        whole: how much there is.
+        each: how much of it one address may take.
     """
 
-    def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
-        super().__init__(message)
-        self.status, self.retry_after = status, retry_after
+    def __init__(self, whole: int, each: int) -> None:
+        self.whole, self.each, self.taken = whole, each, 0
+        self._by: Counter[str] = Counter()
+
+    def free(self, who: str) -> int:
+        """Return how much one address may still take."""
+        return min(self.whole - self.taken, self.each - self._by[who])
+
+    def take(self, who: str, amount: int) -> bool:
+        """Take an amount if it is free; return whether it was."""
+        if amount > self.free(who):
+            return False
+        self.taken += amount
+        self._by[who] += amount
+        return True
+
+    def give_back(self, who: str, amount: int) -> None:
+        """Return what was taken."""
+        self.taken -= amount
+        self._by[who] -= amount
+        if not self._by[who]:
+            del self._by[who]  # addresses are as many as the internet has
+
+
+class Account:
+    """What one request takes of shares; it is given back at the end of the block."""
+
+    def __init__(self, shares: Shares, who: str) -> None:
+        self.shares, self.who, self.amount = shares, who, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shares.give_back(self.who, self.amount)
+
+    def take(self, amount: int) -> bool:
+        """Take more if it is free; return whether it was."""
+        taken = self.shares.take(self.who, amount)
+        self.amount += amount * taken
+        return taken
+
+
+def party(client: tuple[str, int] | None) -> str:
+    """Return by what a client's address is counted; everyone has 2^64 of IPv6: its first half."""
+    host = client[0] if client else ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if address.version == 4:
+        return host
+    return str(address.ipv4_mapped or ipaddress.ip_network((address, 64), strict=False))
 
 
 class Upload(NamedTuple):
@@ -64,47 +116,21 @@ class Upload(NamedTuple):
     data: bytes
 
 
-class Account:
-    """What the body of one request holds of the bytes of all; given back at the end of the block.
-
-    Args:
-        held: the bytes of all bodies, so that many large ones together do not fill the memory.
-        who: the address that sends it.
-    """
-
-    def __init__(self, held: Shares, who: str) -> None:
-        self.held, self.who, self.bytes = held, who, 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.held.give_back(self.who, self.bytes)
-
-    def add(self, size: int) -> None:
-        """Count bytes that have come in.
-
-        Raises:
-            Refused: 429, when all requests together, or those of one address, would hold too many.
-        """
-        if not self.held.take(self.who, size):
-            raise Refused(429, "too many uploads at the same time; ask again", retry_after=1)
-        self.bytes += size
-
-
 async def read_files(request: Request, limits: Limits, account: Account) -> list[Upload]:
-    """Read a request's body: a form with files, or one photo as it is.
+    """Read a request's body, a form with files or one photo as it is; count its bytes.
 
     Raises:
-        Refused: 400 for a broken form or one without a file, 413 for too much, 415 for another
-            type, 429 as ``Account.add``.
-        starlette.requests.ClientDisconnect: when the other side has gone.
+        HTTPException: 400 for a broken form or one without a file, 413 for too much, 415 for
+            another type, 429 when all bodies together, or those of one address, are too large.
+        starlette.requests.ClientDisconnect: when the client has disconnected.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not (kind in (FORM, BYTES) or re.fullmatch(r"image/[\w.+-]+", kind)):
         received = repr(for_terminal(kind))
-        raise Refused(415, f"expected {FORM}, image/... or {BYTES}; received {received}")
-    _refuse_announced(request, limits)
+        raise HTTPException(415, f"expected {FORM}, image/... or {BYTES}; received {received}")
+    announced = request.headers.get("content-length", "0")
+    if announced.isdigit() and int(announced) > limits.body:
+        raise _too_large(limits)
     chunks = _limited(request, limits, account)
     if kind == FORM:
         files = await _files_of_form(request, chunks, limits)
@@ -112,14 +138,13 @@ async def read_files(request: Request, limits: Limits, account: Account) -> list
         data = b"".join([chunk async for chunk in chunks])
         files = [Upload(UNNAMED, data)] if data else []
     if not files:
-        raise Refused(400, "expected a photo; received none; send a file or a form with files")
+        raise HTTPException(400, "expected a photo; received none; send a file or a form of files")
     return files
 
 
 def harmless(name: str) -> str:
     r"""Return a file's name without folders, control characters and what exceeds 200 characters."""
-    last = re.split(r"[/\\]", name)[-1]
-    text = for_terminal(last)
+    text = for_terminal(re.split(r"[/\\]", name)[-1])
     return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
 
 
@@ -133,26 +158,15 @@ class _InMemory(MultiPartParser):
         self.whole = True
 
 
-def _refuse_announced(request: Request, limits: Limits) -> None:
-    """Refuse a body by its Content-Length, before any of it is read."""
-    length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length) > limits.body:
-        raise _too_large(limits)
-
-
-def _too_large(limits: Limits) -> Refused:
-    return Refused(413, f"expected at most {limits.body / MB:g} MB in a request; received more")
-
-
 async def _limited(
     request: Request, limits: Limits, account: Account
 ) -> AsyncGenerator[bytes, None]:
-    size = 0
     async for chunk in request.stream():
-        size += len(chunk)
-        if size > limits.body:
+        if account.amount + len(chunk) > limits.body:
             raise _too_large(limits)
-        account.add(len(chunk))
+        if not account.take(len(chunk)):
+            message = "too many uploads at the same time; send it again later"
+            raise HTTPException(429, message, {"retry-after": "1"})
         yield chunk
 
 
@@ -162,29 +176,31 @@ async def _files_of_form(
     async def to_its_last_line() -> AsyncGenerator[bytes, None]:
         async for chunk in chunks:
             yield chunk
-        if not parser.whole:  # said in here, where the parser closes what it has begun
+        if not parser.whole:  # raised here, where the parser closes what it has begun
             raise MultiPartException(BROKEN)
 
-    # An empty file is sent where nothing was chosen: one more than allowed.
+    # A browser sends an empty file where nothing was chosen: one more than allowed.
     most = limits.files + 1
+    too_many = f"expected at most {limits.files} photos in a request; received more"
     parser = _InMemory(request.headers, to_its_last_line(), max_files=most, max_fields=most)
     try:
         form = await parser.parse()
     except (MultiPartException, UnicodeError) as error:
         if "Too many files" in str(getattr(error, "message", "")):
-            raise _too_many(limits) from None
-        raise Refused(400, BROKEN) from None
+            raise HTTPException(413, too_many) from None
+        raise HTTPException(400, BROKEN) from None
     files = []
     for _, value in form.multi_items():
         if isinstance(value, UploadFile):
             data = await value.read()
             await value.close()
-            if value.filename or data:  # a browser sends an empty one where nothing was chosen
+            if value.filename or data:
                 files.append(Upload(harmless(value.filename or "") or UNNAMED, data))
     if len(files) > limits.files:
-        raise _too_many(limits)
+        raise HTTPException(413, too_many)
     return files
 
 
-def _too_many(limits: Limits) -> Refused:
-    return Refused(413, f"expected at most {limits.files} photos in a request; received more")
+def _too_large(limits: Limits) -> HTTPException:
+    message = f"expected at most {limits.body / MB:g} MB in a request; received more"
+    return HTTPException(413, message)

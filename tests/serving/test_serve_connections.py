@@ -5,8 +5,6 @@ import contextlib
 import inspect
 import re
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +13,7 @@ import h11
 import httpx
 import pytest
 from photos import encoded, picture
-from served import served, tiny_bundle
+from served import connect, place, process, read_all, served, tiny_bundle
 from uvicorn.protocols.http import h11_impl
 
 import app.serving.connections
@@ -24,8 +22,7 @@ from app.inference.predictor import Classifier
 from app.serving.connections import Connection, Door, Strict
 from app.serving.server import room
 from app.serving.service import Service
-from app.serving.shares import Shares, party
-from app.serving.uploads import Limits
+from app.serving.uploads import Limits, Shares, party
 
 resource = pytest.importorskip("resource", reason="Windows counts no open files")
 ROOT = Path(__file__).parents[2]
@@ -38,9 +35,9 @@ def bundle(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(bundle) -> Iterator[tuple[str, int]]:
+def address(bundle) -> Iterator[str]:
     with served(Classifier(bundle)) as (address, _):
-        yield place(address)
+        yield address
 
 
 @pytest.fixture
@@ -48,21 +45,12 @@ def impatient(monkeypatch) -> None:
     monkeypatch.setattr(app.serving.connections, "PATIENCE", 0.3)
 
 
-def place(address: str) -> tuple[str, int]:
-    host, port = address.removeprefix("http://").split(":")
-    return host, int(port)
-
-
 def asked(lines: str, body: bytes = b"", method: str = "POST /v1/predict") -> bytes:
     return f"{method} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n".encode() + body
 
 
-def read_all(connection: socket.socket) -> bytes:
-    return b"".join(iter(lambda: connection.recv(65536), b""))
-
-
-def told(where: tuple[str, int], data: bytes) -> bytes:
-    with socket.create_connection(where, timeout=20) as connection:
+def told(address: str, data: bytes) -> bytes:
+    with connect(address) as connection:
         connection.sendall(data)
         return read_all(connection)
 
@@ -70,11 +58,11 @@ def told(where: tuple[str, int], data: bytes) -> bytes:
 # ---- who takes no answer -------------------------------------------------------------------------
 
 
-def never_reads(where: tuple[str, int]) -> socket.socket:
+def never_reads(address: str) -> socket.socket:
     """Ask for the page's script again and again, and take nothing."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.connect(where)
+    connection.connect(place(address))
     connection.settimeout(1)
     with contextlib.suppress(TimeoutError, ConnectionError):
         connection.sendall(asked("", method="GET /page.js") * 600)
@@ -86,7 +74,7 @@ def test_who_takes_no_answer_is_let_go(bundle, impatient, monkeypatch):
     monkeypatch.setattr(app.serving.server, "MAX_CONNECTIONS", 3)
     with served(Classifier(bundle)) as (address, service), contextlib.ExitStack() as stack:
         for _ in range(3):
-            stack.enter_context(never_reads(place(address)))
+            stack.enter_context(never_reads(address))
         latest = time.monotonic() + 10
         while True:
             with contextlib.suppress(httpx.TransportError):
@@ -152,8 +140,7 @@ def test_one_address_takes_half_at_most(bundle, monkeypatch, capfd):
         served(Classifier(bundle), limits, loopback=False) as (address, _),
         contextlib.ExitStack() as stack,
     ):
-        where = place(address)
-        greedy = [stack.enter_context(socket.create_connection(where)) for _ in range(9)]
+        greedy = [stack.enter_context(connect(address)) for _ in range(9)]
         time.sleep(0.1)
         refused = 0
         for connection in greedy:
@@ -167,7 +154,7 @@ def test_one_address_takes_half_at_most(bundle, monkeypatch, capfd):
                 [c.sendall(half) for c in greedy]
         time.sleep(0.1)
         try:
-            other = socket.create_connection(where, 10, source_address=("127.0.0.2", 0))
+            other = connect(address, source_address=("127.0.0.2", 0))
         except OSError:
             pytest.skip("a system with one address of its own only")
         with other:
@@ -237,7 +224,7 @@ def test_framing(address, data, status):
 def test_rubbish_after_an_answer_is_no_traceback(address, capfd, caplog):
     """415 has been said already when the framing breaks: there is no second answer."""
     kind = "Content-Type: text/plain\r\nTransfer-Encoding: chunked\r\n"
-    with socket.create_connection(address, timeout=20) as connection:
+    with connect(address) as connection:
         connection.sendall(asked(kind, b"1\r\nx\r\n"))
         answer = b""
         while not answer.endswith(b"}"):
@@ -254,18 +241,18 @@ def test_rubbish_after_an_answer_is_no_traceback(address, capfd, caplog):
 
 def test_who_shuts_the_own_side_is_answered(address):
     kind = f"Content-Type: image/jpeg\r\nContent-Length: {len(PHOTO)}\r\n"
-    with socket.create_connection(address, timeout=20) as connection:
+    with connect(address) as connection:
         connection.sendall(asked(kind, PHOTO))
         connection.shutdown(socket.SHUT_WR)
         started = time.monotonic()
         answer = read_all(connection)
         assert time.monotonic() - started < 10
     assert b"HTTP/1.1 200 " in answer
-    assert b'"answers":[{' in answer
+    assert b'"answers": [{' in answer
 
 
 def test_half_a_request_and_a_shut_side_is_the_end(address):
-    with socket.create_connection(address, timeout=20) as connection:
+    with connect(address) as connection:
         connection.sendall(asked("Content-Type: image/jpeg\r\nContent-Length: 100\r\n", b"half"))
         connection.shutdown(socket.SHUT_WR)
         assert read_all(connection) == b""
@@ -330,7 +317,7 @@ def test_what_uvicorn_must_have():
         assert transport.data.startswith(b"HTTP/1.1 204 ")
         one.connection_lost(None)
         assert one not in state.connections
-        assert one.door.places.taken == 0
+        assert one.door.taken == 0
 
     asyncio.run(walk())
     for name in ("on_response_complete", "send_400_response", "resume_writing", "eof_received"):
@@ -348,24 +335,18 @@ def test_what_uvicorn_must_have():
 @pytest.mark.slow
 def test_few_files_and_many_connections(bundle):
     """``ulimit -n 64`` and 40 connections: not a page of tracebacks, and it goes on."""
-    command = [sys.executable, "-m", "app", "serve", "--bundle", str(bundle), "--port", "0"]
 
     def few() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 
-    started = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=few)
-    try:
-        address = re.search(r" answers at (http://\S+?)/ ", started.stderr.readline())[1]
+    with process(bundle, preexec_fn=few) as (started, address, _):
         kind = {"content-type": "image/jpeg"}
         with httpx.Client(base_url=address, timeout=30) as client, contextlib.ExitStack() as stack:
             assert client.post("/v1/predict", content=PHOTO, headers=kind).status_code == 200
             for _ in range(40):
-                stack.enter_context(socket.create_connection(place(address), timeout=20))
+                stack.enter_context(connect(address))
             assert client.post("/v1/predict", content=PHOTO, headers=kind).status_code == 200
         started.terminate()
         _, err = started.communicate(timeout=20)
         assert err.count("\n") <= 3, err
         assert "a connection was refused" in err
-    finally:
-        started.kill()
-        started.wait()

@@ -2,13 +2,12 @@
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,9 +15,10 @@ import httpx
 import pytest
 import stuck
 from photos import encoded, picture
-from served import served, tiny_bundle
+from served import process, served, tiny_bundle
 
 import app.serving.batching
+import app.serving.decoders
 from app.inference.predictor import Classifier
 from app.serving.uploads import Limits
 
@@ -38,9 +38,9 @@ def bundle(tmp_path_factory) -> Path:
 def client(bundle) -> Iterator[httpx.Client]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(app.serving.batching, "load_image", stuck.load)
-        patch.setattr(app.serving.batching, "MOST", 1.0)
-        patch.setattr(app.serving.batching, "LEAST", 1.0)
-        patch.setattr(app.serving.batching.os, "cpu_count", lambda: 2)
+        patch.setattr(app.serving.decoders, "MOST", 1.0)
+        patch.setattr(app.serving.decoders, "LEAST", 1.0)
+        patch.setattr(app.serving.decoders.os, "cpu_count", lambda: 2)
         with (
             served(Classifier(bundle), Limits(body=1_000_000)) as (address, _),
             httpx.Client(base_url=address, timeout=30) as client,
@@ -95,7 +95,7 @@ def test_what_dies_or_eats_costs_its_own_request_only(client):
     for _ in range(3):
         died = client.post(PREDICT, content=b"die ", headers=JPEG)
         assert (died.status_code, died.headers["retry-after"]) == (503, "1")
-        assert died.json()["error"] == "the process that decoded a photo ended; ask again"
+        assert died.json()["error"] == "the process that decoded a photo ended; send it again"
     if sys.platform == "linux":  # others do not heed RLIMIT_DATA
         ate = client.post(PREDICT, content=b"eat ", headers=JPEG).json()["answers"][0]
         assert ate["error"] in (
@@ -103,6 +103,17 @@ def test_what_dies_or_eats_costs_its_own_request_only(client):
             "was not decoded within 1 s",  # on a slow machine
         )
     assert client.post(PREDICT, files=form(PHOTO)).json()["answers"][0]["error"] is None
+
+
+def test_ctrl_c_while_a_decoder_starts_is_no_end(bundle, monkeypatch):
+    """The terminal sends it to all processes, also to one that does not ignore it yet."""
+    monkeypatch.setattr(app.serving.decoders, "_prepare", stuck.interrupt)
+    with (
+        served(Classifier(bundle)) as (address, _),
+        httpx.Client(base_url=address, timeout=30) as client,
+    ):
+        answer = client.post(PREDICT, content=PHOTO, headers=JPEG)
+        assert (answer.status_code, answer.json()["answers"][0]["error"]) == (200, None)
 
 
 @pytest.mark.slow
@@ -125,7 +136,10 @@ def test_a_file_that_pillow_takes_minutes_for(bundle):
     """Many tiny Exif segments, which it joins one by one: one for each decoder, then a photo."""
     segment = b"\xff\xe1" + (58).to_bytes(2, "big") + b"Exif\0\0" + b"A" * 50
     bad = PHOTO[:2] + segment * 300_000 + PHOTO[2:]
-    with process(bundle, command=[sys.executable, "-m", "app", "serve"]) as (started, client):
+    with (
+        process(bundle) as (started, address, _),
+        httpx.Client(base_url=address, timeout=60) as client,
+    ):
         hang = [Asking(client, bad) for _ in range(min(os.cpu_count() or 1, 4))]
         time.sleep(2)
         answer = client.post(PREDICT, content=PHOTO, headers=JPEG)
@@ -141,25 +155,12 @@ def test_a_file_that_pillow_takes_minutes_for(bundle):
 
 
 @contextlib.contextmanager
-def process(
-    bundle: Path, *flags: str, command: Sequence[str] = STUCK
-) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    """Start the service in a group of processes of its own."""
-    started = subprocess.Popen(
-        [*command, "--bundle", str(bundle), "--port", "0", *flags],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        address = re.search(r" answers at (http://\S+?)/ ", started.stderr.readline())[1]
-        with httpx.Client(base_url=address, timeout=60) as client:
-            yield started, client
-    finally:
-        started.kill()
-        started.communicate()
+def misbehaving(bundle: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    with (
+        process(bundle, *flags, command=STUCK) as (started, address, _),
+        httpx.Client(base_url=address, timeout=60) as client,
+    ):
+        yield started, client
 
 
 class Asking(threading.Thread):
@@ -180,7 +181,7 @@ def test_an_end_comes_and_says_what_was_not_answered(bundle, tmp_path):
     """SIGTERM while every decoder hangs, and a photo waits behind them."""
     many = 2 * (os.cpu_count() or 1)
     paths = [tmp_path / str(number) for number in range(many)]
-    with process(bundle, "--timeout", "3") as (started, client):
+    with misbehaving(bundle, "--timeout", "3") as (started, client):
         hang = [Asking(client, b"hold " + os.fsencode(path) + b"\n") for path in paths]
         until(lambda: any(path.exists() for path in paths))
         waits = Asking(client, PHOTO)
@@ -205,20 +206,20 @@ def test_an_end_comes_and_says_what_was_not_answered(bundle, tmp_path):
 def test_a_signal_to_all_processes_waits_for_answers(bundle, tmp_path, name):
     """Ctrl-C and a closed terminal reach the decoders, too; so does systemd's SIGTERM."""
     path = tmp_path / "number"
-    with process(bundle) as (started, client):
+    with misbehaving(bundle) as (started, client):
         asking = Asking(client, b"wait " + os.fsencode(path) + b"\n" + PHOTO)
         number_in(path)
         os.killpg(started.pid, getattr(signal, name))
         assert started.wait(20) == 0
         asking.join()
         assert asking.status == 200
-        assert started.stderr.read() == "ended; all that was asked has been answered\n"
+        assert started.stderr.read() == "ended; every accepted request was answered\n"
 
 
 @pytest.mark.slow
 def test_killed_itself_it_leaves_no_decoder(bundle, tmp_path):
     path = tmp_path / "number"
-    with process(bundle, "--timeout", "2") as (started, client):
+    with misbehaving(bundle, "--timeout", "2") as (started, client):
         asking = Asking(client, b"hold " + os.fsencode(path) + b"\n")
         number = number_in(path)
         started.kill()
@@ -231,7 +232,7 @@ def test_killed_itself_it_leaves_no_decoder(bundle, tmp_path):
 def test_a_decoder_brings_little(bundle):
     """It starts fast and holds little: no network is loaded there, and no web server."""
     code = (
-        "import sys, app.serving.decoding; "
+        "import sys, app.serving.decoders; "
         "print([name for name in sys.modules if name.split('.')[0] in "
         "('onnxruntime', 'starlette', 'uvicorn', 'keras', 'scipy', 'rich', 'prometheus_client')])"
     )
