@@ -10,12 +10,12 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from os.path import exists, isdir
 from pathlib import Path
 
 from app.core.cli import Parser, run
 from app.core.errors import ImageError, UsageError
 from app.core.labels import NEITHER, UNSURE
-from app.core.paths import exists, is_folder
 from app.core.sanitise import for_csv, for_json, for_terminal
 from app.inference.arguments import add_bundle_arguments, bundle_folder
 from app.inference.prediction import Prediction, unopened_prediction
@@ -166,7 +166,7 @@ def listed_names() -> list[str]:
 
 def below(name: str) -> Iterator[str]:
     """Yield a file itself; of a folder, the files below it and folders that cannot be listed."""
-    if not is_folder(name):
+    if not isdir(name):
         yield name
         return
     closed: list[str] = []

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from app.core.cli import Parser, leave, run
-from app.core.config import Backbone, CacheMode, Precision, TrainConfig, help_of
-from app.core.config_file import other_versions, read_config
+from app.core.config import Backbone, CacheMode, Precision, TrainConfig, help_of, read_config
+from app.core.environment import other_versions
 from app.core.errors import BundleError, UsageError
 from app.core.run_folder import Run
 

@@ -11,13 +11,12 @@ from typing import Any
 import keras
 
 from app.core.config import TrainConfig
-from app.core.config_file import other_versions
 from app.core.console import say
+from app.core.environment import other_versions
 from app.core.errors import UsageError
-from app.core.history import write_history
 from app.core.profiling import Clock
 from app.core.run_folder import FEATURES_FOLDER, Run
-from app.core.run_metrics import Int8Metrics, Metrics, StageMetrics
+from app.core.run_metrics import Int8Metrics, Metrics, StageMetrics, write_history
 from app.data.augmentation import View
 from app.data.class_weights import class_weights
 from app.data.folder_layout import SPLITS

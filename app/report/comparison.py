@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from app.core.config_file import config_values, flattened
+from app.core.config import config_values, flattened
 from app.core.errors import UsageError
 from app.evaluation.metrics import Floats, wilson_interval
 from app.evaluation.paired_tests import (

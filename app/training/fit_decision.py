@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.core.atomic_files import write_rows
 from app.core.config import TrainConfig
 from app.core.console import say
-from app.core.csv_tables import write_rows
 from app.core.run_metrics import AnswerShares, SplitMetrics
 from app.data.augmentation import tta_views
 from app.data.folder_layout import SPLITS, Split

@@ -23,12 +23,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-from app.core.config import TrainConfig
-from app.core.config_file import config_values, flattened
+from app.core.config import TrainConfig, config_values, flattened
 from app.core.console import quiet_native_stderr, say
 from app.core.errors import UsageError
-from app.core.history import HistoryRow
 from app.core.run_folder import Run
+from app.core.run_metrics import HistoryRow
 from app.training.checkpoint import Checkpoint
 
 # The name of a stage and all of its epochs so far → nothing. Telling the same again is harmless.

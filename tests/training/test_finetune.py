@@ -8,7 +8,7 @@ import pytest
 
 from app.core.config import STAGES, Stage, TrainConfig
 from app.core.errors import AppError
-from app.core.history import HistoryRow
+from app.core.run_metrics import HistoryRow
 from app.data.photo import Photo
 from app.evaluation.metrics import probabilities_of, score
 from app.features.batches import ViewBatches, targets_of
