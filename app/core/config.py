@@ -118,8 +118,7 @@ class TrainConfig:
     )
     exclude: Path | None = setting(
         None,
-        "a list of files of the data folder, one a line, that are left out, such as lines cut from "
-        "audit.csv",
+        "a list of files of the data folder to leave out, one a line, such as lines of audit.csv",
     )
     runs: Path = setting(Path("runs"), "the folder that holds the runs")
     run: str | None = setting(None, "the run's name (default: the date and time)")
@@ -129,8 +128,7 @@ class TrainConfig:
     )
     views: int = setting(
         2,
-        "views of each training photo: the photo itself and seeded random crops of it; the head "
-        "alone needs only the first",
+        "views of each training photo: itself and seeded random crops; the head uses only itself",
     )
     image_size: int = setting(
         320, "height and width in pixels that photos are resized to; time grows with its square"
@@ -139,7 +137,7 @@ class TrainConfig:
     stage_settings: tuple[str, ...] = setting(
         (),
         "a setting of one stage, such as block5.learning_rate=3e-5; may be given several times, "
-        f"counts more than --epochs; the settings are {', '.join(STAGE_RANGES)}",
+        f"overrides --epochs; one of {', '.join(STAGE_RANGES)}; of the head only patience",
     )
     seed: int = setting(0, "the seed of split, views, initial weights and the order of photos")
     weights: str | None = setting(
@@ -151,13 +149,12 @@ class TrainConfig:
     precision: Precision = setting(
         "auto",
         "arithmetic of the backbone: auto takes what the processor has instructions for, int8 for "
-        "frozen layers and bfloat16 for trained ones; what is exported is float32 always",
+        "frozen layers and bfloat16 for trained ones; the export is always float32",
     )
     cache: CacheMode = setting(
         "auto",
-        "disk: frozen activations are computed once and kept; off: fresh views go through the "
-        "whole network every epoch; auto: disk, unless the run's activations are more than "
-        "--cache-limit",
+        "disk: features are computed once and kept; off: fresh views go through the whole network "
+        "every epoch; auto: disk, unless the run's features are more than --cache-limit",
     )
     cache_limit: float = setting(
         50.0,
@@ -166,29 +163,27 @@ class TrainConfig:
     )
     mirror: bool = setting(
         False,
-        "answer from the photo and its mirror image together: twice the time, for a slightly lower "
-        "log-loss",
+        "predict from the photo and its mirror image: twice the time, a little lower log-loss",
     )
     head_strength: float | None = setting(
         None,
-        "how freely the head may follow the training photos (scikit-learn's C; default: the best "
+        "how closely the head may follow the training photos (scikit-learn's C; default: the best "
         "of several on validation)",
     )
     deterministic: bool = setting(
         False,
-        "give the same weights, bit for bit, whenever the same is trained on the same machine; "
-        "slower on a GPU",
+        "give the same weights, bit for bit, each time on the same machine; slower on a GPU",
     )
     report: bool = setting(True, "write report.html at the end")
     log: str = setting(
         "none",
-        "who else is told of epochs and figures: tensorboard (into the run's logs/), mlflow (where "
-        "MLFLOW_TRACKING_URI says), both separated by a comma, or none",
+        "also log epochs and figures to tensorboard (the run's logs/), mlflow "
+        "(MLFLOW_TRACKING_URI), both separated by a comma, or none",
     )
     export: str = setting(
         "none",
-        f"other formats for the run's exports/, separated by commas: {', '.join(FORMATS)}; each is "
-        "compared with the trained model before it appears",
+        f"also export to formats, separated by commas: {', '.join(FORMATS)}; each is compared with "
+        "the trained model before it appears",
     )
 
     def __post_init__(self) -> None:
@@ -199,15 +194,11 @@ class TrainConfig:
                 f"expected stages out of {', '.join(STAGES)}; received "
                 f"{', '.join(self.stages) or 'none'}; write for example --stages head,block5"
             )
-        if list(self.stages) != [name for name in STAGES if name in self.stages]:
+        if list(self.stages) != [n for n in STAGES if n == "head" or n in self.stages]:
             raise UsageError(
-                f"expected stages from the top downwards ({', '.join(STAGES)}), each once; "
-                f"received {', '.join(self.stages)}"
-            )
-        if self.stages[0] != "head":
-            raise UsageError(
-                "expected head as the first stage: an untrained head spoils an open backbone; "
-                f"received {', '.join(self.stages)}"
+                "expected head as the first stage (an untrained head spoils an open backbone), then "
+                f"others from the top downwards ({', '.join(STAGES)}), each once; received "
+                f"{', '.join(self.stages)}"
             )
         _known("--log", self.trackers(), TRACKERS)
         _known("--export", self.formats(), FORMATS)
@@ -229,9 +220,7 @@ class TrainConfig:
                 f"expected --cache-limit above 0 GB; received {self.cache_limit}; "
                 "--cache off takes no room"
             )
-        if self.run is not None and (
-            not self.run or Path(self.run).name != self.run or self.run.startswith(".")
-        ):
+        if self.run is not None and (Path(self.run).name != self.run or self.run[:1] in ("", ".")):
             raise UsageError(
                 f"expected --run to be a plain folder name; received {self.run!r}; "
                 "where runs lie is set by --runs"
@@ -320,10 +309,7 @@ def config_values(config: TrainConfig) -> dict[str, Any]:
 
 
 def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what ``config_values`` gave with one entry a setting, a stage's as ``block5.epochs``.
-
-    ``stages`` is left as the command line takes it: ``head,block5``.
-    """
+    """Return ``config_values`` flat: a stage's as ``block5.epochs``, ``stages`` as ``--stages``."""
     stages = values["stages"]
     flat = {**values, "stages": ",".join(stage["name"] for stage in stages)}
     for stage in stages:

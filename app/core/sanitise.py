@@ -7,7 +7,6 @@ direction, formulas, markup.
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from typing import Any
@@ -66,16 +65,6 @@ def for_json(value: Any, indent: int | None = None) -> str:
         ValueError: for NaN and infinity, which JSON does not have.
     """
     return json.dumps(value, indent=indent, allow_nan=False)
-
-
-def for_header(text: str) -> str:
-    """Return text as the value of an HTTP header: one line of ASCII."""
-    return for_terminal(text).encode("ascii", "backslashreplace").decode("ascii")
-
-
-def for_html(text: object) -> str:
-    """Return text as HTML, for content and for attributes in quotes."""
-    return html.escape(shown(text))
 
 
 def shown(text: object) -> str:
