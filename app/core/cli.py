@@ -1,4 +1,4 @@
-"""What every command of the project has in common: one line for an error, and an exit code."""
+"""What every command has in common: one line for an error, and an exit code."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None)
 
 
 def leave(code: int) -> NoReturn:
-    """End the process; after a signal at once, or libraries that are left would remark on it."""
+    """End the process; after a signal at once, or libraries would still print messages."""
     if code > 128:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
@@ -193,13 +193,13 @@ def _report_signal(came: Sequence[signal.Signals], *how_to_resume: str) -> int:
 
 
 def tell(message: str) -> None:
-    """Write one line to stderr; where it cannot be written, the exit code has to do."""
+    """Write one line to stderr, if it can be written."""
     with contextlib.suppress(OSError, ValueError):
         print(for_terminal(" ".join(message.split())), file=sys.stderr)
 
 
 def _save_stdout() -> None:
-    """Write what is still buffered, or let it go nowhere: Python would complain when it ends."""
+    """Write what is still buffered, or drop it: Python would report it as an error at its end."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):

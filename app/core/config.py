@@ -82,10 +82,6 @@ class Stage:
             least = 1 if name == "epochs" and self.opens else low
             _in_range(f"{name} of stage {self.name}", getattr(self, name), least, high)
 
-    def views_read(self, train: int, validation: int) -> int:
-        """Return how many views all epochs read; validation is scored before and after as well."""
-        return self.epochs * (train + validation) + (2 * validation if self.epochs else 0)
-
     def settings(self) -> tuple[str, ...]:
         """Return what ``--set`` may change: of the head, which is solved, only ``patience``."""
         return tuple(STAGE_RANGES) if self.opens else ("patience",)
@@ -196,7 +192,7 @@ class TrainConfig:
             )
         if list(self.stages) != [n for n in STAGES if n == "head" or n in self.stages]:
             raise UsageError(
-                "expected head as the first stage (an untrained head spoils an open backbone), then "
+                "expected head as the first stage (untrained, it spoils an open backbone), then "
                 f"others from the top downwards ({', '.join(STAGES)}), each once; received "
                 f"{', '.join(self.stages)}"
             )

@@ -13,6 +13,10 @@ from pathlib import Path
 from app.core.errors import UsageError
 
 BACKENDS = ("tensorflow", "torch", "jax")  # those that train
+NO_BFLOAT16 = (
+    "expected --precision auto or float32 under jax on a processor; received bfloat16, which is no "
+    "faster there and gives NaN with some versions; KERAS_BACKEND=tensorflow or torch can do it"
+)
 _VNNI_FLAGS = {"avx512_vnni", "avx_vnni"}  # multiply 8-bit numbers and add up in 32 bits
 
 
@@ -47,11 +51,7 @@ def require_precision(precision: str) -> None:
         UsageError: when that is what would be computed with.
     """
     if precision == "bfloat16" and chosen_backend() == "jax" and not jax_may_have_gpu():
-        raise UsageError(
-            "expected --precision auto or float32 under jax on a processor; received bfloat16, "
-            "which is no faster there and gives NaN with some versions; "
-            "KERAS_BACKEND=tensorflow or torch knows it"
-        )
+        raise UsageError(NO_BFLOAT16)
 
 
 def jax_may_have_gpu() -> bool:

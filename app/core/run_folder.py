@@ -109,8 +109,7 @@ def begin_run(runs: Path, name: str | None) -> Run:
 
     Args:
         runs: the folder of all runs; made if missing.
-        name: of the run; the date and time (UTC) when None, with a number behind it where another
-            run has begun in the same second, or the clock was set back.
+        name: of the run; when None the date and time (UTC), with a number if that name is taken.
 
     Raises:
         UsageError: when a run of that name exists, or the folder cannot be written.

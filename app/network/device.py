@@ -13,7 +13,7 @@ import keras
 from app.core import environment
 from app.core.config import Precision
 from app.core.console import quiet_native_stderr
-from app.core.environment import jax_may_have_gpu
+from app.core.environment import NO_BFLOAT16, jax_may_have_gpu
 from app.core.errors import UsageError
 
 # Instructions that multiply bfloat16; without them it is emulated and gains nothing (measured on
@@ -90,11 +90,7 @@ def resolve_precision(precision: Precision) -> str:
     backend = keras.backend.backend()
     if backend in _ONLY_FLOAT32 and precision != "float32" and not on_gpu():
         if precision == "bfloat16":
-            raise UsageError(
-                f"expected --precision auto or float32 under {backend} on a processor; received "
-                "bfloat16, which is no faster there and gives NaN with some versions; "
-                "KERAS_BACKEND=tensorflow or torch knows it"
-            )
+            raise UsageError(NO_BFLOAT16)
         return "float32"
     if precision in ("float32", "bfloat16"):
         return precision
