@@ -1,4 +1,4 @@
-"""Ask a trained classifier about photos: ``python predict.py photo.jpg``."""
+"""Predict with a trained classifier: ``python predict.py photo.jpg``."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from os.path import exists, isdir
 from pathlib import Path
 
-from app.core.cli import Parser, run
+from app.core.cli import Parser, run, tell
 from app.core.errors import ImageError, UsageError
 from app.core.labels import NEITHER, UNSURE
-from app.core.paths import exists, is_folder
 from app.core.sanitise import for_csv, for_json, for_terminal
 from app.inference.arguments import add_bundle_arguments, bundle_folder
 from app.inference.prediction import Prediction, unopened_prediction
 
 EPILOG = """\
 examples:
-  python predict.py photo.jpg                    the newest run in runs/ answers
+  python predict.py photo.jpg                    with the newest run in runs/
   python predict.py holiday/ --json              a folder and all below it, one JSON object a line
   find . -name '*.jpg' -print0 | python predict.py - --csv > answers.csv
   python predict.py photo.jpg --explain why/     and why: why/photo.jpg.heat.png
@@ -37,7 +37,7 @@ exit code: 0 all were answered, 1 some were not, 2 wrong usage or no trained cla
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse ``argv``, answer for every file, return the exit code."""
+    """Parse ``argv``, predict for every file, return the exit code."""
     arguments = parser().parse_args(argv)
     paths = list(expand(arguments.paths))
     if not paths:
@@ -46,47 +46,26 @@ def main(argv: Sequence[str]) -> int:
 
     folder = bundle_folder(arguments)
     write = Output(arguments.format, Bundle.read(folder).classes, paths)
-    if arguments.explain is not None:
-        return explain(paths, folder, arguments, write)
-    all_answered = True
-    for answer in answers(paths, folder, arguments):
-        write(answer)
-        all_answered &= answer.error is None
-    return 0 if all_answered else 1
-
-
-def explain(
-    paths: Sequence[str], folder: Path, arguments: argparse.Namespace, write: Output
-) -> int:
-    """Answer for every file and write its heat map; return the exit code."""
-    from app.core.console import say
+    if arguments.explain is None and not any(map(exists, paths)):
+        for path in paths:  # mistyped: reported at once, nothing is loaded
+            write(unopened_prediction(path))
+        return 1
     from app.inference.explanations import Explanations
-    from app.inference.predictor import Classifier
+    from app.inference.predictor import Classifier  # brings NumPy and ONNX Runtime: not for --help
 
-    explanations = Explanations(arguments.explain, arguments.paths)
+    explanations = Explanations(arguments.explain, arguments.paths) if arguments.explain else None
     classifier = Classifier(folder, arguments.min_confidence, arguments.precision)
     all_answered = True
     for answer in classifier.answers(paths):
         write(answer)
         all_answered &= answer.error is None
         try:
-            explanations.write(classifier, answer)
+            if explanations:
+                explanations.write(classifier, answer)
         except ImageError as error:  # it was changed meanwhile: the others are not concerned
-            say(str(error))
+            tell(str(error))
             all_answered = False
     return 0 if all_answered else 1
-
-
-def answers(
-    paths: Sequence[str], folder: Path, arguments: argparse.Namespace
-) -> Iterator[Prediction]:
-    """Yield an answer for each path, in their order."""
-    if not any(map(exists, paths)):
-        yield from map(unopened_prediction, paths)  # mistyped: said at once, nothing is loaded
-        return
-    from app.inference.predictor import Classifier  # brings NumPy and ONNX Runtime: not for --help
-
-    yield from Classifier(folder, arguments.min_confidence, arguments.precision).answers(paths)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -123,7 +102,7 @@ def expand(given: Sequence[str]) -> Iterator[str]:
     """Yield the files that the arguments mean, in their order, as they were written.
 
     A folder gives every file below it except hidden ones, sorted by name; a pattern that is no file
-    itself gives its matches; anything else is passed on, so that its answer says what is wrong.
+    itself gives its matches; anything else is passed on, so that its answer reports what is wrong.
     ``-`` gives the names listed on standard input, and what is below those that are folders.
     """
     for name in given:
@@ -141,9 +120,9 @@ def expand(given: Sequence[str]) -> Iterator[str]:
 def listed_names() -> list[str]:
     r"""Return the names on standard input: one a line, or ended by NUL (``find -print0``).
 
-    Bytes, as the file system has them. Lines end at ``\n`` only, since names may hold whatever else
-    ends a line in Unicode. They are names, never patterns: whoever made the list meant its files.
-    What PowerShell writes is read as well: UTF-16, or UTF-8 with a mark before it.
+    Bytes, as the file system has them, never patterns. Lines end at ``\n`` only, since names may
+    hold whatever else ends a line in Unicode. What PowerShell writes is read as well: UTF-16, or
+    UTF-8 with a mark before it.
     """
     try:
         text = sys.stdin.buffer.read(LONGEST_LIST + 1)
@@ -154,7 +133,7 @@ def listed_names() -> list[str]:
     if len(text) > LONGEST_LIST:
         raise UsageError(
             f"expected a list of names of at most {LONGEST_LIST:,} bytes on standard input; "
-            "received a longer one; ask for a folder, or in parts"
+            "received a longer one; name a folder, or split the list"
         )
     if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         text = os.fsencode(text.decode("utf-16", "replace"))
@@ -166,7 +145,7 @@ def listed_names() -> list[str]:
 
 def below(name: str) -> Iterator[str]:
     """Yield a file itself; of a folder, the files below it and folders that cannot be listed."""
-    if not is_folder(name):
+    if not isdir(name):
         yield name
         return
     closed: list[str] = []

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from app.core.cli import Parser, leave, run
-from app.core.config import Backbone, CacheMode, Precision, TrainConfig, help_of
-from app.core.config_file import other_versions, read_config
+from app.core.config import Backbone, CacheMode, Precision, TrainConfig, help_of, read_config
+from app.core.environment import other_versions
 from app.core.errors import BundleError, UsageError
 from app.core.run_folder import Run
 
@@ -20,11 +20,11 @@ EPILOG = """\
 examples:
   python -m app fetch small cats_dogs        get 3,000 photos of cats and dogs
   python train.py --data cats_dogs           train on them; a new folder appears in runs/
-  python train.py --data cats_dogs --smoke   walk the whole road in seconds, learn little
+  python train.py --data cats_dogs --smoke   every step in seconds; it learns little
   python train.py --data cats_dogs --set block5.learning_rate=3e-5 --set block5.epochs=6
                                              with other settings of a stage
-  python train.py --resume runs/NAME         go on with a run that was broken off
-  python predict.py photo.jpg                ask the newest run
+  python train.py --resume runs/NAME         resume an interrupted run
+  python predict.py photo.jpg                predict with the newest run
 """
 
 
@@ -54,17 +54,17 @@ def parse(argv: Sequence[str]) -> TrainConfig:
 
 
 def settings(given: dict[str, Any]) -> TrainConfig:
-    """Turn the flags that were given into a ``TrainConfig``: they count more than ``--smoke``.
+    """Turn the given flags into a ``TrainConfig``; they override ``--smoke``.
 
-    ``--smoke`` counts more than a file's settings, and those more than the defaults. A file's run
-    keeps its name; the new one has another.
+    ``--smoke`` overrides the settings of ``--config``, and those the defaults. The new run does not
+    take the name of the file's run.
     """
     given = dict(given)
     smoke, path = given.pop("smoke", False), given.pop("config", None)
     config = TrainConfig()
     if path is not None:
         config = dataclasses.replace(read_config(path), run=None)
-        tell_other_versions(Run(path.parent))
+        report_other_versions(Run(path.parent))
     if smoke:
         config = config.smoke()
     kept = [
@@ -77,8 +77,8 @@ def settings(given: dict[str, Any]) -> TrainConfig:
     return dataclasses.replace(config, **given)
 
 
-def tell_other_versions(run: Run) -> None:
-    """Say which versions made a run that are not those installed, if it tells."""
+def report_other_versions(run: Run) -> None:
+    """Print which versions made a run that are not those installed, if it is known."""
     from app.core.console import say
 
     with contextlib.suppress(BundleError):
@@ -88,12 +88,12 @@ def tell_other_versions(run: Run) -> None:
 
 
 def refuse_beside_resume(given: dict[str, Any]) -> None:
-    """Raise ``UsageError`` for settings that a run which goes on has already."""
+    """Raise ``UsageError`` for settings, which a resumed run has already."""
     others = [f"--{name.replace('_', '-')}" for name in given if name not in ("resume", "report")]
     if others:
         raise UsageError(
             f"expected --resume with nothing but --no-report; received {', '.join(others)} as "
-            "well; a run goes on with the settings that it was begun with"
+            "well; a resumed run keeps its settings"
         )
 
 
@@ -141,20 +141,19 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
     parser.add_argument(
         "--smoke",
         action="store_true",
-        help="the same road in its smallest form, to see it run: 64 pixels, 1 view, 1 epoch, where "
-        "other flags do not say otherwise",
+        help="every step in its smallest form: 64 pixels, 1 view, 1 epoch; other flags override it",
     )
     parser.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
-        help="take the settings of a run's config.json; flags that are given beside it count more",
+        help="use the settings of a run's config.json; flags override the file",
     )
     parser.add_argument(
         "--resume",
         type=Path,
         metavar="RUN",
-        help="go on with a run that was broken off, given by its folder, such as runs/NAME",
+        help="resume an interrupted run, given by its folder, such as runs/NAME",
     )
     known, unknown = parser.parse_known_args(argv)
     given = vars(known)

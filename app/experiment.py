@@ -17,10 +17,9 @@ import keras
 
 from app.core.config import Stage, TrainConfig
 from app.core.console import say
-from app.core.history import write_history
 from app.core.profiling import Clock
 from app.core.run_folder import FEATURES_FOLDER, Run
-from app.core.run_metrics import Int8Metrics, Metrics, StageMetrics
+from app.core.run_metrics import Int8Metrics, Metrics, StageMetrics, write_history
 from app.data.augmentation import View
 from app.data.folder_layout import SPLITS, Split
 from app.data.manifest import ManifestRow, Photos, class_names, photos_of

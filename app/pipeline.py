@@ -10,15 +10,14 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
+from os.path import exists, isfile
 from pathlib import Path
 
 from app.core.atomic_files import write_json
-from app.core.config import TrainConfig
-from app.core.config_file import config_values, flattened, read_config
+from app.core.config import TrainConfig, config_values, flattened, read_config
 from app.core.console import heeding_ctrl_c, quiet_native_stderr, say
+from app.core.environment import require_backend, require_precision
 from app.core.errors import AppError, ExportError, UsageError
-from app.core.keras_backend import require_backend, require_precision
-from app.core.paths import exists, is_file
 from app.core.profiling import Clock
 from app.core.records import write_record
 from app.core.run_folder import Run, begin_run, refuse_existing, refuse_irregular_files
@@ -214,7 +213,7 @@ def refuse_what_cannot_work(config: TrainConfig) -> None:
             f"expected a place to write; received {place} (permission denied); "
             "choose another with --runs"
         )
-    if config.weights not in (None, "none") and not is_file(config.weights):
+    if config.weights not in (None, "none") and not isfile(config.weights):
         raise UsageError(
             f"expected --weights to be a file or 'none'; received {config.weights}, which is not "
             "there; without --weights they are found or downloaded"

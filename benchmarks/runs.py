@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.core.config_file import config_values, flattened
+from app.core.config import config_values, flattened
 from app.core.console import say
 from app.core.errors import UsageError
 from app.core.run_folder import Run

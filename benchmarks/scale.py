@@ -33,8 +33,8 @@ from app.core.cli import run
 from app.core.config import STAGES
 from app.core.console import say
 from app.core.errors import UsageError
-from app.core.history import read_history
 from app.core.run_folder import Run
+from app.core.run_metrics import read_history
 from app.data.folder_layout import SPLITS, find_files
 from app.data.sets.synthetic_pets import draw_sample
 from app.data.splits import SHARES

@@ -13,12 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from photos import telltale_photo
 
-from app.core.atomic_files import write_json
-from app.core.config import TrainConfig
-from app.core.config_file import config_values
-from app.core.csv_tables import write_rows
-from app.core.history import HistoryRow, write_history
+from app.core.atomic_files import write_json, write_rows
+from app.core.config import TrainConfig, config_values
 from app.core.run_folder import Run
+from app.core.run_metrics import HistoryRow, write_history
 from app.data.manifest import ManifestRow, Split, write_manifest
 from app.evaluation.findings import Finding, write_findings
 from app.evaluation.metrics import score

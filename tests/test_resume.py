@@ -24,13 +24,12 @@ import app.network.classifier
 import app.pipeline
 import app.training.finetune
 import train
+from app.core.atomic_files import locked
 from app.core.cli import run
-from app.core.config import TrainConfig
-from app.core.config_file import config_values, read_config
+from app.core.config import TrainConfig, config_values, read_config
 from app.core.errors import BundleError, UsageError
-from app.core.history import HistoryRow, read_history
-from app.core.lock import locked_unless_taken
 from app.core.run_folder import Run, newest_complete_run
+from app.core.run_metrics import HistoryRow, read_history
 from app.data.sets.synthetic_pets import draw_sample
 from app.training.run_lock import training
 
@@ -231,7 +230,7 @@ def test_a_run_that_is_being_trained_is_refused(copy, capsys):
     with training(copy):
         assert "another process is" in refused(["--resume", str(copy.folder)], capsys)
     # ``training`` has ended as if the run were finished; nothing holds it any more.
-    with locked_unless_taken(copy.unfinished / "lock") as free:
+    with locked(copy.unfinished / "lock", wait=False) as free:
         assert free
 
 
@@ -425,7 +424,7 @@ def test_settings_come_back_from_config_json(tmp_path):
         run="first",
         stages=("head", "block4"),
         epochs=7,
-        stage_settings=("block4.batch_size=8", "block4.learning_rate=2e-05"),
+        stage_settings=("head.patience=9", "block4.batch_size=8", "block4.learning_rate=2e-05"),
         cache_limit=2.5,
     )
     path = tmp_path / "config.json"
@@ -477,7 +476,7 @@ WRONG = [
     ({"stages": [{"name": "tail"}]}, r"stages\[0\] in .*without opens"),
     ({"stages": [{**edited_stage(), "name": "tail"}]}, r"stages out of head"),
     ({"stages": [{**edited_stage(), "epochs": "3"}]}, r'stages\[0\].epochs to be a whole.*"3"'),
-    ({"stages": [{**edited_stage(), "epochs": 3}]}, r"received head.epochs=3; .*config.json"),
+    ({"stages": [{**edited_stage(), "epochs": 3}]}, r"epochs of stage head to be 0.*received 3"),
     ({"stages": [{**edited_stage(), "rate": 3}]}, r"stages\[0\] in .*received rate as well"),
     ({"stages": [{**edited_stage(), "warmup": 2}]}, r"warmup of stage head between 0 and 1"),
     ({"views": 0}, r"--views between .*config.json"),
@@ -497,7 +496,7 @@ def test_a_stage_is_trained_as_the_file_says(tmp_path):
     assert config.stage_plan()[1].learning_rate == 0.1
     values = edited()
     values["stages"][1]["opens"] = ["block4", "block5"]
-    with pytest.raises(UsageError, match=r"stages\[1\].opens to be .*as this version"):
+    with pytest.raises(UsageError, match=r"opens of stage block5 to be .*as this version"):
         read_config(write(tmp_path / "config.json", values))
     values = edited()
     del values["deterministic"]

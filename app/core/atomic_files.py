@@ -1,20 +1,24 @@
-"""Files and folders that appear whole or not at all: written beside their place, then renamed."""
+"""Files and folders that appear whole or not at all, and locks that end with their process.
+
+Files are written beside their place and then renamed.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import glob
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 from app.core.errors import FetchError
-from app.core.sanitise import for_json
+from app.core.sanitise import for_csv, for_json, from_csv
 
 
 @contextmanager
@@ -27,8 +31,7 @@ def whole(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield temporary
-        with temporary.open("r+b") as file:  # Windows syncs only what may be written
-            os.fsync(file.fileno())  # else a power cut could leave the new name on old bytes
+        _sync(temporary)
         temporary.replace(path)
         _sync_names(path.parent)
     finally:
@@ -43,7 +46,35 @@ def open_whole(path: Path) -> Iterator[TextIO]:
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
         yield file
-        file.flush()
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write ``value`` as indented JSON, whole or not at all; NaN and infinity are refused."""
+    with open_whole(path) as file:
+        file.write(for_json(value, indent=2) + "\n")
+
+
+def write_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], path: Path) -> None:
+    """Write rows below a header as CSV, whole or not at all; all text is in quotes."""
+    with open_whole(path) as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
+        writer.writerow(map(for_csv, columns))
+        cells = ([row[name] for name in columns] for row in rows)
+        writer.writerows([for_csv(c) if isinstance(c, str) else c for c in row] for row in cells)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read what ``write_rows`` wrote, whatever bytes file names have; every value is text.
+
+    A row that is too short or too long has other values, for its reader to judge.
+    """
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = list(csv.DictReader(file))
+    return [{_text(name): _text(value) for name, value in row.items()} for row in rows]
+
+
+def _text(value: Any) -> Any:
+    return from_csv(value) if isinstance(value, str) else value
 
 
 @contextmanager
@@ -107,10 +138,42 @@ def remove_abandoned(path: Path) -> None:
                 other.rmdir()
 
 
-def write_json(value: Any, path: Path) -> None:
-    """Write ``value`` as indented JSON, whole or not at all; NaN and infinity are refused."""
-    with open_whole(path) as file:
-        file.write(for_json(value, indent=2) + "\n")
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of ``path`` while the block runs; no other process or thread has it then.
+
+    The lock ends with its holder, even one that is killed. The file is made where it is missing and
+    stays, empty: if it were removed, those who wait would have another lock than those who come.
+
+    Args:
+        path: of the lock's file.
+        wait: until it is free; else the block runs at once, with or without it.
+
+    Yields:
+        Whether nobody else holds it. True as well where the system refuses, as on a disk without
+        locks or for another user's file.
+    """
+    from filelock import FileLock, Timeout  # brings asyncio: not for --help
+
+    # A soft lock is a file that outlives a killed holder.
+    lock = FileLock(path, blocking=wait, fallback_to_soft=False)
+    free = True
+    try:
+        lock.acquire()
+    except Timeout:
+        free = False
+    except OSError:  # as on a disk without locks
+        pass
+    try:
+        yield free
+    finally:
+        lock.release()
+
+
+def _sync(path: Path) -> None:
+    """Let a file reach the disk: a power cut could leave its new name on old bytes."""
+    with path.open("r+b") as file:  # Windows syncs only what may be written
+        os.fsync(file.fileno())
 
 
 def _sync_files(folder: Path) -> None:
@@ -120,16 +183,12 @@ def _sync_files(folder: Path) -> None:
         return
     for path in folder.rglob("*"):
         if path.is_file():
-            with path.open("r+b") as file:
-                os.fsync(file.fileno())
+            _sync(path)
 
 
 def _sync_names(folder: Path) -> None:
-    """Let new names in a folder reach the disk, in the order in which they were given.
-
-    Windows cannot open a folder, and some network disks do not sync one.
-    """
-    with contextlib.suppress(OSError):
+    """Let new names in a folder reach the disk, in the order in which they were given."""
+    with contextlib.suppress(OSError):  # Windows opens no folder; some network disks sync none
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

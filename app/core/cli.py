@@ -1,4 +1,4 @@
-"""What every command of the project has in common: one line for an error, and an exit code."""
+"""What every command has in common: one line for an error, and an exit code."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from app.core.errors import AppError
-from app.core.out_of_memory import out_of_memory
+from app.core.errors import AppError, out_of_memory
 from app.core.sanitise import for_terminal
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-# What ends a command, and what it is called. A closed terminal is told by the shell and by the
+# What ends a command, and what it is called. A closed terminal is reported by the shell and by the
 # system, and ``timeout`` sends its signal twice: the same one within a second is one.
 _ENDS = {
     "SIGINT": "Ctrl-C",
@@ -35,7 +34,7 @@ _USUAL = (signal.SIG_DFL, signal.default_int_handler)  # else somebody wants it 
 
 
 class Parser(argparse.ArgumentParser):
-    """The parser of every command: what it says of wrong arguments commands no terminal."""
+    """The parser of every command; its messages about wrong arguments are safe on a terminal."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -67,13 +66,13 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None)
                 code = main(sys.argv[1:] if argv is None else argv)
             except SystemExit as end:  # argparse, after --help or a wrong flag
                 code = end.code if isinstance(end.code, int) else int(end.code is not None)
-            sys.stdout.flush()  # here, where a closed pipe or a full disk can still be answered
+            sys.stdout.flush()  # here, where a closed pipe or a full disk can still be reported
             return code
         except AppError as error:
             tell(f"error: {error}")
             code = error.exit_code
         except KeyboardInterrupt as stop:
-            code = _tell_stopped(came, *map(str, stop.args))
+            code = _report_signal(came, *map(str, stop.args))
         except BrokenPipeError:  # the reader (`| head`) has gone
             code = 1
         except OSError as error:
@@ -85,7 +84,7 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None)
             code = 1
         except Exception as error:
             if came:  # libraries make other errors of it, while they are imported
-                code = _tell_stopped(came)
+                code = _report_signal(came)
             elif out_of_memory(error):
                 tell(
                     "error: expected more memory; received too little; end what else uses it, or "
@@ -99,7 +98,7 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None)
 
 
 def leave(code: int) -> NoReturn:
-    """End the process; after a signal at once, or libraries that are left would remark on it."""
+    """End the process; after a signal at once, or libraries would still print messages."""
     if code > 128:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
@@ -117,7 +116,7 @@ def _send(number: signal.Signals) -> None:
 
 
 def _path(text: str) -> Path:
-    """Read a path for argparse; empty, as of ``"$UNSET"``, it would be the present folder."""
+    """Read a path; an empty one, as of ``"$UNSET"``, would be the present folder."""
     if not text:
         raise argparse.ArgumentTypeError("expected a path; received an empty one; write . for here")
     return Path(text)
@@ -126,11 +125,11 @@ def _path(text: str) -> Path:
 def _prepare_streams() -> None:
     """Make standard streams take whatever is written, or fail as a full disk does.
 
-    Those that are closed (``>&-``) become the null device: files that are opened later would get
-    their numbers, and what libraries print would be written into them. Reading gives nothing,
-    messages go nowhere; results cannot be written, which is an error. Letters that the console's
-    encoding lacks become escapes. A pipe whose other end was made not to wait (by Node, say) loses
-    what comes too fast, so it is made to wait.
+    Those that are closed (``>&-``) become the null device, or files that are opened later would get
+    their numbers and what libraries print. Reading gives nothing, messages go nowhere; results
+    cannot be written, which is an error. Letters that the encoding lacks become escapes. A pipe
+    whose other end was made not to wait (by Node, say) loses what comes too fast: it is made to
+    wait.
     """
     for number, (name, flags) in enumerate(
         (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))
@@ -150,11 +149,7 @@ def _prepare_streams() -> None:
 
 @contextlib.contextmanager
 def _ending_signals() -> Iterator[list[signal.Signals]]:
-    """Raise ``KeyboardInterrupt`` when a signal of ``_ENDS`` comes; yield those that came.
-
-    It may come while Python cleans up or imports, where nothing can be raised: one in thirty did
-    while ONNX Runtime was imported.
-    """
+    """Raise ``KeyboardInterrupt`` when a signal of ``_ENDS`` comes; yield those that came."""
     came: list[signal.Signals] = []
     latest = -math.inf
 
@@ -166,7 +161,7 @@ def _ending_signals() -> Iterator[list[signal.Signals]]:
             raise KeyboardInterrupt
 
     def again(lost: sys.UnraisableHookArgs) -> None:
-        """Send it once more, a moment later, where Python had nobody to give it to."""
+        """Send it again where Python could not raise it: 1 in 30 imports of ONNX Runtime."""
         nonlocal latest
         if not (came and issubclass(lost.exc_type, KeyboardInterrupt)):
             hook(lost)
@@ -190,21 +185,21 @@ def _ending_signals() -> Iterator[list[signal.Signals]]:
             signal.signal(number, handler)
 
 
-def _tell_stopped(came: Sequence[signal.Signals], *how_to_go_on: str) -> int:
-    """Say what has stopped the command, and return its exit code."""
+def _report_signal(came: Sequence[signal.Signals], *how_to_resume: str) -> int:
+    """Print which signal ended the command, and return its exit code."""
     number = came[-1] if came else signal.SIGINT
-    tell("; ".join([f"stopped by {_ENDS[number.name]}", *how_to_go_on]))
+    tell("; ".join([f"stopped by {_ENDS[number.name]}", *how_to_resume]))
     return 128 + number
 
 
 def tell(message: str) -> None:
-    """Write one line to stderr; where it cannot be written, the exit code has to do."""
+    """Write one line to stderr, if it can be written."""
     with contextlib.suppress(OSError, ValueError):
         print(for_terminal(" ".join(message.split())), file=sys.stderr)
 
 
 def _save_stdout() -> None:
-    """Write what is still buffered, or let it go nowhere: Python would complain when it ends."""
+    """Write what is still buffered, or drop it: Python would report it as an error at its end."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):

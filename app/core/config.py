@@ -1,4 +1,7 @@
-"""Every number that changes a result, in one place; a stage of training is data, not code."""
+"""Every number that changes a result, in one place; a stage of training is data, not code.
+
+A run's ``config.json`` holds all of them, the stages written out in full.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.core.errors import UsageError
+from app.core.records import as_record, read_json, values_of
 
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 CacheMode = Literal["auto", "disk", "off"]
@@ -18,9 +22,10 @@ FORMATS = ("savedmodel", "litert", "openvino")  # besides ONNX and Keras's own
 TRACKERS = ("tensorboard", "mlflow")
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 1024  # five poolings halve 32 to 1; 1024 is 640 GFLOP a photo
+MEND = "mend the file, or give the settings as flags"
 
 
-# What --set and config.json may change of a stage that opens blocks, from the least to the most.
+# What --set and config.json may change of a stage that opens blocks; of the head, its patience.
 STAGE_RANGES = {
     "epochs": (0, 100_000),
     "patience": (0, 100_000),
@@ -58,7 +63,10 @@ class Stage:
     )
     cut: str = setting("block5_pool", "the cached activations that the stage trains on")
     epochs: int = setting(0, "at most this many epochs, one view of every photo in each")
-    patience: int = setting(2, "stop after this many epochs without a better validation log-loss")
+    patience: int = setting(
+        2,
+        "stop after this many epochs (of the head: strengths) without a better validation log-loss",
+    )
     learning_rate: float = setting(0.0, "the highest rate, reached after the warm-up")
     lower_rate: float = setting(0.3, "a block's share of the rate of the block above it")
     warmup: float = setting(0.1, "the share of all steps in which the rate rises from 0")
@@ -71,24 +79,19 @@ class Stage:
     def __post_init__(self) -> None:
         """Refuse numbers that no stage can be trained with."""
         for name, (low, high) in STAGE_RANGES.items():
-            _in_range(f"{name} of stage {self.name}", getattr(self, name), low, high)
+            least = 1 if name == "epochs" and self.opens else low
+            _in_range(f"{name} of stage {self.name}", getattr(self, name), least, high)
 
-    def views_read(self, train: int, validation: int) -> int:
-        """Return how many views all epochs read; validation is scored before and after as well."""
-        return self.epochs * (train + validation) + (2 * validation if self.epochs else 0)
+    def settings(self) -> tuple[str, ...]:
+        """Return what ``--set`` may change: of the head, which is solved, only ``patience``."""
+        return tuple(STAGE_RANGES) if self.opens else ("patience",)
 
 
 STAGES = {
     stage.name: stage
     for stage in (
         Stage(name="head"),
-        Stage(
-            name="block5",
-            opens=("block5",),
-            cut="block4_pool",
-            epochs=2,
-            learning_rate=1e-5,
-        ),
+        Stage(name="block5", opens=("block5",), cut="block4_pool", epochs=2, learning_rate=1e-5),
         Stage(
             name="block4",
             opens=("block4", "block5"),
@@ -111,8 +114,7 @@ class TrainConfig:
     )
     exclude: Path | None = setting(
         None,
-        "a list of files of the data folder, one a line, that are left out, such as lines cut from "
-        "audit.csv",
+        "a list of files of the data folder to leave out, one a line, such as lines of audit.csv",
     )
     runs: Path = setting(Path("runs"), "the folder that holds the runs")
     run: str | None = setting(None, "the run's name (default: the date and time)")
@@ -122,8 +124,7 @@ class TrainConfig:
     )
     views: int = setting(
         2,
-        "views of each training photo: the photo itself and seeded random crops of it; the head "
-        "alone needs only the first",
+        "views of each training photo: itself and seeded random crops; the head uses only itself",
     )
     image_size: int = setting(
         320, "height and width in pixels that photos are resized to; time grows with its square"
@@ -132,7 +133,7 @@ class TrainConfig:
     stage_settings: tuple[str, ...] = setting(
         (),
         "a setting of one stage, such as block5.learning_rate=3e-5; may be given several times, "
-        f"counts more than --epochs; the settings are {', '.join(STAGE_RANGES)}",
+        f"overrides --epochs; one of {', '.join(STAGE_RANGES)}; of the head only patience",
     )
     seed: int = setting(0, "the seed of split, views, initial weights and the order of photos")
     weights: str | None = setting(
@@ -144,13 +145,12 @@ class TrainConfig:
     precision: Precision = setting(
         "auto",
         "arithmetic of the backbone: auto takes what the processor has instructions for, int8 for "
-        "frozen layers and bfloat16 for trained ones; what is exported is float32 always",
+        "frozen layers and bfloat16 for trained ones; the export is always float32",
     )
     cache: CacheMode = setting(
         "auto",
-        "disk: frozen activations are computed once and kept; off: fresh views go through the "
-        "whole network every epoch; auto: disk, unless the run's activations are more than "
-        "--cache-limit",
+        "disk: features are computed once and kept; off: fresh views go through the whole network "
+        "every epoch; auto: disk, unless the run's features are more than --cache-limit",
     )
     cache_limit: float = setting(
         50.0,
@@ -159,29 +159,27 @@ class TrainConfig:
     )
     mirror: bool = setting(
         False,
-        "answer from the photo and its mirror image together: twice the time, for a slightly lower "
-        "log-loss",
+        "predict from the photo and its mirror image: twice the time, a little lower log-loss",
     )
     head_strength: float | None = setting(
         None,
-        "how freely the head may follow the training photos (scikit-learn's C; default: the best "
+        "how closely the head may follow the training photos (scikit-learn's C; default: the best "
         "of several on validation)",
     )
     deterministic: bool = setting(
         False,
-        "give the same weights, bit for bit, whenever the same is trained on the same machine; "
-        "slower on a GPU",
+        "give the same weights, bit for bit, each time on the same machine; slower on a GPU",
     )
     report: bool = setting(True, "write report.html at the end")
     log: str = setting(
         "none",
-        "who else is told of epochs and figures: tensorboard (into the run's logs/), mlflow (where "
-        "MLFLOW_TRACKING_URI says), both separated by a comma, or none",
+        "also log epochs and figures to tensorboard (the run's logs/), mlflow "
+        "(MLFLOW_TRACKING_URI), both separated by a comma, or none",
     )
     export: str = setting(
         "none",
-        f"other formats for the run's exports/, separated by commas: {', '.join(FORMATS)}; each is "
-        "compared with the trained model before it appears",
+        f"also export to formats, separated by commas: {', '.join(FORMATS)}; each is compared with "
+        "the trained model before it appears",
     )
 
     def __post_init__(self) -> None:
@@ -192,15 +190,11 @@ class TrainConfig:
                 f"expected stages out of {', '.join(STAGES)}; received "
                 f"{', '.join(self.stages) or 'none'}; write for example --stages head,block5"
             )
-        if list(self.stages) != [name for name in STAGES if name in self.stages]:
+        if list(self.stages) != [n for n in STAGES if n == "head" or n in self.stages]:
             raise UsageError(
-                f"expected stages from the top downwards ({', '.join(STAGES)}), each once; "
-                f"received {', '.join(self.stages)}"
-            )
-        if self.stages[0] != "head":
-            raise UsageError(
-                "expected head as the first stage: an untrained head spoils an open backbone; "
-                f"received {', '.join(self.stages)}"
+                "expected head as the first stage (untrained, it spoils an open backbone), then "
+                f"others from the top downwards ({', '.join(STAGES)}), each once; received "
+                f"{', '.join(self.stages)}"
             )
         _known("--log", self.trackers(), TRACKERS)
         _known("--export", self.formats(), FORMATS)
@@ -222,9 +216,7 @@ class TrainConfig:
                 f"expected --cache-limit above 0 GB; received {self.cache_limit}; "
                 "--cache off takes no room"
             )
-        if self.run is not None and (
-            not self.run or Path(self.run).name != self.run or self.run.startswith(".")
-        ):
+        if self.run is not None and (Path(self.run).name != self.run or self.run[:1] in ("", ".")):
             raise UsageError(
                 f"expected --run to be a plain folder name; received {self.run!r}; "
                 "where runs lie is set by --runs"
@@ -234,7 +226,7 @@ class TrainConfig:
         """Return the chosen stages with ``epochs`` and then ``stage_settings`` applied."""
         plan = {name: STAGES[name] for name in self.stages}
         for name, stage in plan.items():
-            if self.epochs and stage.epochs:
+            if self.epochs and stage.opens:
                 plan[name] = dataclasses.replace(stage, epochs=self.epochs)
         for text in self.stage_settings:
             name, values = _stage_setting(text, plan)
@@ -250,13 +242,13 @@ class TrainConfig:
         return _names(self.export)
 
     def training_views(self) -> int:
-        """Return how many views of each training photo are asked for; the head needs one."""
+        """Return how many views of each training photo are used; the head needs one."""
         return self.views if any(stage.opens for stage in self.stage_plan()) else 1
 
     def smoke(self) -> TrainConfig:
-        """Return the same run in its smallest form: every step is walked, nothing is learned well.
+        """Return the same run in its smallest form, for a new folder or machine, in seconds.
 
-        For trying out the road on a new folder or machine in seconds.
+        Every step is executed, nothing is learned well.
         """
         others = tuple(text for text in self.stage_settings if ".epochs=" not in text)
         return dataclasses.replace(self, image_size=64, views=1, epochs=1, stage_settings=others)
@@ -275,33 +267,91 @@ def _known(flag: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
 
 
 def _stage_setting(text: str, plan: Mapping[str, Stage]) -> tuple[str, dict[str, Any]]:
-    """Read ``block5.epochs=6``: the stage, and the setting with its value.
-
-    Raises:
-        UsageError: for another stage than those of ``plan`` that open blocks, another setting, or a
-            value that is no number.
-    """
+    """Read ``block5.epochs=6``: the stage of ``plan``, and the setting with its value."""
     key, _, value = text.partition("=")
     name, _, setting_name = key.partition(".")
-    opened = [stage.name for stage in plan.values() if stage.opens]
-    if name not in opened:
+    if name not in plan:
         raise UsageError(
-            f"expected --set for a stage that opens blocks ({', '.join(opened) or 'none'} in this "
-            f"run); received {text}; choose stages with --stages; the head is solved, it has "
-            "--head-strength"
+            f"expected --set for a stage of this run ({', '.join(plan)}); received {text}; choose "
+            "stages with --stages"
         )
-    if setting_name not in STAGE_RANGES:
+    known = plan[name].settings()
+    if setting_name not in known:
+        solved = "" if plan[name].opens else "; the head is solved, it has --head-strength"
         raise UsageError(
-            f"expected --set {name}.NAME=VALUE with a name out of {', '.join(STAGE_RANGES)}; "
-            f"received {text}; write for example --set {name}.learning_rate=3e-5"
+            f"expected --set {name}.NAME=VALUE with a name out of {', '.join(known)}; "
+            f"received {text}; write for example --set {name}.patience=3{solved}"
         )
     whole = isinstance(getattr(Stage, setting_name), int)
     try:
-        number = int(value) if whole else float(value)
+        return name, {setting_name: int(value) if whole else float(value)}
     except ValueError:
         raise UsageError(
             f"expected --set {key} to be a {'whole ' if whole else ''}number; received {value!r}"
         ) from None
-    low, high = STAGE_RANGES[setting_name]
-    _in_range(f"--set {key}", number, max(low, 1) if setting_name == "epochs" else low, high)
-    return name, {setting_name: number}
+
+
+# ---- config.json ----
+
+
+def config_values(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings as JSON knows them, the stages written out in full, paths absolute."""
+    values: dict[str, Any] = values_of(config)
+    del values["stage_settings"]
+    for name in ("data", "exclude", "runs", "weights"):
+        if values[name] not in (None, "none"):
+            values[name] = str(Path(values[name]).absolute())
+    return {**values, "stages": values_of(config.stage_plan())}
+
+
+def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``config_values`` flat: a stage's as ``block5.epochs``, ``stages`` as ``--stages``."""
+    stages = values["stages"]
+    flat = {**values, "stages": ",".join(stage["name"] for stage in stages)}
+    for stage in stages:
+        flat |= {f"{stage['name']}.{name}": v for name, v in stage.items() if name != "name"}
+    return flat
+
+
+def read_config(path: Path, *, exact: bool = True) -> TrainConfig:
+    """Return the settings that ``config_values`` gave.
+
+    Args:
+        path: of a run's ``config.json``.
+        exact: refuse a file of another version, which lacks a setting, has one more or solves the
+            head otherwise; else the defaults stand for these.
+
+    Raises:
+        UsageError: when the file cannot be read, lacks a setting, has one more or another kind of
+            value, or opens other blocks in a stage than this version of the program.
+    """
+    values = read_json(path, UsageError, MEND)
+    try:
+        written = values.get("stages") if isinstance(values, dict) else None
+        if not isinstance(written, list) or "stage_settings" in values:
+            raise UsageError(
+                f"expected in {path} stages to be a list of stages with all their settings; "
+                f"received something else; {MEND}"
+            )
+        stages = [
+            as_record(stage, Stage, path, UsageError, MEND, exact=exact, at=f"stages[{number}]")
+            for number, stage in enumerate(written)
+        ]
+        values |= {"stages": [stage.name for stage in stages], "stage_settings": []}
+        config = as_record(values, TrainConfig, path, UsageError, MEND, exact=exact)
+        changed: list[str] = []
+        for given, known in zip(stages, config.stage_plan(), strict=True):
+            for name, value in vars(known).items():
+                received = getattr(given, name)
+                if received == value or not (exact or name in ("cut", "opens", *known.settings())):
+                    continue
+                if name not in known.settings():
+                    raise UsageError(
+                        f"expected in {path} {name} of stage {known.name} to be {value!r}, as this "
+                        f"version of the program trains it; received {received!r}; {MEND}"
+                    )
+                changed.append(f"{known.name}.{name}={received}")
+        return dataclasses.replace(config, stage_settings=tuple(changed))
+    except UsageError as error:
+        words = str(error)
+        raise (error if str(path) in words else UsageError(f"{words} (in {path})")) from error

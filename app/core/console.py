@@ -1,4 +1,4 @@
-"""What people see while work goes on: messages and progress bars on stderr, results on stdout.
+"""Messages and progress bars on stderr; results alone go to stdout.
 
 Colour and moving bars appear only on a terminal; elsewhere a bar prints nothing and messages are
 plain lines, so logs stay readable.
@@ -30,7 +30,7 @@ from app.core.sanitise import for_terminal
 
 
 class _Stderr(io.TextIOBase):
-    """Standard error as it is now. What it cannot take goes nowhere, and work goes on.
+    """Standard error as it is now; what it cannot take is dropped.
 
     The terminal may have been closed under a training (``disown``), or the reader of a pipe.
     """
@@ -70,7 +70,7 @@ _console = Console(
 
 
 def say(message: str) -> None:
-    """Print one message for people on stderr, on one line: no markup, no wrapping, no controls."""
+    """Print a message on stderr, on one line: no markup, no wrapping, no control characters."""
     _console.print(for_terminal(message), markup=False)
 
 
@@ -101,15 +101,14 @@ def progress_bar(*columns: TextColumn | BarColumn) -> Iterator[Progress]:
 def heeding_ctrl_c() -> Iterator[None]:
     """Raise ``KeyboardInterrupt`` at the end of the block at the latest, when Ctrl-C was pressed.
 
-    Likewise for the other signals that stop a command (``app.core.cli``). Libraries lose it: what
-    is
-    called from C code cannot raise, some catch everything while they are imported, and TensorFlow
-    makes errors of its own of it while it traces.
+    Likewise for the other signals that stop a command (``app.core.cli``). Libraries lose it: what C
+    code calls cannot raise, some catch everything while they are imported, and TensorFlow turns it
+    into errors of its own while it traces.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # signals come to the main thread
         return
-    # Those that are ignored stay so: Ctrl-C is not meant for the background of a shell script.
+    # Ignored ones stay ignored: Ctrl-C is not meant for the background of a shell script.
     handlers = {
         number: handler
         for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", None))
@@ -137,7 +136,7 @@ def heeding_ctrl_c() -> Iterator[None]:
 def quiet_native_stderr() -> Iterator[None]:
     """Hold back what native libraries write to stderr; show it only if the block fails by an error.
 
-    TensorFlow's C++ code remarks on missing GPUs before any setting of its own can stop it.
+    TensorFlow's C++ code reports missing GPUs before any setting of its own can stop it.
     """
     _console.file.flush()
     kept = os.dup(2)

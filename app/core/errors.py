@@ -1,14 +1,4 @@
-"""Everything that can go wrong for a user, as one small tree.
-
-    AppError                 exit 1
-    ├── UsageError           exit 2   an argument, a folder or a setting is wrong
-    ├── DataError            exit 2   the photos do not make a training set
-    ├── BundleError          exit 2   there is no usable classifier to predict with
-    ├── ImageError           exit 1   one file cannot be used as a photo
-    ├── FetchError           exit 1   files could not be downloaded, unpacked or written
-    ├── WeightsError         exit 1   the ImageNet weights are missing or wrong
-    ├── CacheEvictedError    exit 1   cached activations vanished while they were needed
-    └── ExportError          exit 1   the exported model disagrees with the trained one
+"""Everything that can go wrong for a user: one class for each kind of failure, with its exit code.
 
 A message is one line: what was expected, what was received, how to mend it. The command line
 prints it without a traceback; a program catches ``AppError``.
@@ -60,12 +50,51 @@ class FetchError(AppError):
 
 
 class WeightsError(AppError):
-    """Raised when no road leads to the official weights, or a file differs from them."""
+    """Raised when the official weights cannot be downloaded, or a file differs from them."""
 
 
 class CacheEvictedError(AppError):
-    """Raised when cached rows that were there are not: removed by others, or broken since."""
+    """Raised when rows of the feature cache were removed or damaged after they were written."""
 
 
 class ExportError(AppError):
-    """Raised by the parity gate: a bundle that disagrees with its model is not written."""
+    """Raised when an exported model disagrees with the trained one; it is not written."""
+
+
+# Names, since importing a backend for its exceptions is not neutral: TensorFlow's, PyTorch's (of
+# every version), Python's and NumPy's.
+_MEMORY_TYPES = {"ResourceExhaustedError", "OutOfMemoryError", "MemoryError"}
+# Whose exceptions need not be RuntimeErrors: ONNX Runtime's and TensorFlow's are not.
+_LIBRARIES = {"onnxruntime", "tensorflow", "jax", "jaxlib", "torch"}
+# What others write into a general exception: XLA under JAX, CUDA, cuDNN and cuBLAS, PyTorch's
+# processor allocator, ONNX Runtime, C++.
+_MEMORY_WORDS = (
+    "resource_exhausted",
+    "out of memory",
+    "alloc_failed",
+    "can't allocate memory",
+    "failed to allocate memory",
+    "bad_alloc",
+    "can't start new thread",  # Python: a thread's stack is memory
+    "failed to map segment",  # the system, of a library that is loaded
+)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception, or one that it came from, means too little memory.
+
+    Keras's JAX trainer, for one, fails a second time while it cleans up, and only the context of
+    that exception shows the reason.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, AppError):  # ours, whatever words it quotes
+            return False
+        if any(kind.__name__ in _MEMORY_TYPES for kind in type(seen).__mro__):
+            return True
+        library = type(seen).__module__.split(".")[0]
+        theirs = isinstance(seen, RuntimeError | ImportError) or library in _LIBRARIES
+        if theirs and any(word in str(seen).lower() for word in _MEMORY_WORDS):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

@@ -13,9 +13,9 @@ class Clock:
 
     Attributes:
         seconds: that each phase took.
-        memory: bytes, the most that the process had resident up to the end of each phase. It never
-            falls: the phase with the largest rise is the one that needs the memory. Empty where the
-            system does not tell (Windows). A GPU's own memory is no part of it.
+        memory: bytes, the most that the process had resident up to the end of each phase, without a
+            GPU's own memory. It never falls: the phase with the largest rise is the one that needs
+            the memory. Empty on Windows.
     """
 
     def __init__(self) -> None:

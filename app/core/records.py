@@ -13,14 +13,17 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields
 from inspect import cleandoc
+from os.path import exists, isfile
 from pathlib import Path, PurePath
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from app.core.atomic_files import write_json
 from app.core.errors import AppError
 
 T = TypeVar("T")
 _LONGEST = 80  # characters of a received value that are shown
+# msgspec's sentence: what it expected, what it got, and the place: of a value, or of a name there.
+_FAULT = re.compile(r"\A(.*?)(?:, got `([^`]*)`)?(?: - at (`key` in )?`\$(.*)`)?\Z", re.DOTALL)
 _WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -80,6 +83,8 @@ def read_record(
 
 def read_json(path: Path, error: type[AppError], mend: str) -> Any:
     """Return what a JSON file holds; raise ``error`` when it cannot be read or is no JSON."""
+    if exists(path) and not isfile(path):  # a pipe that nobody writes to would never end
+        raise error(f"expected {path} to be a file; received a folder, pipe or device; {mend}")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as reason:
@@ -110,7 +115,7 @@ def as_record(
     import msgspec
 
     def refuse(place: str, expected: str, received: str) -> AppError:
-        where = "".join(f" {place}" for place in [at + place] if place).replace(" .", " ")
+        where = f" {at}{place}".replace(" .", " ").rstrip()
         return error(f"expected in {source}{where} to be {expected}; received {received}; {mend}")
 
     nodes = dict(_nodes(values))
@@ -118,32 +123,30 @@ def as_record(
         if isinstance(value, float) and not math.isfinite(value):
             raise refuse(place, "a finite number", str(value))
     if exact and isinstance(values, dict):
-        _refuse_other_names(values, kind, source, error, at)
+        _refuse_other_names(values, kind, error, f"{at} in {source}" if at else str(source))
     try:
         return msgspec.convert(values, kind, dec_hook=_path_of_text)
     except msgspec.ValidationError as fault:
-        text, place, of_a_name = _parted(str(fault))
-        found = [key for key in nodes if re.fullmatch(_pattern(place), key)]
-        if missing := re.fullmatch("Object missing required field `(.*)`", text):
+        [(expected, got, of_a_name, place)] = _FAULT.findall(str(fault))
+        if missing := re.fullmatch("Object missing required field `(.*)`", expected):
             raise refuse(f"{place}.{missing[1]}", "there", "the file without it") from fault
-        expected, _, got = text.partition(", got ")
-        found = [key for key in found if not got or _kind_of(nodes[key]) == got.strip("`")] or found
         if not expected.startswith(("Expected", "Invalid enum", "Number")):  # a record's own check
-            raise error(f"expected in {source} {at}{text}; {mend}") from fault
-        wanted = _choices(kind, place) or _in_words(expected)
-        value = nodes[found[0]] if found else got
+            raise error(f"expected in {source} {at}{expected}; {mend}") from fault
+        # msgspec does not say which name of a mapping it means: the first with such a value.
+        pattern = re.escape(place).replace(re.escape("[...]"), r"\..*")
+        meant = [k for k, v in nodes.items() if re.fullmatch(pattern, k) and got in ("", _kind(v))]
+        place = meant[0] if meant else place
+        wanted, value = _in_words(expected, kind, place), nodes.get(place)
         if of_a_name:
-            wanted, value = f"by names that are {wanted}", list(value)
-        received = json.dumps(value)[:_LONGEST]
-        raise refuse(found[0] if found else place, wanted, received) from fault
+            wanted, value = f"by names that are {wanted}", list(nodes[place])
+        raise refuse(place, wanted, json.dumps(value)[:_LONGEST]) from fault
 
 
 def _refuse_other_names(
-    values: dict[str, Any], kind: type[Any], source: Path, error: type[AppError], at: str
+    values: dict[str, Any], kind: type[Any], error: type[AppError], where: str
 ) -> None:
     """Raise ``error`` for a name that a record lacks, or one with a default that the file lacks."""
     known = {field.name: field.default for field in fields(kind)}
-    where = f"{at} in {source}" if at else str(source)
     if unknown := [name for name in values if name not in known]:
         raise error(
             f"expected {where} to hold what this version of the program knows; received "
@@ -168,36 +171,22 @@ def _nodes(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
             yield from _nodes(one, f"{place}[{number}]")
 
 
-def _parted(fault: str) -> tuple[str, str, bool]:
-    """Part msgspec's sentence from its place, and whether it means a name there, not a value."""
-    found = re.fullmatch(r"(.*?)(?: - at (`key` in )?`\$(.*)`)?", fault, re.DOTALL)
-    return (found[1], found[3] or "", bool(found[2])) if found else (fault, "", False)
-
-
-def _pattern(place: str) -> str:
-    """Return the pattern of a place: msgspec does not say which name of a mapping it means."""
-    return re.escape(place).replace(re.escape("[...]"), r"\..*")
-
-
-def _kind_of(value: object) -> str:
+def _kind(value: object) -> str:
+    """Return what msgspec calls the kind of a JSON value."""
     kinds = {type(None): "null", list: "array", dict: "object"}
     return kinds.get(type(value), type(value).__name__)
 
 
-def _in_words(expected: str) -> str:
+def _in_words(expected: str, kind: type[Any], place: str) -> str:
     """Turn msgspec's "Expected `int | null`" into words."""
-    if expected == "Number out of range":
+    if expected.startswith("Number"):
         return "a number that fits into 64 bits"
+    if expected.startswith("Invalid enum"):
+        choices = get_args(get_type_hints(kind).get(place.removeprefix(".")))
+        return " or ".join(map(json.dumps, choices))
     text = expected.removeprefix("Expected ").replace(" | ", "` or `")
     text = re.sub(r" matching regex '(.*)'", r" of the form \1", text)
     return re.sub("`([^`]*)`", lambda name: _WORDS.get(name[1], name[1]), text)
-
-
-def _choices(kind: type[Any], place: str) -> str:
-    """Return the values that a field of ``kind`` may have; empty where it may have any."""
-    hint = get_type_hints(kind).get(place.removeprefix("."))
-    values = get_args(hint) if get_origin(hint) is Literal else ()
-    return " or ".join(map(json.dumps, values))
 
 
 def _text_of_path(value: object) -> str:
@@ -209,4 +198,4 @@ def _text_of_path(value: object) -> str:
 def _path_of_text(kind: type[Any], value: object) -> object:
     if issubclass(kind, PurePath) and isinstance(value, str):
         return kind(value)
-    raise ValueError(f"Expected `a path`, got `{_kind_of(value)}`")
+    raise ValueError("Expected `a path`")

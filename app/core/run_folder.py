@@ -6,11 +6,11 @@ import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
+from os.path import exists, isdir, isfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.core.errors import BundleError, UsageError
-from app.core.paths import exists, is_file, is_folder
 from app.core.records import read_record
 
 if TYPE_CHECKING:  # the record of all figures is not for predict.py
@@ -19,7 +19,17 @@ if TYPE_CHECKING:  # the record of all figures is not for predict.py
 DESCRIPTION_FILE = "bundle.json"  # in a bundle: everything about it
 FEATURES_FOLDER = ".features"  # in the folder of the runs, which share it (``app.features.store``)
 TRAIN_AGAIN = "train again with `python train.py --data DIR`"
-LONG_AGO = datetime.min.replace(tzinfo=UTC)  # when runs ended that do not say it any more
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)  # when runs ended whose metrics.json is damaged
+
+
+class _Member:
+    """The path of something in a run's folder, under a name that never changes."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, run: Run, kind: type[Run]) -> Path:
+        return run.folder / self.name
 
 
 @dataclass(frozen=True)
@@ -28,91 +38,42 @@ class Run:
 
     folder: Path
 
-    @property
-    def config(self) -> Path:
-        """The resolved settings."""
-        return self.folder / "config.json"
+    config = _Member("config.json")  # all settings (``app.core.config``)
+    manifest = _Member("manifest.csv")  # every file with its verdict (``app.data.manifest``)
+    audit = _Member("audit.csv")  # photos that a person should see (``app.evaluation.findings``)
+    history = _Member("history.csv")  # a row an epoch (``app.core.run_metrics.HistoryRow``)
+    # A row for each validation and test photo: truth, answer and probabilities.
+    predictions = _Member("predictions.csv")
+    metrics = _Member("metrics.json")  # every number about the run (``app.core.run_metrics``)
+    bundle = _Member("bundle")  # the exported classifier, a folder
+    exports = _Member("exports")  # the same in other formats, a folder each
+    unfinished = _Member("unfinished")  # what ``--resume`` needs, until training has ended
+    report = _Member("report.html")  # what a person reads
+    logs = _Member("logs")  # what TensorBoard reads, with ``--log tensorboard``
+    model_card = _Member("MODEL_CARD.md")  # what goes along when the model is passed on
 
     @property
-    def manifest(self) -> Path:
-        """Every file of the data folder with its verdict (``app.data.manifest``)."""
-        return self.folder / "manifest.csv"
-
-    @property
-    def audit(self) -> Path:
-        """Photos that a person should look at (``app.evaluation.findings``)."""
-        return self.folder / "audit.csv"
-
-    @property
-    def history(self) -> Path:
-        """A row an epoch (``app.core.history.HistoryRow``)."""
-        return self.folder / "history.csv"
-
-    @property
-    def predictions(self) -> Path:
-        """A row for each validation and test photo: truth, answer and probabilities."""
-        return self.folder / "predictions.csv"
-
-    @property
-    def metrics(self) -> Path:
-        """Every number about the run."""
-        return self.folder / "metrics.json"
-
-    @property
-    def bundle(self) -> Path:
-        """The exported classifier."""
-        return self.folder / "bundle"
-
-    @property
-    def exports(self) -> Path:
-        """The classifier in other formats, a folder each (``app.export.formats``)."""
-        return self.folder / "exports"
-
-    @property
-    def unfinished(self) -> Path:
-        """What training needs to go on, until it has ended (``app.training.checkpoint``)."""
-        return self.folder / "unfinished"
-
-    @property
-    def report(self) -> Path:
-        """What a person reads."""
-        return self.folder / "report.html"
-
-    @property
-    def logs(self) -> Path:
-        """What TensorBoard reads, with ``--log tensorboard`` (``app.training.tracking``)."""
-        return self.folder / "logs"
-
-    @property
-    def model_card(self) -> Path:
-        """What goes along when the model is passed on (``app.report.model_card``)."""
-        return self.folder / "MODEL_CARD.md"
+    def records(self) -> tuple[Path, ...]:
+        """The files that every finished run has, ``metrics.json`` the last."""
+        listed = (self.config, self.manifest, self.audit, self.history, self.predictions)
+        return (*listed, self.metrics)
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All files that are written into the folder itself."""
-        return (
-            self.config,
-            self.manifest,
-            self.audit,
-            self.history,
-            self.predictions,
-            self.metrics,
-            self.report,
-            self.model_card,
-        )
+        return (*self.records, self.report, self.model_card)
 
     def is_complete(self) -> bool:
-        """Say whether training came to its end."""
+        """Return whether training came to its end."""
         return self.metrics.is_file() and (self.bundle / DESCRIPTION_FILE).is_file()
 
     def read_metrics(self) -> Metrics:
-        """Return what ``metrics.json`` says.
+        """Return the numbers in ``metrics.json``.
 
         Raises:
             BundleError: when it is missing or damaged.
         """
-        from app.core.run_metrics import Metrics
+        from app.core.run_metrics import Metrics  # 6 ms that predict.py does without
 
         return read_record(self.metrics, Metrics, BundleError, TRAIN_AGAIN)
 
@@ -130,14 +91,14 @@ class Run:
             return None
 
     def resume_command(self) -> str:
-        """Return what a person types to go on with this run."""
+        """Return what a person types to resume this run."""
         return f"python train.py --resume {shlex.quote(str(self.folder))}"
 
 
 def refuse_irregular_files(run: Run) -> None:
     """Raise ``BundleError`` where a pipe or a device lies in place of a run's file."""
     for path in run.files:
-        if exists(path) and not is_file(path):
+        if exists(path) and not isfile(path):
             raise BundleError(
                 f"expected {path} to be a file; received a folder, pipe or device; move it away"
             )
@@ -148,8 +109,7 @@ def begin_run(runs: Path, name: str | None) -> Run:
 
     Args:
         runs: the folder of all runs; made if missing.
-        name: of the run; the date and time (UTC) when None, with a number behind it where another
-            run has begun in the same second, or the clock was set back.
+        name: of the run; when None the date and time (UTC), with a number if that name is taken.
 
     Raises:
         UsageError: when a run of that name exists, or the folder cannot be written.
@@ -185,14 +145,13 @@ def finished_run(runs: Path, name: str) -> Run:
     """Return the run of that name.
 
     Raises:
-        BundleError: when it was begun and not finished. Where there is none, reading its bundle
-            says so.
+        BundleError: when it was begun and not finished. Reading its bundle fails if there is none.
     """
     run = Run(runs / name)
     if run.config.is_file() and not run.is_complete():
         raise BundleError(
             f"expected a finished run; received {run.folder}, which was begun and not finished; "
-            f"go on with `{run.resume_command()}`"
+            f"resume it with `{run.resume_command()}`"
         )
     return run
 
@@ -209,9 +168,7 @@ def check_complete(run: Run) -> None:
             f"expected the folder of a run; received {run.folder}, which is none; "
             "give one that train.py made, for example runs/2026-01-31_120000"
         )
-    needed = (run.config, run.manifest, run.audit, run.history, run.predictions, run.metrics)
-    missing = [path.name for path in needed if not path.is_file()]
-    if missing:
+    if missing := [path.name for path in run.records if not path.is_file()]:
         raise BundleError(
             f"expected a finished run; received {run.folder}, which lacks "
             f"{', '.join(missing)}; train to the end with `python train.py --data DIR`"
@@ -226,19 +183,20 @@ def newest_complete_run(runs: Path) -> Run:
     """
     complete = complete_runs(runs)
     if not complete:
-        begun = [run for run in _runs(runs) if run.config.is_file()]
-        unfinished = f", only {len(_runs(runs))} unfinished" if _runs(runs) else ""
-        go_on = f"go on with `{begun[-1].resume_command()}`, " if begun else ""
+        others = _runs(runs)
+        begun = [run for run in others if run.config.is_file()]
+        unfinished = f", only {len(others)} unfinished" if others else ""
+        resume = f"resume it with `{begun[-1].resume_command()}`, " if begun else ""
         raise BundleError(
-            f"expected a finished run under {runs}; received none{unfinished}; {go_on}"
+            f"expected a finished run under {runs}; received none{unfinished}; {resume}"
             "train one with `python train.py --data DIR`, or name a bundle with --bundle"
         )
-    return max(complete, key=lambda run: (run.finished() or LONG_AGO, run.folder.name))
+    return max(complete, key=lambda run: (run.finished() or _LONG_AGO, run.folder.name))
 
 
 def _runs(runs: Path) -> list[Run]:
     """Return all runs in a folder, finished or not, by name."""
-    folders = sorted(runs.iterdir()) if is_folder(runs) else ()
+    folders = sorted(runs.iterdir()) if isdir(runs) else ()
     return [Run(f) for f in folders if f.is_dir() and not f.name.startswith(".")]
 
 

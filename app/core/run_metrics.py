@@ -1,12 +1,15 @@
-"""The record of ``metrics.json``: every number about a finished run, by its name in that file.
+"""The records of a run's numbers: ``metrics.json``, and a row per epoch in ``history.csv``.
 
 Names that a file has besides are ignored; those with a default may be missing, as in older runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from app.core.atomic_files import read_rows, write_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +106,7 @@ class StageMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Metrics:
-    """Why there is no int8 model (empty: there is one), and what the gate saw if it looked.
+    """Why there is no int8 model (empty: there is one), and what ``Int8Gate`` measured, if it did.
 
     The figures are those of ``app.export.int8_gate.Int8Gate``.
     """
@@ -130,7 +133,7 @@ class Metrics:
         test: scores of the split that was scored once.
         temperature: which the logits were divided by.
         min_confidence: the probability below which an answer is unsure.
-        parity: what the export's gate saw (``app.export.bundle_writer.Parity``).
+        parity: what the export's gate measured (``app.export.bundle_writer.Parity``).
         int8: of the int8 model; None in older runs.
         seconds: by phase, and ``total``.
         memory: bytes by phase (``app.core.profiling.Clock``).
@@ -173,3 +176,41 @@ class MadeWith:
     backend: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     finished: str = ""
+
+
+@dataclass(frozen=True)
+class HistoryRow:
+    """One epoch; of the solved head, one strength of regularisation.
+
+    Attributes:
+        stage: the name of its stage.
+        epoch: its number in the stage, from 1.
+        loss: log-loss (natural logarithm) on the training photos, while it trains.
+        accuracy: on the training photos, likewise.
+        validation_loss: log-loss on the validation photos, of the head at its temperature, of other
+            stages before calibration.
+        validation_accuracy: on the validation photos.
+        learning_rate: the last of the epoch; 0 for the head.
+        seconds: that it took.
+    """
+
+    stage: str
+    epoch: int
+    loss: float
+    accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    learning_rate: float
+    seconds: float
+
+
+def write_history(rows: Iterable[HistoryRow], path: Path) -> None:
+    """Write the rows as CSV, whole or not at all."""
+    write_rows(map(asdict, rows), [field.name for field in fields(HistoryRow)], path)
+
+
+def read_history(path: Path) -> list[HistoryRow]:
+    """Read what ``write_history`` wrote; raise ``ValueError`` for anything else."""
+    import msgspec
+
+    return msgspec.convert(read_rows(path), list[HistoryRow], strict=False)  # numbers from text

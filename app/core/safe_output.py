@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from os.path import exists
 from pathlib import Path
 
 from app.core.console import say
 from app.core.errors import UsageError
-from app.core.paths import exists
 from app.core.run_folder import FEATURES_FOLDER, Run
 
 GENERATOR = "cats-vs-dogs"  # stands in all that is written, so that it is known as ours
@@ -20,9 +20,8 @@ PAGE_MARK = f'<meta name="generator" content="{GENERATOR}">'
 def refuse_among_photos(runs: Path, data: Path, folders: Sequence[Path]) -> None:
     """Refuse to write runs among the photos, or to take photos from what is written.
 
-    Refused, with the command that does it, rather than put elsewhere: ``predict.py`` looks for runs
-    where the user has said, and nobody should have to search for megabytes in a folder that nobody
-    has named. Photos that lie beside the runs are let in with a warning.
+    Refused rather than put elsewhere: ``predict.py`` looks for runs where the user has named them,
+    and nobody should have to search for megabytes. Photos beside the runs bring a warning.
 
     Args:
         runs: the folder of all runs.
@@ -35,13 +34,12 @@ def refuse_among_photos(runs: Path, data: Path, folders: Sequence[Path]) -> None
     photos, place = folders[0].resolve(), runs.resolve()
     for folder in folders:
         if place.is_relative_to(folder.resolve()):
-            there = os.path.relpath(photos.parent / f"{photos.name}-runs")
-            beside = shlex.quote(there)
+            beside = shlex.quote(os.path.relpath(photos.parent / f"{photos.name}-runs"))
             raise UsageError(
                 f"expected a folder for runs outside of the photos, which are only read; received "
                 f"{runs}, which is in {folder}; put it beside them: "
                 f"python train.py --data {shlex.quote(str(data))} --runs {beside}; "
-                f"then ask with python predict.py --runs {beside} PHOTO"
+                f"then predict with python predict.py --runs {beside} PHOTO"
             )
     if place in photos.parents:
         first = place / photos.relative_to(place).parts[0]
@@ -87,21 +85,13 @@ def output_file(path: Path, suffix: str, photos: Iterable[Path] = ()) -> Path:
 
 
 def _is_ours(path: Path) -> bool:
-    """Say whether this program wrote a page or notebook."""
+    """Return whether this program wrote a page or notebook."""
     try:
-        return path.is_file() and KNOWN[path.suffix.lower()](path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if path.suffix.lower() == ".html":
+            return PAGE_MARK in text[:1000]
+        # Cells are numbered as nobody else does; whoever adds one in Jupyter has made it theirs.
+        cells = [cell["id"] for cell in json.loads(text)["cells"]]
+        return bool(cells) and cells == [f"cell-{number:02}" for number in range(len(cells))]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
-
-
-def _is_page(text: str) -> bool:
-    return PAGE_MARK in text[:1000]
-
-
-def _is_notebook(text: str) -> bool:
-    """Cells are numbered as nobody else does; whoever adds one in Jupyter has made it theirs."""
-    cells = [cell["id"] for cell in json.loads(text)["cells"]]
-    return bool(cells) and cells == [f"cell-{number:02}" for number in range(len(cells))]
-
-
-KNOWN: dict[str, Callable[[str], bool]] = {".html": _is_page, ".ipynb": _is_notebook}

@@ -1,4 +1,4 @@
-r"""Names that others have chosen, made harmless: one function for each place that they leave to.
+r"""Names that others have chosen, made harmless: one function for each place where they are shown.
 
 Names of files and classes may hold anything but a NUL and a slash: bytes that are no UTF-8 (in
 Python's strings lone surrogates, ``\udcff``), control characters, marks that turn the reading
@@ -7,7 +7,6 @@ direction, formulas, markup.
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from typing import Any
@@ -21,7 +20,7 @@ _COMMANDS = re.compile(
 )
 _NO_UTF_8 = re.compile("[\ud800-\udfff]")
 # Where a spreadsheet may see the beginning of a cell: quotes protect from the comma only. In many
-# countries ``;`` separates cells, and a program may be told to split at tabs; then the end of a
+# countries ``;`` separates cells, and a program may be set to split at tabs; then the end of a
 # line inside quotes ends a row.
 _BEGINNING = r"(?:\A|(?<=[;\t\r\n]))"
 # What makes a formula of a cell; a quotation mark may hide one, and ``'`` must come back.
@@ -66,11 +65,6 @@ def for_json(value: Any, indent: int | None = None) -> str:
         ValueError: for NaN and infinity, which JSON does not have.
     """
     return json.dumps(value, indent=indent, allow_nan=False)
-
-
-def for_html(text: object) -> str:
-    """Return text as HTML, for content and for attributes in quotes."""
-    return html.escape(shown(text))
 
 
 def shown(text: object) -> str:

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from os.path import exists, isdir, isfile
 from pathlib import Path
 from typing import Literal
 
 from app.core.errors import DataError, FetchError, UsageError
 from app.core.labels import RESERVED, is_reserved
-from app.core.paths import exists, is_file, is_folder
 from app.data.decode import SUFFIXES
 from app.data.sets.archive import unpack_zip
 
@@ -51,9 +51,9 @@ def data_folder(data: Path) -> Iterator[Path]:
         UsageError: when ``data`` is neither a folder nor a ``.zip`` file.
         DataError: when the archive is damaged or hostile.
     """
-    if is_folder(data):
+    if isdir(data):
         yield data
-    elif is_file(data) and data.suffix.lower() == ".zip":
+    elif isfile(data) and data.suffix.lower() == ".zip":
         with tempfile.TemporaryDirectory(prefix="photos-") as folder:
             try:
                 photos = unpack_zip(data, Path(folder) / "photos")

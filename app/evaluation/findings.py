@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from app.core.csv_tables import read_rows, write_rows
+from app.core.atomic_files import read_rows, write_rows
 
 Kind = Literal["label", "stranger"]
 

@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 
 from app.core.atomic_files import whole_folder
-from app.core.config_file import installed_version
 from app.core.console import progress_bar
+from app.core.environment import installed_version
 from app.core.errors import ExportError
 from app.data.augmentation import View, load_batches, load_views
 from app.evaluation.decision import Thresholds

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from os.path import exists
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,8 @@ from app.core.atomic_files import whole_folder
 from app.core.cli import Parser
 from app.core.config import FORMATS
 from app.core.console import quiet_native_stderr, say
+from app.core.environment import chosen_backend
 from app.core.errors import AppError, ExportError, UsageError
-from app.core.keras_backend import chosen_backend
-from app.core.paths import exists
 from app.core.run_folder import Run, check_complete
 from app.core.sanitise import for_terminal
 
@@ -142,7 +142,7 @@ def _validation_pixels(run: Run, size: int) -> Any:
     """Return some validation photos of a run as the network sees them."""
     import numpy as np
 
-    from app.core.config_file import read_config
+    from app.core.config import read_config
     from app.data.augmentation import View, load_views
     from app.data.folder_layout import data_folder
     from app.data.manifest import photos_of, read_manifest

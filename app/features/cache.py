@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.atomic_files import write_json
-from app.core.config_file import installed_version
 from app.core.console import progress_bar, say
+from app.core.environment import installed_version
 from app.core.errors import AppError, CacheEvictedError
 from app.data.augmentation import BATCH, View, load_batches
 from app.data.augmentation import VERSION as VIEWS_VERSION

@@ -25,9 +25,9 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from app.core.config_file import installed_version
 from app.core.console import say
-from app.core.out_of_memory import out_of_memory
+from app.core.environment import installed_version
+from app.core.errors import out_of_memory
 from app.data.augmentation import BATCH
 from app.data.decode import Pixels
 from app.features.int8_backbone import Int8Backbone

@@ -35,7 +35,7 @@ from onnxruntime.quantization import (
 
 from app.core.atomic_files import whole, write_json
 from app.core.console import progress_bar, say
-from app.core.processor import has_vnni
+from app.core.environment import has_vnni
 from app.data.augmentation import View, load_batches
 from app.data.manifest import Photo
 from app.features.cache import versions

@@ -16,15 +16,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from os.path import exists
 from pathlib import Path
 from typing import Any
 
 from rich.filesize import decimal
 
+from app.core.atomic_files import locked
 from app.core.console import say
 from app.core.errors import UsageError
-from app.core.lock import locked
-from app.core.paths import exists
 from app.core.run_folder import FEATURES_FOLDER as FEATURES_FOLDER
 from app.features.shards import SPEC_FILE, is_ours, is_store, read_shard, remove, shards_in
 

@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import chain, count
+from os.path import exists, isdir
 from pathlib import Path
 
 from PIL.PngImagePlugin import PngInfo
 
 from app.core.atomic_files import whole
 from app.core.errors import ImageError, UsageError
-from app.core.paths import exists, is_folder
 from app.core.safe_output import GENERATOR
 from app.data.decode import read_image, resize
 from app.inference.heatmap import contrastive_cam, overlay
@@ -41,12 +41,12 @@ class Explanations:
     def __init__(self, folder: Path, asked: Iterable[str] = ()) -> None:
         self.folder = folder
         self._written: set[str] = set()
-        if exists(folder) and not is_folder(folder):
+        if exists(folder) and not isdir(folder):
             raise UsageError(
                 f"expected a folder for heat maps; received {folder}, a file; name another"
             )
         for name in asked:
-            if is_folder(name) and folder.resolve().is_relative_to(Path(name).resolve()):
+            if isdir(name) and folder.resolve().is_relative_to(Path(name).resolve()):
                 raise UsageError(
                     f"expected a folder for heat maps outside of {name}, whose photos are asked "
                     f"about; received {folder}; name another"

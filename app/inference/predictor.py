@@ -13,9 +13,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from app.core.errors import BundleError, ImageError
-from app.core.out_of_memory import out_of_memory
-from app.core.processor import has_vnni
+from app.core.environment import has_vnni
+from app.core.errors import BundleError, ImageError, out_of_memory
 from app.data.decode import Pixels, load_image
 from app.evaluation.decision import Thresholds, decide, label_of
 from app.inference.bundle_format import CONFIDENCE, INT8_FILE, NOVELTY, ONNX_FILE, Bundle

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from app.core.console import say
-from app.core.errors import AppError
-from app.core.out_of_memory import out_of_memory
+from app.core.errors import AppError, out_of_memory
 
 T = TypeVar("T")
 

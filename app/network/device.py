@@ -10,11 +10,11 @@ from typing import Any
 
 import keras
 
-from app.core import processor
+from app.core import environment
 from app.core.config import Precision
 from app.core.console import quiet_native_stderr
+from app.core.environment import NO_BFLOAT16, jax_may_have_gpu
 from app.core.errors import UsageError
-from app.core.keras_backend import jax_may_have_gpu
 
 # Instructions that multiply bfloat16; without them it is emulated and gains nothing (measured on
 # Zen 3: 274 against 263 ms a photo, ``python -m benchmarks.frozen``).
@@ -69,7 +69,8 @@ def device_name() -> str:
         placed = str(keras.ops.zeros(1).device).lower()  # every backend's tensors know their device
     if any(word in placed for word in ("gpu", "cuda", "mps")):
         return f"gpu ({placed})"
-    return f"cpu ({processor.cpu_info('model name') or platform.processor() or platform.machine()})"
+    name = environment.cpu_info("model name") or platform.processor() or platform.machine()
+    return f"cpu ({name})"
 
 
 def on_gpu() -> bool:
@@ -89,17 +90,13 @@ def resolve_precision(precision: Precision) -> str:
     backend = keras.backend.backend()
     if backend in _ONLY_FLOAT32 and precision != "float32" and not on_gpu():
         if precision == "bfloat16":
-            raise UsageError(
-                f"expected --precision auto or float32 under {backend} on a processor; received "
-                "bfloat16, which is no faster there and gives NaN with some versions; "
-                "KERAS_BACKEND=tensorflow or torch knows it"
-            )
+            raise UsageError(NO_BFLOAT16)
         return "float32"
     if precision in ("float32", "bfloat16"):
         return precision
     if on_gpu():
         return "bfloat16" if _compute_capability() >= BFLOAT16_CAPABILITY else "float32"
-    flags = set((processor.cpu_info("flags") or processor.cpu_info("Features")).split())
+    flags = set((environment.cpu_info("flags") or environment.cpu_info("Features")).split())
     return "bfloat16" if _BFLOAT16_FLAGS & flags else "float32"
 
 
@@ -116,7 +113,7 @@ def resolve_frozen_precision(precision: Precision) -> str:
             "expected --precision auto, float32 or bfloat16 on a GPU; received int8, which is "
             "computed on processors only"
         )
-    if precision == "int8" or (precision == "auto" and processor.has_vnni() and not on_gpu()):
+    if precision == "int8" or (precision == "auto" and environment.has_vnni() and not on_gpu()):
         return "int8"
     return resolve_precision(precision)
 

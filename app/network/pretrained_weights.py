@@ -15,6 +15,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os.path import exists
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -22,9 +23,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app.core.console import say
+from app.core.environment import keras_home
 from app.core.errors import AppError, UsageError, WeightsError
-from app.core.keras_backend import keras_home
-from app.core.paths import exists
 from app.data.sets.download import download
 from app.network.weights_from_package_index import PACKAGES, read_package
 

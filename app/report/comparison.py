@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from app.core.config_file import config_values, flattened
+from app.core.config import config_values, flattened
 from app.core.errors import UsageError
 from app.core.run_folder import Run
 from app.core.sanitise import shown

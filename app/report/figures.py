@@ -25,8 +25,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from app.core.history import HistoryRow
-from app.core.run_metrics import SplitMetrics
+from app.core.run_metrics import HistoryRow, SplitMetrics
 from app.evaluation.metrics import ECE_BINS, Floats, Ints, reliability_bins, wilson_interval
 from app.report.html import duration, percent
 

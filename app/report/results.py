@@ -15,13 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.core.config import TrainConfig
-from app.core.config_file import read_config
-from app.core.csv_tables import read_rows
+from app.core.atomic_files import read_rows
+from app.core.config import TrainConfig, read_config
 from app.core.errors import BundleError, UsageError
-from app.core.history import HistoryRow, read_history
 from app.core.run_folder import Run, check_complete, newest_complete_run
-from app.core.run_metrics import Metrics
+from app.core.run_metrics import HistoryRow, Metrics, read_history
 from app.data.manifest import REASONS, ManifestRow, read_manifest
 from app.evaluation.findings import Finding, Kind, read_findings
 from app.evaluation.prediction_set import PredictionSet

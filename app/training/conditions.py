@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.core.config_file import other_versions
 from app.core.console import say
+from app.core.environment import other_versions
 from app.core.errors import UsageError
 from app.training.checkpoint import Checkpoint
 

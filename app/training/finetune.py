@@ -10,8 +10,7 @@ from rich.progress import Progress, TaskID, TextColumn
 
 from app.core.config import Stage
 from app.core.console import progress_bar, say
-from app.core.history import HistoryRow
-from app.core.run_metrics import Scores
+from app.core.run_metrics import HistoryRow, Scores
 from app.evaluation.metrics import probabilities_of, score
 from app.features.batches import Float32s, ViewBatches, targets_of
 from app.network.batch_memory import halving

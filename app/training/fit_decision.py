@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from app.core.atomic_files import write_rows
 from app.core.config import Stage
 from app.core.console import say
-from app.core.csv_tables import write_rows
 from app.core.run_metrics import AnswerShares, SplitMetrics
 from app.data.augmentation import tta_views
 from app.data.folder_layout import SPLITS, Split

@@ -21,8 +21,7 @@ from sklearn.linear_model import LogisticRegression
 
 from app.core.config import Stage
 from app.core.console import progress_bar, say
-from app.core.history import HistoryRow
-from app.core.run_metrics import Scores
+from app.core.run_metrics import HistoryRow, Scores
 from app.evaluation.calibration import fit_temperature
 from app.evaluation.metrics import Floats, Ints, probabilities_of, score
 from app.evaluation.ood import embeddings_of

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from app.core.history import HistoryRow
+from app.core.run_metrics import HistoryRow
 from app.training.checkpoint import Checkpoint
 
 

@@ -6,14 +6,12 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from os.path import exists
 from pathlib import Path
 
-from app.core.atomic_files import remove_abandoned
+from app.core.atomic_files import locked, remove_abandoned
 from app.core.console import heeding_ctrl_c, say
-from app.core.errors import AppError, UsageError
-from app.core.lock import locked_unless_taken
-from app.core.out_of_memory import out_of_memory
-from app.core.paths import exists
+from app.core.errors import AppError, UsageError, out_of_memory
 from app.core.run_folder import DESCRIPTION_FILE, Run, complete_runs
 from app.inference.bundle_format import INT8_FILE, KERAS_FILE, ONNX_FILE
 from app.training.checkpoint import Checkpoint
@@ -33,7 +31,7 @@ def training(run: Run) -> Iterator[Checkpoint]:
         UsageError: when the run is finished already, or another process is training it.
     """
     refuse_finished(run)
-    with locked_unless_taken(run.unfinished / "lock") as free:
+    with locked(run.unfinished / "lock", wait=False) as free:
         if not free:
             raise UsageError(
                 f"expected a run that nobody is training; received {run.folder}, which another "

@@ -9,8 +9,7 @@ from typing import Any
 import keras
 
 from app.core.console import say
-from app.core.history import HistoryRow
-from app.core.run_metrics import Scores
+from app.core.run_metrics import HistoryRow, Scores
 from app.training.checkpoint import Checkpoint
 from app.training.resume_callback import assign, copies_of, epochs_record
 

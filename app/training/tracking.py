@@ -22,8 +22,8 @@ from typing import Any
 
 from app.core.console import quiet_native_stderr, say
 from app.core.errors import UsageError
-from app.core.history import HistoryRow
 from app.core.run_folder import Run
+from app.core.run_metrics import HistoryRow
 from app.training.checkpoint import Checkpoint
 
 RECORD = "mlflow"  # of the checkpoint: the id of MLflow's run
@@ -78,7 +78,7 @@ class Tracking:
 
     Args:
         names: of the trackers.
-        settings: of the run, by name (``app.core.config_file.flattened``).
+        settings: of the run, by name (``app.core.config.flattened``).
         run: that is trained.
         checkpoint: keeps what is needed to resume in the same place.
     """

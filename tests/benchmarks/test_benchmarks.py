@@ -17,13 +17,12 @@ from photos import class_folders, make_photo, picture
 from PIL import Image
 
 import benchmarks.runs
-from app.core.atomic_files import write_json
+from app.core.atomic_files import write_json, write_rows
 from app.core.cli import run
 from app.core.config import TrainConfig
-from app.core.csv_tables import write_rows
 from app.core.errors import AppError, UsageError
-from app.core.history import HistoryRow, write_history
 from app.core.run_folder import Run
+from app.core.run_metrics import HistoryRow, write_history
 from app.data.audit import audit
 from app.data.folder_layout import find_files
 from app.data.manifest import ManifestRow, write_manifest

@@ -11,8 +11,7 @@ import pytest
 
 import train
 from app.core.atomic_files import write_json
-from app.core.config import STAGE_RANGES, STAGES, Stage, TrainConfig, help_of
-from app.core.config_file import config_values
+from app.core.config import STAGE_RANGES, STAGES, Stage, TrainConfig, config_values, help_of
 from app.core.errors import UsageError
 
 FIELDS = [field.name for field in dataclasses.fields(TrainConfig)]
@@ -185,20 +184,23 @@ def test_each_setting_of_a_stage_can_be_given(name: str) -> None:
     assert config.stage_plan() == (head, dataclasses.replace(block5, **{name: value}))
 
 
+def test_the_patience_of_the_solved_head_can_be_given() -> None:
+    head, block5 = TrainConfig().stage_plan()
+    config = train.parse(["--data", "pets", "--set", "head.patience=9"])
+    assert config.stage_plan() == (dataclasses.replace(head, patience=9), block5)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (
-            "head.epochs=3",
-            r"opens blocks \(block5 in this run\); received head\.epochs=3",
-        ),
-        ("block4.epochs=3", r"block5 in this run.*received block4.*--stages"),
-        ("epochs=3", r"block5 in this run.*received epochs=3"),
+        ("head.epochs=3", r"out of patience; received head\.epochs=3; .*--head-strength"),
+        ("block4.epochs=3", r"of this run \(head, block5\); received block4.*--stages"),
+        ("epochs=3", r"of this run .*received epochs=3"),
         ("block5.rate=1", r"out of epochs, patience, learning_rate, .*received block5\.rate=1"),
         ("block5", r"out of epochs, .*received block5"),
         ("block5.epochs=1.5", r"--set block5\.epochs to be a whole number; received '1\.5'"),
         ("block5.learning_rate=", r"to be a number; received ''"),
-        ("block5.epochs=0", r"--set block5\.epochs between 1 and 100000; received 0"),
+        ("block5.epochs=0", r"epochs of stage block5 between 1 and 100000; received 0"),
         ("block5.learning_rate=nan", r"between 0 and 1; received nan"),
         ("block5.batch_size=0", r"between 1 and 100000; received 0"),
     ],

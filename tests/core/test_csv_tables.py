@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.csv_tables import read_rows, write_rows
+from app.core.atomic_files import read_rows, write_rows
 from app.core.sanitise import for_csv, from_csv
 
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1"]

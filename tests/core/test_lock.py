@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from app.core.lock import locked, locked_unless_taken
+from app.core.atomic_files import locked
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """
 import sys, time
 from pathlib import Path
-from app.core.lock import locked
+from app.core.atomic_files import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -61,18 +61,18 @@ def test_where_no_lock_can_be_had_everybody_goes_on(tmp_path):
 
 def test_whether_it_is_taken_is_told_at_once(tmp_path):
     path = tmp_path / "lock"
-    with locked_unless_taken(path) as first, ThreadPoolExecutor(1) as pool:
+    with locked(path, wait=False) as first, ThreadPoolExecutor(1) as pool:
 
         def second() -> bool:
-            with locked_unless_taken(path) as free:
+            with locked(path, wait=False) as free:
                 return free
 
         assert first
         assert not pool.submit(second).result(timeout=10)
-    with locked_unless_taken(path) as again:
+    with locked(path, wait=False) as again:
         assert again
     (tmp_path / "file").touch()
-    with locked_unless_taken(tmp_path / "file" / "lock") as anyway:
+    with locked(tmp_path / "file" / "lock", wait=False) as anyway:
         assert anyway
 
 
@@ -87,8 +87,8 @@ def test_on_a_disk_without_locks_everybody_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refuse)
     for _ in range(2):
         with (
-            locked_unless_taken(tmp_path / "lock") as one,
-            locked_unless_taken(tmp_path / "lock") as other,
+            locked(tmp_path / "lock", wait=False) as one,
+            locked(tmp_path / "lock", wait=False) as other,
         ):
             assert one
             assert other

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -83,6 +84,14 @@ def test_what_is_no_json_is_one_line(text: str, tmp_path: Path) -> None:
         read_record(tmp_path / "whole.json", Whole, BundleError, "again")
     with pytest.raises(BundleError, match=r"nowhere; received none that can be read"):
         read_record(tmp_path / "nowhere", Whole, BundleError, "again")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_a_pipe_that_nobody_writes_to_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(BundleError, match=r"to be a file; received a folder, pipe .*; again"):
+            read_record(path, Whole, BundleError, "again")
 
 
 def test_a_file_of_another_version_is_read_as_far_as_it_is_known(tmp_path: Path) -> None:

@@ -84,9 +84,11 @@ def test_a_run_that_is_named_must_be_finished_too(tmp_path):
     """Its bundle may be there already, but nobody has vouched for it."""
     run = make_run(tmp_path / "my run", None)
     run.config.write_text("{}")
-    with pytest.raises(BundleError, match=r"not finished; go on with .*--resume '.*/my run'"):
+    with pytest.raises(BundleError, match=r"not finished; resume it with .*--resume '.*/my run'"):
         finished_run(tmp_path, "my run")
-    with pytest.raises(BundleError, match=r"only 1 unfinished; go on with .*--resume '.*/my run'"):
+    with pytest.raises(
+        BundleError, match=r"only 1 unfinished; resume it with .*--resume '.*/my run'"
+    ):
         newest_complete_run(tmp_path)
     run.metrics.write_text("{}")
     assert finished_run(tmp_path, "my run") == run

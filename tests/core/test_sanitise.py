@@ -17,7 +17,7 @@ from app.core.cli import run
 from app.core.console import say
 from app.core.errors import DataError
 from app.core.run_folder import Run
-from app.core.sanitise import for_html, for_json, for_terminal
+from app.core.sanitise import for_json, for_terminal, shown
 from app.inference.prediction import Prediction, failed_prediction
 from app.report.report import print_summary
 
@@ -84,13 +84,11 @@ def test_wrong_arguments(capsys: pytest.CaptureFixture[str]) -> None:
         assert "error: " in error
 
 
-def test_html_shows_what_would_act() -> None:
-    assert for_html("<b>&\"'") == "&lt;b&gt;&amp;&quot;&#x27;"
-    assert for_html(EVIL) == SHOWN.replace(r"\udcff", "\ufffd").replace(r"\n", "\n")
-    assert for_html("\ud800") == "\ufffd"
-    assert for_html("\u0645\u200c\u0646 \U0001f469\u200d\U0001f692") == (
-        "\u0645\u200c\u0646 \U0001f469\u200d\U0001f692"
-    ), "joiners belong to words and emoji"
+def test_pages_show_what_would_act() -> None:
+    assert shown(EVIL) == SHOWN.replace(r"\udcff", "\ufffd").replace(r"\n", "\n")
+    assert shown("\ud800") == "\ufffd"
+    joined = "\u0645\u200c\u0646 \U0001f469\u200d\U0001f692"
+    assert shown(joined) == joined, "joiners belong to words and emoji"
 
 
 def test_json_is_ascii_and_comes_back() -> None:

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from photos import as_photo, make_photo
 
-import app.core.processor
+import app.core.environment
 import app.export.int8_gate
 import app.network.vgg
 import predict
@@ -152,12 +152,12 @@ def test_the_whole_int8_model_says_what_training_said(case, tmp_path, monkeypatc
 
     with monkeypatch.context() as patch:
         for flags, precision in (("avx2", "float32"), ("avx2 avx512_vnni", "int8")):
-            patch.setattr(app.core.processor, "cpu_info", lambda _, flags=flags: flags)
+            patch.setattr(app.core.environment, "cpu_info", lambda _, flags=flags: flags)
             assert Classifier(bundle).precision == precision
-        patch.setattr(app.core.processor, "cpu_info", lambda _: "avx2")
+        patch.setattr(app.core.environment, "cpu_info", lambda _: "avx2")
         with pytest.raises(BundleError, match="VNNI"):
             Classifier(bundle, precision="int8")
-        patch.setattr(app.core.processor, "cpu_info", lambda _: "avx_vnni")
+        patch.setattr(app.core.environment, "cpu_info", lambda _: "avx_vnni")
         (bundle / "model.int8.onnx").rename(bundle / "gone")
         with pytest.raises(BundleError, match="or --precision float32"):
             Classifier(bundle)

@@ -9,13 +9,13 @@ import onnx
 import pytest
 from photos import as_photo, make_photo
 
-import app.core.processor
+import app.core.environment
 import app.features.int8_backbone
 import app.network.device
 import app.network.vgg
 from app.core.config import TrainConfig
+from app.core.environment import has_vnni
 from app.core.errors import UsageError
-from app.core.processor import has_vnni
 from app.data.augmentation import View, load_views
 from app.data.manifest import Photo
 from app.experiment import dataset_of
@@ -200,7 +200,7 @@ def test_rows_cleared_under_a_run_are_computed_with_the_same_scales(model, photo
 )
 def test_the_processor_decides(monkeypatch, flags, asked, frozen, trained):
     monkeypatch.setattr(
-        app.core.processor, "cpu_info", lambda field: flags if field == "flags" else ""
+        app.core.environment, "cpu_info", lambda field: flags if field == "flags" else ""
     )
     monkeypatch.setattr(app.network.device, "on_gpu", lambda: False)
     assert resolve_frozen_precision(asked) == frozen

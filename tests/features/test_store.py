@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from cached import DAY, left, shards_of_days, spec, view
 
-from app.core.atomic_files import write_json
+from app.core.atomic_files import locked, write_json
 from app.core.errors import UsageError
-from app.core.lock import locked
 from app.features.cache import FeatureStore
 from app.features.shards import SPEC_FILE, shards_in, store_name
 from app.features.store import LOCK_FILE, Quota, clear, list_stores

@@ -1,7 +1,7 @@
 import keras
 import pytest
 
-import app.core.processor
+import app.core.environment
 import app.network.device
 from app.core.errors import UsageError
 from app.network.device import resolve_precision
@@ -15,7 +15,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(keras.backend, "backend", lambda: backend)
         monkeypatch.setattr(app.network.device, "device_name", lambda: device)
         monkeypatch.setattr(
-            app.core.processor, "cpu_info", {"flags": flags, "Features": ""}.__getitem__
+            app.core.environment, "cpu_info", {"flags": flags, "Features": ""}.__getitem__
         )
         monkeypatch.setattr(app.network.device, "_compute_capability", lambda: capability)
 

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from app.core.history import HistoryRow
+from app.core.run_metrics import HistoryRow
 from app.evaluation.metrics import expected_calibration_error, reliability_bins
 from app.report import figures as plots
 from app.report.html import duration

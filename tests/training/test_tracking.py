@@ -15,11 +15,10 @@ from photos import drawn_photos
 import app.training.tracking
 import train
 from app.core.cli import run as run_command
-from app.core.config import TrainConfig
-from app.core.config_file import config_values, flattened
+from app.core.config import TrainConfig, config_values, flattened
 from app.core.errors import UsageError
-from app.core.history import HistoryRow, read_history
 from app.core.run_folder import Run
+from app.core.run_metrics import HistoryRow, read_history
 from app.training.checkpoint import Checkpoint
 from app.training.tracking import Tracking, require_trackers
 

@@ -11,8 +11,8 @@ import pytest
 import app.network.device
 import train
 from app.core.cli import run
+from app.core.environment import BACKENDS, chosen_backend, jax_may_have_gpu, require_backend
 from app.core.errors import UsageError
-from app.core.keras_backend import BACKENDS, chosen_backend, jax_may_have_gpu, require_backend
 
 ROOT = Path(__file__).parents[2]
 
@@ -132,7 +132,7 @@ def test_a_plugin_may_be_named_in_the_environment(jax, tmp_path):
 
 def test_telling_it_loads_no_backend(home):
     code = (
-        "import sys, app.core.keras_backend as b; b.jax_may_have_gpu(); "
+        "import sys, app.core.environment as b; b.jax_may_have_gpu(); "
         "b.require_precision('bfloat16'); "
         "print({'keras', 'jax', 'tensorflow', 'jax_plugins'} & set(sys.modules))"
     )

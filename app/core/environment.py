@@ -1,16 +1,23 @@
-"""Which backend Keras will load and what it refuses, told before the seconds that loading takes."""
+"""What is installed and what the processor can do, known without loading anything."""
 
 from __future__ import annotations
 
 import json
 import os
-from importlib.metadata import entry_points
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from app.core.errors import UsageError
 
 BACKENDS = ("tensorflow", "torch", "jax")  # those that train
+NO_BFLOAT16 = (
+    "expected --precision auto or float32 under jax on a processor; received bfloat16, which is no "
+    "faster there and gives NaN with some versions; KERAS_BACKEND=tensorflow or torch can do it"
+)
+_VNNI_FLAGS = {"avx512_vnni", "avx_vnni"}  # multiply 8-bit numbers and add up in 32 bits
 
 
 def require_backend() -> None:
@@ -38,21 +45,17 @@ def require_backend() -> None:
 def require_precision(precision: str) -> None:
     """Refuse bfloat16 under JAX on a processor, as ``app.network.device.resolve_precision`` will.
 
-    Where a plugin may give JAX a GPU nothing is said yet: only JAX itself can tell.
+    Where a plugin may give JAX a GPU it is not refused yet: only JAX itself knows.
 
     Raises:
         UsageError: when that is what would be computed with.
     """
     if precision == "bfloat16" and chosen_backend() == "jax" and not jax_may_have_gpu():
-        raise UsageError(
-            "expected --precision auto or float32 under jax on a processor; received bfloat16, "
-            "which is no faster there and gives NaN with some versions; "
-            "KERAS_BACKEND=tensorflow or torch knows it"
-        )
+        raise UsageError(NO_BFLOAT16)
 
 
 def jax_may_have_gpu() -> bool:
-    """Say whether JAX could find a GPU: it is not told to do without, and has a plugin for one."""
+    """Return whether JAX could find a GPU: it is not limited to the processor and has a plugin."""
     if platforms := os.environ.get("JAX_PLATFORMS"):
         return platforms != "cpu"
     # JAX's own package computes on processors; for anything else it looks in these places.
@@ -65,8 +68,7 @@ def jax_may_have_gpu() -> bool:
 
 def chosen_backend() -> str:
     """Return the backend's name as Keras finds it: ``KERAS_BACKEND``, else ``keras.json``."""
-    named = os.environ.get("KERAS_BACKEND")
-    if named:
+    if named := os.environ.get("KERAS_BACKEND"):
         return named
     try:
         settings = (keras_home() / "keras.json").read_text(encoding="utf-8")
@@ -78,3 +80,41 @@ def chosen_backend() -> str:
 def keras_home() -> Path:
     """Return the folder of Keras's settings and downloads; it may not exist yet."""
     return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras").expanduser()
+
+
+def other_versions(backend: str, versions: Mapping[str, str]) -> str:
+    """Return what a run was made with and what is here instead, in words; empty if all is equal."""
+    made = {"backend": backend, **versions}
+    now = {name: installed_version(name) for name in versions} | {"backend": chosen_backend()}
+    return ", ".join(
+        f"{name} {old} (now {now[name]})" for name, old in made.items() if old != now[name]
+    )
+
+
+def installed_version(name: str) -> str:
+    """Return the version of Python or of a library."""
+    if name == "python":
+        return platform.python_version()
+    try:
+        return version(name)
+    except PackageNotFoundError:  # tensorflow-cpu and the like bring the module by another name
+        return "unknown"
+
+
+def has_vnni() -> bool:
+    """Return whether the processor has instructions for int8; False where the system is not Linux.
+
+    Without them int8 is slow, and wrong where two products of full 8-bit numbers are added up in
+    16 bits.
+    """
+    return bool(_VNNI_FLAGS & set(cpu_info("flags").split()))
+
+
+def cpu_info(field: str) -> str:
+    """Return a field of Linux's /proc/cpuinfo; empty on other systems."""
+    path = Path("/proc/cpuinfo")
+    for line in path.read_text().splitlines() if path.exists() else ():
+        name, _, value = line.partition(":")
+        if name.strip() == field:
+            return value.strip()
+    return ""
