@@ -85,20 +85,9 @@ def run_experiment(
     with clock.phase("training"):
         weights = class_weights(classes[photo.target] for photo in photos["train"])
         by_number = {n: weights[name] for n, name in enumerate(classes)} if weights else None
-        results = []
-        for stage in config.stage_plan():
-            open_layers(model, stage)
-            result = kept_stage(stage.name, model, checkpoint)
-            if result is None:
-                if stage.opens:
-                    result = fine_tune(stage, source, by_number, checkpoint)
-                else:
-                    result = linear_probe(
-                        stage, model, source, photos, classes, by_number, config.head_strength, run
-                    )
-                keep_stage(result, model, checkpoint)
-            tracking.stage(stage.name, result.history)
-            results.append(result)
+        results = train_stages(
+            config, model, source, photos, classes, by_number, run, checkpoint, tracking
+        )
         write_history((row for result in results for row in result.history), run.history)
         decision = fit_decision(
             source,
@@ -135,6 +124,35 @@ def run_experiment(
         versions=library_versions(),
         finished=finish_time(run),
     )
+
+
+def train_stages(
+    config: TrainConfig,
+    model: keras.Model,
+    source: FeatureDataset,
+    photos: Photos,
+    classes: Sequence[str],
+    class_weight: dict[int, float] | None,
+    run: Run,
+    checkpoint: Checkpoint,
+    tracking: Tracking,
+) -> list[StageResult]:
+    """Solve the linear probe, then fine-tune; a stage that ``checkpoint`` holds is put back."""
+    results = []
+    for stage in config.stage_plan():
+        open_layers(model, stage)
+        result = kept_stage(stage.name, model, checkpoint)
+        if result is None:
+            if stage.opens:
+                result = fine_tune(stage, source, class_weight, checkpoint)
+            else:
+                result = linear_probe(
+                    stage, model, source, photos, classes, class_weight, config.head_strength, run
+                )
+            keep_stage(result, model, checkpoint)
+        tracking.stage(stage.name, result.history)
+        results.append(result)
+    return results
 
 
 def dataset_of(
