@@ -1,6 +1,7 @@
 """The design's rules about who imports whom, and what is imported at all."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -111,3 +112,23 @@ def test_no_registry_host_and_no_machine_path_is_named():
         path = ROOT / name
         text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
         assert not [word for word in words if word in text], name
+
+
+@pytest.mark.parametrize("module", ["predict", "app.serving.service", "app.features.extractor"])
+def test_onnx_runtime_sends_nothing_and_keeps_no_number(module, tmp_path):
+    """It writes a device's number into the home folder and asks for a server, if it may."""
+    code = (
+        f"import {module}, onnxruntime, numpy as np, onnx, onnx.helper as h; "
+        "x, y = (h.make_tensor_value_info(n, 1, [1]) for n in 'xy'); "
+        "m = h.make_model(h.make_graph([h.make_node('Relu', ['x'], ['y'])], 'g', [x], [y]), "
+        "ir_version=8, opset_imports=[h.make_opsetid('', 17)]); "
+        "onnxruntime.InferenceSession(m.SerializeToString()).run(None, {'x': np.ones(1, 'f4')})"
+    )
+    home = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=home, capture_output=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert [
+        path for path in tmp_path.rglob("*") if "onnx" in path.name or path.name == ".ses"
+    ] == []

@@ -235,8 +235,8 @@ def _too_many_pixels(text: str, most: int = MAX_PIXELS) -> ImageError:
     """Return the error for a header that announces as many pixels as the first number in a text."""
     announced = int(re.findall(r"\d+", text)[0])
     return ImageError(
-        f"the header announces {announced / 1e6:,.1f} million pixels, more than the "
-        f"{most / 1e6:.0f} million that are read of such a file; make it smaller",
+        f"the header announces {announced:,} pixels, more than the {most:,} that are read of such "
+        "a file; make it smaller",
         "too_costly",
     )
 

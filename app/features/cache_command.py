@@ -17,8 +17,9 @@ from app.core.config import TrainConfig, help_of
 from app.core.console import say
 from app.core.errors import UsageError
 from app.core.sanitise import for_json, for_terminal
-from app.features.store import FEATURES_FOLDER, StoreInfo, clear, list_stores
+from app.features.store import FEATURES_FOLDER, StoreInfo, clear, list_stores, not_ours
 
+ALL = "all stores"  # --clear without a key; an empty one is a mistake
 EPILOG = """\
 examples:
   python -m app cache                           what lies in runs/.features
@@ -39,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--runs", type=Path, default=TrainConfig.runs, metavar="DIR", help=runs)
     parser.add_argument("--json", action="store_true", help="write a JSON list of the stores")
     parser.add_argument(
-        "--clear", nargs="?", const="", metavar="KEY", help="remove one store, or all of them"
+        "--clear", nargs="?", const=ALL, metavar="KEY", help="remove one store, or all of them"
     )
     parser.add_argument(
         "--older-than",
@@ -50,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     folder = arguments.runs / FEATURES_FOLDER
     if arguments.clear is not None:
-        _clear(folder, arguments.clear or None, arguments.older_than)
+        _clear(folder, None if arguments.clear is ALL else arguments.clear, arguments.older_than)
     elif arguments.older_than is not None:
         raise UsageError("expected --older-than together with --clear; received it alone")
     stores = list_stores(folder)
@@ -60,6 +61,8 @@ def main(argv: Sequence[str]) -> int:
         _print_table(stores)
     else:
         say(f"no cached activations in {folder}")
+    if others := not_ours(folder):
+        say(f"{others} other files and folders in {folder} are not proved to be ours and stay")
     return 0
 
 

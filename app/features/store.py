@@ -164,6 +164,12 @@ class _File:
     bytes: int
 
 
+def not_ours(folder: Path) -> int:
+    """Return how many files and folders under ``folder`` are neither a store nor our lock."""
+    names = {store.name for store in _stores(folder)} | {LOCK_FILE}
+    return sum(path.name not in names for path in folder.glob("*"))
+
+
 def _stores(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if is_store(path))
 

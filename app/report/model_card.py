@@ -180,7 +180,12 @@ def main(argv: Sequence[str]) -> int:
         source, Metrics, BundleError, "give a run's folder, or docs/results/small.json"
     )
     block = readme_block(metrics, source.name if source.is_absolute() else source.as_posix())
-    text = put_into(arguments.readme.read_text(encoding="utf-8"), block)
+    try:
+        text = put_into(arguments.readme.read_text(encoding="utf-8"), block)
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"expected --readme to be a text in UTF-8; received {arguments.readme}, which is none"
+        ) from error
     with open_whole(arguments.readme) as file:
         file.write(text)
     print(for_terminal(str(arguments.readme)))

@@ -23,7 +23,8 @@ examples:
 addresses: / is the page; /v1/predict, /v1/explain, /v1/model, /openapi.json; /healthz, /readyz,
 /metrics
 
-Of a photo at most 64 million pixels are read. Nothing that is sent is written to disk or logged.
+Of a photo at most 64 million pixels are read, of some formats 31 million. Nothing that is sent is
+written to disk or logged.
 Ctrl-C, SIGTERM or SIGHUP ends it when every accepted request has been answered, at the latest ten
 seconds after --timeout; what was not is counted.
 

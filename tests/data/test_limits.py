@@ -78,7 +78,7 @@ def test_a_few_pieces_are_no_reason_to_refuse(name: str) -> None:
 
 @pytest.mark.parametrize("content", SLOW.values(), ids=SLOW)
 def test_large_pictures_for_slow_decoders_are_refused(content: Callable[[], bytes]) -> None:
-    with pytest.raises(ImageError, match="1 million that are read of such a file"):
+    with pytest.raises(ImageError, match="1,000,000 that are read of such a file"):
         decode(content())
 
 
@@ -122,7 +122,7 @@ FAST = {
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", BYTES_A_PIXEL)
 def test_each_format_has_its_limit(kind: str) -> None:
-    with pytest.raises(ImageError, match=r"more than the (31|32|33|34|44|45|53|54) million"):
+    with pytest.raises(ImageError, match=r"more than the (3[1-4]|4[45]|5[34]),\d{3},\d{3} that"):
         decode(header(kind))
 
 
@@ -192,7 +192,7 @@ def test_an_avif_that_announces_less_than_its_stream_is_refused(
     data[place : place + 8] = struct.pack(">II", 64, 64)
     decode(bytes(data))
     monkeypatch.setattr("app.data.decode.MAX_PIXELS", 64 * 64)
-    with pytest.raises(ImageError, match=r"announces 0\.1 million pixels"):
+    with pytest.raises(ImageError, match=r"announces 60,000 pixels"):
         decode(bytes(data))
 
 

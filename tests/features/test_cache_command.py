@@ -115,6 +115,7 @@ def test_clearing(runs, shards, capsys, arguments, stay):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        (["--clear", ""], r"expected the key of a store .*received ;"),
         (
             ["--clear", "block5_pool"],
             f"expected the key of a store in .*{spec().key}.*received block5_pool",
@@ -147,3 +148,10 @@ def test_it_answers_without_keras(runs, shards):
         check=True,
     )
     assert told.stdout.splitlines()[-1] == "set()"
+
+
+def test_what_is_not_ours_is_counted(runs, shards, capsys):
+    """A store whose description is damaged is nobody's, and takes room all the same."""
+    (shards[20].parent / SPEC_FILE).write_text("[[")
+    assert call(runs) == 0
+    assert "1 other files and folders in" in capsys.readouterr().err

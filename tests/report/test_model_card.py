@@ -238,3 +238,11 @@ def test_a_readme_without_markers_is_left_alone(run, tmp_path, capsys):
 def test_the_command_writes_the_card(run, capsys):
     assert run_command(main, [str(run.folder)]) == 0
     assert capsys.readouterr().out == f"{run.model_card}\n"
+
+
+def test_a_page_that_is_no_text_is_one_line_and_stays(run, tmp_path, capsys):
+    page = tmp_path / "README.md"
+    page.write_bytes(b"caf\xe9")
+    assert run_command(main, [str(run.folder), "--readme", str(page)]) == 2
+    assert "expected --readme to be a text in UTF-8" in capsys.readouterr().err
+    assert page.read_bytes() == b"caf\xe9"
