@@ -195,6 +195,7 @@ def test_a_report_leaves_what_others_wrote(tree: Path) -> None:
     assert outcome(tree, app.report.report.main, ["runs/first"]) == 0
 
 
+@pytest.mark.slow
 def test_the_cache_leaves_what_others_wrote(tree: Path, tmp_path: Path) -> None:
     """Old files in folders beside the stores, and behind links: photos were deleted by this."""
     disk = tmp_path / "disk"

@@ -316,7 +316,10 @@ def uninterrupted(tmp_path_factory) -> tuple[Network, StageResult]:
     return network, result
 
 
-@pytest.mark.parametrize("epochs", [(0,), (1,), (3,), (1, 2), (4, 4, 5)])
+SLOWLY = [pytest.param(epochs, marks=pytest.mark.slow) for epochs in [(0,), (1,), (3,), (4, 4, 5)]]
+
+
+@pytest.mark.parametrize("epochs", [(1, 2), *SLOWLY])
 def test_a_stage_goes_on_as_if_nothing_had_come_between(epochs, uninterrupted, tmp_path):
     """Contract 13: the same weights bit for bit, and the same figures, wherever it broke off."""
     for epoch in epochs:
@@ -346,6 +349,7 @@ def test_a_stage_that_had_ended_trains_no_more(uninterrupted, tmp_path):
         np.testing.assert_array_equal(weights, others)
 
 
+@pytest.mark.slow
 def test_the_state_of_another_batch_size_is_of_no_use(tmp_path):
     """Memory that does not suffice any more: the stage begins again, as it does without a state."""
     with pytest.raises(AppError, match="broken off"):
@@ -384,6 +388,7 @@ def test_class_weights_weigh_training_and_not_validation():
         assert result.history[0].validation_loss == pytest.approx(np.log(2), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_class_weights_move_the_answers_towards_the_rare_class():
     """Photos that show nothing: the answer is how often a class comes, and how much it counts."""
     photos = [photo for photo in PHOTOS if photo.target == 0 or int(photo.name) % 8 == 1]
