@@ -47,9 +47,10 @@ class PredictionSet:
         """Return the answers that a user reads (``app.evaluation.decision.decide``)."""
         return decide(self.probabilities, self.novelty, thresholds)
 
-    def labels(self, classes: Sequence[str], thresholds: Thresholds) -> list[str]:
-        """Return these answers in words: a class, ``unsure`` or ``neither``."""
-        return [label_of(answer, classes) for answer in self.decided(thresholds).tolist()]
+    def labels(self, classes: Sequence[str], min_confidence: float) -> list[str]:
+        """Return the answers of a run's bundle in words: a class, ``unsure`` or ``neither``."""
+        decided = self.decided(Thresholds(min_confidence))
+        return [label_of(answer, classes) for answer in decided.tolist()]
 
     def chosen(self, numbers: Sequence[int] | NDArray[np.int64]) -> PredictionSet:
         """Return the predictions for some of the photos, in the order of ``numbers``."""

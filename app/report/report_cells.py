@@ -24,7 +24,7 @@ import numpy as np
 from IPython.display import display
 
 from app.evaluation.calibration import MAX_WRONG
-from app.evaluation.decision import OOD_THRESHOLD, Thresholds
+from app.evaluation.decision import OOD_THRESHOLD
 from app.inference.bundle_format import ONNX_FILE
 from app.report import figures as plots
 from app.report.html import Parts, Picture, number, shown
@@ -47,12 +47,10 @@ beyond = {
     split: float((answers.novelty > OOD_THRESHOLD).mean())
     for split, answers in results.predictions.items()
 }
-limits = Thresholds(metrics.min_confidence)
 say = Parts(  # the words are in app/report/templates/report.html.j2
     "report.html.j2",
     album=album,
     classes=classes,
-    decisions=album.answered.labels(classes, limits) if album.answered else [],
     metrics=metrics,
     ood_threshold=OOD_THRESHOLD,
     results=results,
