@@ -10,7 +10,7 @@ The scales depend on the photos. They come from training photos of the run itsel
 content: the same photos give the same scales, whatever other runs, file names and the order of
 files are, and one photo more among thousands seldom changes them. The model is kept beside the
 cache that it fills, so that the same photos find it again. Its name holds its digest, which proves
-it whole.
+it whole. ``app.features.dataset.open_dataset`` decides whether a run computes in int8.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Stage head: softmax regression on second-order features, a convex problem: solved, not trained.
 
-The features are ``app.network.bilinear_pooling``'s, the space of the solution
-``training.nystroem``'s.
+The features are computed in ``app.network.bilinear_pooling``. The head is solved in the space that
+``app.training.nystroem`` spans.
 
 No rate, no epochs, no noise: one strength of regularisation after the other, from strong to weak,
 until validation says that it is enough. The same features give the same head, whatever the seed.
