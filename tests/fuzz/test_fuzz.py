@@ -115,5 +115,5 @@ def test_a_gif_whose_first_frame_is_huge_is_refused_before_pillow_makes_a_canvas
     screen = b"GIF89a" + struct.pack("<HHBBB", 24, 16, 0, 0, 0)
     dispose_to_background = b"\x21\xf9\x04\x08\0\0\0\0"
     frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 52_000, 33_000, 0) + b"\x02\x02\x44\x01\0;"
-    with pytest.raises(ImageError, match=r"1,716\.0 million pixels"):
+    with pytest.raises(ImageError, match="1,716,000,000 pixels"):
         decode(screen + dispose_to_background + frame)
