@@ -27,7 +27,7 @@ from app.core.sanitise import for_terminal
 PHOTOS = 16  # compared; a wrong export moves nearly all
 
 # Pixels, uint8 (n, size, size, 3) → logits (n, classes) and novelty (n, 1).
-FormatOutputs = Callable[[Any], dict[str, Any]]
+PredictFunction = Callable[[Any], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Format:
     package: str
     backend: str
     write: Callable[[Path, Any, Path], None]
-    read: Callable[[Path], FormatOutputs]
+    read: Callable[[Path], PredictFunction]
 
 
 def export_formats(run: Run, names: Sequence[str]) -> list[Path]:
@@ -177,7 +177,7 @@ def _write_savedmodel(bundle: Path, model: Any, folder: Path) -> None:
     model.export(folder, format="tf_saved_model", verbose=False)
 
 
-def _read_savedmodel(folder: Path) -> FormatOutputs:
+def _read_savedmodel(folder: Path) -> PredictFunction:
     import keras
 
     layer = keras.layers.TFSMLayer(folder, call_endpoint="serve")
@@ -191,7 +191,7 @@ def _write_litert(bundle: Path, model: Any, folder: Path) -> None:
     model.export(folder / TFLITE, format="litert", verbose=False)
 
 
-def _read_litert(folder: Path) -> FormatOutputs:
+def _read_litert(folder: Path) -> PredictFunction:
     from ai_edge_litert.interpreter import Interpreter
 
     runner = Interpreter(str(folder / TFLITE)).get_signature_runner()
@@ -211,7 +211,7 @@ def _write_openvino(bundle: Path, model: Any, folder: Path) -> None:
     openvino.save_model(converted, folder / OPENVINO, compress_to_fp16=False)
 
 
-def _read_openvino(folder: Path) -> FormatOutputs:
+def _read_openvino(folder: Path) -> PredictFunction:
     import openvino
 
     # By itself it takes bfloat16 where the processor has it.

@@ -91,7 +91,7 @@ def test_a_format_says_what_the_trained_model_says(trained, name, capfd, monkeyp
 def spoilt(kind: app.export.formats.Format) -> app.export.formats.Format:
     """Return a format whose answers are those to the picture upside down, in other colours."""
 
-    def read(folder: Path) -> app.export.formats.Prediction:
+    def read(folder: Path) -> app.export.formats.PredictFunction:
         answer = kind.read(folder)
         return lambda images: answer(255 - images)
 
