@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.console import say
-from app.core.sanitise import for_json
+from app.core.sanitise import for_json, for_terminal
 from app.serving.metrics import Metrics
 
 CONTENT_SECURITY_POLICY = (
@@ -32,6 +32,7 @@ HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),  # answers are about people's photos
 ]
+LONGEST_HOST = 253  # characters of a host's name (RFC 1035)
 GONE = 499  # the status of a request whose client has disconnected: nobody reads it
 
 
@@ -47,6 +48,8 @@ class ServiceMiddleware:
         loopback: whether only this machine can send requests. Then also ``localhost`` and this
             machine's own addresses are answered; else every address in digits, and where there are
             no ``names`` this machine's.
+        prefix: the path, such as ``/cats``, below which a proxy offers the service; requests are
+            answered with it and without it, since some proxies remove it.
 
     Attributes:
         ending: set when the service ends; then connections are closed after their answer.
@@ -61,7 +64,9 @@ class ServiceMiddleware:
         *,
         names: Collection[str] = (),
         loopback: bool = True,
+        prefix: str = "",
     ) -> None:
+        self.prefix = prefix
         self.app, self.metrics, self.routes, self.open = app, metrics, routes, not loopback
         self.names = {name.lower() for name in names} - {""}
         self.answered = self.names if self.names or loopback else own_names()
@@ -73,6 +78,8 @@ class ServiceMiddleware:
             await self.app(scope, receive, send)
             return
         started, status, whole = time.perf_counter(), 0, False
+        if scope["path"].startswith(f"{self.prefix}/"):
+            scope = {**scope, "path": scope["path"].removeprefix(self.prefix)}
 
         async def guarded(message: Message) -> None:
             nonlocal status, whole
@@ -102,15 +109,27 @@ class ServiceMiddleware:
         name = hostname(host)
         if not (name in self.answered or is_loopback(name) or (self.open and address_of(name))):
             own = "an address in digits" if self.open else "localhost"
-            return error_response(
-                421, f"expected {own} as the host; received another name, see --name"
-            )
+            return error_response(421, f"expected {own} as the host; {_received(host)}")
         origin = headers.get(b"origin", f"//{host}").lower().partition("//")[2]
         if origin != host and hostname(origin) not in self.names:
             return error_response(
-                403, "expected a request of this service's own page; received another site's"
+                403, f"expected a request of this service's own page; {_received(origin)}"
             )
+        if self.prefix and scope["path"] == self.prefix:
+            # The page's addresses are relative to the folder, and so is this one.
+            location = f"{self.prefix.rpartition('/')[2]}/"
+            return Response(status_code=308, headers={"location": location})
         return None
+
+
+def _received(host: str) -> str:
+    """Say from where a refused request came, and how the service is told to answer it."""
+    name = for_terminal(hostname(host))
+    if not name or len(name) > LONGEST_HOST:
+        return "received none; open the service's own address"
+    return (
+        f"received {name}; if that is this service, as behind a proxy, start it with --name {name}"
+    )
 
 
 def json_response(
