@@ -171,7 +171,7 @@ class Output:
         self.width = min(WIDEST, max(len(for_terminal(path)) for path in paths))
         # The columns fit these answers; a longer one moves its own row only.
         likely = [f"probably {name}" for name in classes]
-        usual = (*likely, in_words(NEITHER, dict.fromkeys(classes, 0.0)))
+        usual = (*likely, in_words(NEITHER, classes, ()))
         self.words_width = min(WIDEST, max(len(for_terminal(words)) for words in usual))
         self.write = {"json": self._json, "csv": self._csv, "table": self._table}[form]
         self.csv = csv.writer(sys.stdout, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")

@@ -8,35 +8,36 @@ Source of the limits:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from app.core.labels import NEITHER, UNSURE
 
 SURELY, PROBABLY = 0.99, 0.66  # the least probabilities that are called so; below: perhaps
 
 
-def in_words(label: str, probabilities: Mapping[str, float]) -> str:
+def in_words(label: str, classes: Sequence[str], probabilities: Sequence[float]) -> str:
     """Say an answer in words that suit every name of a class, since they need no article.
 
     Args:
         label: the likeliest class, ``neither`` or ``unsure``.
-        probabilities: of each class, calibrated, 0 to 1; two classes or more.
+        classes: names, two or more.
+        probabilities: of each of them, calibrated, 0 to 1.
 
     Returns:
         For example ``surely dog``, ``probably dog``, ``perhaps dog, or cat`` (the two likeliest),
         ``unsure: perhaps dog, or cat``, ``neither cat nor dog``. Names are as they were given.
     """
-    names = list(probabilities)
     if label == NEITHER:
-        if len(names) == 2:
-            return f"neither {names[0]} nor {names[1]}"
-        return f"neither: none of the {len(names)} classes"
-    first, second, *_ = sorted(names, key=lambda name: -probabilities[name])
+        if len(classes) == 2:
+            return f"neither {classes[0]} nor {classes[1]}"
+        return f"neither: none of the {len(classes)} classes"
+    order = sorted(range(len(classes)), key=lambda number: -probabilities[number])
+    first, second = (classes[number] for number in order[:2])
     if label == UNSURE:
         return f"unsure: perhaps {first}, or {second}"
-    if probabilities[first] >= SURELY:
+    if probabilities[order[0]] >= SURELY:
         return f"surely {first}"
-    if probabilities[first] >= PROBABLY:
+    if probabilities[order[0]] >= PROBABLY:
         return f"probably {first}"
     return f"perhaps {first}, or {second}"
 
