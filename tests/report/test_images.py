@@ -225,7 +225,7 @@ def test_exchanged_labels_come_first_where_answers_are_right() -> None:
     found = exchanged_labels(answered, ["cat", "dog"])
     assert [" on purpose; " in finding.reason for finding in found] == [True] * EXCHANGED + [False]
     assert found[-1].name == "drawing 0"
-    assert found[-1].reason == "labelled cat; answered dog (60.0%)"
+    assert found[-1].reason == "labelled cat; answered dog (60.0 %)"
     assert len(found) <= SHOWN
 
 
