@@ -91,9 +91,7 @@ def served(
     prefix: str = "",
 ) -> Iterator[tuple[str, Service]]:
     """Serve in a thread; yield the address and the service."""
-    service = Service(
-        classifier, limits or Limits(), names=names, loopback=loopback, prefix=prefix
-    )
+    service = Service(classifier, limits or Limits(), names=names, loopback=loopback, prefix=prefix)
     listening = bind("127.0.0.1", 0)
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
     service.batcher.decoders.start = _nothing  # a decoder starts with its first photo

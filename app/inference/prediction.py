@@ -40,7 +40,9 @@ class Prediction:
         """Say the answer in words."""
         words = None
         if self.label is not None and self.probabilities is not None:
-            words = in_words(self.label, list(self.probabilities), list(self.probabilities.values()))
+            words = in_words(
+                self.label, list(self.probabilities), list(self.probabilities.values())
+            )
         object.__setattr__(self, "words", words)
 
     @property

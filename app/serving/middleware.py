@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ipaddress
 import socket
 import time
@@ -32,6 +34,7 @@ HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),  # answers are about people's photos
 ]
+MOST_DROPPED, DROPPING = 100_000_000, 2.0  # bytes and seconds of a body that is refused
 LONGEST_HOST = 253  # characters of a host's name (RFC 1035)
 GONE = 499  # the status of a request whose client has disconnected: nobody reads it
 
@@ -78,6 +81,7 @@ class ServiceMiddleware:
             await self.app(scope, receive, send)
             return
         started, status, whole = time.perf_counter(), 0, False
+        body = _Body(scope, receive)
         if scope["path"].startswith(f"{self.prefix}/"):
             scope = {**scope, "path": scope["path"].removeprefix(self.prefix)}
 
@@ -85,6 +89,8 @@ class ServiceMiddleware:
             nonlocal status, whole
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if status >= 400 and status != 408:  # then no more comes
+                    await body.drop()
                 message["headers"] = [*message.get("headers", ()), *HEADERS]
                 if self.ending:
                     message["headers"].append((b"connection", b"close"))
@@ -92,7 +98,7 @@ class ServiceMiddleware:
             whole = message["type"] == "http.response.body" and not message.get("more_body")
 
         try:
-            await (self._refusal(scope) or self.app)(scope, receive, guarded)
+            await (self._refusal(scope) or self.app)(scope, body.receive, guarded)
         except Exception as error:
             say(f"internal error, please report this: {where(error)}")
         finally:
@@ -120,6 +126,35 @@ class ServiceMiddleware:
             location = f"{self.prefix.rpartition('/')[2]}/"
             return Response(status_code=308, headers={"location": location})
         return None
+
+
+class _Body:
+    """A request's body as it comes, of which the rest can be dropped.
+
+    A connection that is closed with unread bytes is reset (RFC 9112, 9.6). The client may then lose
+    the answer, and a proxy gives its own instead (502). So a refusal waits for the rest.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._receive = receive
+        names = {name for name, _ in scope["headers"]}
+        # With "Expect: 100-continue" nothing is sent before it is asked for.
+        has_body = bool(names & {b"content-length", b"transfer-encoding"})
+        self._more = has_body and b"expect" not in names
+
+    async def receive(self) -> Message:
+        """Return the next piece."""
+        message = await self._receive()
+        self._more = message["type"] == "http.request" and message.get("more_body", False)
+        return message
+
+    async def drop(self) -> None:
+        """Read the rest, if it comes soon and is not too much."""
+        left = MOST_DROPPED
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DROPPING):
+                while self._more and left > 0:
+                    left -= len((await self.receive()).get("body", b""))
 
 
 def _received(host: str) -> str:

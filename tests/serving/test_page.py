@@ -158,7 +158,9 @@ def test_a_photo_has_the_right_answer(page, known, bundle, way):
         fill, track = (page.one(f".bars li:last-child .{name}") for name in ("fill", "track"))
         return 100 * fill.rect["width"] / track.rect["width"]
 
-    page.wait(lambda: share() == pytest.approx(100 * expected.probabilities["dog"], abs=2))  # it grows
+    page.wait(
+        lambda: share() == pytest.approx(100 * expected.probabilities["dog"], abs=2)
+    )  # it grows
 
 
 def test_broken_files_and_bombs_among_others(page, known, tmp_path):
@@ -204,7 +206,11 @@ def test_neither_and_unsure_in_words(chromium, known, bundle):
     nothing.thresholds = Thresholds(confidence=0.0, novelty=0.0)  # everything is stranger
     for classifier, verdict, detail in (
         (nothing, "neither cat nor dog", "unlike the photos that were learned from"),
-        (Classifier(bundle, min_confidence=1.0), "unsure: perhaps cat, or dog", "Nothing is likely"),
+        (
+            Classifier(bundle, min_confidence=1.0),
+            "unsure: perhaps cat, or dog",
+            "Nothing is likely",
+        ),
     ):
         with served(classifier) as (address, _):
             page = Page(chromium, address)

@@ -244,6 +244,31 @@ def small(bundle):
         yield client
 
 
+def test_a_refusal_arrives_also_while_the_body_is_still_being_sent(small):
+    """nginx asks for a closed connection; one with unread bytes is reset, and it answers 502."""
+    for headers, status in (
+        ({"content-type": "image/jpeg"}, 413),
+        ({"content-type": "text/plain"}, 415),
+        ({"content-type": "image/jpeg", "content-encoding": "gzip"}, 415),
+        ({"content-type": "image/jpeg", "origin": "http://evil.example"}, 403),
+        ({"content-type": "image/jpeg", "host": "evil.example"}, 421),
+    ):
+        with connect(str(small.base_url).rstrip("/")) as connection:
+            lines = [f"{name}: {value}" for name, value in headers.items()]
+            request = head(
+                str(small.base_url).rstrip("/"),
+                "Connection: close",
+                "Content-Length: 20000000",
+                *lines,
+            )
+            if "host" in headers:  # two of them would be no HTTP
+                request = request.replace(b"127.0.0.1", b"evil.example", 1).replace(
+                    b"host: ", b"x: "
+                )
+            connection.sendall(request + bytes(20_000_000))
+            assert connection.recv(4096).startswith(f"HTTP/1.1 {status} ".encode()), headers
+
+
 def test_too_many_files_are_refused(small):
     files = [(f"{number}.jpg", photo(number)) for number in range(5)]
     assert small.post(PREDICT, files=form(*files[:3])).status_code == 200
