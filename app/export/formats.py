@@ -2,8 +2,8 @@
 
 Each is made by the library that it belongs to, loaded again, and compared with the trained model
 on real validation photos; what disagrees is not written. Beside it lie ``labels.txt`` and
-``model.json``, which say how it is fed and what its outputs mean. ``train.py --export`` does the same
-at its end. predict.py needs none of them.
+``model.json``, which say how it is fed and what its outputs mean. ``train.py --export`` does the
+same at its end. predict.py needs none of them.
 """
 
 from __future__ import annotations
@@ -223,8 +223,8 @@ def _compare(name: str, found: dict[str, Any], expected: dict[str, Any]) -> None
     # Written so that a NaN fails as well.
     if not (off <= GATE_TOLERANCE and off_novelty <= NOVELTY_TOLERANCE):
         raise ExportError(
-            f"expected {name} to say what the trained model says of {len(expected['novelty'])} photos, within "
-            f"{GATE_TOLERANCE}, {NOVELTY_TOLERANCE} in novelty; received differences of {off:.2g} "
+            f"expected {name} to say what the trained model says of {len(expected['novelty'])} photos, "
+            f"within {GATE_TOLERANCE}, {NOVELTY_TOLERANCE} in novelty; received differences of {off:.2g} "
             f"and {off_novelty:.2g}; it was not written, please report this"
         )
 

@@ -123,7 +123,8 @@ async def read_files(request: Request, limits: Limits, account: Account) -> list
 
     Raises:
         HTTPException: 400 for a broken form or one without a file, 413 for too much, 415 for
-            another type or a compressed body, 429 when all bodies together, or those of one address, are too large.
+            another type or a compressed body, 429 when all bodies together, or those of one
+            address, are too large.
         starlette.requests.ClientDisconnect: when the client has disconnected.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

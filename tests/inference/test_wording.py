@@ -36,8 +36,15 @@ def test_answers_of_many_classes_name_the_two_likeliest():
 
 @pytest.mark.parametrize(
     ("probability", "text"),
-    [(1.0, "> 99.9 %"), (0.99951, "> 99.9 %"), (0.9994, "99.9 %"), (0.519, "51.9 %")]
-    + [(0.0006, "0.1 %"), (0.0004, "< 0.1 %"), (0.0, "< 0.1 %")],
+    [
+        (1.0, "> 99.9 %"),
+        (0.99951, "> 99.9 %"),
+        (0.9994, "99.9 %"),
+        (0.519, "51.9 %"),
+        (0.0006, "0.1 %"),
+        (0.0004, "< 0.1 %"),
+        (0.0, "< 0.1 %"),
+    ],
 )
 def test_no_probability_is_written_as_certain(probability, text):
     assert percentage(probability) == text

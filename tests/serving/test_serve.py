@@ -245,7 +245,7 @@ def small(bundle):
 
 
 def test_a_refusal_arrives_also_while_the_body_is_still_being_sent(small):
-    """nginx asks for a closed connection; one with unread bytes is reset, and it answers 502."""
+    """Nginx asks for a closed connection; one with unread bytes is reset, and it answers 502."""
     for headers, status in (
         ({"content-type": "image/jpeg"}, 413),
         ({"content-type": "text/plain"}, 415),
