@@ -223,9 +223,10 @@ def _compare(name: str, found: dict[str, Any], expected: dict[str, Any]) -> None
     # Written so that a NaN fails as well.
     if not (off <= GATE_TOLERANCE and off_novelty <= NOVELTY_TOLERANCE):
         raise ExportError(
-            f"expected {name} to say what the trained model says of {len(expected['novelty'])} photos, "
-            f"within {GATE_TOLERANCE}, {NOVELTY_TOLERANCE} in novelty; received differences of {off:.2g} "
-            f"and {off_novelty:.2g}; it was not written, please report this"
+            f"expected {name} to say what the trained model says of {len(expected['novelty'])} "
+            f"photos, within {GATE_TOLERANCE}, {NOVELTY_TOLERANCE} in novelty; received "
+            f"differences of {off:.2g} and {off_novelty:.2g}; it was not written, please report "
+            "this"
         )
 
 
