@@ -16,6 +16,7 @@ from app.evaluation.findings import Finding, write_findings
 from app.evaluation.label_issues import find_label_issues, out_of_fold
 from app.evaluation.metrics import Floats, Ints
 from app.evaluation.ood import distances_to_others
+from app.inference.wording import percentage
 from app.training.linear_probe import Projection
 
 OUTLIERS_SHARE = 0.01  # listed: this share of the photos,
@@ -84,7 +85,7 @@ def _label_issues(
             rank,
             -issue.margin,
             f"labelled {classes[targets[issue.number]]}; a model that never saw it says "
-            f"{classes[issue.likely]} ({issue.probability:.1%})",
+            f"{classes[issue.likely]} ({percentage(issue.probability)})",
         )
         for rank, issue in enumerate(find_label_issues(probabilities, targets), start=1)
     ]
