@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +12,10 @@ from os.path import exists, isdir, isfile
 from pathlib import Path
 from typing import Literal
 
-from app.core.errors import DataError, FetchError, UsageError
+from app.core.errors import DataError, UsageError
 from app.core.labels import NEITHER, UNSURE, is_neither, is_unsure
 from app.data.decode import SUFFIXES
-from app.data.sets.archive import unpack_zip
+from app.data.sets.archive import KINDS, is_archive, unpacked
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -46,25 +45,21 @@ class LabelledFile:
 
 @contextmanager
 def data_folder(data: Path) -> Iterator[Path]:
-    """Yield the folder behind ``--data``; a ``.zip`` is unpacked to a temporary folder meanwhile.
+    """Yield the folder behind ``--data``; an archive is unpacked to a temporary folder meanwhile.
 
     Raises:
-        UsageError: when ``data`` is neither a folder nor a ``.zip`` file.
+        UsageError: when ``data`` is neither a folder nor an archive.
         DataError: when the archive is damaged or hostile.
     """
     if isdir(data):
         yield data
-    elif isfile(data) and data.suffix.lower() == ".zip":
-        with tempfile.TemporaryDirectory(prefix="photos-") as folder:
-            try:
-                photos = unpack_zip(data, Path(folder) / "photos")
-            except FetchError as error:
-                raise DataError(str(error)) from error
-            yield photos
+    elif isfile(data) and is_archive(data):
+        with unpacked(data) as folder:
+            yield folder
     else:
         found = "a file" if exists(data) else "nothing there"
         raise UsageError(
-            f"expected --data to be a folder of photos or a .zip of one; received {data} "
+            f"expected --data to be a folder of photos or a {KINDS} of one; received {data} "
             f"({found}); `python -m app fetch drawn {data}` makes a sample to try with"
         )
 
