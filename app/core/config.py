@@ -114,7 +114,12 @@ class TrainConfig:
     )
     exclude: Path | None = setting(
         None,
-        "a list of files of the data folder to leave out, one a line, such as lines of audit.csv",
+        "a list of files of the data folder that training leaves out, one a line; test photos are "
+        "not to be among them",
+    )
+    exclude_from_test: bool = setting(
+        False,
+        "let --exclude name test photos too: test is then scored with and without them",
     )
     runs: Path = setting(Path("runs"), "the folder that holds the runs")
     run: str | None = setting(None, "the run's name (default: the date and time)")
@@ -204,6 +209,11 @@ class TrainConfig:
         if self.epochs is not None:
             _in_range("--epochs", self.epochs, 1, 100_000)
         self.stage_plan()  # refuses wrong settings of stages
+        if self.exclude_from_test and self.exclude is None:
+            raise UsageError(
+                "expected --exclude-from-test beside --exclude FILE; received it alone; name the "
+                "list of photos"
+            )
         if self.precision == "int8" and self.cache == "off":
             raise UsageError(
                 "expected --precision auto, float32 or bfloat16 with --cache off, which trains "
