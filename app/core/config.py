@@ -209,11 +209,6 @@ class TrainConfig:
         if self.epochs is not None:
             _in_range("--epochs", self.epochs, 1, 100_000)
         self.stage_plan()  # refuses wrong settings of stages
-        if self.exclude_from_test and self.exclude is None:
-            raise UsageError(
-                "expected --exclude-from-test beside --exclude FILE; received it alone; name the "
-                "list of photos"
-            )
         if self.precision == "int8" and self.cache == "off":
             raise UsageError(
                 "expected --precision auto, float32 or bfloat16 with --cache off, which trains "

@@ -119,15 +119,20 @@ def _as_divided(given: Sequence[ManifestRow], whole: Sequence[ManifestRow]) -> l
     """
     used = [row for row in whole if row.verdict == "used"]
     by_content = {(row.sha256, row.label): row.split for row in used}
-    own = [by_content.get((row.sha256, row.label)) for row in given]
-    of_group = {
-        row.group: split for row, split in zip(given, own, strict=True) if row.group and split
-    }
-    return [
-        replace(row, split=split or row.split or of_group.get(row.group, ""))
+    known = [
+        replace(row, split=by_content.get((row.sha256, row.label), row.split))
         if row.verdict == "used"
         else row
-        for row, split in zip(given, own, strict=True)
+        for row in given
+    ]
+    of_group = {
+        row.group: row.split for row in known if row.verdict == "used" and row.group and row.split
+    }
+    return [
+        replace(row, split=row.split or of_group.get(row.group, ""))
+        if row.verdict == "used"
+        else row
+        for row in known
     ]
 
 
