@@ -125,6 +125,7 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
 
     add("--data", type=Path, metavar="DIR")
     add("--exclude", type=Path, metavar="FILE")
+    add("--exclude-from-test", action=argparse.BooleanOptionalAction)
     add("--layout", choices=get_args(Layout))
     add("--labels", type=Path, metavar="FILE")
     add("--join-case", action=argparse.BooleanOptionalAction)

@@ -102,6 +102,7 @@ def _inventory(config: TrainConfig, root: Path, clock: Clock) -> list[ManifestRo
             data=config.data,
             seed=config.seed,
             exclude=config.exclude,
+            exclude_from_test=config.exclude_from_test,
             layout=layout_settings(config),
         )
 
@@ -191,6 +192,11 @@ def write_reports(config: TrainConfig, this_run: Run, tracking: Tracking) -> Run
 
 def check_settings(config: TrainConfig) -> None:
     """Raise ``UsageError`` for what would fail only after minutes of reading photos."""
+    if config.exclude_from_test and config.exclude is None:
+        raise UsageError(
+            "expected --exclude-from-test beside --exclude FILE; received it alone; name the list "
+            "of photos"
+        )
     require_backend()
     require_precision(config.precision)
     require_trackers(config.trackers(), config.data)

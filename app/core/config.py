@@ -117,7 +117,12 @@ class TrainConfig:
     )
     exclude: Path | None = setting(
         None,
-        "a list of files of the data folder to leave out, one a line, such as lines of audit.csv",
+        "a list of files of the data folder that training leaves out, one a line; test photos are "
+        "not to be among them",
+    )
+    exclude_from_test: bool = setting(
+        False,
+        "let --exclude name test photos too: test is then scored with and without them",
     )
     layout: Layout | None = setting(
         None,

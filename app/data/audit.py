@@ -25,38 +25,61 @@ COUNTS_SHOWN = 10  # of classes, in a message
 _SPLIT_ORDER = {"test": 0, "validation": 1, "train": 2, "": 3}
 
 
-def audit(
-    files: Sequence[LabelledFile], excluded: Mapping[str, str] | None = None
-) -> list[ManifestRow]:
-    """Decode every file completely, in parallel, and judge it. Nothing on disk is changed.
+Judged = Sequence[tuple[ManifestRow, Fingerprint | None]]
 
-    Skipped are files that hold no whole photo, all but one copy of the same file within a class,
-    files that lie in two classes (one of the labels must be wrong), and near-duplicates of a photo
-    of the class in the user's own test or validation part. Other near-duplicates are used, noted,
-    and in one ``group``.
+
+def audit(files: Sequence[LabelledFile]) -> list[ManifestRow]:
+    """Decode and judge every file: ``judge`` and then ``mark_duplicates``.
+
+    Raises:
+        DataError: as ``check_enough``.
+    """
+    rows = mark_duplicates(judge(files))
+    check_enough(rows)
+    return rows
+
+
+def judge(files: Sequence[LabelledFile]) -> Judged:
+    """Decode every file completely, in parallel. Nothing on disk is changed.
 
     Args:
         files: as ``find_files`` lists them.
-        excluded: names of files that are not even read, with the reason.
 
     Returns:
-        One row for each file, in the same order; ``split`` is what the user gave, or empty.
-
-    Raises:
-        DataError: when fewer than two classes, or fewer than ten photos of a class or of none of
-            the classes, can be used.
+        For each file, in the same order, its row, skipped where it holds no whole photo, and the
+        fingerprint of its picture; ``split`` is what the user gave, or empty.
     """
+    judged = []
     with progress_bar() as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
         task = bar.add_task("Reading photos", total=len(files))
-        excluded = excluded or {}
-        judged = []
-        for result in pool.map(lambda file: _judge(file, excluded.get(file.name)), files):
+        for result in pool.map(_judge, files):
             judged.append(result)
             bar.advance(task)
-    rows = _skip_copies(row for row, _ in judged)
-    rows = _mark_near_duplicates(rows, [print_ for _, print_ in judged])
-    _check_enough(rows)
-    return rows
+    return judged
+
+
+def mark_duplicates(judged: Judged, excluded: Mapping[str, str] | None = None) -> list[ManifestRow]:
+    """Leave out copies and near-duplicates, and what a list excludes.
+
+    Skipped are all but one copy of the same file within a class, files that lie in two classes (one
+    of the labels must be wrong), and near-duplicates of a photo of the class in the user's own test
+    or validation part. Other near-duplicates are used, noted, and in one ``group``.
+
+    Args:
+        judged: as ``judge`` returns them.
+        excluded: names of files that are treated as if they were not there, with the reason.
+
+    Returns:
+        One row for each file, in the same order.
+    """
+    excluded = excluded or {}
+    rows = [
+        replace(row, verdict="skipped", reason=excluded[row.name], code="excluded")
+        if row.name in excluded
+        else row
+        for row, _ in judged
+    ]
+    return _mark_near_duplicates(_skip_copies(rows), [print_ for _, print_ in judged])
 
 
 def rows_of_others(others: Mapping[str, str]) -> list[ManifestRow]:
@@ -71,10 +94,8 @@ def rows_of_others(others: Mapping[str, str]) -> list[ManifestRow]:
     ]
 
 
-def _judge(file: LabelledFile, excluded: str | None) -> tuple[ManifestRow, Fingerprint | None]:
+def _judge(file: LabelledFile) -> tuple[ManifestRow, Fingerprint | None]:
     row = ManifestRow(file.name, file.label, file.split or "", "", "skipped", kind=file.kind)
-    if excluded:
-        return replace(row, reason=excluded, code="excluded"), None
     try:
         data = read_bytes(file.path)
         row = replace(row, sha256=hashlib.sha256(data).hexdigest())
@@ -138,7 +159,11 @@ def _mark_near_duplicates(
     return rows
 
 
-def _check_enough(rows: Sequence[ManifestRow]) -> None:
+def check_enough(rows: Sequence[ManifestRow]) -> None:
+    """Raise ``DataError`` for fewer than two classes, or fewer than ten usable photos of one.
+
+    Of photos of none of the classes there may be none, or ten.
+    """
     counts = Counter({row.label: 0 for row in rows})
     for row in rows:
         counts[row.label] += row.verdict == "used"

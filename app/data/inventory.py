@@ -6,12 +6,14 @@ The first thing a run does, and all that a person should know of the photos befo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from app.core.console import listing, say
+from app.core.errors import UsageError
 from app.core.labels import NEITHER
-from app.data.audit import audit, rows_of_others
+from app.data.audit import check_enough, judge, mark_duplicates, rows_of_others
 from app.data.folder_layout import SPLITS, FolderReading, LayoutSettings, read_folder
 from app.data.folder_names import is_photo_name
 from app.data.manifest import ManifestRow, excluded_names
@@ -33,6 +35,7 @@ def take_inventory(
     data: Path,
     seed: int,
     exclude: Path | None = None,
+    exclude_from_test: bool = False,
     layout: LayoutSettings | None = None,
 ) -> list[ManifestRow]:
     """Decode every file, give each photo its split, and say what was found.
@@ -42,6 +45,8 @@ def take_inventory(
         data: what the user gave for it: the same folder, or an archive.
         seed: of the division into splits.
         exclude: a list of files that are not to be used.
+        exclude_from_test: whether the list may name test photos. These stay in the test set, with
+            the code ``excluded``, so that test can be scored with and without them.
         layout: what the user says about the layout.
 
     Returns:
@@ -49,14 +54,29 @@ def take_inventory(
 
     Raises:
         DataError: when the folder has no layout that gives classes, or too few photos.
-        UsageError: when the list cannot be read, or names a file that is not there.
+        UsageError: when the list cannot be read, names a file that is not there, or names test
+            photos and may not.
     """
     reading = read_folder(root, layout or LayoutSettings())
     _say_reading(reading)
-    judged = audit(reading.files, _excluded(data, exclude, reading))
-    _say_near_duplicates(judged)
-    rows = assign_splits(judged, seed=seed)
-    _say_splits(judged, rows)
+    excluded = _excluded(data, exclude, reading)
+    judged = judge(reading.files)
+    given = mark_duplicates(judged)
+    if excluded:
+        whole = assign_splits(given, seed=seed)
+        test = _excluded_test_photos(whole, excluded, allowed=exclude_from_test)
+        given = mark_duplicates(judged, {n: why for n, why in excluded.items() if n not in test})
+        check_enough(given)
+        rows = assign_splits(_as_divided(given, whole), seed=seed)
+        rows = [
+            replace(row, reason=excluded[row.name], code="excluded") if row.name in test else row
+            for row in rows
+        ]
+    else:
+        check_enough(given)
+        rows = assign_splits(given, seed=seed)
+    _say_near_duplicates(given)
+    _say_splits(given, rows)
     rows += rows_of_others(reading.others)
     _say_counts(rows)
     _say_balance(rows)
@@ -85,6 +105,61 @@ def _say_reading(reading: FolderReading) -> None:
     for code, what in _COUNTED.items():
         if count := list(reading.others.values()).count(code):
             say(f"{count:,} files are left out: {what}")
+
+
+def _excluded_test_photos(
+    whole: Sequence[ManifestRow], excluded: Mapping[str, str], *, allowed: bool
+) -> set[str]:
+    """Return the names of the test photos that a list excludes.
+
+    Args:
+        whole: all files, divided as if nothing were excluded.
+        excluded: names of files, with the reason.
+        allowed: whether there may be any.
+
+    Raises:
+        UsageError: when there are and may not be.
+    """
+    test = (row.name for row in whole if row.verdict == "used" and row.split == "test")
+    names = [name for name in test if name in excluded]
+    if names and not allowed:
+        raise UsageError(
+            f"expected --exclude to name no test photo; received {len(names)}, the first "
+            f"{names[0]!r}; without the photos that a model gets wrong, the test would look better "
+            "than the model is: take them out of the list, or add --exclude-from-test, which "
+            "gives the scores with and without them"
+        )
+    if names:
+        say(f"{len(names)} of them are test photos: test is scored with and without these")
+    return set(names)
+
+
+def _as_divided(given: Sequence[ManifestRow], whole: Sequence[ManifestRow]) -> list[ManifestRow]:
+    """Give photos the split that they have if nothing is excluded.
+
+    A photo that is used only because another one is excluded goes with its near-duplicates.
+
+    Args:
+        given: the rows without the excluded files.
+        whole: all files, divided as if nothing were excluded.
+    """
+    used = [row for row in whole if row.verdict == "used"]
+    by_content = {(row.sha256, row.label): row.split for row in used}
+    known = [
+        replace(row, split=by_content.get((row.sha256, row.label), row.split))
+        if row.verdict == "used"
+        else row
+        for row in given
+    ]
+    of_group = {
+        row.group: row.split for row in known if row.verdict == "used" and row.group and row.split
+    }
+    return [
+        replace(row, split=row.split or of_group.get(row.group, ""))
+        if row.verdict == "used"
+        else row
+        for row in known
+    ]
 
 
 def _say_near_duplicates(judged: Sequence[ManifestRow]) -> None:
