@@ -81,7 +81,7 @@ def match_temperature(logits: NDArray[np.floating[Any]], confidence: float) -> f
         return MIN_TEMPERATURE
     if surplus(high) >= 0:
         return MAX_TEMPERATURE
-    return math.exp(brentq(surplus, low, high, xtol=1e-6))
+    return math.exp(brentq(surplus, low, high, xtol=1e-9))
 
 
 def upper_bound(found: int, n: int, confidence: float) -> float:

@@ -29,8 +29,11 @@ class LabelledFeatures:
 
 
 def groups_of(photos: Sequence[Photo]) -> tuple[str, ...]:
-    """Return the name of each photo's group; one without near-duplicates is a group of its own."""
-    return tuple(photo.group or photo.name for photo in photos)
+    """Return the name of each photo's group; one without near-duplicates is a group of its own.
+
+    Contents give the names, so that the names of files decide no fold.
+    """
+    return tuple(photo.group or photo.content for photo in photos)
 
 
 def numbered(*parts: LabelledFeatures) -> Ints:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import keras
@@ -22,6 +23,7 @@ from app.training.stage_result import StageResult
 
 CHANCE = 0.05  # of keeping a stage that changed answers at random
 TINY = 1e-12
+ROUNDING = 1e-6  # a gain of less is none
 
 
 def train_stage(
@@ -113,14 +115,16 @@ def improved(before: Float32s, after: Float32s, targets: Ints) -> bool:
         after: likewise.
         targets: ``(n,)``, the number of each photo's class.
     """
-    rows = np.arange(len(targets))
-    sure = probabilities_of(before)
-    temperature = match_temperature(after, float(sure.max(axis=1).mean()))
-    then = probabilities_of(after / temperature)
-    losses = (-np.log(np.maximum(each[rows, targets], TINY)) for each in (then, sure))
-    difference = np.subtract(*losses)
-    error = difference.std(ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else np.inf
-    return bool(difference.mean() < -t.ppf(1 - CHANCE, max(len(rows) - 1, 1)) * error)
+    if len(targets) < 2:
+        return False
+    first = probabilities_of(before)
+    then = probabilities_of(after / match_temperature(after, float(first.max(axis=1).mean())))
+    log_before, log_after = (
+        np.log(np.maximum(each[np.arange(len(targets)), targets], TINY)) for each in (first, then)
+    )
+    gains = log_after - log_before
+    needed = t.ppf(1 - CHANCE, len(gains) - 1) * gains.std(ddof=1) / math.sqrt(len(gains))
+    return bool(gains.mean() > max(needed, ROUNDING))
 
 
 def _fit(
