@@ -162,11 +162,11 @@ class Int8Metrics:
     why_not: str
     photos: int | None = None
     asked: int | None = None
-    changed_at_most: float | None = None
     accuracy_lost: float | None = None
     labels_changed: float | None = None
     calibration_lost: float | None = None
     refusals_changed: float | None = None
+    changed_at_most: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

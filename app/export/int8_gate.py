@@ -45,21 +45,21 @@ class Int8Gate:
     Attributes:
         photos: that were compared.
         asked: how many of them float32 answered; the others count as answered alike.
-        changed_at_most: the bound of ``labels_changed`` for new photos, with 95 % confidence
-            (Clopper-Pearson).
         accuracy_lost: less right answers.
         labels_changed: other answers; ``neither`` and ``unsure`` are answers as well.
         calibration_lost: of the expected calibration error.
         refusals_changed: more or fewer answers ``neither``.
+        changed_at_most: the bound of ``labels_changed`` for new photos, with 95 % confidence
+            (Clopper-Pearson).
     """
 
     photos: int
     asked: int
-    changed_at_most: float
     accuracy_lost: float
     labels_changed: float
     calibration_lost: float
     refusals_changed: float
+    changed_at_most: float
 
     @property
     def measured(self) -> bool:
@@ -127,11 +127,11 @@ def int8_gate(
     return Int8Gate(
         photos=count,
         asked=asked,
-        changed_at_most=upper_bound(changed, count, CONFIDENCE),
         accuracy_lost=before.accuracy - after.accuracy,
         labels_changed=changed / count,
         calibration_lost=after.ece - before.ece,
         refusals_changed=float(abs(refused)),
+        changed_at_most=upper_bound(changed, count, CONFIDENCE),
     )
 
 

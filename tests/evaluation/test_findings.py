@@ -7,8 +7,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from app.data.manifest import Photo
-from app.evaluation.findings import read_findings, write_findings
 from app.evaluation.cross_validation import make_folds, out_of_fold
+from app.evaluation.findings import read_findings, write_findings
 from app.evaluation.label_issues import find_label_issues
 from app.evaluation.metrics import probabilities_of
 from app.training.data_review import find
