@@ -12,12 +12,18 @@ The same distance, each photo against all others, finds the outliers among the u
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
+
+from app.evaluation.outlier_classifier import (
+    OutlierClassifier,
+    fit_outlier_weights,
+    out_of_fold_scores,
+)
 
 Float32s = NDArray[np.float32]
 Floats = NDArray[np.floating[Any]]

@@ -34,6 +34,7 @@ from app.network.vgg import convolution_blocks
 MEAN_BGR = (103.939, 116.779, 123.68)
 HEAD = "dense"
 REFERENCE = "similarity"  # the dense layer that holds the photos novelty compares with
+OUTLIERS = "outliers"  # the dense layer that holds what was learned from photos of neither
 LAST = "channels_last"  # whatever the user's ~/.keras/keras.json says
 
 # Layers whose output can be cached.
@@ -96,6 +97,8 @@ def build_classifier(
     _set_preprocessing(model)
     if novelty is not None:
         model.get_layer(REFERENCE).set_weights([novelty.reference.T])
+        if novelty.outliers is not None:
+            model.get_layer(OUTLIERS).set_weights([novelty.outliers.weights[:, None]])
     return model
 
 
@@ -209,18 +212,29 @@ def _embeddings(maps: keras.KerasTensor) -> keras.KerasTensor:
 def _novelty_layers(
     maps: keras.KerasTensor, novelty: KnnOodDetector, *, mirror: bool
 ) -> keras.KerasTensor:
-    """Write ``KnnOodDetector.distances`` and ``KnnOodDetector.of`` as layers."""
+    """Write ``KnnOodDetector.of`` as layers."""
     layers = keras.layers
-    x = layers.UnitNormalization(name="descriptor", dtype="float32")(_embeddings(maps))
-    count = len(novelty.reference)
-    x = layers.Dense(count, use_bias=False, trainable=False, name=REFERENCE, dtype="float32")(x)
+    embeddings = layers.UnitNormalization(name="descriptor", dtype="float32")(_embeddings(maps))
+    x = _dense(len(novelty.reference), REFERENCE)(embeddings)
     x, _ = keras.ops.top_k(x, novelty.neighbours)
     x = keras.ops.mean(x, axis=-1, keepdims=True)  # of the cosines
     if mirror:
         x = _mean_of_views(x)
     scale, offset = -1 / novelty.scale, (1 - novelty.threshold) / novelty.scale
     x = layers.Rescaling(scale, offset=offset, name="beyond_threshold", dtype="float32")(x)
+    if (outliers := novelty.outliers) is not None:
+        y = _dense(1, OUTLIERS)(embeddings)
+        if mirror:
+            y = _mean_of_views(y)
+        scale, offset = 1 / outliers.scale, -outliers.threshold / outliers.scale
+        y = layers.Rescaling(scale, offset=offset, name="like_neither", dtype="float32")(y)
+        x = layers.Maximum(name="either", dtype="float32")([x, y])
     return layers.Activation("sigmoid", name="novelty", dtype="float32")(x)
+
+
+def _dense(units: int, name: str) -> keras.layers.Dense:
+    """Return a layer of weights that are fitted elsewhere."""
+    return keras.layers.Dense(units, use_bias=False, trainable=False, name=name, dtype="float32")
 
 
 def _mean_of_views(x: keras.KerasTensor) -> keras.KerasTensor:

@@ -22,7 +22,7 @@ from app.evaluation.decision import IS_NEITHER, IS_UNSURE, Thresholds
 from app.evaluation.metrics import probabilities_of, reliability_bins, score
 from app.evaluation.ood import KnnOodDetector, fit_ood_detector
 from app.evaluation.prediction_set import PredictionSet
-from app.features.batches import Float32s, Int32s, targets_of
+from app.features.batches import Float32s, Int32s, ViewBatches, targets_of
 from app.features.dataset import FeatureDataset
 from app.training.finetune import outputs_of
 from app.training.nystroem import choose_landmarks
@@ -46,7 +46,12 @@ class FittedDecision:
 
 
 def fit_decision(
-    source: FeatureDataset, stage: Stage, *, mirror: bool, divided_by: float = 1.0
+    source: FeatureDataset,
+    stage: Stage,
+    *,
+    mirror: bool,
+    divided_by: float = 1.0,
+    neither: ViewBatches | None = None,
 ) -> FittedDecision:
     """Fit temperature, OOD detector and thresholds on validation; predict validation and test.
 
@@ -55,11 +60,13 @@ def fit_decision(
         stage: the last one.
         mirror: predict each photo and its mirror image (test-time augmentation), and average.
         divided_by: the temperature that the head was divided by when it was solved.
+        neither: training photos that show none of the classes; None where there are none.
     """
     model = source.describing(stage)
     reference = source.batches(stage, "train")
     reference.keep(choose_landmarks(targets_of(reference.photos)).tolist())
     _, reference_embeddings = outputs_of(model, reference)
+    outliers = None if neither is None else outputs_of(model, neither)[1]
 
     names: dict[Split, tuple[str, ...]] = {}
     targets: dict[Split, Int32s] = {}
@@ -75,13 +82,13 @@ def fit_decision(
         targets[split] = targets_of(batches[0].photos)
 
     temperature = fit_temperature(logits["validation"], targets["validation"], divided_by)
-    detector = fit_ood_detector(reference_embeddings, embeddings["validation"])
+    detector = fit_ood_detector(reference_embeddings, embeddings["validation"], outliers)
     predictions = {
         split: PredictionSet(
             names[split],
             targets[split],
             probabilities_of(logits[split] / temperature),
-            detector.of(detector.distances(embeddings[split])),
+            detector.novelty(embeddings[split]),
         )
         for split in SPLITS[1:]
     }
