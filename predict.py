@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import csv
 import glob
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from os.path import exists, isdir
+from os.path import exists, isdir, lexists
 from pathlib import Path
 
 from app.core.cli import Parser, run, tell
 from app.core.errors import ImageError, UsageError
 from app.core.labels import NEITHER, UNSURE
 from app.core.sanitise import for_csv, for_json, for_terminal
+from app.core.text_file import read_text, row_readings, table_rows
 from app.inference.arguments import add_bundle_arguments, bundle_folder
 from app.inference.prediction import Prediction, unopened_prediction
 
@@ -120,27 +120,25 @@ def expand(given: Sequence[str]) -> Iterator[str]:
 def listed_names() -> list[str]:
     r"""Return the names on standard input: one a line, or ended by NUL (``find -print0``).
 
-    Bytes, as the file system has them, never patterns. Lines end at ``\n`` only, since names may
-    hold whatever else ends a line in Unicode. What PowerShell writes is read as well: UTF-16, or
-    UTF-8 with a mark before it.
+    They are never patterns. A line may be a row of a table; then its first cell is the name, and
+    the table's header is passed over. A name that no file has is returned as it stands.
     """
     try:
-        text = sys.stdin.buffer.read(LONGEST_LIST + 1)
+        text = read_text(sys.stdin.buffer, "a list of names on standard input; received one")
     except OSError as error:
         raise UsageError(
             f"expected a list of names on standard input; received none ({error.strerror})"
         ) from error
-    if len(text) > LONGEST_LIST:
-        raise UsageError(
-            f"expected a list of names of at most {LONGEST_LIST:,} bytes on standard input; "
-            "received a longer one; name a folder, or split the list"
-        )
-    if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        text = os.fsencode(text.decode("utf-16", "replace"))
-    text = text.removeprefix(codecs.BOM_UTF8)
-    if b"\0" in text:
-        return [os.fsdecode(name) for name in text.split(b"\0") if name]
-    return [os.fsdecode(line.removesuffix(b"\r")) for line in text.split(b"\n") if line.strip()]
+    names, in_table = [], False
+    for row in table_rows(text):
+        name = next(filter(lexists, row_readings(row)), None)
+        if name is not None:
+            names.append(name)
+        elif row.is_header():
+            in_table = True
+        else:
+            names.append(row.cells[0] if in_table else row.line)
+    return names
 
 
 def below(name: str) -> Iterator[str]:
@@ -157,7 +155,6 @@ def below(name: str) -> Iterator[str]:
 
 
 NO_ANSWER = "-"
-LONGEST_LIST = 256_000_000  # bytes, millions of names: endless input fills no memory
 WIDEST = 60  # a longer name moves its own row only
 
 

@@ -117,6 +117,7 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
 
     add("--data", type=Path, metavar="DIR")
     add("--exclude", type=Path, metavar="FILE")
+    add("--neither", type=Path, metavar="DIR")
     add("--run", metavar="NAME")
     add("--runs", type=Path, metavar="DIR")
     add("--stages", type=lambda text: tuple(text.split(",")), metavar="NAMES")

@@ -97,7 +97,13 @@ def resume(folder: Path, *, report: bool = True) -> Run:
 
 def _inventory(config: TrainConfig, root: Path, clock: Clock) -> list[ManifestRow]:
     with clock.phase("audit"):
-        return take_inventory(root, data=config.data, seed=config.seed, exclude=config.exclude)
+        return take_inventory(
+            root,
+            data=config.data,
+            seed=config.seed,
+            exclude=config.exclude,
+            neither=config.neither,
+        )
 
 
 def _compare_manifest(rows: list[ManifestRow], this_run: Run) -> None:

@@ -116,6 +116,11 @@ class TrainConfig:
         None,
         "a list of files of the data folder to leave out, one a line, such as lines of audit.csv",
     )
+    neither: Path | None = setting(
+        None,
+        "a folder of photos that show none of the classes; a folder neither/ beside the class "
+        "folders is found without it",
+    )
     runs: Path = setting(Path("runs"), "the folder that holds the runs")
     run: str | None = setting(None, "the run's name (default: the date and time)")
     stages: tuple[str, ...] = setting(
@@ -298,7 +303,7 @@ def config_values(config: TrainConfig) -> dict[str, Any]:
     """Return the settings as JSON knows them, the stages written out in full, paths absolute."""
     values: dict[str, Any] = values_of(config)
     del values["stage_settings"]
-    for name in ("data", "exclude", "runs", "weights"):
+    for name in ("data", "exclude", "neither", "runs", "weights"):
         if values[name] not in (None, "none"):
             values[name] = str(Path(values[name]).absolute())
     return {**values, "stages": values_of(config.stage_plan())}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from app.core.console import progress_bar
 from app.core.errors import DataError, ImageError
+from app.core.labels import NEITHER
 from app.data.decode import SUFFIXES, decode
 from app.data.folder_layout import LabelledFile, files_below
 from app.data.manifest import REASONS, ManifestRow
@@ -41,7 +42,8 @@ def audit(
         One row for each file, in the same order; ``split`` is what the user gave, or empty.
 
     Raises:
-        DataError: when fewer than two classes, or fewer than ten photos of a class, can be used.
+        DataError: when fewer than two classes, or fewer than ten photos of a class or of none of
+            the classes, can be used.
     """
     with progress_bar() as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
         task = bar.add_task("Reading photos", total=len(files))
@@ -68,7 +70,7 @@ def rows_of_others(root: Path, files: Sequence[LabelledFile]) -> list[ManifestRo
 
 
 def _judge(file: LabelledFile, excluded: str | None) -> tuple[ManifestRow, Fingerprint | None]:
-    row = ManifestRow(file.name, file.label, file.split or "", "", "skipped")
+    row = ManifestRow(file.name, file.label, file.split or "", "", "skipped", kind=file.kind)
     if excluded:
         return replace(row, reason=excluded, code="excluded"), None
     try:
@@ -135,11 +137,11 @@ def _mark_near_duplicates(
 
 
 def _check_enough(rows: Sequence[ManifestRow]) -> None:
-    counts = {row.label: 0 for row in rows}
+    counts = Counter({row.label: 0 for row in rows})
     for row in rows:
         counts[row.label] += row.verdict == "used"
     found = ", ".join(f"{label}: {count}" for label, count in sorted(counts.items()))
-    if len(counts) < 2:
+    if len(counts.keys() - {NEITHER}) < 2:
         raise DataError(
             f"expected photos of two classes or more; received {found or 'no files'}; "
             "put the photos of each class into a folder of its own"

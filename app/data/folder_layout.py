@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +12,10 @@ from os.path import exists, isdir, isfile
 from pathlib import Path
 from typing import Literal
 
-from app.core.errors import DataError, FetchError, UsageError
-from app.core.labels import RESERVED, is_reserved
+from app.core.errors import DataError, UsageError
+from app.core.labels import NEITHER, UNSURE, is_neither, is_unsure
 from app.data.decode import SUFFIXES
-from app.data.sets.archive import unpack_zip
+from app.data.sets.archive import KINDS, is_archive, unpacked
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -39,47 +38,56 @@ class LabelledFile:
 
     path: Path
     name: str  # relative to the data folder, with forward slashes
-    label: str  # its class
+    label: str  # its class, or ``neither``
     split: Split | None  # None when the project decides
+    kind: str = ""  # below ``neither/``: the name of the first folder, such as ``fox``
 
 
 @contextmanager
 def data_folder(data: Path) -> Iterator[Path]:
-    """Yield the folder behind ``--data``; a ``.zip`` is unpacked to a temporary folder meanwhile.
+    """Yield the folder behind ``--data``; an archive is unpacked to a temporary folder meanwhile.
 
     Raises:
-        UsageError: when ``data`` is neither a folder nor a ``.zip`` file.
+        UsageError: when ``data`` is neither a folder nor an archive.
         DataError: when the archive is damaged or hostile.
     """
     if isdir(data):
         yield data
-    elif isfile(data) and data.suffix.lower() == ".zip":
-        with tempfile.TemporaryDirectory(prefix="photos-") as folder:
-            try:
-                photos = unpack_zip(data, Path(folder) / "photos")
-            except FetchError as error:
-                raise DataError(str(error)) from error
-            yield photos
+    elif isfile(data) and is_archive(data):
+        with unpacked(data) as folder:
+            yield folder
     else:
         found = "a file" if exists(data) else "nothing there"
         raise UsageError(
-            f"expected --data to be a folder of photos or a .zip of one; received {data} "
+            f"expected --data to be a folder of photos or a {KINDS} of one; received {data} "
             f"({found}); `python -m app fetch drawn {data}` makes a sample to try with"
         )
 
 
-def find_files(root: Path) -> list[LabelledFile]:
+def find_files(root: Path, neither: Path | None = None) -> list[LabelledFile]:
     """List every file below ``root`` with its class and, where given, its split.
 
     Understands class folders, ``train/`` ``validation/`` ``test/`` with class folders in each,
     Kaggle's flat ``cat.0.jpg`` ``dog.0.jpg``, and any of these below a folder that holds nothing
-    else (``PetImages/Cat``). Files are sorted by name; nothing is opened.
+    else (``PetImages/Cat``). What lies in a folder ``neither/`` beside the class folders or the
+    splits, or in a split, shows none of the classes. Files are sorted by name; nothing is opened.
+
+    Args:
+        root: the data folder.
+        neither: a folder of photos that show none of the classes, inside or outside of ``root``;
+            files outside are called by their whole path.
 
     Raises:
         DataError: when no layout fits, or the splits have different classes.
     """
     top = _descend(root)
+    strangers = _neither_below(top, root, None)
+    if neither is not None:
+        strangers += _strangers(neither, root, None)
     folders = _split_folders(top)
+    strangers += [
+        file for split, folder in folders.items() for file in _neither_below(folder, root, split)
+    ]
     if len(folders) > 1 and "train" not in folders:  # else the splits would pass for classes
         names = " and ".join(f"{folder.name}/" for folder in folders.values())
         raise DataError(
@@ -96,7 +104,28 @@ def find_files(root: Path) -> list[LabelledFile]:
     if not files:
         raise DataError(f"expected {LAYOUTS}; received {root}, which holds none of these")
     _check_classes(files)
-    return files
+    by_name = {file.name: file for file in (*files, *strangers)}
+    return list(by_name.values())
+
+
+def _neither_below(folder: Path, root: Path, split: Split | None) -> list[LabelledFile]:
+    """List the files of folders called ``neither`` that lie directly in a folder."""
+    return [
+        file
+        for child in _children(folder)
+        if child.is_dir() and is_neither(child.name)
+        for file in _strangers(child, root, split)
+    ]
+
+
+def _strangers(folder: Path, root: Path, split: Split | None) -> list[LabelledFile]:
+    """List the files of a folder of none of the classes, each with the kind that it shows."""
+    found = []
+    for path in files_below(folder):
+        inner = path.relative_to(folder).parts
+        name = _name(path, root) if path.is_relative_to(root) else path.absolute().as_posix()
+        found.append(LabelledFile(path, name, NEITHER, split, inner[0] if len(inner) > 1 else ""))
+    return found
 
 
 def linked_folders(root: Path) -> list[Path]:
@@ -167,16 +196,19 @@ def _check_classes(files: list[LabelledFile]) -> None:
                 f"expected the classes of train ({', '.join(sorted(expected))}) in every "
                 f"split; received {', '.join(sorted(labels))} in {split}; rename or move folders"
             )
-    if taken := sorted(filter(is_reserved, expected)):
+    if taken := sorted(filter(is_unsure, expected)):
         raise DataError(
-            f"expected classes of other names than {' and '.join(sorted(RESERVED))}, which are "
-            f"answers of their own; received {', '.join(taken)}; "
-            "photos that show none of the classes need not be given; else rename the folder"
+            f"expected classes of other names than {UNSURE}, which is an answer of its own; "
+            f"received {', '.join(taken)}; rename the folder"
         )
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [path for path in _children(folder) if path.is_dir() and path.name != "__MACOSX"]
+    return [
+        path
+        for path in _children(folder)
+        if path.is_dir() and path.name != "__MACOSX" and not is_neither(path.name)
+    ]
 
 
 def _files(folder: Path) -> list[Path]:

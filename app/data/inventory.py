@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from app.core.console import say
+from app.core.labels import NEITHER
 from app.data.audit import audit, rows_of_others
 from app.data.folder_layout import SPLITS, LabelledFile, files_below, find_files
 from app.data.manifest import ManifestRow, excluded_names
@@ -20,7 +21,12 @@ STATED_RATIO = 1.5  # of the classes' photos; in small sets a random split alone
 
 
 def take_inventory(
-    root: Path, *, data: Path, seed: int, exclude: Path | None = None
+    root: Path,
+    *,
+    data: Path,
+    seed: int,
+    exclude: Path | None = None,
+    neither: Path | None = None,
 ) -> list[ManifestRow]:
     """Decode every file, give each photo its split, and say what was found.
 
@@ -29,12 +35,13 @@ def take_inventory(
         data: what the user gave for it: the same folder, or an archive.
         seed: of the division into splits.
         exclude: a list of files that are not to be used.
+        neither: a folder of photos that show none of the classes.
 
     Raises:
         DataError: when the folder has no layout that gives classes, or too few photos.
         UsageError: when the list cannot be read, or names a file that is not there.
     """
-    files = find_files(root)
+    files = find_files(root, neither)
     judged = audit(files, _excluded(root, data, exclude, files))
     _say_near_duplicates(judged)
     rows = assign_splits(judged, seed=seed)
@@ -110,7 +117,8 @@ def _say_counts(rows: list[ManifestRow]) -> None:
 
 def _say_balance(rows: Sequence[ManifestRow]) -> None:
     """Say how far the classes are out of balance, and the weights that meet it."""
-    labels = [row.label for row in rows if row.verdict == "used" and row.split == "train"]
+    train = [row for row in rows if row.verdict == "used" and row.split == "train"]
+    labels = [row.label for row in train if row.label != NEITHER]
     ratio, weights = imbalance(labels), class_weights(labels)
     if weights:
         each = ", ".join(f"{label} {weight:.2f}" for label, weight in weights.items())
