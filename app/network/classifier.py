@@ -98,7 +98,9 @@ def build_classifier(
     if novelty is not None:
         model.get_layer(REFERENCE).set_weights([novelty.reference.T])
         if novelty.outliers is not None:
-            model.get_layer(OUTLIERS).set_weights([novelty.outliers.weights[:, None]])
+            model.get_layer(OUTLIERS).set_weights(
+                [novelty.outliers.weights[:, None], np.array([novelty.outliers.bias])]
+            )
     return model
 
 
@@ -215,26 +217,22 @@ def _novelty_layers(
     """Write ``KnnOodDetector.of`` as layers."""
     layers = keras.layers
     embeddings = layers.UnitNormalization(name="descriptor", dtype="float32")(_embeddings(maps))
-    x = _dense(len(novelty.reference), REFERENCE)(embeddings)
+    count = len(novelty.reference)
+    x = layers.Dense(count, use_bias=False, trainable=False, name=REFERENCE, dtype="float32")(
+        embeddings
+    )
     x, _ = keras.ops.top_k(x, novelty.neighbours)
     x = keras.ops.mean(x, axis=-1, keepdims=True)  # of the cosines
     if mirror:
         x = _mean_of_views(x)
     scale, offset = -1 / novelty.scale, (1 - novelty.threshold) / novelty.scale
     x = layers.Rescaling(scale, offset=offset, name="beyond_threshold", dtype="float32")(x)
-    if (outliers := novelty.outliers) is not None:
-        y = _dense(1, OUTLIERS)(embeddings)
+    if novelty.outliers is not None:
+        y = layers.Dense(1, trainable=False, name=OUTLIERS, dtype="float32")(embeddings)
         if mirror:
             y = _mean_of_views(y)
-        scale, offset = 1 / outliers.scale, -outliers.threshold / outliers.scale
-        y = layers.Rescaling(scale, offset=offset, name="like_neither", dtype="float32")(y)
         x = layers.Maximum(name="either", dtype="float32")([x, y])
     return layers.Activation("sigmoid", name="novelty", dtype="float32")(x)
-
-
-def _dense(units: int, name: str) -> keras.layers.Dense:
-    """Return a layer of weights that are fitted elsewhere."""
-    return keras.layers.Dense(units, use_bias=False, trainable=False, name=name, dtype="float32")
 
 
 def _mean_of_views(x: keras.KerasTensor) -> keras.KerasTensor:
