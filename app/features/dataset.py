@@ -20,7 +20,7 @@ from app.core.console import say
 from app.core.errors import CacheEvictedError, UsageError
 from app.data.augmentation import ReadPhoto, View, load_batches, load_views, read_photo, tta_views
 from app.data.folder_layout import Split
-from app.data.manifest import Photos
+from app.data.manifest import Photo, Photos
 from app.features.batches import Float32s, ViewBatches, targets_of
 from app.features.cache import FeatureSpec, FeatureStore, compute_features, lacking_views
 from app.features.decoded import DecodedPhotos
@@ -45,6 +45,7 @@ class DatasetSpec:
         backbone: the network's name.
         weights: the digest of the backbone's weights.
         photos: to train and validate on; test has no part in it.
+        neither: training photos that show none of the classes; their ``target`` means nothing.
         stages: of the run, in their order.
         views: of each training photo, where they are cached.
         seed: of the views and of their order.
@@ -57,6 +58,7 @@ class DatasetSpec:
     backbone: str
     weights: str
     photos: Photos
+    neither: Sequence[Photo] = ()
     stages: Sequence[Stage]
     views: int
     seed: int = 0
@@ -74,7 +76,7 @@ class DatasetSpec:
         train = self.photos["train"]
         others = self.photos["validation"]
         return [
-            *(View(photo, 0, self.seed) for photo in train),
+            *(View(photo, 0, self.seed) for photo in (*train, *self.neither)),
             *(View(p, number, 0) for number in tta_views(mirrored=self.mirror) for p in others),
             *(View(p, number, self.seed) for number in range(1, self.views) for p in train),
         ]
@@ -138,9 +140,18 @@ class FeatureDataset(ABC):
         self, stage: Stage, split: Split, *, shuffle: bool = False, view: int = 0
     ) -> ViewBatches:
         """Return a split's batches for a stage; shuffled ones walk through the views."""
+        return self._batches(stage, self.spec.photos[split], shuffle=shuffle, view=view)
+
+    def batches_of_neither(self, stage: Stage) -> ViewBatches:
+        """Return the batches of the training photos that show none of the classes."""
+        return self._batches(stage, self.spec.neither)
+
+    def _batches(
+        self, stage: Stage, photos: Sequence[Photo], *, shuffle: bool = False, view: int = 0
+    ) -> ViewBatches:
         fresh, plan = self.views is None, self.spec.stages
         return ViewBatches(
-            self.spec.photos[split],
+            photos,
             partial(self._inputs, stage),
             views=self.views,
             batch_size=stage.batch_size,

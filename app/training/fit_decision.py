@@ -29,7 +29,7 @@ from app.evaluation.decision import IS_NEITHER, IS_UNSURE, Thresholds, label_of
 from app.evaluation.metrics import probabilities_of, reliability_bins, score
 from app.evaluation.ood import KnnOodDetector, fit_ood_detector
 from app.evaluation.prediction_set import PredictionSet
-from app.features.batches import Float32s, Int32s, targets_of
+from app.features.batches import Float32s, Int32s, ViewBatches, targets_of
 from app.features.dataset import FeatureDataset
 from app.training.finetune import outputs_of
 from app.training.nystroem import choose_landmarks
@@ -56,7 +56,12 @@ class FittedDecision:
 
 
 def fit_decision(
-    source: FeatureDataset, stage: Stage, results: Sequence[StageResult], *, mirror: bool
+    source: FeatureDataset,
+    stage: Stage,
+    results: Sequence[StageResult],
+    *,
+    mirror: bool,
+    neither: ViewBatches | None = None,
 ) -> FittedDecision:
     """Fit temperature, OOD detector and thresholds on validation, and predict it.
 
@@ -69,11 +74,13 @@ def fit_decision(
         stage: the last one.
         results: of all stages.
         mirror: predict each photo and its mirror image (test-time augmentation), and average.
+        neither: training photos that show none of the classes; None where there are none.
     """
     model = source.describing(stage)
     reference = source.batches(stage, "train")
     reference.keep(choose_landmarks(targets_of(reference.photos)).tolist())
     _, reference_embeddings = outputs_of(model, reference)
+    outliers = None if neither is None else outputs_of(model, neither)[1]
 
     batches = [source.batches(stage, "validation", view=v) for v in tta_views(mirrored=mirror)]
     outputs = [outputs_of(model, view) for view in batches]
@@ -84,12 +91,12 @@ def fit_decision(
     targets = targets_of(photos)
 
     temperature = _fit_temperature(logits, targets, results)
-    detector = fit_ood_detector(reference_embeddings, embeddings)
+    detector = fit_ood_detector(reference_embeddings, embeddings, outliers)
     validation = PredictionSet(
         tuple(photo.name for photo in photos),
         targets,
         probabilities_of(logits / temperature),
-        detector.of(detector.distances(embeddings)),
+        detector.novelty(embeddings),
     )
     as_solved = not mirror and not any(result.kept_epoch for result in results[1:])
     limit = _fit_limit(validation, results[0].limit, as_solved=as_solved)
