@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
@@ -18,3 +19,9 @@ LONGEST = ("test_road.py", "test_resume.py", "test_finetune.py", "test_linear_pr
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests of the longest files first."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported by now out of every later garbage collection: it stays."""
+    gc.collect()
+    gc.freeze()
