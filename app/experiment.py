@@ -21,7 +21,7 @@ from app.core.profiling import Clock
 from app.core.run_folder import FEATURES_FOLDER, Run
 from app.core.run_metrics import Int8Metrics, Metrics, StageMetrics, write_history
 from app.data.augmentation import View
-from app.data.folder_layout import SPLITS, Split
+from app.data.folder_layout import SPLITS
 from app.data.manifest import ManifestRow, Photos, class_names, photos_of
 from app.data.splits import class_weights
 from app.export.bundle_writer import Parity, classifier_graph, export_bundle, library_versions
@@ -45,7 +45,7 @@ from app.training.fit_decision import (
     split_metrics,
     write_predictions,
 )
-from app.training.linear_probe import STRENGTHS, Projection, fit_linear_probe
+from app.training.linear_probe import STRENGTHS, fit_linear_probe
 from app.training.run_lock import finish_time
 from app.training.stage_result import StageResult, keep_stage, kept_stage
 from app.training.tracking import Tracking
@@ -89,12 +89,7 @@ def run_experiment(
             config, model, source, photos, classes, by_number, run, checkpoint, tracking
         )
         write_history((row for result in results for row in result.history), run.history)
-        decision = fit_decision(
-            source,
-            config.stage_plan()[-1],
-            mirror=config.mirror,
-            divided_by=results[-1].temperature,
-        )
+        decision = fit_decision(source, config.stage_plan()[-1], results, mirror=config.mirror)
     with clock.phase("export"):
         parity, int8 = export(config, model, source, classes, photos, decision, run.bundle)
     write_predictions(decision.predictions, classes, run.predictions)
@@ -111,6 +106,7 @@ def run_experiment(
         test=scores["test"],
         temperature=decision.temperature,
         min_confidence=decision.thresholds.confidence,
+        promise=decision.promise,
         parity=dataclasses.asdict(parity),
         int8=Int8Metrics(why_not=int8.why_not, **(vars(int8.gate) if int8.gate else {})),
         seconds=clock.total(),
@@ -200,12 +196,7 @@ def linear_probe(
         STRENGTHS if strength is None else (strength,),
         class_weight,
     )
-    projections: dict[Split, Projection] = {
-        "train": probe.train,
-        "validation": probe.validation,
-        "test": probe.project(source.labelled("test")),
-    }
-    review(photos, classes, projections, probe.solver, run.audit)
+    review(photos, classes, probe, run.audit)
     return probe.result
 
 

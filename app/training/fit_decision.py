@@ -14,10 +14,17 @@ import numpy as np
 from app.core.atomic_files import write_rows
 from app.core.config import Stage
 from app.core.console import say
-from app.core.run_metrics import AnswerShares, SplitMetrics
+from app.core.run_metrics import AnswerShares, ConfidenceLimit, Promise, SplitMetrics
 from app.data.augmentation import tta_views
 from app.data.folder_layout import SPLITS, Split
-from app.evaluation.calibration import fit_min_confidence, fit_temperature
+from app.evaluation.calibration import (
+    CONFIDENCE,
+    DEFAULT_MIN_CONFIDENCE,
+    MAX_WRONG,
+    fit_min_confidence,
+    fit_temperature,
+    match_temperature,
+)
 from app.evaluation.decision import IS_NEITHER, IS_UNSURE, Thresholds
 from app.evaluation.metrics import probabilities_of, reliability_bins, score
 from app.evaluation.ood import KnnOodDetector, fit_ood_detector
@@ -26,6 +33,7 @@ from app.features.batches import Float32s, Int32s, targets_of
 from app.features.dataset import FeatureDataset
 from app.training.finetune import outputs_of
 from app.training.nystroem import choose_landmarks
+from app.training.stage_result import StageResult, divided_by
 
 
 @dataclass(frozen=True)
@@ -35,26 +43,32 @@ class FittedDecision:
     Attributes:
         temperature: which the logits are divided by.
         thresholds: of the answers.
+        promise: what holds of the answers that are given; None: nothing is promised.
         ood_detector: embedding → novelty.
         predictions: by split, ``validation`` and ``test``.
     """
 
     temperature: float
     thresholds: Thresholds
+    promise: Promise | None
     ood_detector: KnnOodDetector
     predictions: dict[Split, PredictionSet]
 
 
 def fit_decision(
-    source: FeatureDataset, stage: Stage, *, mirror: bool, divided_by: float = 1.0
+    source: FeatureDataset, stage: Stage, results: Sequence[StageResult], *, mirror: bool
 ) -> FittedDecision:
     """Fit temperature, OOD detector and thresholds on validation; predict validation and test.
+
+    Where validation is small, the head's out-of-fold answers have decided how sure the network may
+    be, and when it is unsure. A network that was fine-tuned since is made as sure as the head was
+    on the validation photos, and nothing is promised of its answers.
 
     Args:
         source: of the run's batches.
         stage: the last one.
+        results: of all stages.
         mirror: predict each photo and its mirror image (test-time augmentation), and average.
-        divided_by: the temperature that the head was divided by when it was solved.
     """
     model = source.describing(stage)
     reference = source.batches(stage, "train")
@@ -74,7 +88,7 @@ def fit_decision(
         names[split] = tuple(photo.name for photo in batches[0].photos)
         targets[split] = targets_of(batches[0].photos)
 
-    temperature = fit_temperature(logits["validation"], targets["validation"], divided_by)
+    temperature = _fit_temperature(logits["validation"], targets["validation"], results)
     detector = fit_ood_detector(reference_embeddings, embeddings["validation"])
     predictions = {
         split: PredictionSet(
@@ -85,21 +99,53 @@ def fit_decision(
         )
         for split in SPLITS[1:]
     }
+    as_solved = not mirror and not any(result.kept_epoch for result in results[1:])
+    limit = _fit_limit(predictions["validation"], results[0].limit, as_solved=as_solved)
     return FittedDecision(
-        temperature, _fit_thresholds(predictions["validation"]), detector, predictions
+        temperature, Thresholds(limit.value), limit.promise, detector, predictions
     )
 
 
-def _fit_thresholds(validation: PredictionSet) -> Thresholds:
-    """Return the least confidence of an answer, fitted on those that are not ``neither``."""
-    known = validation.decided(Thresholds(confidence=0.0)) != IS_NEITHER
-    confidence = fit_min_confidence(validation.probabilities[known], validation.targets[known])
-    if confidence > 1:
+def _fit_temperature(logits: Float32s, targets: Int32s, results: Sequence[StageResult]) -> float:
+    """Return the temperature by the labels, or by the head's confidence where they are few."""
+    head = results[0]
+    if head.limit is not None and head.confidence is not None:
+        return match_temperature(logits, head.confidence)
+    return fit_temperature(logits, targets, divided_by(results))
+
+
+def _fit_limit(
+    validation: PredictionSet, known: ConfidenceLimit | None, *, as_solved: bool
+) -> ConfidenceLimit:
+    """Return the least confidence of an answer, and say what it promises.
+
+    Args:
+        validation: of which those that are not ``neither`` count.
+        known: the limit by the head's out-of-fold answers; None where validation is not small.
+        as_solved: whether the head answers as it was solved, so that this limit is its own.
+    """
+    if known is None:
+        rows = validation.decided(Thresholds(confidence=0.0)) != IS_NEITHER
+        limit = fit_min_confidence(validation.probabilities[rows], validation.targets[rows])
+        answered = f"{rows.sum()} validation photos"
+    else:
+        limit = known
+        answered = "the out-of-fold answers to training and validation photos"
+        if not as_solved:
+            limit = ConfidenceLimit(max(known.value, DEFAULT_MIN_CONFIDENCE), None)
+            answered = "the few validation photos of a network that changed after the head"
+    if limit.promise is None:
         say(
-            "unsure of every photo: the surest answers on validation are wrong too often; "
-            "predict.py --min-confidence 0 gives them nevertheless"
+            f"nothing is promised of the share of wrong answers: {answered} do not show that it is "
+            f"at most {MAX_WRONG:.0%}; unsure below {limit.value:.1%} (--min-confidence)"
         )
-    return Thresholds(confidence)
+    else:
+        say(
+            f"at most {MAX_WRONG:.0%} of the given answers is wrong, with {CONFIDENCE:.0%} "
+            f"confidence: {limit.promise.wrong} of {limit.promise.given} were, by {answered}"
+            + (f"; unsure below {limit.value:.1%}" if limit.value else "")
+        )
+    return limit
 
 
 def split_metrics(predicted: PredictionSet, thresholds: Thresholds) -> SplitMetrics:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
+import msgspec
 
 from app.core.console import say
-from app.core.run_metrics import HistoryRow, Scores
+from app.core.run_metrics import ConfidenceLimit, CrossValidated, HistoryRow, Scores
 from app.training.checkpoint import Checkpoint
 from app.training.resume_callback import assign, copies_of, epochs_record
 
@@ -27,6 +30,10 @@ class StageResult:
         validation: scores with the weights that were kept.
         history: a row an epoch.
         temperature: that the solved head was divided by; 1 for other stages.
+        cross_validated: the head's out-of-fold answers; None for other stages, and where a class
+            has too few photos for folds.
+        limit: the limit for ``unsure`` by these answers, where validation is small; else None.
+        confidence: the mean confidence of the head's answers to validation; None for other stages.
     """
 
     name: str
@@ -37,19 +44,19 @@ class StageResult:
     validation: Scores
     history: tuple[HistoryRow, ...]
     temperature: float = 1.0
+    cross_validated: CrossValidated | None = None
+    limit: ConfidenceLimit | None = None
+    confidence: float | None = None
 
     @classmethod
     def of_values(cls, values: dict[str, Any]) -> StageResult:
         """Return the result that ``dataclasses.asdict`` made these values of, read from JSON."""
-        scores = values["validation"]
-        interval = tuple(scores["accuracy_interval_95"])
-        return cls(
-            **{
-                **values,
-                "validation": Scores(**{**scores, "accuracy_interval_95": interval}),
-                "history": tuple(HistoryRow(**row) for row in values["history"]),
-            }
-        )
+        return msgspec.convert(values, cls)
+
+
+def divided_by(results: Sequence[StageResult]) -> float:
+    """Return the product of the temperatures that the network was divided by in these stages."""
+    return math.prod(result.temperature for result in results)
 
 
 def keep_stage(result: StageResult, model: keras.Model, checkpoint: Checkpoint) -> None:

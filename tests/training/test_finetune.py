@@ -1,6 +1,7 @@
 import itertools
 import json
 from dataclasses import asdict, replace
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -8,12 +9,14 @@ import pytest
 
 from app.core.config import STAGES, Stage
 from app.core.errors import AppError
+from app.core.run_metrics import ConfidenceLimit, CrossValidated, Promise
 from app.data.manifest import Photo
+from app.evaluation.calibration import DEFAULT_MIN_CONFIDENCE
 from app.evaluation.metrics import probabilities_of, score
 from app.features.batches import ViewBatches, targets_of
 from app.training.checkpoint import Checkpoint
-from app.training.finetune import logits_of, train_stage
-from app.training.fit_decision import fit_decision
+from app.training.finetune import improved, logits_of, train_stage
+from app.training.fit_decision import FittedDecision, fit_decision
 from app.training.stage_result import StageResult
 
 PHOTOS = [Photo(None, f"{n}", f"{n:064x}", n % 2) for n in range(40)]  # type: ignore[arg-type]
@@ -177,43 +180,104 @@ def test_stages_open_ever_more_at_ever_lower_rates():
         assert upper.learning_rate > lower.learning_rate
 
 
+class Sure:
+    """A source of logits: 2 for the class that a photo shows, -2 for the other."""
+
+    mistakes: ClassVar[dict[str, int]] = {"train": 10, "validation": 10, "test": 4}
+
+    def describing(self, stage):
+        logits = keras.Input((2,))
+        return keras.Model(logits, [logits, keras.ops.abs(logits)])
+
+    def batches(self, stage, split, *, view=0):
+        wrong = self.mistakes[split]
+        return ViewBatches(
+            [
+                replace(p, target=1 - p.target if n < wrong else p.target)
+                for n, p in enumerate(PHOTOS)
+            ],
+            lambda views: np.array(
+                [[-2, 2] if int(v.photo.content, 16) % 2 else [2, -2] for v in views],
+                np.float32,
+            ),
+            views=1,
+            batch_size=16,
+            seed=0,
+            shuffle=False,
+        )
+
+
+def decided(*results: StageResult, mirror: bool = False) -> FittedDecision:
+    return fit_decision(Sure(), STAGE, results, mirror=mirror)  # type: ignore[arg-type]
+
+
+def result_of(name: str, **values) -> StageResult:
+    """Return the result of a stage that made no mistake on two photos."""
+    scores = score(np.array([0, 1]), np.eye(2))
+    usual = {"trainable_parameters": 6, "epochs": 1, "kept_epoch": 1, "seconds": 1.0}
+    return StageResult(**{"name": name, "validation": scores, "history": (), **usual, **values})
+
+
 def test_the_temperature_is_fitted_on_validation_not_on_test():
     """Contract 7: with equally sure logits, 10 of 40 mistakes ask for another one than 4 do."""
-    mistakes = {"validation": 10, "test": 4}
-    photos = {
-        split: [
-            replace(p, target=1 - p.target if n < wrong else p.target) for n, p in enumerate(PHOTOS)
-        ]
-        for split, wrong in mistakes.items()
-    }
-
-    class Sure:
-        """A source of logits: 2 for the class that a photo shows, -2 for the other."""
-
-        def describing(self, stage):
-            logits = keras.Input((2,))
-            return keras.Model(logits, [logits, keras.ops.abs(logits)])
-
-        def batches(self, stage, split, *, view=0):
-            return ViewBatches(
-                photos.get(split, photos["validation"]),
-                lambda views: np.array(
-                    [[-2, 2] if int(v.photo.content, 16) % 2 else [2, -2] for v in views],
-                    np.float32,
-                ),
-                views=1,
-                batch_size=16,
-                seed=0,
-                shuffle=False,
-            )
-
-    decision = fit_decision(Sure(), STAGE, mirror=False)  # type: ignore[arg-type]
+    decision = decided(result_of("head"))
     # A share of mistakes m is said truly by a difference of ln((1 - m) / m) between the logits.
     # The prior of fit_temperature draws it a little towards 1.
     assert decision.temperature == pytest.approx(4 / np.log(30 / 10), rel=0.12)
     assert decision.temperature != pytest.approx(4 / np.log(36 / 4), rel=0.5)
-    for split in mistakes:
-        np.testing.assert_allclose(decision.predictions[split].confidence, 0.75, atol=0.03)
+    for predicted in decision.predictions.values():
+        np.testing.assert_allclose(predicted.confidence, 0.75, atol=0.03)
+    assert decision.promise is None
+    assert decision.thresholds.confidence == DEFAULT_MIN_CONFIDENCE
+
+
+def test_the_priors_of_all_stages_count_once():
+    """The head's temperature counts in the default run too, where the last stage has none."""
+    alone = decided(result_of("head", temperature=0.1))
+    tuned = decided(result_of("head", temperature=0.1), result_of("block5"))
+    assert tuned.temperature == alone.temperature > decided(result_of("head")).temperature + 0.1
+
+
+def test_where_validation_is_small_the_heads_answers_decide():
+    """A network that changed since is as sure as the head was; nothing is promised of it."""
+    promise = Promise(0.01, 0.9, 900, 900, 4, 0.0089)
+    head = result_of("head", limit=ConfidenceLimit(0.0, promise), confidence=0.9)
+    unchanged = result_of("block5", kept_epoch=0)
+    for decision in (decided(head), decided(head, unchanged)):
+        assert (decision.thresholds.confidence, decision.promise) == (0.0, promise)
+    for decision in (decided(head, result_of("block5")), decided(head, mirror=True)):
+        assert decision.promise is None
+        assert decision.thresholds.confidence == DEFAULT_MIN_CONFIDENCE
+    for predicted in decision.predictions.values():
+        np.testing.assert_allclose(predicted.confidence, 0.9, atol=1e-4)
+
+
+def test_better_is_more_than_surer_and_more_than_chance():
+    targets = np.arange(40) % 2
+    generator = np.random.default_rng(0)
+    logits = 2.0 * np.eye(2)[targets] + generator.normal(size=(40, 2))
+    better = logits + 0.5 * np.eye(2)[targets]
+    assert improved(logits, better, targets)
+    assert not improved(logits, 3 * logits, targets)
+    assert not improved(logits[:1], better[:1], targets[:1])
+    chance = [
+        improved(logits, logits + generator.normal(0, 0.1, (40, 2)), targets) for _ in range(100)
+    ]
+    assert np.mean(chance) < 0.15
+
+
+def test_a_small_gain_on_few_validation_photos_changes_nothing(capsys):
+    """Noise at a rate that moves next to nothing: of 240 photos such a gain is believed."""
+    kept = {}
+    for count in (40, 240):
+        photos = (PHOTOS * 6)[:count]
+        model = network()
+        model.get_layer("dense").set_weights([np.array([[-2.0, 2.0], [0.5, -0.5]]), np.zeros(2)])
+        stage = replace(STAGE, learning_rate=1e-4, epochs=1)
+        result = train_stage(model, stage, batches(), batches(photos, shuffle=False))
+        kept[count] = result.kept_epoch
+    assert kept == {40: 0, 240: 1}
+    assert "what it gains on 40 validation photos may be chance" in capsys.readouterr().err
 
 
 def test_lower_blocks_move_at_a_lower_rate():
@@ -226,7 +290,8 @@ def test_lower_blocks_move_at_a_lower_rate():
     stage = replace(
         STAGES["block4"], learning_rate=1e-2, lower_rate=0.1, batch_size=40, epochs=1, averaging=0
     )
-    assert train_stage(model, stage, batches(batch_size=40), batches(shuffle=False)).kept_epoch == 1
+    enough = batches(PHOTOS * 6, shuffle=False)  # of fewer such a small gain may be chance
+    assert train_stage(model, stage, batches(batch_size=40), enough).kept_epoch == 1
     lower, top, head = (
         np.abs(layer.get_weights()[0] - old).mean()
         for layer, old in zip(layers, before, strict=True)
@@ -369,8 +434,10 @@ def test_the_state_of_another_batch_size_is_of_no_use(tmp_path):
 
 
 def test_a_result_comes_back_from_json(uninterrupted):
-    result = uninterrupted[1]
-    assert StageResult.of_values(json.loads(json.dumps(asdict(result)))) == result
+    limit = ConfidenceLimit(0.9, Promise(0.01, 0.9, 900, 800, 3, 0.0083))
+    head = result_of("head", limit=limit, cross_validated=CrossValidated(9, 8, 8 / 9, 0.2))
+    for result in (uninterrupted[1], head):
+        assert StageResult.of_values(json.loads(json.dumps(asdict(result)))) == result
 
 
 def test_class_weights_weigh_training_and_not_validation():
