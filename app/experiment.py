@@ -58,7 +58,7 @@ from app.training.fit_decision import (
     split_metrics,
     write_predictions,
 )
-from app.training.linear_probe import STRENGTHS, Projection, fit_linear_probe
+from app.training.linear_probe import STRENGTHS, fit_linear_probe
 from app.training.run_lock import finish_time
 from app.training.stage_result import StageResult, keep_stage, kept_stage
 from app.training.tracking import Tracking
@@ -103,12 +103,7 @@ def run_experiment(
             config, model, source, learned, classes, by_number, run, checkpoint, tracking
         )
         write_history((row for result in results for row in result.history), run.history)
-        decision = fit_decision(
-            source,
-            config.stage_plan()[-1],
-            mirror=config.mirror,
-            divided_by=results[-1].temperature,
-        )
+        decision = fit_decision(source, config.stage_plan()[-1], results, mirror=config.mirror)
     with clock.phase("export"):
         parity, int8 = export(config, model, source, classes, learned, decision, run.bundle)
     with clock.phase("test"):
@@ -125,6 +120,7 @@ def run_experiment(
         answered_by=tested.answered_by,
         temperature=decision.temperature,
         min_confidence=decision.thresholds.confidence,
+        promise=decision.promise,
         parity=dataclasses.asdict(parity),
         int8=Int8Metrics(why_not=int8.why_not, **(vars(int8.gate) if int8.gate else {})),
         seconds=clock.total(),
@@ -214,11 +210,7 @@ def linear_probe(
         STRENGTHS if strength is None else (strength,),
         class_weight,
     )
-    projections: dict[Split, Projection] = {
-        "train": probe.train,
-        "validation": probe.validation,
-    }
-    review(photos, classes, projections, probe.solver, run.audit)
+    review(photos, classes, probe, run.audit)
     return probe.result
 
 

@@ -20,7 +20,7 @@ from app.core.profiling import Clock
 from app.core.records import write_record
 from app.core.run_folder import Run, begin_run, refuse_existing, refuse_irregular_files
 from app.core.safe_output import refuse_among_photos
-from app.data.folder_layout import data_folder, linked_folders
+from app.data.folder_layout import LayoutSettings, data_folder, linked_folders
 from app.data.inventory import take_inventory
 from app.data.manifest import ManifestRow, read_manifest, write_manifest
 from app.export.formats import export_formats, require_formats
@@ -103,7 +103,13 @@ def _inventory(config: TrainConfig, root: Path, clock: Clock) -> list[ManifestRo
             seed=config.seed,
             exclude=config.exclude,
             exclude_from_test=config.exclude_from_test,
+            layout=layout_settings(config),
         )
+
+
+def layout_settings(config: TrainConfig) -> LayoutSettings:
+    """Return what the settings say about the layout of the data folder."""
+    return LayoutSettings(config.layout, config.labels, config.neither, config.join_case)
 
 
 def _compare_manifest(rows: list[ManifestRow], this_run: Run) -> None:

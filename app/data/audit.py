@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from app.core.console import progress_bar
+from app.core.console import listing, progress_bar
 from app.core.errors import DataError, ImageError
+from app.core.labels import NEITHER
 from app.data.decode import SUFFIXES, decode
-from app.data.folder_layout import LabelledFile, files_below
+from app.data.folder_layout import ENOUGH, LabelledFile
 from app.data.manifest import REASONS, ManifestRow
 from app.data.near_duplicates import Fingerprint, fingerprint, near_duplicates
 from app.data.photo_file import read_bytes
 
-MIN_PHOTOS = 10  # of each class: with fewer, validation and test would hold none
+MIN_PHOTOS = ENOUGH  # of each class: with fewer, validation and test would hold none
+COUNTS_SHOWN = 10  # of classes, in a message
 # Of several copies the one stays that keeps the test set as the user made it.
 _SPLIT_ORDER = {"test": 0, "validation": 1, "train": 2, "": 3}
 
@@ -80,19 +82,20 @@ def mark_duplicates(judged: Judged, excluded: Mapping[str, str] | None = None) -
     return _mark_near_duplicates(_skip_copies(rows), [print_ for _, print_ in judged])
 
 
-def rows_of_others(root: Path, files: Sequence[LabelledFile]) -> list[ManifestRow]:
-    """Return a skipped row for every file below ``root`` whose place gives no class."""
-    labelled = {file.name for file in files}
-    names = (path.relative_to(root).as_posix() for path in files_below(root))
+def rows_of_others(others: Mapping[str, str]) -> list[ManifestRow]:
+    """Return a skipped row for every file without a label.
+
+    Args:
+        others: the files' names with the codes of the reasons, as ``read_folder`` gives them.
+    """
     return [
-        ManifestRow(name, "", "", "", "skipped", REASONS["no_class"], code="no_class")
-        for name in names
-        if name not in labelled
+        ManifestRow(name, "", "", "", "skipped", REASONS[code], code=code)
+        for name, code in others.items()
     ]
 
 
 def _judge(file: LabelledFile) -> tuple[ManifestRow, Fingerprint | None]:
-    row = ManifestRow(file.name, file.label, file.split or "", "", "skipped")
+    row = ManifestRow(file.name, file.label, file.split or "", "", "skipped", kind=file.kind)
     try:
         data = read_bytes(file.path)
         row = replace(row, sha256=hashlib.sha256(data).hexdigest())
@@ -157,12 +160,17 @@ def _mark_near_duplicates(
 
 
 def check_enough(rows: Sequence[ManifestRow]) -> None:
-    """Raise ``DataError`` for fewer than two classes, or fewer than ten usable photos of one."""
-    counts = {row.label: 0 for row in rows}
+    """Raise ``DataError`` for fewer than two classes, or fewer than ten usable photos of one.
+
+    Of photos of none of the classes there may be none, or ten.
+    """
+    counts = Counter({row.label: 0 for row in rows})
     for row in rows:
         counts[row.label] += row.verdict == "used"
-    found = ", ".join(f"{label}: {count}" for label, count in sorted(counts.items()))
-    if len(counts) < 2:
+    few = len(counts) > COUNTS_SHOWN  # of many classes, the smallest ones
+    shown = sorted(counts.items(), key=lambda pair: (pair[1], pair[0]) if few else (0, pair[0]))
+    found = listing((f"{label}: {count}" for label, count in shown), COUNTS_SHOWN)
+    if len(counts.keys() - {NEITHER}) < 2:
         raise DataError(
             f"expected photos of two classes or more; received {found or 'no files'}; "
             "put the photos of each class into a folder of its own"

@@ -254,7 +254,7 @@ def test_no_files_are_refused() -> None:
 
 def test_a_folder_that_is_no_class_is_named(pets: Path) -> None:
     (pets / "papers").mkdir()
-    (pets / "papers" / "licence.txt").write_text("all rights reserved")
+    (pets / "papers" / "scan.jpg").write_text("all rights reserved")
     with pytest.raises(DataError, match=r"papers: 0 .*move the folder that is no class away"):
         audit(find_files(pets))
 
