@@ -32,8 +32,9 @@ from app.data.augmentation import View
 from app.data.folder_layout import SPLITS, Split
 from app.data.manifest import ManifestRow, Photo, Photos, class_names, photos_of
 from app.data.splits import class_weights
-from app.evaluation.findings import findings_of_test, write_findings
+from app.evaluation.findings import write_findings
 from app.evaluation.prediction_set import PredictionSet
+from app.evaluation.test_findings import findings_of_test
 from app.export.bundle_writer import Parity, classifier_graph, export_bundle, library_versions
 from app.export.int8_export import Int8Model, int8_model
 from app.features.dataset import DatasetSpec, FeatureDataset, open_dataset

@@ -79,7 +79,7 @@ def case(request, tmp_path_factory) -> Case:
     """A thin VGG16, its frozen layers in int8; after ``block5`` its top block is another one."""
     folder = tmp_path_factory.mktemp("case")
     photos = [as_photo(make_photo(folder / f"{n}.png", n, (80, 70)), n % 2) for n in range(44)]
-    split = {"train": photos[:20], "validation": photos[20:40], "test": photos[40:]}
+    split = {"train": photos[:20], "validation": photos[20:40]}
     config = TrainConfig(
         runs=folder / "runs",
         image_size=SIZE,
