@@ -19,7 +19,7 @@ MOST_BYTES = 64_000_000  # of a table that nobody has named: half a million rows
 # What columns are called, the likeliest first; compared in lower case, without blanks and _ and -.
 _LABELS = (
     "label", "labels", "class", "classname", "classes", "category", "target", "breed", "species",
-    "diagnosis", "dx", "y", "tag", "type", "labelname",
+    "diagnosis", "dx", "y", "tag", "type", "labelname", "classid", "labelid", "categoryid",
 )  # fmt: skip
 _FILES = {name.replace("_", "") for name in FILE_COLUMNS} | {"imageid", "idcode", "filepath"}
 _SPLIT_COLUMNS = ("split", "set", "dataset", "subset", "partition", "usage", "fold")
