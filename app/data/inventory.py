@@ -216,10 +216,7 @@ def _say_counts(rows: list[ManifestRow]) -> None:
 def _say_skipped(rows: list[ManifestRow]) -> None:
     """Say which files are skipped and why, apart from those that were counted."""
     skipped = [
-        row
-        for row in rows
-        if row.verdict == "skipped"
-        and not (row.code in _COUNTED or (row.code == "no_class" and is_photo_name(row.name)))
+        row for row in rows if row.verdict == "skipped" and row.code not in (*_COUNTED, "no_class")
     ]
     for row in skipped[:SKIPPED_SHOWN]:
         say(f"skipped {row.name!r}: {row.reason}")
