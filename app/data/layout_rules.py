@@ -143,19 +143,23 @@ class LayoutReader:
         if splits and not lone:
             return self._joined(folder, splits)
         loose = self._flat(folder)
-        if len(folders) == 1 and (forced or not loose.enough()):
-            inside = self._inside(folders[0])
-            if inside is not None:
-                inside.neither += self._neither_in(folder, None)
-                return inside
+        inside = self._inside(folders[0]) if len(folders) == 1 else None
+        if inside is not None:
+            if loose.enough() and not forced:
+                inside.command = f"--data {shlex.quote(str(self.root / folders[0].name))}"
+                raise self._two_readings(folder, inside, loose)
+            inside.neither += self._neither_in(folder, None)
+            return inside
         if folders and (parts := self._splits_in_classes(folder, folders)) is not None:
             return parts
         if forced and folders:
             return classes
-        if not folders or (loose.enough() and not classes.enough()):
+        if not folders or (len(folders) == 1 and len(loose.counts()) > 1):
             return self._only_loose(folder, loose)
         if all(is_helper(child.own_name) or split_of(child.own_name) for child in folders):
             labelled = [found for child in folders if (found := self._inside(child)) is not None]
+            if not labelled and loose.enough():
+                return loose
             if len(labelled) != 1:
                 raise self._no_classes(folder, [f"{child.own_name}/" for child in folders])
             labelled[0].neither += self._neither_in(folder, None)

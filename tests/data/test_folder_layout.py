@@ -158,6 +158,9 @@ LAYOUTS = {
     "photos win over folders of one kind": (
         ("cat.#.jpg", "dog.#.jpg", "originals/x.jpg"), {"cat": 12, "dog": 12}
     ),
+    "photos win over folders of helpers": (
+        ("cat.#.jpg", "dog.#.jpg", "originals/#.jpg", "thumbs/#.jpg"), {"cat": 12, "dog": 12}
+    ),
     "one name in two classes": (("cat/a/#.jpg", "dog/a/#.jpg"), {"cat": 12, "dog": 12}),
     "one class, judged later": (("cat/#.jpg",), {"cat": 12}),
 }  # fmt: skip
@@ -188,6 +191,16 @@ TWO_READINGS = {
         ("cat.#.jpg", "dog.#.jpg", "young/#.jpg", "old/#.jpg"),
         r"\(old, young\): --layout folders; .*\(cat, dog\): --layout flat",
         {"folders": {"young": 12, "old": 12}, "flat": {"cat": 12, "dog": 12}},
+    ),
+    "loose photos of more kinds than folders": (
+        ("beach_#.jpg", "city_#.jpg", "cat/1.jpg", "dog/#.jpg"),
+        r"\(cat, dog\): --layout folders; .*\(beach, city\): --layout flat",
+        {"folders": {"cat": 1, "dog": 12}},
+    ),
+    "loose photos and a folder of classes": (
+        ("pets/cat/#.jpg", "pets/dog/#.jpg", "beach_#.jpg", "city_#.jpg"),
+        r"\(cat, dog\): --data .*/pets; .*\(beach, city\): --layout flat",
+        {"folders": {"cat": 12, "dog": 12}, "flat": {"beach": 12, "city": 12}},
     ),
     "one folder of photos called by classes": (
         ("pets/cat_#.jpg", "pets/dog_#.jpg", "more/#.jpg"),
