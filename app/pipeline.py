@@ -12,7 +12,7 @@ from os.path import exists, isfile
 from pathlib import Path
 
 from app.core.atomic_files import write_json
-from app.core.config import TrainConfig, config_values, flattened, read_config
+from app.core.config import AUTO_SIZE, TrainConfig, config_values, flattened, read_config
 from app.core.console import heeding_ctrl_c, quiet_native_stderr, say
 from app.core.environment import require_backend, require_precision
 from app.core.errors import AppError, ExportError, UsageError
@@ -21,6 +21,7 @@ from app.core.records import write_record
 from app.core.run_folder import Run, begin_run, refuse_existing, refuse_irregular_files
 from app.core.safe_output import refuse_among_photos
 from app.data.folder_layout import data_folder, linked_folders
+from app.data.image_size import fitting_image_size
 from app.data.inventory import take_inventory
 from app.data.manifest import ManifestRow, read_manifest, write_manifest
 from app.export.formats import export_formats, require_formats
@@ -50,6 +51,7 @@ def train(config: TrainConfig) -> Run:
     with data_folder(config.data) as root:
         refuse_among_photos(config.runs, config.data, [root, *linked_folders(root)])
         rows = _inventory(config, root, clock)
+        config = fit_to_photos(config, rows)
         this_run = begin_run(config.runs, config.run)
         with resumable(this_run), training(this_run) as checkpoint:
             write_json(config_values(config), this_run.config)
@@ -98,6 +100,15 @@ def resume(folder: Path, *, report: bool = True) -> Run:
 def _inventory(config: TrainConfig, root: Path, clock: Clock) -> list[ManifestRow]:
     with clock.phase("audit"):
         return take_inventory(root, data=config.data, seed=config.seed, exclude=config.exclude)
+
+
+def fit_to_photos(config: TrainConfig, rows: list[ManifestRow]) -> TrainConfig:
+    """Return the settings with a number for ``--image-size auto``."""
+    if config.image_size != AUTO_SIZE:
+        return config
+    size = fitting_image_size(rows)
+    say(f"image size {size}: from the photos' own sizes (--image-size auto)")
+    return dataclasses.replace(config, image_size=size)
 
 
 def _compare_manifest(rows: list[ManifestRow], this_run: Run) -> None:

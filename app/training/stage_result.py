@@ -12,7 +12,7 @@ import keras
 import msgspec
 
 from app.core.console import say
-from app.core.run_metrics import ConfidenceLimit, CrossValidated, HistoryRow, Scores
+from app.core.run_metrics import ConfidenceLimit, CrossValidated, HistoryRow, Scores, StageGain
 from app.training.checkpoint import Checkpoint
 from app.training.resume_callback import assign, copies_of, epochs_record
 
@@ -34,6 +34,7 @@ class StageResult:
             has too few photos for folds.
         limit: the limit for ``unsure`` by these answers, where validation is small; else None.
         confidence: the mean confidence of the head's answers to validation; None for other stages.
+        gain: what the stage brought on validation; None for the head.
     """
 
     name: str
@@ -47,6 +48,7 @@ class StageResult:
     cross_validated: CrossValidated | None = None
     limit: ConfidenceLimit | None = None
     confidence: float | None = None
+    gain: StageGain | None = None
 
     @classmethod
     def of_values(cls, values: dict[str, Any]) -> StageResult:
