@@ -76,8 +76,13 @@ def run_experiment(
     model, digest = classifier_of(config, len(classes), trained)
     with clock.phase("features"):
         if config.precision == "auto":
-            folder, int8 = config.runs / FEATURES_FOLDER, frozen == "int8"
-            precision = choose_precision(model, digest, photos["train"], folder, int8=int8)
+            precision = choose_precision(
+                model,
+                digest,
+                photos["train"],
+                config.runs / FEATURES_FOLDER,
+                int8=frozen == "int8",
+            )
             if precision != "auto":
                 config, frozen = dataclasses.replace(config, precision=precision), precision
             if precision == "float32":

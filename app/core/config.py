@@ -243,10 +243,10 @@ class TrainConfig:
         """Return the chosen stages with flags of all stages and then ``stage_settings`` applied."""
         plan = {name: STAGES[name] for name in self.stages}
         for name, stage in plan.items():
-            given = {"epochs": self.epochs, "patience": self.patience}
             if stage.opens:
-                changed = {key: value for key, value in given.items() if value is not None}
-                plan[name] = dataclasses.replace(stage, **changed)
+                epochs = stage.epochs if self.epochs is None else self.epochs
+                patience = stage.patience if self.patience is None else self.patience
+                plan[name] = dataclasses.replace(stage, epochs=epochs, patience=patience)
         for text in self.stage_settings:
             name, values = _stage_setting(text, plan)
             plan[name] = dataclasses.replace(plan[name], **values)

@@ -94,16 +94,16 @@ def train_stage(
         if not kept:
             restore()
         trained = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-        before_and_after = probabilities_of(logits_before), probabilities_of(logits_of(model, validation))
+        answers = probabilities_of(logits_of(model, validation))
         result = StageResult(
             name=stage.name,
             trainable_parameters=trained,
             epochs=len(rows),
             kept_epoch=kept,
             seconds=time.monotonic() - started,
-            validation=score(targets, before_and_after[1]),
+            validation=score(targets, answers),
             history=tuple(rows),
-            gain=stage_gain(*before_and_after, targets),
+            gain=stage_gain(probabilities_of(logits_before), answers, targets),
         )
         _say_gain(result)
         return result
@@ -155,7 +155,7 @@ def _fit(
     class_weight: dict[int, float] | None,
     seconds: float,
 ) -> list[HistoryRow]:
-    """Train until patience, epochs or ``seconds`` end; the averaged weights of the best epoch stay."""
+    """Train until patience, epochs or time end; the averaged weights of the best epoch stay."""
     model.compile(
         optimizer=_optimiser(stage, steps=len(train)),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -32,8 +32,8 @@ from app.training.nystroem import each_pair_once, fit_nystroem
 PHOTOS = 96  # training photos; the quick head is solved on two thirds of them
 ANSWERED = 3  # every third is answered, twice
 STRENGTH = 30.0  # scikit-learn's C (app.training.linear_probe.STRENGTHS)
-# Of the probability, which moves to other classes on average over the answered photos. Seen in int8:
-# pets 0.002, flowers of 128 pixels 0.008; in bfloat16 0.002 for these (docs/experiments.md).
+# Of the probability, which moves to other classes on average over the answered photos. Seen: pets
+# 0.002 in int8, flowers of 128 pixels 0.008, in bfloat16 0.002 (docs/experiments.md).
 MOST_MOVED = 0.005
 # A photo's time as a multiple of that in int8 (docs/results.md).
 COSTS: dict[Precision, float] = {"int8": 1.0, "bfloat16": 1.7, "float32": 4.1}

@@ -11,7 +11,15 @@ import pytest
 
 import train
 from app.core.atomic_files import write_json
-from app.core.config import AUTO_SIZE, STAGE_RANGES, STAGES, Stage, TrainConfig, config_values, help_of
+from app.core.config import (
+    AUTO_SIZE,
+    STAGE_RANGES,
+    STAGES,
+    Stage,
+    TrainConfig,
+    config_values,
+    help_of,
+)
 from app.core.errors import UsageError
 
 FIELDS = [field.name for field in dataclasses.fields(TrainConfig)]
@@ -169,7 +177,9 @@ def test_epochs_on_the_command_line_reach_the_stages() -> None:
 
 def test_the_image_size_is_auto_or_a_number(capsys: pytest.CaptureFixture[str]) -> None:
     assert train.parse(["--data", "pets"]).image_size == AUTO_SIZE
-    assert train.parse(["--data", "pets", "--smoke", "--image-size", "auto"]).image_size == AUTO_SIZE
+    assert (
+        train.parse(["--data", "pets", "--smoke", "--image-size", "auto"]).image_size == AUTO_SIZE
+    )
     for wrong in ("0", "large", "128.5"):
         with pytest.raises(SystemExit):
             train.parse(["--data", "pets", "--image-size", wrong])

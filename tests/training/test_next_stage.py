@@ -39,7 +39,7 @@ def names(*paying: str, **options: float) -> list[str]:
 
 
 def test_a_stage_that_pays_is_trained_again_at_a_higher_rate() -> None:
-    head, *rounds = walk({"block5", "block5-2"}, PLAN[:2])
+    _, *rounds = walk({"block5", "block5-2"}, PLAN[:2])
     assert [stage.name for stage in rounds] == ["block5", "block5-2", "block5-3"]
     first = STAGES["block5"].learning_rate
     assert [each.learning_rate for each in rounds] == pytest.approx([first, 3 * first, 9 * first])
