@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import csv
 import glob
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from os.path import exists, isdir
+from os.path import exists, isdir, lexists
 from pathlib import Path
 
 from app.core.cli import Parser, run, tell
 from app.core.errors import ImageError, UsageError
-from app.core.labels import NEITHER, UNSURE
+from app.core.labels import NEITHER
 from app.core.sanitise import for_csv, for_json, for_terminal
+from app.core.text_file import read_text, row_readings, table_rows
 from app.inference.arguments import add_bundle_arguments, bundle_folder
 from app.inference.prediction import Prediction, unopened_prediction
+from app.inference.wording import in_words, percentage
 
 EPILOG = """\
 examples:
@@ -28,8 +29,8 @@ examples:
   python predict.py photo.jpg --explain why/     and why: why/photo.jpg.heat.png
   python predict.py --run first 'pets/*.jpg'     a run by its name
 
-answers: a class; neither, when the photo is unlike the training photos; unsure, when no class is
-likely enough
+answers: a class, surely (99 % or more), probably (66 % or more) or perhaps; neither, when the photo
+is unlike the training photos; unsure, when no class is likely enough
 
 exit code: 0 all were answered, 1 some were not, 2 wrong usage or no trained classifier,
 128 and the number of the signal that stopped it (Ctrl-C: 130)
@@ -120,27 +121,25 @@ def expand(given: Sequence[str]) -> Iterator[str]:
 def listed_names() -> list[str]:
     r"""Return the names on standard input: one a line, or ended by NUL (``find -print0``).
 
-    Bytes, as the file system has them, never patterns. Lines end at ``\n`` only, since names may
-    hold whatever else ends a line in Unicode. What PowerShell writes is read as well: UTF-16, or
-    UTF-8 with a mark before it.
+    They are never patterns. A line may be a row of a table; then its first cell is the name, and
+    the table's header is passed over. A name that no file has is returned as it stands.
     """
     try:
-        text = sys.stdin.buffer.read(LONGEST_LIST + 1)
+        text = read_text(sys.stdin.buffer, "a list of names on standard input; received one")
     except OSError as error:
         raise UsageError(
             f"expected a list of names on standard input; received none ({error.strerror})"
         ) from error
-    if len(text) > LONGEST_LIST:
-        raise UsageError(
-            f"expected a list of names of at most {LONGEST_LIST:,} bytes on standard input; "
-            "received a longer one; name a folder, or split the list"
-        )
-    if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        text = os.fsencode(text.decode("utf-16", "replace"))
-    text = text.removeprefix(codecs.BOM_UTF8)
-    if b"\0" in text:
-        return [os.fsdecode(name) for name in text.split(b"\0") if name]
-    return [os.fsdecode(line.removesuffix(b"\r")) for line in text.split(b"\n") if line.strip()]
+    names, in_table = [], False
+    for row in table_rows(text):
+        name = next(filter(lexists, row_readings(row)), None)
+        if name is not None:
+            names.append(name)
+        elif row.is_header():
+            in_table = True
+        else:
+            names.append(row.cells[0] if in_table else row.line)
+    return names
 
 
 def below(name: str) -> Iterator[str]:
@@ -157,7 +156,7 @@ def below(name: str) -> Iterator[str]:
 
 
 NO_ANSWER = "-"
-LONGEST_LIST = 256_000_000  # bytes, millions of names: endless input fills no memory
+NUMBER_WIDTH = len("> 99.9 %")
 WIDEST = 60  # a longer name moves its own row only
 
 
@@ -167,8 +166,10 @@ class Output:
     def __init__(self, form: str, classes: Sequence[str], paths: Sequence[str]) -> None:
         self.classes = classes
         self.width = min(WIDEST, max(len(for_terminal(path)) for path in paths))
-        names = map(for_terminal, (*classes, NEITHER, UNSURE, NO_ANSWER))
-        self.label_width = max(map(len, names))
+        # The columns fit these answers; a longer one moves its own row only.
+        likely = [f"probably {name}" for name in classes]
+        usual = (*likely, in_words(NEITHER, classes, ()))
+        self.words_width = min(WIDEST, max(len(for_terminal(words)) for words in usual))
         self.write = {"json": self._json, "csv": self._csv, "table": self._table}[form]
         self.csv = csv.writer(sys.stdout, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
         self.headed = form != "csv"
@@ -198,19 +199,16 @@ class Output:
 
     def _table(self, answer: Prediction) -> None:
         name = for_terminal(answer.path).ljust(self.width)
-        label = for_terminal(answer.label or NO_ANSWER).ljust(self.label_width)
-        print(f"{name}  {label}  {for_terminal(self._detail(answer))}")
+        words = for_terminal(answer.words or NO_ANSWER).ljust(self.words_width)
+        print(f"{name}  {words}  {for_terminal(self._detail(answer))}")
 
     def _detail(self, answer: Prediction) -> str:
-        """Return what stands behind the label."""
+        """Return the number behind the words, or why there are none."""
         if answer.likeliest is None:
             return answer.error or ""
-        likeliest, probability = answer.likeliest
         if answer.label == NEITHER:
             return f"novelty {answer.novelty:.2f}"
-        if answer.label == UNSURE:
-            return f"{likeliest} {probability:.1%}"
-        return f"{probability:6.1%}"
+        return percentage(answer.likeliest[1]).rjust(NUMBER_WIDTH)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from app.core.config import (
     AUTO_SIZE,
     Backbone,
     CacheMode,
+    Layout,
     Precision,
     TrainConfig,
     help_of,
@@ -126,6 +127,11 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
 
     add("--data", type=Path, metavar="DIR")
     add("--exclude", type=Path, metavar="FILE")
+    add("--exclude-from-test", action=argparse.BooleanOptionalAction)
+    add("--layout", choices=get_args(Layout))
+    add("--labels", type=Path, metavar="FILE")
+    add("--join-case", action=argparse.BooleanOptionalAction)
+    add("--neither", type=Path, metavar="DIR")
     add("--run", metavar="NAME")
     add("--runs", type=Path, metavar="DIR")
     add("--stages", type=lambda text: tuple(text.split(",")), metavar="NAMES")

@@ -20,7 +20,7 @@ from app.core.profiling import Clock
 from app.core.records import write_record
 from app.core.run_folder import Run, begin_run, refuse_existing, refuse_irregular_files
 from app.core.safe_output import refuse_among_photos
-from app.data.folder_layout import data_folder, linked_folders
+from app.data.folder_layout import LayoutSettings, data_folder, linked_folders
 from app.data.image_size import fitting_image_size
 from app.data.inventory import take_inventory
 from app.data.manifest import ManifestRow, read_manifest, write_manifest
@@ -99,7 +99,19 @@ def resume(folder: Path, *, report: bool = True) -> Run:
 
 def _inventory(config: TrainConfig, root: Path, clock: Clock) -> list[ManifestRow]:
     with clock.phase("audit"):
-        return take_inventory(root, data=config.data, seed=config.seed, exclude=config.exclude)
+        return take_inventory(
+            root,
+            data=config.data,
+            seed=config.seed,
+            exclude=config.exclude,
+            exclude_from_test=config.exclude_from_test,
+            layout=layout_settings(config),
+        )
+
+
+def layout_settings(config: TrainConfig) -> LayoutSettings:
+    """Return what the settings say about the layout of the data folder."""
+    return LayoutSettings(config.layout, config.labels, config.neither, config.join_case)
 
 
 def fit_to_photos(config: TrainConfig, rows: list[ManifestRow]) -> TrainConfig:
@@ -191,6 +203,11 @@ def write_reports(config: TrainConfig, this_run: Run, tracking: Tracking) -> Run
 
 def check_settings(config: TrainConfig) -> None:
     """Raise ``UsageError`` for what would fail only after minutes of reading photos."""
+    if config.exclude_from_test and config.exclude is None:
+        raise UsageError(
+            "expected --exclude-from-test beside --exclude FILE; received it alone; name the list "
+            "of photos"
+        )
     require_backend()
     require_precision(config.precision)
     require_trackers(config.trackers(), config.data)

@@ -19,6 +19,7 @@ import app.data.sets.fetch
 import app.features.cache_command
 import predict
 import train
+from app.core import text_file
 from app.core.cli import run
 from app.core.errors import UsageError
 
@@ -179,10 +180,12 @@ def test_letters_that_the_console_lacks_are_escaped(tmp_path: Path, encoding: st
         (b"a.jpg\0b\nc.jpg\0\0d\r\0", ["a.jpg", "b\nc.jpg", "d\r"]),  # find -print0
         (b"a\0/*", ["a", "/*"]),  # as any binary file has it
         (b"*/../**/../**/../*\n[ab].jpg", ["*/../**/../**/../*", "[ab].jpg"]),
-        (b"caf\xe9.jpg\n", [os.fsdecode(b"caf\xe9.jpg")]),
+        (b"caf\xe9.jpg\n", ["caf\u00e9.jpg"]),  # no UTF-8: Windows-1252, unless a file is called so
         (b"", []),
         ("caf\u00e9.jpg\r\nb.jpg\r\n".encode("utf-16"), ["caf\u00e9.jpg", "b.jpg"]),  # PowerShell
         (b"\xef\xbb\xbfa.jpg\n", ["a.jpg"]),
+        (b"name;label\r\na.jpg;cat\r\nb, c.jpg;cat\r\n", ["a.jpg", "b, c.jpg"]),  # Excel
+        (b'"path","label"\n"a.jpg","cat"\n', ["a.jpg"]),  # what predict.py --csv wrote
     ],
 )
 def test_a_list_holds_names_and_no_patterns(
@@ -206,10 +209,10 @@ def test_a_folder_in_a_list_gives_what_is_below_it(tmp_path: Path) -> None:
 
 
 def test_endless_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "LONGEST_LIST", 1000)
+    monkeypatch.setattr(text_file, "LONGEST", 1000)
     with Path(os.devnull if sys.platform == "win32" else "/dev/zero").open() as endless:
         monkeypatch.setattr(sys, "stdin", endless)
-        with pytest.raises(UsageError, match="at most 1,000 bytes"):
+        with pytest.raises(UsageError, match="longer than the 1,000 bytes"):
             predict.listed_names()
 
 
@@ -283,6 +286,34 @@ def test_a_signal_that_comes_where_nothing_can_be_raised_stops_it_nevertheless(n
     assert done.returncode == 128 + getattr(signal, name)
     assert done.stderr.startswith("stopped by ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "line"),
+    [
+        (["-m", "IPython", "--quick", "--simple-prompt", "--no-banner"], "%run SCRIPT SIGINT"),
+        (["-i", "SCRIPT", "SIGINT"], ""),
+    ],
+    ids=["IPython", "python -i"],
+)
+def test_a_stop_leaves_the_process_to_who_types_into_it(
+    tmp_path: Path, host: list[str], line: str
+) -> None:
+    """Jupyter's kernel is such a process: its variables would be lost."""
+    script = tmp_path / "stop.py"
+    script.write_text(STOPPED)
+    done = subprocess.run(
+        [sys.executable, *(str(script) if word == "SCRIPT" else word for word in host)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "IPYTHONDIR": str(tmp_path)},
+        input=f"{line.replace('SCRIPT', str(script))}\nprint('alive', 6 * 7)\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "stopped by Ctrl-C" in done.stderr
+    assert "alive 42" in done.stdout
+    assert "not reached" not in done.stdout
 
 
 @unix

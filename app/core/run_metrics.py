@@ -67,25 +67,39 @@ class ReliabilityBin:
 
 
 @dataclass(frozen=True)
-class AnswerShares:
-    """How photos were answered, as shares of all of them.
+class AnswerCounts:
+    """How many photos got which answer: the right class, a wrong one, ``neither``, ``unsure``."""
 
-    ``given`` got a class; ``given_wrong`` is the share of wrong answers among those, None without
-    any.
-    """
+    right: int
+    wrong: int
+    neither: int
+    unsure: int
 
-    neither: float
-    unsure: float
-    given: float
-    given_wrong: float | None
+    @property
+    def given(self) -> int:
+        """How many photos got a class."""
+        return self.right + self.wrong
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitMetrics(Scores):
-    """The scores of a split, its bins of confidence and its answers."""
+    """How photos of a split were answered, the scores of the likeliest class, and their bins.
 
+    Attributes:
+        counts: of the answers that a user reads.
+        reliability: bins of confidence, for the likeliest class.
+    """
+
+    counts: AnswerCounts
     reliability: tuple[ReliabilityBin, ...] = ()
-    answers: AnswerShares
+
+
+@dataclass(frozen=True)
+class AnsweredBy:
+    """The model that answered: its file in the bundle, and its arithmetic."""
+
+    file: str
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -202,8 +216,11 @@ class Metrics:
         photos: number of used photos by split.
         class_weights: what a training photo of each class counted; None where all count alike.
         stages: what each stage did, in their order.
-        validation: scores of the split that choices were made on.
-        test: scores of the split that was scored once.
+        validation: scores of the split that choices were made on, as training computed them.
+        test: scores of the split that was answered once, at the end, by the exported model.
+        test_without_excluded: the same without the test photos that ``--exclude-from-test``
+            excludes; None where there are none.
+        answered_by: the model that answered test; None in older runs.
         temperature: which the logits were divided by.
         min_confidence: the probability below which an answer is unsure.
         promise: what holds of the answers given from there on; None where nothing is promised,
@@ -228,6 +245,8 @@ class Metrics:
     stages: tuple[StageMetrics, ...]
     validation: SplitMetrics
     test: SplitMetrics
+    test_without_excluded: SplitMetrics | None = None
+    answered_by: AnsweredBy | None = None
     temperature: float
     min_confidence: float
     promise: Promise | None = None
@@ -243,6 +262,11 @@ class Metrics:
     views: int | None = None
     versions: dict[str, str]
     finished: str
+
+    @property
+    def cross_validated(self) -> CrossValidated | None:
+        """The head's out-of-fold answers."""
+        return self.stages[0].cross_validated if self.stages else None
 
 
 @dataclass(frozen=True)

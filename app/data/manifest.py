@@ -5,17 +5,16 @@ The rows that are used become ``Photo``s; ``--exclude FILE`` lists rows that are
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from app.core.atomic_files import read_rows, write_rows
 from app.core.errors import UsageError
-from app.core.sanitise import MARK, from_csv
+from app.core.labels import NEITHER
+from app.core.text_file import Row, read_text_file, row_readings, table_rows
 from app.data.folder_layout import Split
 
 Verdict = Literal["used", "skipped"]
@@ -27,6 +26,8 @@ REASONS = {
     "near_duplicate": "nearly the same picture as one in test or validation",
     "several_classes": "the same file lies in several classes",
     "no_class": "its place gives no class",
+    "hidden": "hidden, or in a folder of a system or a program",
+    "link": "a link to a folder that is read already",
     "not_a_photo": "not a photo",
     "damaged": "damaged",
     "empty": "empty",
@@ -42,16 +43,19 @@ class ManifestRow:
     """What is known about one file."""
 
     name: str  # path relative to the data folder, with forward slashes
-    label: str  # its class
+    label: str  # its class, or ``neither``
     split: Split | Literal[""]  # empty when the file is skipped and no split was given
-    sha256: str  # of the file's bytes; empty when it could not be read or was excluded
+    sha256: str  # of the file's bytes; empty when it could not be read
     verdict: Verdict
     reason: str = ""  # why it is skipped, or what is odd about a used file; else empty
     width: int = 0  # in pixels, upright; 0 when unknown
     height: int = 0
     # The smallest sha256 among photos that are nearly the same picture; empty for one without any.
     group: str = ""
-    code: str = ""  # the kind of reason why it is skipped, one of REASONS; empty for a used file
+    # The kind of reason why it is skipped, one of REASONS; empty for a used file, but for a test
+    # photo that a list excludes: it is used, and test is scored without it as well.
+    code: str = ""
+    kind: str = ""  # what a photo of none of the classes shows, if its folder says so: ``fox``
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,15 @@ class Photo:
     path: Path
     name: str  # as in the manifest
     content: str  # SHA-256 of the file's bytes, hexadecimal
-    target: int  # the number of its class, in the order of the sorted class names
+    target: int  # the number of its class, in the order of the sorted class names; -1: of none
     group: str = ""  # of its near-duplicates, as in the manifest
+
+
+class NeitherPhoto(NamedTuple):
+    """A usable photo of one split that shows none of the classes."""
+
+    photo: Photo  # with target -1
+    kind: str  # the name of the first folder below ``neither/``, or empty
 
 
 Photos = Mapping[Split, Sequence[Photo]]
@@ -82,17 +93,26 @@ def read_manifest(path: Path) -> list[ManifestRow]:
 
 
 def class_names(rows: Sequence[ManifestRow]) -> tuple[str, ...]:
-    """Return the classes that have usable photos, sorted."""
-    return tuple(sorted({row.label for row in rows if row.verdict == "used"}))
+    """Return the classes that have usable photos, sorted; ``neither`` is no class."""
+    return tuple(sorted({row.label for row in rows if row.verdict == "used"} - {NEITHER}))
 
 
 def photos_of(rows: Sequence[ManifestRow], split: Split, root: Path) -> list[Photo]:
-    """Return the usable photos of one split, in the manifest's order."""
+    """Return the usable photos of the classes in one split, in the manifest's order."""
     numbers = {name: number for number, name in enumerate(class_names(rows))}
     return [
         Photo(root / row.name, row.name, row.sha256, numbers[row.label], row.group)
         for row in rows
-        if row.verdict == "used" and row.split == split
+        if row.verdict == "used" and row.split == split and row.label != NEITHER
+    ]
+
+
+def neither_photos_of(rows: Sequence[ManifestRow], split: Split, root: Path) -> list[NeitherPhoto]:
+    """Return one split's usable photos of none of the classes, in the manifest's order."""
+    return [
+        NeitherPhoto(Photo(root / row.name, row.name, row.sha256, -1), row.kind)
+        for row in rows
+        if row.verdict == "used" and row.split == split and row.label == NEITHER
     ]
 
 
@@ -104,7 +124,7 @@ def excluded_names(listing: Path, data: Path, names: Collection[str]) -> set[str
     comments (``#``) and the tables' header are passed over, unless a file is called like that.
 
     Args:
-        listing: UTF-8 text.
+        listing: text (``app.core.text_file``).
         data: the data folder, as the user gave it.
         names: of all files below it.
 
@@ -115,48 +135,30 @@ def excluded_names(listing: Path, data: Path, names: Collection[str]) -> set[str
         UsageError: when the list cannot be read, or a line of it names no file of the folder.
     """
     known, found, strange = frozenset(names), set(), []
-    for number, line, cell in _lines(listing):
-        name = next((name for name in _readings(line, cell, data) if name in known), None)
+    text = read_text_file(listing, "--exclude to be a list of files, one a line")
+    for row in table_rows(text):
+        name = next((name for name in _readings(row, data) if name in known), None)
         if name is not None:
             found.add(name)
-        elif not (line.startswith("#") or cell.strip() in ("", "name")):
-            strange.append((number, cell))
+        elif not (row.line.startswith("#") or row.is_header()):
+            strange.append(row)
     if strange:
-        number, cell = strange[0]
+        row = strange[0]
         more = f", and {len(strange) - 1} more such lines" if len(strange) > 1 else ""
         raise UsageError(
-            f"expected files of {data} in {listing}; received {cell!r} on line {number}{more}; "
-            "write one name a line, as manifest.csv has it"
+            f"expected files of {data} in {listing}; received {row.cells[0]!r} on line "
+            f"{row.number}{more}; write one name a line, as manifest.csv has it"
         )
     return found
 
 
-def _lines(listing: Path) -> Iterator[tuple[int, str, str]]:
-    """Yield each line's number, the line, and its first cell; a quoted cell may hold line ends."""
-    try:
-        text = listing.read_bytes().decode("utf-8-sig", "surrogateescape")
-        lines = list(io.StringIO(text, newline=""))
-        reader, start = csv.reader(lines), 0
-        for cells in reader:
-            line = "".join(lines[start : reader.line_num]).rstrip("\r\n")
-            yield start + 1, line, cells[0] if cells else ""
-            start = reader.line_num
-    except (OSError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(
-            f"expected --exclude to be a list of files, one a line; received {listing} ({reason})"
-        ) from error
-
-
-def _readings(line: str, cell: str, data: Path) -> Iterator[str]:
-    """Yield the names that a line may mean: as it stands, as a table's row, as a path."""
-    yield line
-    yield cell
-    yield from_csv(cell)
-    yield cell.removeprefix(MARK)  # a spreadsheet has put it there
-    cell = cell.strip()
-    yield Path(cell).as_posix()  # ./cat/1.jpg, and cat\1.jpg on Windows
-    path = Path(os.path.abspath(cell))  # noqa: PTH100  (without .., and links stay)
-    for folder in (os.path.abspath(data), os.path.realpath(data)):  # noqa: PTH100
-        if path.is_relative_to(folder):
-            yield path.relative_to(folder).as_posix()
+def _readings(row: Row, data: Path) -> Iterator[str]:
+    """Yield the names below the data folder that a row may mean: as it stands, or as a path."""
+    folders = (os.path.abspath(data), os.path.realpath(data))  # noqa: PTH100
+    for text in row_readings(row):
+        yield text
+        yield Path(text).as_posix()  # ./cat/1.jpg
+        path = Path(os.path.abspath(text))  # noqa: PTH100  (without .., and links stay)
+        for folder in folders:
+            if path.is_relative_to(folder):
+                yield path.relative_to(folder).as_posix()

@@ -19,8 +19,8 @@ from app.core.config import STAGES, CacheMode, Precision, Stage
 from app.core.console import say
 from app.core.errors import CacheEvictedError, UsageError
 from app.data.augmentation import ReadPhoto, View, load_batches, load_views, read_photo, tta_views
-from app.data.folder_layout import SPLITS, Split
-from app.data.manifest import Photos
+from app.data.folder_layout import Split
+from app.data.manifest import Photo, Photos
 from app.features.batches import Float32s, ViewBatches, targets_of
 from app.features.cache import FeatureSpec, FeatureStore, compute_features, lacking_views
 from app.features.decoded import DecodedPhotos
@@ -44,7 +44,8 @@ class DatasetSpec:
         model: the classifier, its backbone's weights set.
         backbone: the network's name.
         weights: the digest of the backbone's weights.
-        photos: of all splits.
+        photos: to train and validate on; test has no part in it.
+        neither: training photos that show none of the classes; their ``target`` means nothing.
         stages: of the run, in their order.
         views: of each training photo, where they are cached.
         seed: of the views and of their order.
@@ -57,6 +58,7 @@ class DatasetSpec:
     backbone: str
     weights: str
     photos: Photos
+    neither: Sequence[Photo] = ()
     stages: Sequence[Stage]
     views: int
     seed: int = 0
@@ -72,9 +74,9 @@ class DatasetSpec:
     def cached_views(self) -> list[View]:
         """Return all views that a run reads from a cache."""
         train = self.photos["train"]
-        others = [photo for split in SPLITS[1:] for photo in self.photos[split]]
+        others = self.photos["validation"]
         return [
-            *(View(photo, 0, self.seed) for photo in train),
+            *(View(photo, 0, self.seed) for photo in (*train, *self.neither)),
             *(View(p, number, 0) for number in tta_views(mirrored=self.mirror) for p in others),
             *(View(p, number, self.seed) for number in range(1, self.views) for p in train),
         ]
@@ -148,9 +150,23 @@ class FeatureDataset(ABC):
         ``epochs_before`` is how many the stages before it may have had: fresh views that they saw
         are not shown again.
         """
+        return self._batches(stage, self.spec.photos[split], shuffle, view, epochs_before)
+
+    def batches_of_neither(self, stage: Stage) -> ViewBatches:
+        """Return the batches of the training photos that show none of the classes."""
+        return self._batches(stage, self.spec.neither)
+
+    def _batches(
+        self,
+        stage: Stage,
+        photos: Sequence[Photo],
+        shuffle: bool = False,
+        view: int = 0,
+        epochs_before: int = 0,
+    ) -> ViewBatches:
         fresh = self.views is None
         return ViewBatches(
-            self.spec.photos[split],
+            photos,
             partial(self._inputs, stage),
             views=self.views,
             batch_size=stage.batch_size,

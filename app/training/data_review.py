@@ -1,4 +1,4 @@
-"""A review of the photos: whose label may be wrong, and which are unlike all others."""
+"""A review of training and validation photos: which of them are worth checking by a person."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from app.evaluation.label_issues import find_label_issues
 from app.evaluation.metrics import Floats, Ints
 from app.evaluation.ood import distances_to_others
 from app.features.batches import Float32s
+from app.inference.wording import percentage
 from app.training.linear_probe import LinearProbe
 
 OUTLIERS_SHARE = 0.01  # listed: this share of the photos,
@@ -22,12 +23,10 @@ FEWEST_OUTLIERS, FEW_SHARE = 20, 0.1  # but at least 20 of 200 or more, and a te
 
 
 def review(photos: Photos, classes: Sequence[str], probe: LinearProbe, path: Path) -> None:
-    """List the photos that a person should look at, in ``audit.csv``; nothing else depends on it.
-
-    Test photos are not among them.
+    """List the photos worth checking in ``audit.csv``; nothing else depends on it.
 
     Args:
-        photos: of all splits.
+        photos: of the splits that have projections.
         classes: names by number.
         probe: the solved head, with its out-of-fold answers.
         path: of the list.
@@ -37,8 +36,8 @@ def review(photos: Photos, classes: Sequence[str], probe: LinearProbe, path: Pat
     write_findings(found, path)
     counts = Counter(finding.finding for finding in found)
     say(
-        f"worth a look, in {path}: {counts['label']} labels that may be wrong, "
-        f"{counts['stranger']} photos unlike all others"
+        f"photos worth checking, in {path}: {counts['label']} look like another class, "
+        f"{counts['stranger']} are unlike all others; most are hard, not wrong"
     )
 
 
@@ -51,7 +50,7 @@ def find(
     """Return both lists, each from its first place downwards.
 
     Args:
-        photos: all that are looked at.
+        photos: of training and validation.
         classes: names by number.
         embeddings: of these photos (``app.evaluation.ood``).
         out_of_fold: probabilities ``(n, classes)`` by models that did not learn from them; None
@@ -74,7 +73,7 @@ def _label_issues(
             rank,
             -issue.margin,
             f"labelled {classes[targets[issue.number]]}; a model that never saw it says "
-            f"{classes[issue.likely]} ({issue.probability:.1%})",
+            f"{classes[issue.likely]} ({percentage(issue.probability)})",
         )
         for rank, issue in enumerate(find_label_issues(probabilities, targets), start=1)
     ]

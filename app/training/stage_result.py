@@ -6,54 +6,33 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import msgspec
 
 from app.core.console import say
-from app.core.run_metrics import ConfidenceLimit, CrossValidated, HistoryRow, Scores, StageGain
+from app.core.run_metrics import ConfidenceLimit, HistoryRow, StageMetrics
 from app.training.checkpoint import Checkpoint
 from app.training.resume_callback import assign, copies_of, epochs_record
 
 
-@dataclass(frozen=True)
-class StageResult:
-    """What a stage did.
+@dataclass(frozen=True, kw_only=True)
+class StageResult(StageMetrics):
+    """What a stage did, and a row for each of its epochs.
+
+    Of the linear probe an epoch is a strength of regularisation that was tried. ``kept_epoch``
+    counts from 1; 0: the weights are as they were before.
 
     Attributes:
-        name: of the stage.
-        trainable_parameters: how many numbers it trained.
-        epochs: run; of the linear probe, strengths of regularisation tried.
-        kept_epoch: the one whose weights were kept, from 1; 0: the weights as they were before.
-        seconds: that it took.
-        validation: scores with the weights that were kept.
         history: a row an epoch.
-        temperature: that the solved head was divided by; 1 for other stages.
-        cross_validated: the head's out-of-fold answers; None for other stages, and where a class
-            has too few photos for folds.
-        limit: the limit for ``unsure`` by these answers, where validation is small; else None.
+        limit: the limit for ``unsure`` by the head's out-of-fold answers, where validation is
+            small; else None.
         confidence: the mean confidence of the head's answers to validation; None for other stages.
-        gain: what the stage brought on validation; None for the head.
     """
 
-    name: str
-    trainable_parameters: int
-    epochs: int
-    kept_epoch: int
-    seconds: float
-    validation: Scores
     history: tuple[HistoryRow, ...]
-    temperature: float = 1.0
-    cross_validated: CrossValidated | None = None
     limit: ConfidenceLimit | None = None
     confidence: float | None = None
-    gain: StageGain | None = None
-
-    @classmethod
-    def of_values(cls, values: dict[str, Any]) -> StageResult:
-        """Return the result that ``dataclasses.asdict`` made these values of, read from JSON."""
-        return msgspec.convert(values, cls)
 
 
 def divided_by(results: Sequence[StageResult]) -> float:
@@ -84,4 +63,4 @@ def kept_stage(name: str, model: keras.Model, checkpoint: Checkpoint) -> StageRe
         return None
     assign(model.trainable_variables, record.arrays)
     say(f"stage {name} was trained before")
-    return StageResult.of_values(record.values)
+    return msgspec.convert(record.values, StageResult)

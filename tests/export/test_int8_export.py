@@ -116,7 +116,7 @@ def case(request, tmp_path_factory) -> Case:
         tuple(photo.name for photo in split["validation"]),
         targets_of(split["validation"]),
         probabilities_of(logits / 1.5),
-        strange.of(strange.distances([seen])),
+        strange.novelty([seen]),
     )
     assert np.ptp(trained.probabilities[:, 0]) > 0.003
     return Case(source, stage, strange, served, trained)

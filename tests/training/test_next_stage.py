@@ -31,7 +31,16 @@ def walk(paying: set[str], plan: tuple[Stage, ...] = PLAN, **options: float) -> 
 def result_of(name: str, low: float) -> StageResult:
     scores = score(np.array([0, 1]), np.eye(2))
     gain = None if name == "head" else StageGain(0.0, (-0.1, 0.1), 0.02, (low, 0.03))
-    return StageResult(name, 6, 2, 1, 60.0, scores, (), gain=gain)
+    return StageResult(
+        name=name,
+        trainable_parameters=6,
+        epochs=2,
+        kept_epoch=1,
+        seconds=60.0,
+        validation=scores,
+        history=(),
+        gain=gain,
+    )
 
 
 def names(*paying: str, **options: float) -> list[str]:

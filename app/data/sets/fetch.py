@@ -17,7 +17,7 @@ from app.core.cli import Parser
 from app.core.console import say
 from app.core.errors import FetchError
 from app.core.sanitise import for_terminal
-from app.data.sets.archive import unpack_zip
+from app.data.sets.archive import unpack_archive
 from app.data.sets.download import download
 
 PER_CLASS = 120  # drawings of each kind: enough to train on in a minute
@@ -129,7 +129,7 @@ def fetch(photo_set: PhotoSet, directory: Path) -> int:
 def _unpack(archive: Path, photo_set: PhotoSet, directory: Path) -> None:
     """Unpack ``archive`` so that ``directory`` appears only with the expected photos in it."""
     with whole_folder(directory) as folder:
-        unpacked = unpack_zip(archive, folder / "unpacked")
+        unpacked = unpack_archive(archive, folder / "unpacked")
         root = unpacked / photo_set.top
         found = _count_photos(root)
         if found != photo_set.photos:
