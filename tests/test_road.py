@@ -600,7 +600,7 @@ def test_json_has_one_object_a_line_in_the_order_asked(photos, ask):
     answers = [json.loads(line) for line in out.splitlines()]
     assert [answer["path"] for answer in answers] == names
     for answer in answers:
-        assert list(answer) == ["path", "label", "probabilities", "novelty", "error"]
+        assert list(answer) == ["path", "label", "probabilities", "novelty", "error", "words"]
         if answer["error"] is None:
             likeliest = max(answer["probabilities"], key=answer["probabilities"].get)
             assert answer["label"] == ("neither" if answer["novelty"] > 0.5 else likeliest)
