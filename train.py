@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from app.core.cli import Parser, leave, run
 from app.core.config import (
+    AUTO_SIZE,
     Backbone,
     CacheMode,
     Layout,
@@ -86,7 +87,7 @@ def settings(given: dict[str, Any]) -> TrainConfig:
         text
         for text in config.stage_settings
         if text.partition(".")[0] in given.get("stages", config.stages)
-        and not ("epochs" in given and ".epochs=" in text)
+        and not (text.startswith("block") and text.partition("=")[0].partition(".")[2] in given)
     ]
     given["stage_settings"] = (*kept, *given.get("stage_settings", ()))
     return dataclasses.replace(config, **given)
@@ -127,6 +128,7 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
         text, default = help_of(TrainConfig, name), defaults[name]
         if default not in (None, ()) and name != "data":
             shown = ",".join(default) if isinstance(default, tuple) else default
+            shown = "auto" if name == "image_size" else shown
             text += f" (default: {shown})"
         parser.add_argument(flag, dest=name, help=text, **options)  # type: ignore[arg-type]
 
@@ -141,8 +143,10 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
     add("--runs", type=Path, metavar="DIR")
     add("--stages", type=lambda text: tuple(text.split(",")), metavar="NAMES")
     add("--views", type=int, metavar="N")
-    add("--image-size", type=int, metavar="PIXELS")
+    add("--image-size", type=image_size, metavar="PIXELS")
     add("--epochs", type=int, metavar="N")
+    add("--patience", type=int, metavar="N")
+    add("--budget", type=float, metavar="MINUTES")
     add("--set", "stage_settings", action="append", metavar="STAGE.NAME=VALUE")
     add("--seed", type=int, metavar="N")
     add("--mirror", action=argparse.BooleanOptionalAction)
@@ -195,6 +199,15 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return given
+
+
+def image_size(text: str) -> int:
+    """Read ``auto`` or a number of pixels; 0, which stands for ``auto``, is no number of them."""
+    if text == "auto":
+        return AUTO_SIZE
+    if (pixels := int(text)) == AUTO_SIZE:
+        raise ValueError
+    return pixels
 
 
 if __name__ == "__main__":

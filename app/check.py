@@ -10,17 +10,19 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from rich.filesize import decimal
 
-from app.core.config import STAGES, TrainConfig
+from app.core.config import AUTO_SIZE, STAGES, TrainConfig
+from app.core.console import say
 from app.core.environment import has_vnni
 from app.core.labels import NEITHER
 from app.core.sanitise import for_json, for_terminal
 from app.data.folder_layout import SPLITS, LayoutSettings, data_folder
+from app.data.image_size import fitting_image_size
 from app.data.inventory import take_inventory
 from app.data.manifest import REASONS, ManifestRow, class_names
 
@@ -82,6 +84,15 @@ def inventory_of(config: TrainConfig, root: Path, *, counts: bool = True) -> lis
     )
 
 
+def fit_to_photos(config: TrainConfig, rows: Sequence[ManifestRow]) -> TrainConfig:
+    """Return the settings with a number for ``--image-size auto``."""
+    if config.image_size != AUTO_SIZE:
+        return config
+    size = fitting_image_size(rows)
+    say(f"image size {size}: from the photos' own sizes (--image-size auto)")
+    return replace(config, image_size=size)
+
+
 def check(config: TrainConfig, *, as_json: bool = False) -> None:
     """Print what a run would train on and what that would take; nothing is written.
 
@@ -95,6 +106,7 @@ def check(config: TrainConfig, *, as_json: bool = False) -> None:
     """
     with data_folder(config.data) as root:
         rows = inventory_of(config, root, counts=False)
+    config = fit_to_photos(config, rows)
     found = {
         "data": str(config.data),
         "classes": {name: _by_split(rows, name) for name in class_names(rows)},

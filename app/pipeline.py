@@ -11,7 +11,7 @@ import os
 from os.path import exists, isfile
 from pathlib import Path
 
-from app.check import inventory_of
+from app.check import fit_to_photos, inventory_of
 from app.core.atomic_files import write_json
 from app.core.config import TrainConfig, config_values, flattened, read_config
 from app.core.console import heeding_ctrl_c, quiet_native_stderr, say
@@ -50,6 +50,7 @@ def train(config: TrainConfig) -> Run:
     with data_folder(config.data) as root:
         refuse_among_photos(config.runs, config.data, [root, *linked_folders(root)])
         rows = _inventory(config, root, clock)
+        config = fit_to_photos(config, rows)
         this_run = begin_run(config.runs, config.run)
         with resumable(this_run), training(this_run) as checkpoint:
             write_json(config_values(config), this_run.config)

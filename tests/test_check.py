@@ -126,7 +126,7 @@ def test_the_estimate_follows_what_was_measured(monkeypatch: pytest.MonkeyPatch)
     """Default settings, 5,000 photos: 8 minutes, 3 GB of disk, 2.3 GiB of memory."""
     monkeypatch.setattr("app.check._speed", lambda: MEASURED_SPEED)
     monkeypatch.setattr("app.check.has_vnni", lambda: True)
-    config = TrainConfig()
+    config = TrainConfig(image_size=320)
     found = estimate(config, rows(2000, 1000, 2000))
     assert found.seconds == pytest.approx(8 * 60, rel=0.1)
     assert found.disk_bytes == pytest.approx(3.0e9, rel=0.05)

@@ -119,12 +119,64 @@ class CrossValidated:
     log_loss: float
 
 
+@dataclass(frozen=True)
+class Promise:
+    """At most ``max_wrong`` of the answers that are given are wrong, with ``confidence``.
+
+    Attributes:
+        max_wrong: a share, 0 to 1.
+        confidence: the share of runs in which the promise holds, at least.
+        photos: that were answered to find this out.
+        given: how many of them got a class at the limit.
+        wrong: how many of these answers were wrong.
+        bound: the Clopper-Pearson upper bound of the share of wrong ones; at most ``max_wrong``.
+    """
+
+    max_wrong: float
+    confidence: float
+    photos: int
+    given: int
+    wrong: int
+    bound: float
+
+
+@dataclass(frozen=True)
+class ConfidenceLimit:
+    """The confidence below which an answer is unsure, and what that promises; None: nothing."""
+
+    value: float
+    promise: Promise | None
+
+
+@dataclass(frozen=True)
+class StageGain:
+    """What a stage brought on validation, photo by photo, less what was there before it.
+
+    Attributes:
+        accuracy: how much higher it is.
+        accuracy_interval_95: of that difference (``app.evaluation.paired_tests.paired_interval``).
+        log_loss: how much lower it is: above 0 is better, as for ``accuracy``.
+        log_loss_interval_95: of that difference (the paired bootstrap).
+    """
+
+    accuracy: float
+    accuracy_interval_95: tuple[float, float]
+    log_loss: float
+    log_loss_interval_95: tuple[float, float]
+
+    @property
+    def pays(self) -> bool:
+        """Say whether the log-loss fell by more than chance explains."""
+        return self.log_loss_interval_95[0] > 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class StageMetrics:
     """What a stage did: trained numbers, epochs run, the epoch kept (0: as before), and scores.
 
     ``temperature`` is what the solved head was divided by; 1 for other stages. ``cross_validated``
-    is of the head; None for other stages, and where a class has too few photos for folds.
+    is of the head; None for other stages, and where a class has too few photos for folds. ``gain``
+    is of the other stages; None for the head, and in older runs.
     """
 
     name: str
@@ -135,6 +187,7 @@ class StageMetrics:
     validation: Scores
     temperature: float = 1.0
     cross_validated: CrossValidated | None = None
+    gain: StageGain | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +204,7 @@ class Int8Metrics:
     labels_changed: float | None = None
     calibration_lost: float | None = None
     refusals_changed: float | None = None
+    changed_at_most: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +223,8 @@ class Metrics:
         answered_by: the model that answered test; None in older runs.
         temperature: which the logits were divided by.
         min_confidence: the probability below which an answer is unsure.
+        promise: what holds of the answers given from there on; None where nothing is promised,
+            and in older runs.
         parity: what the export's gate measured (``app.export.bundle_writer.Parity``).
         int8: of the int8 model; None in older runs.
         seconds: by phase, and ``total``.
@@ -193,6 +249,7 @@ class Metrics:
     answered_by: AnsweredBy | None = None
     temperature: float
     min_confidence: float
+    promise: Promise | None = None
     parity: Mapping[str, float] = field(default_factory=dict)
     int8: Int8Metrics | None = None
     seconds: dict[str, float]
@@ -231,8 +288,9 @@ class HistoryRow:
         loss: log-loss (natural logarithm) on the training photos, while it trains.
         accuracy: on the training photos, likewise.
         validation_loss: log-loss on the validation photos, of the head at its temperature, of other
-            stages before calibration.
-        validation_accuracy: on the validation photos.
+            stages before calibration. Of the head, where validation is small, it is that of
+            the out-of-fold answers by which the strength is chosen.
+        validation_accuracy: likewise.
         learning_rate: the last of the epoch; 0 for the head.
         seconds: that it took.
     """

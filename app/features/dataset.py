@@ -20,13 +20,13 @@ from app.core.console import say
 from app.core.errors import CacheEvictedError, UsageError
 from app.data.augmentation import ReadPhoto, View, load_batches, load_views, read_photo, tta_views
 from app.data.folder_layout import Split
-from app.data.manifest import Photos
+from app.data.manifest import Photo, Photos
 from app.features.batches import Float32s, ViewBatches, targets_of
 from app.features.cache import FeatureSpec, FeatureStore, compute_features, lacking_views
 from app.features.decoded import DecodedPhotos
 from app.features.extractor import Batched, engine, frozen_prefix
 from app.features.int8_backbone import Int8Backbone, make_int8_backbone
-from app.features.labelled import BATCH, LabelledFeatures
+from app.features.labelled import BATCH, LabelledFeatures, groups_of
 from app.features.shards import SHARD_ROWS, shard_bytes
 from app.features.store import Quota
 from app.network.classifier import describing_part, prefix, row_bytes, suffix
@@ -45,6 +45,7 @@ class DatasetSpec:
         backbone: the network's name.
         weights: the digest of the backbone's weights.
         photos: to train and validate on; test has no part in it.
+        neither: training photos that show none of the classes; their ``target`` means nothing.
         stages: of the run, in their order.
         views: of each training photo, where they are cached.
         seed: of the views and of their order.
@@ -57,6 +58,7 @@ class DatasetSpec:
     backbone: str
     weights: str
     photos: Photos
+    neither: Sequence[Photo] = ()
     stages: Sequence[Stage]
     views: int
     seed: int = 0
@@ -74,7 +76,7 @@ class DatasetSpec:
         train = self.photos["train"]
         others = self.photos["validation"]
         return [
-            *(View(photo, 0, self.seed) for photo in train),
+            *(View(photo, 0, self.seed) for photo in (*train, *self.neither)),
             *(View(p, number, 0) for number in tta_views(mirrored=self.mirror) for p in others),
             *(View(p, number, self.seed) for number in range(1, self.views) for p in train),
         ]
@@ -135,20 +137,43 @@ class FeatureDataset(ABC):
         return describing_part(self.spec.model, None if self.views is None else stage.cut)
 
     def batches(
-        self, stage: Stage, split: Split, *, shuffle: bool = False, view: int = 0
+        self,
+        stage: Stage,
+        split: Split,
+        *,
+        shuffle: bool = False,
+        view: int = 0,
+        epochs_before: int = 0,
     ) -> ViewBatches:
-        """Return a split's batches for a stage; shuffled ones walk through the views."""
-        fresh, plan = self.views is None, self.spec.stages
+        """Return a split's batches for a stage; shuffled ones walk through the views.
+
+        ``epochs_before`` is how many the stages before it may have had: fresh views that they saw
+        are not shown again.
+        """
+        return self._batches(stage, self.spec.photos[split], shuffle, view, epochs_before)
+
+    def batches_of_neither(self, stage: Stage) -> ViewBatches:
+        """Return the batches of the training photos that show none of the classes."""
+        return self._batches(stage, self.spec.neither)
+
+    def _batches(
+        self,
+        stage: Stage,
+        photos: Sequence[Photo],
+        shuffle: bool = False,
+        view: int = 0,
+        epochs_before: int = 0,
+    ) -> ViewBatches:
+        fresh = self.views is None
         return ViewBatches(
-            self.spec.photos[split],
+            photos,
             partial(self._inputs, stage),
             views=self.views,
             batch_size=stage.batch_size,
             seed=self.spec.seed,
             shuffle=shuffle,
             view=view,
-            # Fresh views that earlier stages may have had are not shown again.
-            first_epoch=sum(s.epochs for s in plan[: plan.index(stage)]) if fresh else 0,
+            first_epoch=epochs_before if fresh else 0,
             threads=2 if fresh else 1,  # when a batch's first views are drawn, the next begins
         )
 
@@ -237,7 +262,7 @@ class CachedDataset(FeatureDataset):
                 some = numbers[start : start + BATCH]
                 yield self._rows(HEAD_CUT, [View(photos[number], 0, 0) for number in some])
 
-        return LabelledFeatures(maps, targets_of(photos))
+        return LabelledFeatures(maps, targets_of(photos), groups_of(photos))
 
     def fill(self, cuts: Sequence[str]) -> None:
         """Compute what the stores of these cuts lack, after a look at what they hold.
@@ -296,7 +321,7 @@ class FreshDataset(FeatureDataset):
             for images in load_batches(views, self.spec.image_size, frozen.batch, self.read):
                 yield frozen(images)[0].astype(np.float32)
 
-        return LabelledFeatures(maps, targets_of(photos))
+        return LabelledFeatures(maps, targets_of(photos), groups_of(photos))
 
     def _inputs(self, stage: Stage, views: Sequence[View]) -> NDArray[Any]:
         # As uint8: a quarter to send.
