@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app.core.cli import run
-from app.core.config import TrainConfig
+from app.core.config import LARGEST_AUTO_SIZE, TrainConfig
 from app.core.console import quiet_native_stderr
 from app.core.errors import UsageError
 from app.data.augmentation import BATCH, View
@@ -194,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"of the road, {VIEWS} views each (default: 128)",
     )
-    parser.add_argument("--image-size", type=int, default=TrainConfig.image_size, metavar="PIXELS")
+    parser.add_argument("--image-size", type=int, default=LARGEST_AUTO_SIZE, metavar="PIXELS")
     parser.add_argument("--repeat", type=int, default=5, metavar="N", help="default: 5")
     parser.add_argument(
         "--work", type=Path, metavar="DIR", help="where caches are written for a while"

@@ -41,7 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.cli import run
-from app.core.config import STAGES, TrainConfig, help_of
+from app.core.config import LARGEST_AUTO_SIZE, STAGES, TrainConfig, help_of
 from app.core.console import quiet_native_stderr, say
 from app.core.errors import AppError
 from app.network.batch_memory import halving
@@ -65,7 +65,7 @@ class Size:
 
 
 # The batch of the stages. A matrix of 8,192 is 134 MB in bfloat16, and 1.1 TFLOP to square.
-FULL = Size(TrainConfig.image_size, STAGES["block5"].batch_size, 2000, 8192, 10)
+FULL = Size(LARGEST_AUTO_SIZE, STAGES["block5"].batch_size, 2000, 8192, 10)
 SMALL = Size(64, 8, 500, 1024, 3)
 
 

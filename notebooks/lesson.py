@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from app.core.errors import DataError, ImageError, WeightsError
+from app.core.labels import NEITHER
 from app.data.decode import decode
 from app.data.folder_layout import LabelledFile, Split, find_files
 from app.data.manifest import Photo
@@ -94,7 +95,7 @@ def lesson_photos(project: Path, settings: Settings, sketchbook: Path) -> Lesson
     if drawn:
         root = sketchbook
         draw_sample(root, per_class=settings.train + settings.validation)
-    files = find_files(root)
+    files = [file for file in find_files(root) if file.label != NEITHER]
     classes = tuple(sorted({file.label for file in files}))
     if len(classes) != 2:
         raise DataError(

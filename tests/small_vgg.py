@@ -99,7 +99,13 @@ class SameViews(FreshDataset):
     """Pixels through the whole network, of the views that a cache holds, in its order."""
 
     def batches(
-        self, stage: Stage, split: Split, *, shuffle: bool = False, view: int = 0
+        self,
+        stage: Stage,
+        split: Split,
+        *,
+        shuffle: bool = False,
+        view: int = 0,
+        epochs_before: int = 0,
     ) -> ViewBatches:
         """Return the batches of ``FreshDataset``, other views in them."""
         batches = super().batches(stage, split, shuffle=shuffle, view=view)

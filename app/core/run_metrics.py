@@ -148,12 +148,35 @@ class ConfidenceLimit:
     promise: Promise | None
 
 
+@dataclass(frozen=True)
+class StageGain:
+    """What a stage brought on validation, photo by photo, less what was there before it.
+
+    Attributes:
+        accuracy: how much higher it is.
+        accuracy_interval_95: of that difference (``app.evaluation.paired_tests.paired_interval``).
+        log_loss: how much lower it is: above 0 is better, as for ``accuracy``.
+        log_loss_interval_95: of that difference (the paired bootstrap).
+    """
+
+    accuracy: float
+    accuracy_interval_95: tuple[float, float]
+    log_loss: float
+    log_loss_interval_95: tuple[float, float]
+
+    @property
+    def pays(self) -> bool:
+        """Say whether the log-loss fell by more than chance explains."""
+        return self.log_loss_interval_95[0] > 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class StageMetrics:
     """What a stage did: trained numbers, epochs run, the epoch kept (0: as before), and scores.
 
     ``temperature`` is what the solved head was divided by; 1 for other stages. ``cross_validated``
-    is of the head; None for other stages, and where a class has too few photos for folds.
+    is of the head; None for other stages, and where a class has too few photos for folds. ``gain``
+    is of the other stages; None for the head, and in older runs.
     """
 
     name: str
@@ -164,6 +187,7 @@ class StageMetrics:
     validation: Scores
     temperature: float = 1.0
     cross_validated: CrossValidated | None = None
+    gain: StageGain | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -137,19 +137,34 @@ class FeatureDataset(ABC):
         return describing_part(self.spec.model, None if self.views is None else stage.cut)
 
     def batches(
-        self, stage: Stage, split: Split, *, shuffle: bool = False, view: int = 0
+        self,
+        stage: Stage,
+        split: Split,
+        *,
+        shuffle: bool = False,
+        view: int = 0,
+        epochs_before: int = 0,
     ) -> ViewBatches:
-        """Return a split's batches for a stage; shuffled ones walk through the views."""
-        return self._batches(stage, self.spec.photos[split], shuffle=shuffle, view=view)
+        """Return a split's batches for a stage; shuffled ones walk through the views.
+
+        ``epochs_before`` is how many the stages before it may have had: fresh views that they saw
+        are not shown again.
+        """
+        return self._batches(stage, self.spec.photos[split], shuffle, view, epochs_before)
 
     def batches_of_neither(self, stage: Stage) -> ViewBatches:
         """Return the batches of the training photos that show none of the classes."""
         return self._batches(stage, self.spec.neither)
 
     def _batches(
-        self, stage: Stage, photos: Sequence[Photo], *, shuffle: bool = False, view: int = 0
+        self,
+        stage: Stage,
+        photos: Sequence[Photo],
+        shuffle: bool = False,
+        view: int = 0,
+        epochs_before: int = 0,
     ) -> ViewBatches:
-        fresh, plan = self.views is None, self.spec.stages
+        fresh = self.views is None
         return ViewBatches(
             photos,
             partial(self._inputs, stage),
@@ -158,8 +173,7 @@ class FeatureDataset(ABC):
             seed=self.spec.seed,
             shuffle=shuffle,
             view=view,
-            # Fresh views that earlier stages may have had are not shown again.
-            first_epoch=sum(s.epochs for s in plan[: plan.index(stage)]) if fresh else 0,
+            first_epoch=epochs_before if fresh else 0,
             threads=2 if fresh else 1,  # when a batch's first views are drawn, the next begins
         )
 
