@@ -26,6 +26,7 @@ REASONS = {
     "several_classes": "the same file lies in several classes",
     "no_class": "its place gives no class",
     "not_a_photo": "not a photo",
+    "not_read": "a picture of a kind that is not read",
     "damaged": "damaged",
     "empty": "empty",
     "unreadable": "cannot be read",
