@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 from app.core.cli import Parser, leave, run
-from app.core.config import Backbone, CacheMode, Precision, TrainConfig, help_of, read_config
+from app.core.config import (
+    Backbone,
+    CacheMode,
+    Layout,
+    Precision,
+    TrainConfig,
+    help_of,
+    read_config,
+)
 from app.core.environment import other_versions
 from app.core.errors import BundleError, UsageError
 from app.core.run_folder import Run
@@ -39,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         finished = resume(given["resume"], report=given.get("report", True))
     else:
         config = settings(given)
-        from app.pipeline import run as train
+        from app.pipeline import train
 
         finished = train(config)
     from app.report.report import print_summary
@@ -117,6 +125,11 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
 
     add("--data", type=Path, metavar="DIR")
     add("--exclude", type=Path, metavar="FILE")
+    add("--exclude-from-test", action=argparse.BooleanOptionalAction)
+    add("--layout", choices=get_args(Layout))
+    add("--labels", type=Path, metavar="FILE")
+    add("--join-case", action=argparse.BooleanOptionalAction)
+    add("--neither", type=Path, metavar="DIR")
     add("--run", metavar="NAME")
     add("--runs", type=Path, metavar="DIR")
     add("--stages", type=lambda text: tuple(text.split(",")), metavar="NAMES")

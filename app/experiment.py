@@ -1,6 +1,6 @@
 """Used photos → a trained, calibrated, exported classifier and every number about it.
 
-    photos → features → linear probe → fine-tuning → calibration and decision → bundle
+    photos → features → linear probe → fine-tuning → calibration and decision → bundle → test
 
 Only this module and those above it read ``TrainConfig``; the packages below take the few values
 that they need.
@@ -9,7 +9,8 @@ that they need.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,26 @@ from app.core.config import Stage, TrainConfig
 from app.core.console import say
 from app.core.profiling import Clock
 from app.core.run_folder import FEATURES_FOLDER, Run
-from app.core.run_metrics import Int8Metrics, Metrics, StageMetrics, write_history
+from app.core.run_metrics import (
+    AnsweredBy,
+    Int8Metrics,
+    Metrics,
+    SplitMetrics,
+    StageMetrics,
+    write_history,
+)
 from app.data.augmentation import View
 from app.data.folder_layout import SPLITS, Split
-from app.data.manifest import ManifestRow, Photos, class_names, photos_of
+from app.data.manifest import ManifestRow, Photo, Photos, class_names, photos_of
 from app.data.splits import class_weights
+from app.evaluation.findings import findings_of_test, write_findings
+from app.evaluation.prediction_set import PredictionSet
 from app.export.bundle_writer import Parity, classifier_graph, export_bundle, library_versions
 from app.export.int8_export import Int8Model, int8_model
 from app.features.dataset import DatasetSpec, FeatureDataset, open_dataset
 from app.features.store import Quota
+from app.inference.answered_photos import answer_photos
+from app.inference.predictor import Classifier
 from app.network.classifier import build_classifier, copy_weights, load_classifier, open_layers
 from app.network.device import (
     compute_deterministically,
@@ -45,7 +57,7 @@ from app.training.fit_decision import (
     split_metrics,
     write_predictions,
 )
-from app.training.linear_probe import STRENGTHS, Projection, fit_linear_probe
+from app.training.linear_probe import STRENGTHS, fit_linear_probe
 from app.training.run_lock import finish_time
 from app.training.stage_result import StageResult, keep_stage, kept_stage
 from app.training.tracking import Tracking
@@ -68,6 +80,7 @@ def run_experiment(
         compute_deterministically()
     classes = class_names(rows)
     photos: Photos = {split: photos_of(rows, split, root) for split in SPLITS}
+    learned: Photos = {split: photos[split] for split in ("train", "validation")}
     trained = resolve_precision(config.precision)
     frozen = trained if config.cache == "off" else resolve_frozen_precision(config.precision)
     say(f"computing on {device_name()}, frozen layers in {frozen}, trained ones in {trained}")
@@ -80,37 +93,33 @@ def run_experiment(
         seed=config.seed,
     )
     with clock.phase("features"):
-        source = dataset_of(config, model, digest, photos)
+        source = dataset_of(config, model, digest, learned)
         keep_conditions(_conditions(source, digest, trained), library_versions(), checkpoint)
     with clock.phase("training"):
         weights = class_weights(classes[photo.target] for photo in photos["train"])
         by_number = {n: weights[name] for n, name in enumerate(classes)} if weights else None
         results = train_stages(
-            config, model, source, photos, classes, by_number, run, checkpoint, tracking
+            config, model, source, learned, classes, by_number, run, checkpoint, tracking
         )
         write_history((row for result in results for row in result.history), run.history)
-        decision = fit_decision(
-            source,
-            config.stage_plan()[-1],
-            mirror=config.mirror,
-            divided_by=results[-1].temperature,
-        )
+        decision = fit_decision(source, config.stage_plan()[-1], results, mirror=config.mirror)
     with clock.phase("export"):
-        parity, int8 = export(config, model, source, classes, photos, decision, run.bundle)
-    write_predictions(decision.predictions, classes, run.predictions)
-    scores = {
-        split: split_metrics(each, decision.thresholds)
-        for split, each in decision.predictions.items()
-    }
+        parity, int8 = export(config, model, source, classes, learned, decision, run.bundle)
+    with clock.phase("test"):
+        excluded = {row.name for row in rows if row.code == "excluded"}
+        tested = answer_test(run, photos["test"], excluded, decision)
     return Metrics(
         classes=tuple(classes),
         photos={split: len(photos[split]) for split in SPLITS},
         class_weights=weights,
         stages=tuple(map(stage_metrics, results)),
-        validation=scores["validation"],
-        test=scores["test"],
+        validation=split_metrics(decision.validation, decision.thresholds),
+        test=tested.scores,
+        test_without_excluded=tested.without_excluded,
+        answered_by=tested.answered_by,
         temperature=decision.temperature,
         min_confidence=decision.thresholds.confidence,
+        promise=decision.promise,
         parity=dataclasses.asdict(parity),
         int8=Int8Metrics(why_not=int8.why_not, **(vars(int8.gate) if int8.gate else {})),
         seconds=clock.total(),
@@ -200,12 +209,7 @@ def linear_probe(
         STRENGTHS if strength is None else (strength,),
         class_weight,
     )
-    projections: dict[Split, Projection] = {
-        "train": probe.train,
-        "validation": probe.validation,
-        "test": probe.project(source.labelled("test")),
-    }
-    review(photos, classes, projections, probe.solver, run.audit)
+    review(photos, classes, probe, run.audit)
     return probe.result
 
 
@@ -263,11 +267,49 @@ def export(
         temperature=decision.temperature,
         thresholds=decision.thresholds,
         photos=[View(photo, 0, config.seed) for photo in photos["validation"]],
-        trained=decision.predictions["validation"],
+        trained=decision.validation,
         int8=int8.model,
         why_no_int8=int8.why_not,
     )
     return parity, int8
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The test photos' scores: of all, without the excluded ones if any are, and by which model."""
+
+    scores: SplitMetrics
+    without_excluded: SplitMetrics | None
+    answered_by: AnsweredBy
+
+
+def answer_test(
+    run: Run, photos: Sequence[Photo], excluded: Collection[str], decision: FittedDecision
+) -> Tested:
+    """Let the exported bundle answer the test photos, once, as ``predict.py`` answers.
+
+    What it answers is written into the run, with what training predicted for validation.
+
+    Args:
+        run: that has its bundle.
+        photos: of test.
+        excluded: names; those of test photos are left out of ``without_excluded``.
+        decision: for the validation photos.
+    """
+    classifier = Classifier(run.bundle)
+    classes, thresholds = classifier.bundle.classes, classifier.thresholds
+    say(f"answering {len(photos)} test photos with {classifier.file} ({classifier.precision})")
+    answered = answer_photos(classifier, photos)
+    predictions: dict[Split, PredictionSet] = {"validation": decision.validation, "test": answered}
+    write_predictions(predictions, classes, thresholds, run.predictions)
+    write_findings(findings_of_test(answered, classes, thresholds), run.test_audit)
+    kept = [number for number, name in enumerate(answered.names) if name not in excluded]
+    some = 0 < len(kept) < len(answered.names)
+    return Tested(
+        split_metrics(answered, thresholds),
+        split_metrics(answered.chosen(kept), thresholds) if some else None,
+        AnsweredBy(classifier.file, classifier.precision),
+    )
 
 
 def _conditions(source: FeatureDataset, digest: str, trained: str) -> dict[str, Any]:

@@ -67,32 +67,93 @@ class ReliabilityBin:
 
 
 @dataclass(frozen=True)
-class AnswerShares:
-    """How photos were answered, as shares of all of them.
+class AnswerCounts:
+    """How many photos got which answer: the right class, a wrong one, ``neither``, ``unsure``."""
 
-    ``given`` got a class; ``given_wrong`` is the share of wrong answers among those, None without
-    any.
-    """
+    right: int
+    wrong: int
+    neither: int
+    unsure: int
 
-    neither: float
-    unsure: float
-    given: float
-    given_wrong: float | None
+    @property
+    def given(self) -> int:
+        """How many photos got a class."""
+        return self.right + self.wrong
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitMetrics(Scores):
-    """The scores of a split, its bins of confidence and its answers."""
+    """How photos of a split were answered, the scores of the likeliest class, and their bins.
 
+    Attributes:
+        counts: of the answers that a user reads.
+        reliability: bins of confidence, for the likeliest class.
+    """
+
+    counts: AnswerCounts
     reliability: tuple[ReliabilityBin, ...] = ()
-    answers: AnswerShares
+
+
+@dataclass(frozen=True)
+class AnsweredBy:
+    """The model that answered: its file in the bundle, and its arithmetic."""
+
+    file: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class CrossValidated:
+    """Out-of-fold answers to all training and validation photos: none was learned from.
+
+    Attributes:
+        photos: how many were answered.
+        right: how many of them rightly, by the likeliest class.
+        accuracy: the share of these.
+        log_loss: mean of -ln(probability of the true class), natural logarithm.
+    """
+
+    photos: int
+    right: int
+    accuracy: float
+    log_loss: float
+
+
+@dataclass(frozen=True)
+class Promise:
+    """At most ``max_wrong`` of the answers that are given are wrong, with ``confidence``.
+
+    Attributes:
+        max_wrong: a share, 0 to 1.
+        confidence: the share of runs in which the promise holds, at least.
+        photos: that were answered to find this out.
+        given: how many of them got a class at the limit.
+        wrong: how many of these answers were wrong.
+        bound: the Clopper-Pearson upper bound of the share of wrong ones; at most ``max_wrong``.
+    """
+
+    max_wrong: float
+    confidence: float
+    photos: int
+    given: int
+    wrong: int
+    bound: float
+
+
+@dataclass(frozen=True)
+class ConfidenceLimit:
+    """The confidence below which an answer is unsure, and what that promises; None: nothing."""
+
+    value: float
+    promise: Promise | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageMetrics:
     """What a stage did: trained numbers, epochs run, the epoch kept (0: as before), and scores.
 
-    ``temperature`` is what the solved head was divided by; 1 for other stages.
+    ``temperature`` is what the solved head was divided by; 1 for other stages. ``cross_validated``
+    is of the head; None for other stages, and where a class has too few photos for folds.
     """
 
     name: str
@@ -102,6 +163,7 @@ class StageMetrics:
     seconds: float
     validation: Scores
     temperature: float = 1.0
+    cross_validated: CrossValidated | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +180,7 @@ class Int8Metrics:
     labels_changed: float | None = None
     calibration_lost: float | None = None
     refusals_changed: float | None = None
+    changed_at_most: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,10 +192,15 @@ class Metrics:
         photos: number of used photos by split.
         class_weights: what a training photo of each class counted; None where all count alike.
         stages: what each stage did, in their order.
-        validation: scores of the split that choices were made on.
-        test: scores of the split that was scored once.
+        validation: scores of the split that choices were made on, as training computed them.
+        test: scores of the split that was answered once, at the end, by the exported model.
+        test_without_excluded: the same without the test photos that ``--exclude-from-test``
+            excludes; None where there are none.
+        answered_by: the model that answered test; None in older runs.
         temperature: which the logits were divided by.
         min_confidence: the probability below which an answer is unsure.
+        promise: what holds of the answers given from there on; None where nothing is promised,
+            and in older runs.
         parity: what the export's gate measured (``app.export.bundle_writer.Parity``).
         int8: of the int8 model; None in older runs.
         seconds: by phase, and ``total``.
@@ -153,8 +221,11 @@ class Metrics:
     stages: tuple[StageMetrics, ...]
     validation: SplitMetrics
     test: SplitMetrics
+    test_without_excluded: SplitMetrics | None = None
+    answered_by: AnsweredBy | None = None
     temperature: float
     min_confidence: float
+    promise: Promise | None = None
     parity: Mapping[str, float] = field(default_factory=dict)
     int8: Int8Metrics | None = None
     seconds: dict[str, float]
@@ -167,6 +238,11 @@ class Metrics:
     views: int | None = None
     versions: dict[str, str]
     finished: str
+
+    @property
+    def cross_validated(self) -> CrossValidated | None:
+        """The head's out-of-fold answers."""
+        return self.stages[0].cross_validated if self.stages else None
 
 
 @dataclass(frozen=True)
@@ -188,8 +264,9 @@ class HistoryRow:
         loss: log-loss (natural logarithm) on the training photos, while it trains.
         accuracy: on the training photos, likewise.
         validation_loss: log-loss on the validation photos, of the head at its temperature, of other
-            stages before calibration.
-        validation_accuracy: on the validation photos.
+            stages before calibration. Of the head, where validation is small, it is that of
+            the out-of-fold answers by which the strength is chosen.
+        validation_accuracy: likewise.
         learning_rate: the last of the epoch; 0 for the head.
         seconds: that it took.
     """

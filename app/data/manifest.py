@@ -9,10 +9,11 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from app.core.atomic_files import read_rows, write_rows
 from app.core.errors import UsageError
+from app.core.labels import NEITHER
 from app.core.text_file import Row, read_text_file, row_readings, table_rows
 from app.data.folder_layout import Split
 
@@ -25,6 +26,8 @@ REASONS = {
     "near_duplicate": "nearly the same picture as one in test or validation",
     "several_classes": "the same file lies in several classes",
     "no_class": "its place gives no class",
+    "hidden": "hidden, or in a folder of a system or a program",
+    "link": "a link to a folder that is read already",
     "not_a_photo": "not a photo",
     "not_read": "a picture of a kind that is not read",
     "damaged": "damaged",
@@ -41,16 +44,19 @@ class ManifestRow:
     """What is known about one file."""
 
     name: str  # path relative to the data folder, with forward slashes
-    label: str  # its class
+    label: str  # its class, or ``neither``
     split: Split | Literal[""]  # empty when the file is skipped and no split was given
-    sha256: str  # of the file's bytes; empty when it could not be read or was excluded
+    sha256: str  # of the file's bytes; empty when it could not be read
     verdict: Verdict
     reason: str = ""  # why it is skipped, or what is odd about a used file; else empty
     width: int = 0  # in pixels, upright; 0 when unknown
     height: int = 0
     # The smallest sha256 among photos that are nearly the same picture; empty for one without any.
     group: str = ""
-    code: str = ""  # the kind of reason why it is skipped, one of REASONS; empty for a used file
+    # The kind of reason why it is skipped, one of REASONS; empty for a used file, but for a test
+    # photo that a list excludes: it is used, and test is scored without it as well.
+    code: str = ""
+    kind: str = ""  # what a photo of none of the classes shows, if its folder says so: ``fox``
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,15 @@ class Photo:
     path: Path
     name: str  # as in the manifest
     content: str  # SHA-256 of the file's bytes, hexadecimal
-    target: int  # the number of its class, in the order of the sorted class names
+    target: int  # the number of its class, in the order of the sorted class names; -1: of none
+    group: str = ""  # of its near-duplicates, as in the manifest
+
+
+class NeitherPhoto(NamedTuple):
+    """A usable photo of one split that shows none of the classes."""
+
+    photo: Photo  # with target -1
+    kind: str  # the name of the first folder below ``neither/``, or empty
 
 
 Photos = Mapping[Split, Sequence[Photo]]
@@ -80,17 +94,26 @@ def read_manifest(path: Path) -> list[ManifestRow]:
 
 
 def class_names(rows: Sequence[ManifestRow]) -> tuple[str, ...]:
-    """Return the classes that have usable photos, sorted."""
-    return tuple(sorted({row.label for row in rows if row.verdict == "used"}))
+    """Return the classes that have usable photos, sorted; ``neither`` is no class."""
+    return tuple(sorted({row.label for row in rows if row.verdict == "used"} - {NEITHER}))
 
 
 def photos_of(rows: Sequence[ManifestRow], split: Split, root: Path) -> list[Photo]:
-    """Return the usable photos of one split, in the manifest's order."""
+    """Return the usable photos of the classes in one split, in the manifest's order."""
     numbers = {name: number for number, name in enumerate(class_names(rows))}
     return [
-        Photo(root / row.name, row.name, row.sha256, numbers[row.label])
+        Photo(root / row.name, row.name, row.sha256, numbers[row.label], row.group)
         for row in rows
-        if row.verdict == "used" and row.split == split
+        if row.verdict == "used" and row.split == split and row.label != NEITHER
+    ]
+
+
+def neither_photos_of(rows: Sequence[ManifestRow], split: Split, root: Path) -> list[NeitherPhoto]:
+    """Return one split's usable photos of none of the classes, in the manifest's order."""
+    return [
+        NeitherPhoto(Photo(root / row.name, row.name, row.sha256, -1), row.kind)
+        for row in rows
+        if row.verdict == "used" and row.split == split and row.label == NEITHER
     ]
 
 

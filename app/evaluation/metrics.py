@@ -30,9 +30,11 @@ def score(targets: Ints, probabilities: Floats) -> Scores:
 
     Args:
         targets: ``(n,)``, the number of each photo's class.
-        probabilities: ``(n, classes)``, each row adding up to 1.
+        probabilities: ``(n, classes)``, each row adding up to 1, as exactly as float32 can.
     """
     classes = np.arange(probabilities.shape[1])
+    probabilities = probabilities.astype(np.float64)
+    probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)
     answers = probabilities.argmax(axis=1)
     right = int((answers == targets).sum())
     return Scores(
@@ -46,6 +48,19 @@ def score(targets: Ints, probabilities: Floats) -> Scores:
         roc_auc=_roc_auc(targets, probabilities),
         confusion=confusion_matrix(targets, answers, labels=classes).tolist(),
     )
+
+
+def probability_moved(first: Floats, second: Floats) -> float:
+    """Return the total variation distance of answers, on average over photos; 0 is the same.
+
+    It is the probability that the second gives to other classes than the first. Of more than two
+    classes, a mean over all of them would be the smaller, the more there are.
+
+    Args:
+        first: ``(n, classes)``.
+        second: likewise, for the same photos.
+    """
+    return float(np.abs(first - second).sum(axis=1).mean() / 2)
 
 
 def wilson_interval(right: int, n: int) -> tuple[float, float]:

@@ -19,14 +19,14 @@ from app.core.config import STAGES, CacheMode, Precision, Stage
 from app.core.console import say
 from app.core.errors import CacheEvictedError, UsageError
 from app.data.augmentation import ReadPhoto, View, load_batches, load_views, read_photo, tta_views
-from app.data.folder_layout import SPLITS, Split
-from app.data.manifest import Photos
+from app.data.folder_layout import Split
+from app.data.manifest import Photo, Photos
 from app.features.batches import Float32s, ViewBatches, targets_of
 from app.features.cache import FeatureSpec, FeatureStore, compute_features, lacking_views
 from app.features.decoded import DecodedPhotos
 from app.features.extractor import Batched, engine, frozen_prefix
 from app.features.int8_backbone import Int8Backbone, make_int8_backbone
-from app.features.labelled import BATCH, LabelledFeatures
+from app.features.labelled import BATCH, LabelledFeatures, groups_of
 from app.features.shards import SHARD_ROWS, shard_bytes
 from app.features.store import Quota
 from app.network.classifier import describing_part, prefix, row_bytes, suffix
@@ -44,7 +44,8 @@ class DatasetSpec:
         model: the classifier, its backbone's weights set.
         backbone: the network's name.
         weights: the digest of the backbone's weights.
-        photos: of all splits.
+        photos: to train and validate on; test has no part in it.
+        neither: training photos that show none of the classes; their ``target`` means nothing.
         stages: of the run, in their order.
         views: of each training photo, where they are cached.
         seed: of the views and of their order.
@@ -57,6 +58,7 @@ class DatasetSpec:
     backbone: str
     weights: str
     photos: Photos
+    neither: Sequence[Photo] = ()
     stages: Sequence[Stage]
     views: int
     seed: int = 0
@@ -72,9 +74,9 @@ class DatasetSpec:
     def cached_views(self) -> list[View]:
         """Return all views that a run reads from a cache."""
         train = self.photos["train"]
-        others = [photo for split in SPLITS[1:] for photo in self.photos[split]]
+        others = self.photos["validation"]
         return [
-            *(View(photo, 0, self.seed) for photo in train),
+            *(View(photo, 0, self.seed) for photo in (*train, *self.neither)),
             *(View(p, number, 0) for number in tta_views(mirrored=self.mirror) for p in others),
             *(View(p, number, self.seed) for number in range(1, self.views) for p in train),
         ]
@@ -138,9 +140,18 @@ class FeatureDataset(ABC):
         self, stage: Stage, split: Split, *, shuffle: bool = False, view: int = 0
     ) -> ViewBatches:
         """Return a split's batches for a stage; shuffled ones walk through the views."""
+        return self._batches(stage, self.spec.photos[split], shuffle=shuffle, view=view)
+
+    def batches_of_neither(self, stage: Stage) -> ViewBatches:
+        """Return the batches of the training photos that show none of the classes."""
+        return self._batches(stage, self.spec.neither)
+
+    def _batches(
+        self, stage: Stage, photos: Sequence[Photo], *, shuffle: bool = False, view: int = 0
+    ) -> ViewBatches:
         fresh, plan = self.views is None, self.spec.stages
         return ViewBatches(
-            self.spec.photos[split],
+            photos,
             partial(self._inputs, stage),
             views=self.views,
             batch_size=stage.batch_size,
@@ -237,7 +248,7 @@ class CachedDataset(FeatureDataset):
                 some = numbers[start : start + BATCH]
                 yield self._rows(HEAD_CUT, [View(photos[number], 0, 0) for number in some])
 
-        return LabelledFeatures(maps, targets_of(photos))
+        return LabelledFeatures(maps, targets_of(photos), groups_of(photos))
 
     def fill(self, cuts: Sequence[str]) -> None:
         """Compute what the stores of these cuts lack, after a look at what they hold.
@@ -296,7 +307,7 @@ class FreshDataset(FeatureDataset):
             for images in load_batches(views, self.spec.image_size, frozen.batch, self.read):
                 yield frozen(images)[0].astype(np.float32)
 
-        return LabelledFeatures(maps, targets_of(photos))
+        return LabelledFeatures(maps, targets_of(photos), groups_of(photos))
 
     def _inputs(self, stage: Stage, views: Sequence[View]) -> NDArray[Any]:
         # As uint8: a quarter to send.

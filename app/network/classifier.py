@@ -34,6 +34,7 @@ from app.network.vgg import convolution_blocks
 MEAN_BGR = (103.939, 116.779, 123.68)
 HEAD = "dense"
 REFERENCE = "similarity"  # the dense layer that holds the photos novelty compares with
+OUTLIERS = "outliers"  # the dense layer that holds what was learned from photos of neither
 LAST = "channels_last"  # whatever the user's ~/.keras/keras.json says
 
 # Layers whose output can be cached.
@@ -96,6 +97,10 @@ def build_classifier(
     _set_preprocessing(model)
     if novelty is not None:
         model.get_layer(REFERENCE).set_weights([novelty.reference.T])
+        if novelty.outliers is not None:
+            model.get_layer(OUTLIERS).set_weights(
+                [novelty.outliers.weights[:, None], np.array([novelty.outliers.bias])]
+            )
     return model
 
 
@@ -209,17 +214,24 @@ def _embeddings(maps: keras.KerasTensor) -> keras.KerasTensor:
 def _novelty_layers(
     maps: keras.KerasTensor, novelty: KnnOodDetector, *, mirror: bool
 ) -> keras.KerasTensor:
-    """Write ``KnnOodDetector.distances`` and ``KnnOodDetector.of`` as layers."""
+    """Write ``KnnOodDetector.of`` as layers."""
     layers = keras.layers
-    x = layers.UnitNormalization(name="descriptor", dtype="float32")(_embeddings(maps))
+    embeddings = layers.UnitNormalization(name="descriptor", dtype="float32")(_embeddings(maps))
     count = len(novelty.reference)
-    x = layers.Dense(count, use_bias=False, trainable=False, name=REFERENCE, dtype="float32")(x)
+    x = layers.Dense(count, use_bias=False, trainable=False, name=REFERENCE, dtype="float32")(
+        embeddings
+    )
     x, _ = keras.ops.top_k(x, novelty.neighbours)
     x = keras.ops.mean(x, axis=-1, keepdims=True)  # of the cosines
     if mirror:
         x = _mean_of_views(x)
     scale, offset = -1 / novelty.scale, (1 - novelty.threshold) / novelty.scale
     x = layers.Rescaling(scale, offset=offset, name="beyond_threshold", dtype="float32")(x)
+    if novelty.outliers is not None:
+        y = layers.Dense(1, trainable=False, name=OUTLIERS, dtype="float32")(embeddings)
+        if mirror:
+            y = _mean_of_views(y)
+        x = layers.Maximum(name="either", dtype="float32")([x, y])
     return layers.Activation("sigmoid", name="novelty", dtype="float32")(x)
 
 

@@ -297,6 +297,10 @@ def _reshape(graph: Graph, layer: keras.Operation, inputs: list[str]) -> str:
     return graph.node("Reshape", [*inputs, shape], name)
 
 
+def _maximum(graph: Graph, layer: keras.Layer, inputs: list[str]) -> str:
+    return graph.node("Max", inputs, layer.name)
+
+
 def _mean(graph: Graph, layer: keras.Operation, inputs: list[str]) -> str:
     name = graph.name_of(layer)
     axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
@@ -338,5 +342,6 @@ _WRITERS: dict[str, _Writer] = {
     "Mean": _mean,
     "GlobalMaxPooling2D": _strongest,
     "TopK": _top_k,
+    "Maximum": _maximum,
     "Activation": _sigmoid,
 }

@@ -28,6 +28,7 @@ from app.evaluation.findings import Finding
 from app.evaluation.prediction_set import PredictionSet
 from app.inference.heatmap import contrastive_cam, overlay
 from app.inference.predictor import Classifier
+from app.inference.wording import percentage
 from app.report.results import Results
 
 SHOWN = 12  # pictures a gallery
@@ -70,7 +71,7 @@ class Album:
         images: by name; a photo that is gone or was changed has none.
         samples: names of training photos, whose images have the views that a stage learned from.
         answered: what the galleries of answers choose from; None where no bundle answers drawings.
-        labels: pictures whose label may be wrong, the surest first.
+        labels: pictures that look like another class than their label, the surest first.
         outliers: those unlike all others, the most unlike first.
         heatmaps: by name and number of the answer: the picture, bright where it speaks for that.
         lacking: what is lacking and why, a sentence; empty where nothing is.
@@ -271,7 +272,7 @@ def exchanged_labels(answered: PredictionSet, classes: Sequence[str]) -> list[Fi
             rank,
             float(margins[n]),
             f"labelled {classes[labels[n]]}{' on purpose' if n in some else ''}; answered "
-            f"{classes[answered.answers[n]]} ({answered.confidence[n]:.1%})",
+            f"{classes[answered.answers[n]]} ({percentage(answered.confidence[n])})",
         )
         for rank, n in enumerate(issues[:SHOWN], start=1)
     ]

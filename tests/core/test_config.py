@@ -122,7 +122,9 @@ def test_smoke_is_the_same_run_in_its_smallest_form() -> None:
 # A value other than the default for every field, and how it is said on the command line.
 FLAGS: dict[str, tuple[list[str], Any]] = {
     "data": ([], Path("pets")),
+    "neither": (["--neither", "wild"], Path("wild")),
     "exclude": (["--exclude", "list.txt"], Path("list.txt")),
+    "exclude_from_test": (["--exclude-from-test"], True),
     "runs": (["--runs", "elsewhere"], Path("elsewhere")),
     "run": (["--run", "first"], "first"),
     "stages": (["--stages", "head,block5,block4"], ("head", "block5", "block4")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,7 @@ def test_no_rows(tmp_path: Path) -> None:
 def test_the_first_line_names_the_columns(tmp_path: Path) -> None:
     write_manifest(ROWS, tmp_path / "manifest.csv")
     lines = (tmp_path / "manifest.csv").read_text().splitlines()
-    assert lines[0] == (
-        '"name","label","split","sha256","verdict","reason","width","height","group","code"'
-    )
+    assert lines[0] == ",".join(f'"{field.name}"' for field in fields(ManifestRow))
     assert len(lines) == 1 + len(ROWS)
 
 

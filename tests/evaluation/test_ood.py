@@ -41,7 +41,7 @@ def test_distance_is_the_mean_cosine_distance_to_the_ten_nearest(novelty):
 
 
 def test_two_percent_of_validation_are_refused_and_its_middle_gets_a_twentieth(novelty):
-    given = novelty.of(novelty.distances([photos(200, 1)]))
+    given = novelty.novelty([photos(200, 1)])
     assert (given > 0.5).sum() == 4
     assert np.median(given) == pytest.approx(0.05, rel=0.03)
     assert ((given >= 0) & (given <= 1)).all()
@@ -53,15 +53,15 @@ def test_a_small_validation_set_does_not_refuse_its_own_kind(count):
     shares = []
     for seed in range(30):
         small = fit_ood_detector(photos(8 * count, seed), [photos(count, 100 + seed)])
-        fresh = small.of(small.distances([photos(200, 200 + seed)]))
+        fresh = small.novelty([photos(200, 200 + seed)])
         shares.append((fresh > 0.5).mean())
     assert np.mean(shares) < 0.08
 
 
 def test_strangers_are_refused_and_other_photos_of_the_kind_are_not(novelty):
-    strangers = novelty.of(novelty.distances([photos(100, 3, slice(8, 16))]))
+    strangers = novelty.novelty([photos(100, 3, slice(8, 16))])
     assert strangers.min() > 0.9
-    assert (novelty.of(novelty.distances([photos(500, 4)])) > 0.5).mean() < 0.06
+    assert (novelty.novelty([photos(500, 4)]) > 0.5).mean() < 0.06
 
 
 def test_several_looks_are_averaged(novelty):
@@ -75,7 +75,7 @@ def test_several_looks_are_averaged(novelty):
 def test_fewer_photos_than_neighbours_are_enough():
     few = fit_ood_detector(photos(3, 0), [photos(2, 1)])
     assert few.neighbours == 3
-    assert np.isfinite(few.of(few.distances([photos(4, 2)]))).all()
+    assert np.isfinite(few.novelty([photos(4, 2)])).all()
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
@@ -83,7 +83,7 @@ def test_photos_that_are_all_alike_give_numbers_too(value):
     """As a network of random weights may see them; zeros have no direction."""
     same = np.full((6, CHANNELS), value, np.float32)
     alike = fit_ood_detector(same, [same])
-    np.testing.assert_allclose(alike.of(alike.distances([same])), 0.5, atol=0.01)
+    np.testing.assert_allclose(alike.novelty([same]), 0.5, atol=0.01)
 
 
 def test_distance_to_others_leaves_the_photo_itself_out(monkeypatch):
@@ -119,6 +119,6 @@ def test_the_layers_say_what_numpy_says(mirror):
         if layer.weights:
             served.get_layer(layer.name).set_weights(layer.get_weights())
     given = served.predict(images, verbose=0)["novelty"][:, 0]
-    expected = novelty.of(novelty.distances(descriptors))
+    expected = novelty.novelty(descriptors)
     assert np.ptp(expected) > 0.2
     np.testing.assert_allclose(given, expected, atol=0.01)
