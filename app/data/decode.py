@@ -63,7 +63,7 @@ MAX_SIDE = 65_535  # a JPEG's; a panorama of MAX_PIXELS may be 67 to 1
 BYTES_A_SIDE = 64
 # What decoding takes at its peak beside the file itself, the array that comes out included;
 # measured at 62 million pixels (docs/experiments.md).
-BYTES_A_PIXEL = {"AVIF": 16, "HEIF": 10, "JPEG2000": 28, "TIFF": 12, "WEBP": 17}
+BYTES_A_PIXEL = {"AVIF": 16, "HEIF": 10, "JPEG2000": 30, "TIFF": 12, "WEBP": 17}
 USUAL_BYTES = 7  # 4 in Pillow, 3 in the array
 BYTES_IN_SCANS = 12  # a JPEG in several scans: all coefficients are held, up to 4 × 2 bytes
 BYTES_IN_HDR = 16  # HEIF beyond 8 bits

@@ -301,8 +301,8 @@ def test_archives_without_photos_beside_them_are_unpacked(photos_zip: Path) -> N
     }
     pack(photos_zip, inner)
     assert tree(unpack_archive(photos_zip, photos_zip.parent / "out")) == [
-        "more.zip/0.jpg", "more/notes.txt", "sampleSubmission.csv", "sets/test1/1.jpg", "sets/test1/2.zip",
-        "train/cat.0.jpg", "train/dog.0.jpg",
+        "more.zip/0.jpg", "more/notes.txt", "sampleSubmission.csv",
+        "sets/test1/1.jpg", "sets/test1/2.zip", "train/cat.0.jpg", "train/dog.0.jpg",
     ]  # fmt: skip
 
 
