@@ -28,7 +28,7 @@ from app.core.run_metrics import (
     StageMetrics,
     write_history,
 )
-from app.data.augmentation import View
+from app.data.augmentation import View, refuse_changed
 from app.data.folder_layout import SPLITS, Split
 from app.data.manifest import ManifestRow, Photo, Photos, class_names, photos_of
 from app.data.splits import class_weights
@@ -104,6 +104,7 @@ def run_experiment(
                 model, digest = classifier_of(config, len(classes), trained)
         source = dataset_of(config, model, digest, learned)
         keep_conditions(_conditions(source, digest, trained), library_versions(), checkpoint)
+    refuse_changed([*photos["validation"], *photos["test"]], clock.began)
     with clock.phase("training"):
         weights = class_weights(classes[photo.target] for photo in photos["train"])
         by_number = {n: weights[name] for n, name in enumerate(classes)} if weights else None

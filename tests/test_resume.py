@@ -33,6 +33,7 @@ from app.core.config import TrainConfig, config_values, read_config
 from app.core.errors import BundleError, UsageError
 from app.core.run_folder import Run, newest_complete_run
 from app.core.run_metrics import HistoryRow, read_history
+from app.data.manifest import read_manifest
 from app.data.sets.synthetic_pets import draw_sample
 from app.training.run_lock import training
 
@@ -171,6 +172,38 @@ def test_what_was_learned_is_not_learned_again(copy, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert "stage head was trained before" in said
     assert re.findall(r"block5 epoch (\d)", said) == ["2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("step", "next_step"), [("keep_conditions", "train_stages"), ("export", "write_record")]
+)
+def test_a_photo_that_vanished_is_put_back_and_nothing_is_lost(
+    photos, unbroken, copy, monkeypatch, capsys, step, next_step
+):
+    """It is needed at the end, and missed before the epochs where it can be."""
+    test = next(row for row in read_manifest(unbroken.manifest) if row.split == "test")
+    photo, away = photos / test.name, copy.folder.parent / "away"
+    original = getattr(app.experiment, step)
+
+    def vanishing(*args: Any, **options: Any) -> Any:
+        photo.rename(away)
+        return original(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app.experiment, step, vanishing)
+        patch.setattr(app.pipeline if step == "export" else app.experiment, next_step, None)
+        try:
+            assert run(train.main, ["--resume", str(copy.folder)]) == 1
+        finally:
+            away.rename(photo)
+    assert re.search(
+        rf"expected .*{photo.name} as it was when training began; received: .*No such file.*; "
+        rf"put it back, then go on with: python train\.py --resume .*{copy.folder.name}",
+        capsys.readouterr().err,
+    )
+    if step == "export":
+        assert run(train.main, ["--resume", str(copy.folder)]) == 0
+        assert_same(copy, unbroken)
 
 
 def test_config_json_trains_the_same_again_under_a_new_name(unbroken, tmp_path, capsys):
