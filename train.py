@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
         finished = resume(given["resume"], report=given.get("report", True))
     else:
         config = settings(given)
-        from app.pipeline import run as train
+        from app.pipeline import train
 
         finished = train(config)
     from app.report.report import print_summary

@@ -1,4 +1,4 @@
-"""``run(config)``: photos → audit → splits → experiment → report.
+"""``train(config)``: photos → inventory → experiment → report.
 
 ``app.experiment`` has the training itself; here is what comes before and after it.
 """
@@ -8,8 +8,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections import Counter
-from collections.abc import Sequence
 from os.path import exists, isfile
 from pathlib import Path
 
@@ -22,17 +20,9 @@ from app.core.profiling import Clock
 from app.core.records import write_record
 from app.core.run_folder import Run, begin_run, refuse_existing, refuse_irregular_files
 from app.core.safe_output import refuse_among_photos
-from app.data.audit import audit, rows_of_others
-from app.data.folder_layout import (
-    SPLITS,
-    LabelledFile,
-    data_folder,
-    files_below,
-    find_files,
-    linked_folders,
-)
-from app.data.manifest import ManifestRow, excluded_names, read_manifest, write_manifest
-from app.data.splits import MAX_RATIO, SHARES, assign_splits, class_weights, imbalance
+from app.data.folder_layout import data_folder, linked_folders
+from app.data.inventory import take_inventory
+from app.data.manifest import ManifestRow, read_manifest, write_manifest
 from app.export.formats import export_formats, require_formats
 from app.training.checkpoint import Checkpoint
 from app.training.run_lock import (
@@ -44,11 +34,8 @@ from app.training.run_lock import (
 )
 from app.training.tracking import Tracking, require_trackers
 
-SKIPPED_SHOWN = 10  # the manifest lists them all
-STATED_RATIO = 1.5  # of the classes' photos; in small sets a random split alone can give 1.2
 
-
-def run(config: TrainConfig) -> Run:
+def train(config: TrainConfig) -> Run:
     """Train on the photos of ``config.data`` and return the finished run.
 
     Photos are judged before Keras is imported, so a wrong folder is answered at once.
@@ -58,17 +45,17 @@ def run(config: TrainConfig) -> Run:
         KeyboardInterrupt: its message says how to resume, once there is a run.
     """
     clock = Clock()
-    refuse_what_cannot_work(config)
+    check_settings(config)
     refuse_existing(config.runs, config.run)
     with data_folder(config.data) as root:
         refuse_among_photos(config.runs, config.data, [root, *linked_folders(root)])
-        rows = judge(config, root, clock)
+        rows = _inventory(config, root, clock)
         this_run = begin_run(config.runs, config.run)
         with resumable(this_run), training(this_run) as checkpoint:
             write_json(config_values(config), this_run.config)
             write_manifest(rows, this_run.manifest)
-            tracking = train(config, rows, root, this_run, checkpoint, clock)
-    return reported(config, this_run, tracking)
+            tracking = _run_experiment(config, rows, root, this_run, checkpoint, clock)
+    return write_reports(config, this_run, tracking)
 
 
 def resume(folder: Path, *, report: bool = True) -> Run:
@@ -95,34 +82,25 @@ def resume(folder: Path, *, report: bool = True) -> Run:
         run=folder.resolve().name,
         report=report and config.report,
     )
-    refuse_what_cannot_work(config)
+    check_settings(config)
     with (
         resumable(this_run),
         training(this_run) as checkpoint,
         data_folder(config.data) as root,
     ):
         remove_leftovers(this_run)
-        rows = judge(config, root, clock)
-        keep_manifest(rows, this_run)
-        tracking = train(config, rows, root, this_run, checkpoint, clock)
-    return reported(config, this_run, tracking)
+        rows = _inventory(config, root, clock)
+        _compare_manifest(rows, this_run)
+        tracking = _run_experiment(config, rows, root, this_run, checkpoint, clock)
+    return write_reports(config, this_run, tracking)
 
 
-def judge(config: TrainConfig, root: Path, clock: Clock) -> list[ManifestRow]:
-    """Decode every file, give each photo its split, and say what was found."""
+def _inventory(config: TrainConfig, root: Path, clock: Clock) -> list[ManifestRow]:
     with clock.phase("audit"):
-        files = find_files(root)
-        judged = audit(files, exclusion(config, root, files))
-        tell_near_duplicates(judged)
-        rows = assign_splits(judged, seed=config.seed)
-        tell_splits(judged, rows)
-        rows += rows_of_others(root, files)
-        tell_what_was_found(rows)
-        tell_balance(rows)
-    return rows
+        return take_inventory(root, data=config.data, seed=config.seed, exclude=config.exclude)
 
 
-def keep_manifest(rows: list[ManifestRow], this_run: Run) -> None:
+def _compare_manifest(rows: list[ManifestRow], this_run: Run) -> None:
     """Refuse to go on with other photos than the run was begun with.
 
     Raises:
@@ -144,7 +122,7 @@ def keep_manifest(rows: list[ManifestRow], this_run: Run) -> None:
             )
 
 
-def train(
+def _run_experiment(
     config: TrainConfig,
     rows: list[ManifestRow],
     root: Path,
@@ -174,7 +152,7 @@ def train(
     return tracking
 
 
-def reported(config: TrainConfig, this_run: Run, tracking: Tracking) -> Run:
+def write_reports(config: TrainConfig, this_run: Run, tracking: Tracking) -> Run:
     """Write a finished run's model card, and what else is wanted of it; return the run."""
     from app.report.model_card import write_model_card
 
@@ -200,7 +178,7 @@ def reported(config: TrainConfig, this_run: Run, tracking: Tracking) -> Run:
     return this_run
 
 
-def refuse_what_cannot_work(config: TrainConfig) -> None:
+def check_settings(config: TrainConfig) -> None:
     """Raise ``UsageError`` for what would fail only after minutes of reading photos."""
     require_backend()
     require_precision(config.precision)
@@ -218,75 +196,3 @@ def refuse_what_cannot_work(config: TrainConfig) -> None:
             f"expected --weights to be a file or 'none'; received {config.weights}, which is not "
             "there; without --weights they are found or downloaded"
         )
-
-
-def exclusion(config: TrainConfig, root: Path, files: Sequence[LabelledFile]) -> dict[str, str]:
-    """Return the names of files that ``config.exclude`` lists, each with its reason."""
-    if config.exclude is None:
-        return {}
-    others = (path.relative_to(root).as_posix() for path in files_below(root))
-    names = excluded_names(config.exclude, config.data, {*others, *(file.name for file in files)})
-    say(f"{len(names)} files are excluded by {config.exclude}")
-    return dict.fromkeys(names, f"excluded by {config.exclude.name}")
-
-
-def tell_near_duplicates(judged: Sequence[ManifestRow]) -> None:
-    """Say which photos are left out for a near-duplicate, and how many stay beside one."""
-    groups = [row for row in judged if row.group]
-    used = [row for row in groups if row.verdict == "used"]
-    places = {(row.group, row.label): row.split for row in used}
-    left_out = Counter(
-        (row.split, places[row.group, row.label]) for row in groups if row.verdict == "skipped"
-    )
-    for (split, other), count in left_out.items():
-        are = "photo is" if count == 1 else "photos are"
-        say(f"{count} {are} left out of {split}: {other} has nearly the same")
-    sizes = Counter(row.group for row in used)
-    several = {group: size for group, size in sizes.items() if size > 1}
-    if several:
-        say(f"{sum(several.values())} used photos are nearly the same as others: see manifest.csv")
-    classes = Counter(group for group, _ in places)
-    strange = sum(size for group, size in several.items() if classes[group] > 1)
-    if strange:
-        say(f"{strange} of them lie in different classes: one of the labels may be wrong")
-
-
-def tell_balance(rows: Sequence[ManifestRow]) -> None:
-    """Say how far the classes are out of balance, and the weights that meet it."""
-    labels = [row.label for row in rows if row.verdict == "used" and row.split == "train"]
-    ratio, weights = imbalance(labels), class_weights(labels)
-    if weights:
-        each = ", ".join(f"{label} {weight:.2f}" for label, weight in weights.items())
-        say(f"classes out of balance, {ratio:.1f} to 1: training weighs them, {each}")
-    elif ratio > STATED_RATIO:
-        say(f"classes out of balance, {ratio:.1f} to 1: not weighted up to {MAX_RATIO} to 1")
-
-
-def tell_splits(judged: list[ManifestRow], rows: list[ManifestRow]) -> None:
-    """Say which splits the user's folders give and which photos were moved to make the others."""
-    if not any(row.split for row in judged):
-        shares = ", ".join(f"{share:.0%} {split}" for split, share in SHARES.items())
-        say(f"no splits given: photos are divided by their content into {shares}")
-        return
-    for split in SPLITS[1:]:
-        pairs = zip(judged, rows, strict=True)
-        moved = [new.label for old, new in pairs if old.split == "train" and new.split == split]
-        if moved:
-            say(
-                f"{len(moved)} photos of train become {split}, which has none of "
-                f"{', '.join(sorted(set(moved)))}"
-            )
-
-
-def tell_what_was_found(rows: list[ManifestRow]) -> None:
-    """Say how many photos each split has, and what is skipped and why."""
-    used = [row for row in rows if row.verdict == "used"]
-    for split in SPLITS:
-        labels = [row.label for row in used if row.split == split]
-        counts = ", ".join(f"{label} {labels.count(label)}" for label in sorted(set(labels)))
-        say(f"{split}: {len(labels)} photos ({counts})")
-    skipped = [row for row in rows if row.verdict == "skipped"]
-    for row in skipped[:SKIPPED_SHOWN]:
-        say(f"skipped {row.name!r}: {row.reason}")
-    if len(skipped) > SKIPPED_SHOWN:
-        say(f"... and {len(skipped) - SKIPPED_SHOWN} more; manifest.csv lists every file")

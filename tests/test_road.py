@@ -22,7 +22,6 @@ import app.data.audit
 import app.experiment
 import app.export.bundle_writer
 import app.features.cache
-import app.pipeline
 import app.report.report
 import predict
 import train
@@ -32,6 +31,7 @@ from app.core.run_folder import Run, newest_complete_run
 from app.data.audit import audit
 from app.data.decode import load_image
 from app.data.folder_layout import find_files
+from app.data.inventory import _say_near_duplicates
 from app.data.manifest import read_manifest
 from app.data.sets.synthetic_pets import draw_sample
 from app.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
@@ -465,7 +465,7 @@ def test_near_duplicates_across_own_splits_are_left_out_of_train(tmp_path, capsy
         with Image.open(tmp_path / "own" / "test" / "dog" / f"dog.{number}.jpg") as image:
             image.save(tmp_path / "own" / "train" / "dog" / f"again {number}.jpg", quality=60)
     rows = audit(find_files(tmp_path / "own"))
-    app.pipeline.tell_near_duplicates(rows)
+    _say_near_duplicates(rows)
     said = capsys.readouterr().err
     assert said == "2 photos are left out of train: test has nearly the same\n"
 

@@ -18,7 +18,7 @@ from app.core.run_folder import Run
 from app.core.run_metrics import Metrics
 from app.evaluation.metrics import wilson_interval
 from app.export.int8_gate import Int8Gate
-from app.pipeline import reported
+from app.pipeline import write_reports
 from app.report.model_card import main, plain, put_into, readme_block, write_model_card
 from app.training.checkpoint import KEEP_NOTHING
 from app.training.tracking import Tracking
@@ -156,12 +156,12 @@ def test_a_card_that_cannot_be_written_does_not_lose_the_run(tmp_path, capsys):
     run = made_up_run(tmp_path / "run")
     run.model_card.mkdir()  # in the way
     before = {path: path.read_bytes() for path in run.folder.glob("*.*") if path.is_file()}
-    assert reported(CONFIG, run, Tracking([], {}, run, KEEP_NOTHING)) == run
+    assert write_reports(CONFIG, run, Tracking([], {}, run, KEEP_NOTHING)) == run
     assert f"again: python -m app card {run.folder}" in capsys.readouterr().err.replace("\n", " ")
     assert {path: path.read_bytes() for path in before} == before
     assert not list(run.folder.glob(".*"))
     run.model_card.rmdir()
-    reported(CONFIG, run, Tracking([], {}, run, KEEP_NOTHING))
+    write_reports(CONFIG, run, Tracking([], {}, run, KEEP_NOTHING))
     assert run.model_card.is_file()
 
 
@@ -172,7 +172,7 @@ def test_a_report_that_cannot_be_written_does_not_lose_the_run(tmp_path, capsys,
     monkeypatch.setattr("app.report.report.write_report", fails)
     monkeypatch.setattr("app.pipeline.export_formats", fails)
     run, config = made_up_run(tmp_path / "run"), TrainConfig(export="litert")
-    assert reported(config, run, Tracking([], {}, run, KEEP_NOTHING)) == run
+    assert write_reports(config, run, Tracking([], {}, run, KEEP_NOTHING)) == run
     said = " ".join(capsys.readouterr().err.split())
     assert f"again: python -m app report {run.folder}" in said
     assert f"again: python -m app export {run.folder} litert" in said
