@@ -26,8 +26,8 @@ from app.data.manifest import ManifestRow, Photos, class_names, photos_of
 from app.data.splits import class_weights
 from app.export.bundle_writer import Parity, classifier_graph, export_bundle, library_versions
 from app.export.int8_export import Int8Model, int8_model
+from app.features.cache_folder import Quota
 from app.features.dataset import DatasetSpec, FeatureDataset, open_dataset
-from app.features.store import Quota
 from app.network.classifier import build_classifier, copy_weights, load_classifier, open_layers
 from app.network.device import (
     compute_deterministically,

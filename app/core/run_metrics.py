@@ -90,9 +90,16 @@ class SplitMetrics(Scores):
 
 @dataclass(frozen=True, kw_only=True)
 class StageMetrics:
-    """What a stage did: trained numbers, epochs run, the epoch kept (0: as before), and scores.
+    """What a stage did.
 
-    ``temperature`` is what the solved head was divided by; 1 for other stages.
+    Attributes:
+        name: of the stage.
+        trainable_parameters: how many numbers it trained.
+        epochs: run; of the linear probe, strengths of regularisation tried.
+        kept_epoch: the one whose weights were kept, from 1; 0: the weights as they were before.
+        seconds: that it took.
+        validation: scores with the weights that were kept.
+        temperature: that the solved head was divided by; 1 for other stages.
     """
 
     name: str
