@@ -39,7 +39,7 @@ import keras
 import numpy as np
 import vgg_figures as figures
 from IPython.display import display
-from lesson import chosen_settings, lesson_photos, lesson_weights
+from lesson import Table, Words, chosen_settings, lesson_photos, lesson_weights
 from vgg_paper import CONFIGURATIONS, WINDOW, copy_dense_weights, layer_costs, vgg
 
 from app.core.config import STAGES
@@ -48,7 +48,7 @@ from app.data.sets.synthetic_pets import draw_animal
 from app.features.batches import LabelledMaps, ViewBatches, targets_of
 from app.network.classifier import MEAN_BGR, build_classifier, open_layers, prefix, suffix
 from app.network.pretrained_weights import set_weights
-from app.report.html import Number, Picture, Table, Words, duration, number, percent
+from app.report.html import Number, Picture, duration, number, percent
 from app.training.finetune import train_stage
 from app.training.linear_probe import fit_linear_probe
 
