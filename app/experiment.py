@@ -37,8 +37,8 @@ from app.evaluation.prediction_set import PredictionSet
 from app.evaluation.test_findings import findings_of_test
 from app.export.bundle_writer import Parity, classifier_graph, export_bundle, library_versions
 from app.export.int8_export import Int8Model, int8_model
+from app.features.cache_folder import Quota
 from app.features.dataset import DatasetSpec, FeatureDataset, open_dataset
-from app.features.store import Quota
 from app.inference.answered_photos import answer_photos
 from app.inference.predictor import Classifier
 from app.network.classifier import build_classifier, copy_weights, load_classifier, open_layers

@@ -22,7 +22,7 @@ from photos import drawn_photos
 from small_vgg import small_network
 
 import app.experiment
-import app.features.cache
+import app.features.store
 import app.network.classifier
 import app.pipeline
 import app.training.finetune
@@ -148,7 +148,7 @@ def test_broken_off_everywhere_it_ends_as_if_unbroken(photos, unbroken, tmp_path
     argv = command(photos, result)
     for place, name, at in [
         (app.experiment, "load_classifier", 1),
-        (app.features.cache.FeatureStore, "append", 2),  # one of two cuts is written
+        (app.features.store.FeatureStore, "append", 2),  # one of two cuts is written
         (app.experiment, "train_stage", 1),  # the head is solved
         (app.training.finetune._Log, "on_epoch_begin", 2),
         (app.training.finetune._Log, "on_epoch_begin", 2),  # epoch 3
@@ -167,7 +167,7 @@ def test_broken_off_everywhere_it_ends_as_if_unbroken(photos, unbroken, tmp_path
 def test_what_was_learned_is_not_learned_again(copy, monkeypatch, capsys):
     monkeypatch.setattr(app.experiment, "fit_linear_probe", None)
     monkeypatch.setattr(app.pipeline, "write_manifest", None)
-    monkeypatch.setattr(app.features.cache, "load_batches", None)
+    monkeypatch.setattr(app.features.store, "load_batches", None)
     assert run(train.main, ["--resume", str(copy.folder)]) == 0
     said = capsys.readouterr().err
     assert "stage head was trained before" in said

@@ -27,7 +27,7 @@ import app.data.augmentation
 import app.data.decode
 import app.experiment
 import app.export.bundle_writer
-import app.features.cache
+import app.features.store
 import app.report.report
 import predict
 import train
@@ -109,7 +109,7 @@ def second(photos, trained, tmp_path_factory) -> tuple[Run, int, str, str]:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        patch.setattr(app.features.cache, "load_batches", never)
+        patch.setattr(app.features.store, "load_batches", never)
         patch.setattr(app.report.report, "write_report", fails)
         code = run(train.main, [*argv, *FLAGS])
     return Run(runs / "a-second"), code, out.getvalue(), err.getvalue()

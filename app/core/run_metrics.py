@@ -172,11 +172,19 @@ class StageGain:
 
 @dataclass(frozen=True, kw_only=True)
 class StageMetrics:
-    """What a stage did: trained numbers, epochs run, the epoch kept (0: as before), and scores.
+    """What a stage did.
 
-    ``temperature`` is what the solved head was divided by; 1 for other stages. ``cross_validated``
-    is of the head; None for other stages, and where a class has too few photos for folds. ``gain``
-    is of the other stages; None for the head, and in older runs.
+    Attributes:
+        name: of the stage.
+        trainable_parameters: how many numbers it trained.
+        epochs: run; of the linear probe, strengths of regularisation tried.
+        kept_epoch: the one whose weights were kept, from 1; 0: the weights as they were before.
+        seconds: that it took.
+        validation: scores with the weights that were kept.
+        temperature: that the solved head was divided by; 1 for other stages.
+        cross_validated: of the head; None for other stages, and where a class has too few photos
+            for folds.
+        gain: of the other stages; None for the head, and in older runs.
     """
 
     name: str
