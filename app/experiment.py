@@ -22,12 +22,21 @@ from app.core.run_folder import FEATURES_FOLDER, Run
 from app.core.run_metrics import Int8Metrics, Metrics, StageMetrics, write_history
 from app.data.augmentation import View
 from app.data.folder_layout import SPLITS, Split
-from app.data.manifest import ManifestRow, Photos, class_names, photos_of
+from app.data.manifest import (
+    ManifestRow,
+    Photo,
+    Photos,
+    class_names,
+    neither_photos_of,
+    photos_of,
+)
 from app.data.splits import class_weights
 from app.export.bundle_writer import Parity, classifier_graph, export_bundle, library_versions
 from app.export.int8_export import Int8Model, int8_model
 from app.features.dataset import DatasetSpec, FeatureDataset, open_dataset
 from app.features.store import Quota
+from app.inference.predictor import Classifier
+from app.inference.refusals import refusals
 from app.network.classifier import build_classifier, copy_weights, load_classifier, open_layers
 from app.network.device import (
     compute_deterministically,
@@ -68,6 +77,8 @@ def run_experiment(
         compute_deterministically()
     classes = class_names(rows)
     photos: Photos = {split: photos_of(rows, split, root) for split in SPLITS}
+    neither = {split: neither_photos_of(rows, split, root) for split in SPLITS}
+    learned_as_neither = [each.photo for each in neither["train"]]
     trained = resolve_precision(config.precision)
     frozen = trained if config.cache == "off" else resolve_frozen_precision(config.precision)
     say(f"computing on {device_name()}, frozen layers in {frozen}, trained ones in {trained}")
@@ -80,7 +91,7 @@ def run_experiment(
         seed=config.seed,
     )
     with clock.phase("features"):
-        source = dataset_of(config, model, digest, photos)
+        source = dataset_of(config, model, digest, photos, learned_as_neither)
         keep_conditions(_conditions(source, digest, trained), library_versions(), checkpoint)
     with clock.phase("training"):
         weights = class_weights(classes[photo.target] for photo in photos["train"])
@@ -94,6 +105,7 @@ def run_experiment(
             config.stage_plan()[-1],
             mirror=config.mirror,
             divided_by=results[-1].temperature,
+            neither=source.batches_of_neither(config.stage_plan()[-1]),
         )
     with clock.phase("export"):
         parity, int8 = export(config, model, source, classes, photos, decision, run.bundle)
@@ -109,6 +121,7 @@ def run_experiment(
         stages=tuple(map(stage_metrics, results)),
         validation=scores["validation"],
         test=scores["test"],
+        neither=refusals(Classifier(run.bundle), neither) if any(neither.values()) else {},
         temperature=decision.temperature,
         min_confidence=decision.thresholds.confidence,
         parity=dataclasses.asdict(parity),
@@ -156,15 +169,23 @@ def train_stages(
 
 
 def dataset_of(
-    config: TrainConfig, model: keras.Model, digest: str, photos: Photos
+    config: TrainConfig,
+    model: keras.Model,
+    digest: str,
+    photos: Photos,
+    neither: Sequence[Photo] = (),
 ) -> FeatureDataset:
     """Open the input of the run's stages; ``digest`` is that of the backbone's weights."""
     quota = Quota(config.runs / FEATURES_FOLDER, round(config.cache_limit * 1e9))
-    return open_dataset(dataset_spec(config, model, digest, photos), config.cache, quota)
+    return open_dataset(dataset_spec(config, model, digest, photos, neither), config.cache, quota)
 
 
 def dataset_spec(
-    config: TrainConfig, model: keras.Model, digest: str, photos: Photos
+    config: TrainConfig,
+    model: keras.Model,
+    digest: str,
+    photos: Photos,
+    neither: Sequence[Photo] = (),
 ) -> DatasetSpec:
     """Return the few settings that the input depends on."""
     return DatasetSpec(
@@ -172,6 +193,7 @@ def dataset_spec(
         backbone=config.backbone,
         weights=digest,
         photos=photos,
+        neither=neither,
         stages=config.stage_plan(),
         views=config.training_views(),
         seed=config.seed,

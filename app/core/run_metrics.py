@@ -104,6 +104,21 @@ class StageMetrics:
     temperature: float = 1.0
 
 
+@dataclass(frozen=True)
+class NeitherMetrics:
+    """Photos of one kind that show none of the classes.
+
+    Attributes:
+        learned: training photos, from which the model has learned.
+        held_out: photos of validation and test, from which it has not.
+        refused: how many of those held out are answered ``neither`` by the exported model.
+    """
+
+    learned: int
+    held_out: int
+    refused: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Int8Metrics:
     """Why there is no int8 model (empty: there is one), and what ``Int8Gate`` measured, if it did.
@@ -131,6 +146,8 @@ class Metrics:
         stages: what each stage did, in their order.
         validation: scores of the split that choices were made on.
         test: scores of the split that was scored once.
+        neither: photos that show none of the classes, by kind (the name of the first folder below
+            ``neither/``, or empty); empty where none were given.
         temperature: which the logits were divided by.
         min_confidence: the probability below which an answer is unsure.
         parity: what the export's gate measured (``app.export.bundle_writer.Parity``).
@@ -153,6 +170,7 @@ class Metrics:
     stages: tuple[StageMetrics, ...]
     validation: SplitMetrics
     test: SplitMetrics
+    neither: dict[str, NeitherMetrics] = field(default_factory=dict)
     temperature: float
     min_confidence: float
     parity: Mapping[str, float] = field(default_factory=dict)

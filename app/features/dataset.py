@@ -142,9 +142,9 @@ class FeatureDataset(ABC):
         """Return a split's batches for a stage; shuffled ones walk through the views."""
         return self._batches(stage, self.spec.photos[split], shuffle=shuffle, view=view)
 
-    def batches_of_neither(self, stage: Stage) -> ViewBatches:
-        """Return the batches of the training photos that show none of the classes."""
-        return self._batches(stage, self.spec.neither)
+    def batches_of_neither(self, stage: Stage) -> ViewBatches | None:
+        """Return those of the training photos of none of the classes; None where there are none."""
+        return self._batches(stage, self.spec.neither) if self.spec.neither else None
 
     def _batches(
         self, stage: Stage, photos: Sequence[Photo], *, shuffle: bool = False, view: int = 0

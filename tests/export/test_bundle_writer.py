@@ -14,6 +14,7 @@ from app.data.augmentation import View, load_views
 from app.evaluation.decision import Thresholds
 from app.evaluation.metrics import probabilities_of
 from app.evaluation.ood import KnnOodDetector, unit_length
+from app.evaluation.outlier_classifier import OutlierClassifier
 from app.evaluation.prediction_set import PredictionSet
 from app.export.bundle_writer import check_parity, classifier_graph, export_bundle
 from app.features.extractor import frozen_prefix
@@ -30,7 +31,8 @@ def model() -> keras.Model:
     keras.utils.set_random_seed(0)
     generator = np.random.default_rng(0)
     reference = unit_length(np.maximum(generator.normal(size=(20, 512)), 0))
-    novelty = KnnOodDetector(reference, neighbours=3, threshold=0.45, scale=0.05)
+    shown = OutlierClassifier(generator.normal(size=512).astype(np.float32) / 8, bias=-0.5)
+    novelty = KnnOodDetector(reference, 3, threshold=0.45, scale=0.05, outliers=shown)
     model = build_classifier(3, image_size=SIZE, temperature=1.7, novelty=novelty)
     model.get_layer("dense").set_weights(
         [generator.normal(size=(512 * 512, 3)), generator.normal(size=3)]
