@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 from app.core.cli import Parser, leave, run
-from app.core.config import Backbone, CacheMode, Precision, TrainConfig, help_of, read_config
+from app.core.config import (
+    Backbone,
+    CacheMode,
+    Layout,
+    Precision,
+    TrainConfig,
+    help_of,
+    read_config,
+)
 from app.core.environment import other_versions
 from app.core.errors import BundleError, UsageError
 from app.core.run_folder import Run
@@ -117,6 +125,10 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
 
     add("--data", type=Path, metavar="DIR")
     add("--exclude", type=Path, metavar="FILE")
+    add("--exclude-from-test", action=argparse.BooleanOptionalAction)
+    add("--layout", choices=get_args(Layout))
+    add("--labels", type=Path, metavar="FILE")
+    add("--join-case", action=argparse.BooleanOptionalAction)
     add("--neither", type=Path, metavar="DIR")
     add("--run", metavar="NAME")
     add("--runs", type=Path, metavar="DIR")

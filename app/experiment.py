@@ -1,6 +1,6 @@
 """Used photos → a trained, calibrated, exported classifier and every number about it.
 
-    photos → features → linear probe → fine-tuning → calibration and decision → bundle
+    photos → features → linear probe → fine-tuning → calibration and decision → bundle → test
 
 Only this module and those above it read ``TrainConfig``; the packages below take the few values
 that they need.
@@ -9,7 +9,8 @@ that they need.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,20 @@ from app.core.config import Stage, TrainConfig
 from app.core.console import say
 from app.core.profiling import Clock
 from app.core.run_folder import FEATURES_FOLDER, Run
-from app.core.run_metrics import Int8Metrics, Metrics, StageMetrics, write_history
+from app.core.run_metrics import (
+    AnsweredBy,
+    Int8Metrics,
+    Metrics,
+    NeitherMetrics,
+    SplitMetrics,
+    StageMetrics,
+    write_history,
+)
 from app.data.augmentation import View
 from app.data.folder_layout import SPLITS, Split
 from app.data.manifest import (
     ManifestRow,
+    NeitherPhoto,
     Photo,
     Photos,
     class_names,
@@ -31,10 +41,13 @@ from app.data.manifest import (
     photos_of,
 )
 from app.data.splits import class_weights
+from app.evaluation.findings import findings_of_test, write_findings
+from app.evaluation.prediction_set import PredictionSet
 from app.export.bundle_writer import Parity, classifier_graph, export_bundle, library_versions
 from app.export.int8_export import Int8Model, int8_model
 from app.features.dataset import DatasetSpec, FeatureDataset, open_dataset
 from app.features.store import Quota
+from app.inference.answered_photos import answer_photos
 from app.inference.predictor import Classifier
 from app.inference.refusals import refusals
 from app.network.classifier import build_classifier, copy_weights, load_classifier, open_layers
@@ -79,6 +92,7 @@ def run_experiment(
     photos: Photos = {split: photos_of(rows, split, root) for split in SPLITS}
     neither = {split: neither_photos_of(rows, split, root) for split in SPLITS}
     learned_as_neither = [each.photo for each in neither["train"]]
+    learned: Photos = {split: photos[split] for split in ("train", "validation")}
     trained = resolve_precision(config.precision)
     frozen = trained if config.cache == "off" else resolve_frozen_precision(config.precision)
     say(f"computing on {device_name()}, frozen layers in {frozen}, trained ones in {trained}")
@@ -91,13 +105,13 @@ def run_experiment(
         seed=config.seed,
     )
     with clock.phase("features"):
-        source = dataset_of(config, model, digest, photos, learned_as_neither)
+        source = dataset_of(config, model, digest, learned, learned_as_neither)
         keep_conditions(_conditions(source, digest, trained), library_versions(), checkpoint)
     with clock.phase("training"):
         weights = class_weights(classes[photo.target] for photo in photos["train"])
         by_number = {n: weights[name] for n, name in enumerate(classes)} if weights else None
         results = train_stages(
-            config, model, source, photos, classes, by_number, run, checkpoint, tracking
+            config, model, source, learned, classes, by_number, run, checkpoint, tracking
         )
         write_history((row for result in results for row in result.history), run.history)
         decision = fit_decision(
@@ -108,20 +122,20 @@ def run_experiment(
             neither=source.batches_of_neither(config.stage_plan()[-1]),
         )
     with clock.phase("export"):
-        parity, int8 = export(config, model, source, classes, photos, decision, run.bundle)
-    write_predictions(decision.predictions, classes, run.predictions)
-    scores = {
-        split: split_metrics(each, decision.thresholds)
-        for split, each in decision.predictions.items()
-    }
+        parity, int8 = export(config, model, source, classes, learned, decision, run.bundle)
+    with clock.phase("test"):
+        excluded = {row.name for row in rows if row.code == "excluded"}
+        tested = answer_test(run, photos["test"], excluded, decision, neither)
     return Metrics(
         classes=tuple(classes),
         photos={split: len(photos[split]) for split in SPLITS},
         class_weights=weights,
         stages=tuple(map(stage_metrics, results)),
-        validation=scores["validation"],
-        test=scores["test"],
-        neither=refusals(Classifier(run.bundle), neither) if any(neither.values()) else {},
+        validation=split_metrics(decision.validation, decision.thresholds),
+        test=tested.scores,
+        test_without_excluded=tested.without_excluded,
+        answered_by=tested.answered_by,
+        neither=tested.neither,
         temperature=decision.temperature,
         min_confidence=decision.thresholds.confidence,
         parity=dataclasses.asdict(parity),
@@ -225,7 +239,6 @@ def linear_probe(
     projections: dict[Split, Projection] = {
         "train": probe.train,
         "validation": probe.validation,
-        "test": probe.project(source.labelled("test")),
     }
     review(photos, classes, projections, probe.solver, run.audit)
     return probe.result
@@ -285,11 +298,59 @@ def export(
         temperature=decision.temperature,
         thresholds=decision.thresholds,
         photos=[View(photo, 0, config.seed) for photo in photos["validation"]],
-        trained=decision.predictions["validation"],
+        trained=decision.validation,
         int8=int8.model,
         why_no_int8=int8.why_not,
     )
     return parity, int8
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The test photos' scores: of all, without the excluded ones if any are, and by which model.
+
+    ``neither`` counts how many photos of none of the classes it refuses, by kind.
+    """
+
+    scores: SplitMetrics
+    without_excluded: SplitMetrics | None
+    answered_by: AnsweredBy
+    neither: dict[str, NeitherMetrics]
+
+
+def answer_test(
+    run: Run,
+    photos: Sequence[Photo],
+    excluded: Collection[str],
+    decision: FittedDecision,
+    neither: Mapping[Split, Sequence[NeitherPhoto]],
+) -> Tested:
+    """Let the exported bundle answer the test photos, once, as ``predict.py`` answers.
+
+    What it answers is written into the run, with what training predicted for validation.
+
+    Args:
+        run: that has its bundle.
+        photos: of test.
+        excluded: names; those of test photos are left out of ``without_excluded``.
+        decision: for the validation photos.
+        neither: photos of none of the classes, of all splits.
+    """
+    classifier = Classifier(run.bundle)
+    classes, thresholds = classifier.bundle.classes, classifier.thresholds
+    say(f"answering {len(photos)} test photos with {classifier.file} ({classifier.precision})")
+    answered = answer_photos(classifier, photos)
+    predictions: dict[Split, PredictionSet] = {"validation": decision.validation, "test": answered}
+    write_predictions(predictions, classes, thresholds, run.predictions)
+    write_findings(findings_of_test(answered, classes, thresholds), run.test_audit)
+    kept = [number for number, name in enumerate(answered.names) if name not in excluded]
+    some = 0 < len(kept) < len(answered.names)
+    return Tested(
+        split_metrics(answered, thresholds),
+        split_metrics(answered.chosen(kept), thresholds) if some else None,
+        AnsweredBy(classifier.file, classifier.precision),
+        refusals(classifier, neither),
+    )
 
 
 def _conditions(source: FeatureDataset, digest: str, trained: str) -> dict[str, Any]:

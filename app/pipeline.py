@@ -20,7 +20,7 @@ from app.core.profiling import Clock
 from app.core.records import write_record
 from app.core.run_folder import Run, begin_run, refuse_existing, refuse_irregular_files
 from app.core.safe_output import refuse_among_photos
-from app.data.folder_layout import data_folder, linked_folders
+from app.data.folder_layout import LayoutSettings, data_folder, linked_folders
 from app.data.inventory import take_inventory
 from app.data.manifest import ManifestRow, read_manifest, write_manifest
 from app.export.formats import export_formats, require_formats
@@ -102,8 +102,14 @@ def _inventory(config: TrainConfig, root: Path, clock: Clock) -> list[ManifestRo
             data=config.data,
             seed=config.seed,
             exclude=config.exclude,
-            neither=config.neither,
+            exclude_from_test=config.exclude_from_test,
+            layout=layout_settings(config),
         )
+
+
+def layout_settings(config: TrainConfig) -> LayoutSettings:
+    """Return what the settings say about the layout of the data folder."""
+    return LayoutSettings(config.layout, config.labels, config.neither, config.join_case)
 
 
 def _compare_manifest(rows: list[ManifestRow], this_run: Run) -> None:
@@ -186,6 +192,11 @@ def write_reports(config: TrainConfig, this_run: Run, tracking: Tracking) -> Run
 
 def check_settings(config: TrainConfig) -> None:
     """Raise ``UsageError`` for what would fail only after minutes of reading photos."""
+    if config.exclude_from_test and config.exclude is None:
+        raise UsageError(
+            "expected --exclude-from-test beside --exclude FILE; received it alone; name the list "
+            "of photos"
+        )
     require_backend()
     require_precision(config.precision)
     require_trackers(config.trackers(), config.data)

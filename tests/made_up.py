@@ -139,17 +139,21 @@ def made_up_run(
     )
     write_manifest([*manifest, damaged], run.manifest)
     write_findings(list(findings), run.audit)
+    write_findings([], run.test_audit)
     history = [row for row in HISTORY if row.stage in config.stages]
     write_history(history, run.history)
     scores, predictions, novelty = {}, [], np.random.default_rng(7)
     for split, rows in asked.items():
         targets = np.arange(len(rows)) % len(classes)
+        n = len(rows)
+        answered = {"right": n - 4, "wrong": 1, "neither": 1, "unsure": 2} if n > 4 else None
         scores[split] = dataclasses.asdict(score(targets, rows)) | {
-            "answers": {"neither": 0.05, "unsure": 0.1, "given": 0.85, "given_wrong": 0.25}
+            "counts": answered or {"right": n, "wrong": 0, "neither": 0, "unsure": 0}
         }
         predictions += [
             {"name": _name(split, i, len(classes)), "split": split, "label": classes[target]}
-            | {"answer": classes[int(row.argmax())], "novelty": f"{novelty.uniform(0, 0.6):.4f}"}
+            | dict.fromkeys(("answer", "likeliest"), classes[int(row.argmax())])
+            | {"novelty": f"{novelty.uniform(0, 0.6):.4f}"}
             | {f"p_{name}": f"{p:.6g}" for name, p in zip(classes, row, strict=True)}
             for i, (target, row) in enumerate(zip(targets, rows, strict=True))
         ]
@@ -163,6 +167,8 @@ def made_up_run(
             for name in config.stages
         ],
         **scores,
+        "test_without_excluded": None,
+        "answered_by": {"file": "model.onnx", "precision": "float32"},
         "temperature": 1.25,
         "min_confidence": 0.625,
         "seconds": {"audit": 1.0, "training": 5.0, "total": 7.0},
@@ -187,7 +193,7 @@ def least_metrics(validation: dict[str, Any], test: dict[str, Any]) -> dict[str,
         "ece": 0.01,
         "roc_auc": None,
         "confusion": [[1, 0], [0, 1]],
-        "answers": {"neither": 0.0, "unsure": 0.0, "given": 1.0, "given_wrong": 0.0},
+        "counts": {"right": 2, "wrong": 0, "neither": 0, "unsure": 0},
     }
     return {
         "classes": ["cat", "dog"],

@@ -78,9 +78,9 @@ def class_folders(root: Path, counts: dict[str, int]) -> Path:
     return root
 
 
-def drawn_photos(folder: Path) -> Path:
-    """Draw twelve pets of each class, the dogs bluish: random filters see colours, not shapes."""
-    draw_sample(folder, per_class=12)
+def drawn_photos(folder: Path, per_class: int = 12) -> Path:
+    """Draw pets of each class, the dogs bluish: random filters see colours, not shapes."""
+    draw_sample(folder, per_class=per_class)
     for path in folder.glob("dog/*.jpg"):
         with Image.open(path) as image:
             Image.blend(image, Image.new("RGB", image.size, "navy"), 0.3).save(path)

@@ -160,7 +160,7 @@ def test_figures_are_those_of_the_runs():
             assert f"{test['log_loss']:.4f}" in line
             assert f"{test['ece']:.4f}" in line
         else:
-            n, answers = test["n"], counted(test)
+            n, answers = test["n"], test["counts"]
             shown = [f"{answers[key]:,} ({answers[key] / n:.2%})" for key in ("right", "wrong")]
             shown.append(f"{answers['neither']} ({answers['neither'] / n:.2%})")
             assert f"| {' | '.join(shown)} | {answers['unsure']} |".replace("%", " %") in line
@@ -169,7 +169,7 @@ def test_figures_are_those_of_the_runs():
 def test_the_readme_has_both_accuracies_of_the_default_run():
     test = json.loads((ROOT / "docs/results/small.json").read_text(encoding="utf-8"))["test"]
     labels = {"right": "the right class", "wrong": "the wrong class"}
-    for key, count in counted(test).items():
+    for key, count in test["counts"].items():
         label, share = labels.get(key, f"`{key}`"), f"{100 * count / test['n']:.4g}"
         assert f"| {label} | {count:,} | {share} % |" in README
     assert accuracy(test) in README.replace("95 % interval ", "").replace("accuracy*, ", "")
@@ -179,16 +179,6 @@ def test_the_readme_has_both_accuracies_of_the_default_run():
 def accuracy(test: dict) -> str:
     low, high = test["accuracy_interval_95"]
     return f"{test['accuracy']:.4f} ({low:.4f}–{high:.4f})"
-
-
-def counted(test: dict) -> dict[str, int]:
-    """Return how many test photos got a right and a wrong class, and how many none."""
-    n, answers = test["n"], test["answers"]
-    given, wrong = answers["given"] * n, answers["given"] * answers["given_wrong"] * n
-    found = {"right": given - wrong, "wrong": wrong}
-    found |= {key: answers[key] * n for key in ("neither", "unsure")}
-    assert all(abs(value - round(value)) < 1e-6 for value in found.values())
-    return {key: round(value) for key, value in found.items()}
 
 
 def test_the_data_page_names_each_set_with_its_digest():

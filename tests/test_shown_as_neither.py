@@ -63,9 +63,7 @@ def test_the_counts_are_those_of_the_exported_model(runs):
     held_out = [row for row in rows if row.split != "train"]
     answers = Classifier(shown.bundle).answers([data / row.name for row in held_out])
     refused = [
-        row.kind
-        for row, answer in zip(held_out, answers, strict=True)
-        if answer.label == "neither"
+        row.kind for row, answer in zip(held_out, answers, strict=True) if answer.label == "neither"
     ]
     assert refused
     for kind, some in found.items():

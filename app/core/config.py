@@ -18,6 +18,9 @@ from app.core.records import as_record, read_json, values_of
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 CacheMode = Literal["auto", "disk", "off"]
 Backbone = Literal["vgg16", "vgg19"]
+# How a folder says what its photos show: by its folders, by the folders in these, by the names of
+# its photos, or by a table.
+Layout = Literal["folders", "subfolders", "flat", "table"]
 FORMATS = ("savedmodel", "litert", "openvino")  # besides ONNX and Keras's own
 TRACKERS = ("tensorboard", "mlflow")
 
@@ -114,7 +117,27 @@ class TrainConfig:
     )
     exclude: Path | None = setting(
         None,
-        "a list of files of the data folder to leave out, one a line, such as lines of audit.csv",
+        "a list of files of the data folder that training leaves out, one a line; test photos are "
+        "not to be among them",
+    )
+    exclude_from_test: bool = setting(
+        False,
+        "let --exclude name test photos too: test is then scored with and without them",
+    )
+    layout: Layout | None = setting(
+        None,
+        "how the folder is to be read, where it can be read in several ways: folders: each folder "
+        "is a class; subfolders: each folder in these is one; flat: class names before a number in "
+        "the names of photos; table: a table beside them (default: found)",
+    )
+    labels: Path | None = setting(
+        None,
+        "a table of labels, CSV or TSV: a column of file names or ids, one called label, and "
+        "perhaps one called split (default: a table beside the photos, where nothing else says "
+        "what they show)",
+    )
+    join_case: bool = setting(
+        False, "make one class of classes whose names differ only in upper and lower case"
     )
     neither: Path | None = setting(
         None,
@@ -303,7 +326,7 @@ def config_values(config: TrainConfig) -> dict[str, Any]:
     """Return the settings as JSON knows them, the stages written out in full, paths absolute."""
     values: dict[str, Any] = values_of(config)
     del values["stage_settings"]
-    for name in ("data", "exclude", "neither", "runs", "weights"):
+    for name in ("data", "labels", "exclude", "neither", "runs", "weights"):
         if values[name] not in (None, "none"):
             values[name] = str(Path(values[name]).absolute())
     return {**values, "stages": values_of(config.stage_plan())}

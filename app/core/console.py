@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TextIO
@@ -27,6 +27,8 @@ from rich.progress import (
 )
 
 from app.core.sanitise import for_terminal
+
+LONGEST_SHOWN = 40  # letters of one name in a list of names
 
 
 class _Stderr(io.TextIOBase):
@@ -72,6 +74,17 @@ _console = Console(
 def say(message: str) -> None:
     """Print a message on stderr, on one line: no markup, no wrapping, no control characters."""
     _console.print(for_terminal(message), markup=False)
+
+
+def listing(texts: Iterable[object], most: int = 10) -> str:
+    """Return texts separated by commas; of many, the first ones and how many more there are.
+
+    Long ones are cut, so that a message stays a few lines, however many classes there are.
+    """
+    every = list(map(str, texts))
+    shown = [text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…" for text in every]
+    more = [f"and {len(every) - most:,} more"] if len(every) > most else []
+    return ", ".join(shown[:most] + more)
 
 
 @contextmanager

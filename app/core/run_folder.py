@@ -40,9 +40,11 @@ class Run:
 
     config = _Member("config.json")  # all settings (``app.core.config``)
     manifest = _Member("manifest.csv")  # every file with its verdict (``app.data.manifest``)
-    audit = _Member("audit.csv")  # photos that a person should see (``app.evaluation.findings``)
+    # Photos worth checking (``app.evaluation.findings``); those of test are listed apart.
+    audit = _Member("audit.csv")
+    test_audit = _Member("test_audit.csv")
     history = _Member("history.csv")  # a row an epoch (``app.core.run_metrics.HistoryRow``)
-    # A row for each validation and test photo: truth, answer and probabilities.
+    # A row for each validation and test photo: truth, answer, likeliest class and probabilities.
     predictions = _Member("predictions.csv")
     metrics = _Member("metrics.json")  # every number about the run (``app.core.run_metrics``)
     bundle = _Member("bundle")  # the exported classifier, a folder
@@ -55,8 +57,8 @@ class Run:
     @property
     def records(self) -> tuple[Path, ...]:
         """The files that every finished run has, ``metrics.json`` the last."""
-        listed = (self.config, self.manifest, self.audit, self.history, self.predictions)
-        return (*listed, self.metrics)
+        listed = (self.config, self.manifest, self.audit, self.test_audit, self.history)
+        return (*listed, self.predictions, self.metrics)
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -67,32 +67,64 @@ class ReliabilityBin:
 
 
 @dataclass(frozen=True)
-class AnswerShares:
-    """How photos were answered, as shares of all of them.
+class AnswerCounts:
+    """How many photos got which answer: the right class, a wrong one, ``neither``, ``unsure``."""
 
-    ``given`` got a class; ``given_wrong`` is the share of wrong answers among those, None without
-    any.
-    """
+    right: int
+    wrong: int
+    neither: int
+    unsure: int
 
-    neither: float
-    unsure: float
-    given: float
-    given_wrong: float | None
+    @property
+    def given(self) -> int:
+        """How many photos got a class."""
+        return self.right + self.wrong
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitMetrics(Scores):
-    """The scores of a split, its bins of confidence and its answers."""
+    """How photos of a split were answered, the scores of the likeliest class, and their bins.
 
+    Attributes:
+        counts: of the answers that a user reads.
+        reliability: bins of confidence, for the likeliest class.
+    """
+
+    counts: AnswerCounts
     reliability: tuple[ReliabilityBin, ...] = ()
-    answers: AnswerShares
+
+
+@dataclass(frozen=True)
+class AnsweredBy:
+    """The model that answered: its file in the bundle, and its arithmetic."""
+
+    file: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class CrossValidated:
+    """Out-of-fold answers to all training and validation photos: none was learned from.
+
+    Attributes:
+        photos: how many were answered.
+        right: how many of them rightly, by the likeliest class.
+        accuracy: the share of these.
+        log_loss: mean of -ln(probability of the true class), natural logarithm.
+    """
+
+    photos: int
+    right: int
+    accuracy: float
+    log_loss: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageMetrics:
     """What a stage did: trained numbers, epochs run, the epoch kept (0: as before), and scores.
 
-    ``temperature`` is what the solved head was divided by; 1 for other stages.
+    ``temperature`` is what the solved head was divided by; 1 for other stages. ``cross_validated``
+    is of the head; None for other stages, and where a class has too few photos for folds.
     """
 
     name: str
@@ -102,6 +134,7 @@ class StageMetrics:
     seconds: float
     validation: Scores
     temperature: float = 1.0
+    cross_validated: CrossValidated | None = None
 
 
 @dataclass(frozen=True)
@@ -144,8 +177,11 @@ class Metrics:
         photos: number of used photos by split.
         class_weights: what a training photo of each class counted; None where all count alike.
         stages: what each stage did, in their order.
-        validation: scores of the split that choices were made on.
-        test: scores of the split that was scored once.
+        validation: scores of the split that choices were made on, as training computed them.
+        test: scores of the split that was answered once, at the end, by the exported model.
+        test_without_excluded: the same without the test photos that ``--exclude-from-test``
+            excludes; None where there are none.
+        answered_by: the model that answered test; None in older runs.
         neither: photos that show none of the classes, by kind (the name of the first folder below
             ``neither/``, or empty); empty where none were given.
         temperature: which the logits were divided by.
@@ -170,6 +206,8 @@ class Metrics:
     stages: tuple[StageMetrics, ...]
     validation: SplitMetrics
     test: SplitMetrics
+    test_without_excluded: SplitMetrics | None = None
+    answered_by: AnsweredBy | None = None
     neither: dict[str, NeitherMetrics] = field(default_factory=dict)
     temperature: float
     min_confidence: float
@@ -185,6 +223,11 @@ class Metrics:
     views: int | None = None
     versions: dict[str, str]
     finished: str
+
+    @property
+    def cross_validated(self) -> CrossValidated | None:
+        """The head's out-of-fold answers."""
+        return self.stages[0].cross_validated if self.stages else None
 
 
 @dataclass(frozen=True)

@@ -10,69 +10,92 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from app.core.console import progress_bar
+from app.core.console import listing, progress_bar
 from app.core.errors import DataError, ImageError
 from app.core.labels import NEITHER
 from app.data.decode import SUFFIXES, decode
-from app.data.folder_layout import LabelledFile, files_below
+from app.data.folder_layout import ENOUGH, LabelledFile
 from app.data.manifest import REASONS, ManifestRow
 from app.data.near_duplicates import Fingerprint, fingerprint, near_duplicates
 from app.data.photo_file import read_bytes
 
-MIN_PHOTOS = 10  # of each class: with fewer, validation and test would hold none
+MIN_PHOTOS = ENOUGH  # of each class: with fewer, validation and test would hold none
+COUNTS_SHOWN = 10  # of classes, in a message
 # Of several copies the one stays that keeps the test set as the user made it.
 _SPLIT_ORDER = {"test": 0, "validation": 1, "train": 2, "": 3}
 
 
-def audit(
-    files: Sequence[LabelledFile], excluded: Mapping[str, str] | None = None
-) -> list[ManifestRow]:
-    """Decode every file completely, in parallel, and judge it. Nothing on disk is changed.
+Judged = Sequence[tuple[ManifestRow, Fingerprint | None]]
 
-    Skipped are files that hold no whole photo, all but one copy of the same file within a class,
-    files that lie in two classes (one of the labels must be wrong), and near-duplicates of a photo
-    of the class in the user's own test or validation part. Other near-duplicates are used, noted,
-    and in one ``group``.
 
-    Args:
-        files: as ``find_files`` lists them.
-        excluded: names of files that are not even read, with the reason.
-
-    Returns:
-        One row for each file, in the same order; ``split`` is what the user gave, or empty.
+def audit(files: Sequence[LabelledFile]) -> list[ManifestRow]:
+    """Decode and judge every file: ``judge`` and then ``mark_duplicates``.
 
     Raises:
-        DataError: when fewer than two classes, or fewer than ten photos of a class or of none of
-            the classes, can be used.
+        DataError: as ``check_enough``.
     """
-    with progress_bar() as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
-        task = bar.add_task("Reading photos", total=len(files))
-        excluded = excluded or {}
-        judged = []
-        for result in pool.map(lambda file: _judge(file, excluded.get(file.name)), files):
-            judged.append(result)
-            bar.advance(task)
-    rows = _skip_copies(row for row, _ in judged)
-    rows = _mark_near_duplicates(rows, [print_ for _, print_ in judged])
-    _check_enough(rows)
+    rows = mark_duplicates(judge(files))
+    check_enough(rows)
     return rows
 
 
-def rows_of_others(root: Path, files: Sequence[LabelledFile]) -> list[ManifestRow]:
-    """Return a skipped row for every file below ``root`` whose place gives no class."""
-    labelled = {file.name for file in files}
-    names = (path.relative_to(root).as_posix() for path in files_below(root))
+def judge(files: Sequence[LabelledFile]) -> Judged:
+    """Decode every file completely, in parallel. Nothing on disk is changed.
+
+    Args:
+        files: as ``find_files`` lists them.
+
+    Returns:
+        For each file, in the same order, its row, skipped where it holds no whole photo, and the
+        fingerprint of its picture; ``split`` is what the user gave, or empty.
+    """
+    judged = []
+    with progress_bar() as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        task = bar.add_task("Reading photos", total=len(files))
+        for result in pool.map(_judge, files):
+            judged.append(result)
+            bar.advance(task)
+    return judged
+
+
+def mark_duplicates(judged: Judged, excluded: Mapping[str, str] | None = None) -> list[ManifestRow]:
+    """Leave out copies and near-duplicates, and what a list excludes.
+
+    Skipped are all but one copy of the same file within a class, files that lie in two classes (one
+    of the labels must be wrong), and near-duplicates of a photo of the class in the user's own test
+    or validation part. Other near-duplicates are used, noted, and in one ``group``.
+
+    Args:
+        judged: as ``judge`` returns them.
+        excluded: names of files that are treated as if they were not there, with the reason.
+
+    Returns:
+        One row for each file, in the same order.
+    """
+    excluded = excluded or {}
+    rows = [
+        replace(row, verdict="skipped", reason=excluded[row.name], code="excluded")
+        if row.name in excluded
+        else row
+        for row, _ in judged
+    ]
+    return _mark_near_duplicates(_skip_copies(rows), [print_ for _, print_ in judged])
+
+
+def rows_of_others(others: Mapping[str, str]) -> list[ManifestRow]:
+    """Return a skipped row for every file without a label.
+
+    Args:
+        others: the files' names with the codes of the reasons, as ``read_folder`` gives them.
+    """
     return [
-        ManifestRow(name, "", "", "", "skipped", REASONS["no_class"], code="no_class")
-        for name in names
-        if name not in labelled
+        ManifestRow(name, "", "", "", "skipped", REASONS[code], code=code)
+        for name, code in others.items()
     ]
 
 
-def _judge(file: LabelledFile, excluded: str | None) -> tuple[ManifestRow, Fingerprint | None]:
+def _judge(file: LabelledFile) -> tuple[ManifestRow, Fingerprint | None]:
     row = ManifestRow(file.name, file.label, file.split or "", "", "skipped", kind=file.kind)
-    if excluded:
-        return replace(row, reason=excluded, code="excluded"), None
     try:
         data = read_bytes(file.path)
         row = replace(row, sha256=hashlib.sha256(data).hexdigest())
@@ -136,11 +159,17 @@ def _mark_near_duplicates(
     return rows
 
 
-def _check_enough(rows: Sequence[ManifestRow]) -> None:
+def check_enough(rows: Sequence[ManifestRow]) -> None:
+    """Raise ``DataError`` for fewer than two classes, or fewer than ten usable photos of one.
+
+    Of photos of none of the classes there may be none, or ten.
+    """
     counts = Counter({row.label: 0 for row in rows})
     for row in rows:
         counts[row.label] += row.verdict == "used"
-    found = ", ".join(f"{label}: {count}" for label, count in sorted(counts.items()))
+    few = len(counts) > COUNTS_SHOWN  # of many classes, the smallest ones
+    shown = sorted(counts.items(), key=lambda pair: (pair[1], pair[0]) if few else (0, pair[0]))
+    found = listing((f"{label}: {count}" for label, count in shown), COUNTS_SHOWN)
     if len(counts.keys() - {NEITHER}) < 2:
         raise DataError(
             f"expected photos of two classes or more; received {found or 'no files'}; "

@@ -38,6 +38,15 @@ def read_photo(photo: Photo) -> Pixels:
     """Decode a photo: uint8 ``(height, width, 3)``.
 
     Raises:
+        AppError: as ``unchanged_bytes``.
+    """
+    return read_image(unchanged_bytes(photo))
+
+
+def unchanged_bytes(photo: Photo) -> bytes:
+    """Return the bytes of a photo's file.
+
+    Raises:
         AppError: when the photo is no longer the file that the audit saw.
     """
     try:
@@ -50,7 +59,7 @@ def read_photo(photo: Photo) -> Pixels:
             f"expected {photo.path} as it was when training began; received: {reason}; "
             "leave the photos alone meanwhile, and train again"
         )
-    return read_image(data)
+    return data
 
 
 @dataclass(frozen=True)

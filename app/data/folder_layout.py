@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, replace
 from os.path import exists, isdir, isfile
 from pathlib import Path
-from typing import Literal
 
+from app.core.console import listing
 from app.core.errors import DataError, UsageError
-from app.core.labels import NEITHER, UNSURE, is_neither, is_unsure
-from app.data.decode import SUFFIXES
+from app.core.folder_tree import scan
+from app.core.labels import NEITHER, UNSURE, is_neither, is_unsure, plain_name
+from app.data.folder_names import SPLITS, Split
+from app.data.layout_rules import ENOUGH, LAYOUTS, LayoutReader, LayoutSettings, refuse_closed
 from app.data.sets.archive import KINDS, is_archive, unpacked
 
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-SPLIT_NAMES: dict[str, Split] = {
-    "train": "train", "training": "train",
-    "validation": "validation", "valid": "validation", "val": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-LAYOUTS = (
-    "class folders (DIR/cat/*.jpg, DIR/dog/*.jpg), the same inside train/, validation/ and test/, "
-    "or class names before a number (DIR/cat.0.jpg, DIR/dog.0.jpg)"
-)
-# cat.0.jpg as Kaggle names them; cat_0, cat-0, cat 0, cat (0), cat0 and great_dane_0 as people do.
-_CLASS_BEFORE_NUMBER = re.compile(r"(?P<label>[^\W\d_](.*[^\W\d_])?)[._ -]*\(?\d+\)?\.\w+")
+__all__ = [
+    "ENOUGH", "LAYOUTS", "SPLITS", "FolderReading", "LabelledFile", "LayoutSettings", "Split",
+    "data_folder", "files_below", "find_files", "linked_folders", "read_folder",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,6 +32,21 @@ class LabelledFile:
     label: str  # its class, or ``neither``
     split: Split | None  # None when the project decides
     kind: str = ""  # below ``neither/``: the name of the first folder, such as ``fox``
+
+
+@dataclass(frozen=True)
+class FolderReading:
+    """Every file below the data folder: the labelled ones, and the others with the kind of reason.
+
+    Attributes:
+        files: those with a label, by split and in the order of their names.
+        others: the names of all others → the code of the reason, one of ``manifest.REASONS``.
+        notes: sentences on what was found, for the user.
+    """
+
+    files: list[LabelledFile]
+    others: dict[str, str]
+    notes: list[str]
 
 
 @contextmanager
@@ -64,180 +70,119 @@ def data_folder(data: Path) -> Iterator[Path]:
         )
 
 
-def find_files(root: Path, neither: Path | None = None) -> list[LabelledFile]:
-    """List every file below ``root`` with its class and, where given, its split.
+def find_files(root: Path, settings: LayoutSettings | None = None) -> list[LabelledFile]:
+    """List the labelled files below ``root``; see ``read_folder``."""
+    return read_folder(root, settings or LayoutSettings()).files
 
-    Understands class folders, ``train/`` ``validation/`` ``test/`` with class folders in each,
-    Kaggle's flat ``cat.0.jpg`` ``dog.0.jpg``, and any of these below a folder that holds nothing
-    else (``PetImages/Cat``). What lies in a folder ``neither/`` beside the class folders or the
-    splits, or in a split, shows none of the classes. Files are sorted by name; nothing is opened.
 
-    Args:
-        root: the data folder.
-        neither: a folder of photos that show none of the classes, inside or outside of ``root``;
-            files outside are called by their whole path.
+def read_folder(root: Path, settings: LayoutSettings) -> FolderReading:
+    """Find out how a folder says what its photos show, and list every file below it.
+
+    The rules, in their order:
+
+    1. What systems and programs put there never counts; links to folders are followed once.
+    2. ``neither/`` beside classes or splits, or in a split, holds photos of none of the classes.
+    3. Folders called like splits are splits where they hold class folders, or photos that are
+       called by their class. What else lies beside several splits has no label.
+    4. Folders with photos are classes, loose photos beside them have no label. But folders are no
+       classes that hold sub-folders, or photos, of the same two names or more; nor when all of
+       them are called like splits or helpers (``images/``, ``masks/``).
+    5. A single folder with photos is gone into, if it holds any of this.
+    6. Without class folders, photos are of the class before the number in their names.
+    7. Without these, a table beside the photos gives the labels.
+
+    Nothing is opened but tables.
 
     Raises:
-        DataError: when no layout fits, or the splits have different classes.
+        DataError: when no layout fits, or two that say different things, with the flag that
+            decides; or when the splits have different classes.
+        UsageError: when a table or the folder of photos of none of the classes cannot be read.
     """
-    top = _descend(root)
-    strangers = _neither_below(top, root, None)
-    if neither is not None:
-        strangers += _strangers(neither, root, None)
-    folders = _split_folders(top)
-    strangers += [
-        file for split, folder in folders.items() for file in _neither_below(folder, root, split)
-    ]
-    if len(folders) > 1 and "train" not in folders:  # else the splits would pass for classes
-        names = " and ".join(f"{folder.name}/" for folder in folders.values())
+    tree = scan(root)
+    refuse_closed(root, tree)
+    reader = LayoutReader(root, tree, settings)
+    try:
+        labels = reader.read()
+    except RecursionError:
         raise DataError(
-            f"expected a folder train/ beside {names}; received {top} without one; "
-            "rename the folder with the training photos to train"
-        )
-    if len(folders) < 2:  # beside train/ lie at most unlabelled files, as in Kaggle's test1/
-        folders = {None: folders.get("train", top)}
+            f"expected a few folders within each other; received {root} with hundreds; move the "
+            "photos into folders of their classes"
+        ) from None
+    strangers = reader.strangers(labels)
     files = [
-        file
-        for split, folder in folders.items()
-        for file in _labelled(folder, root=root, split=split)
+        LabelledFile(root / name, name, plain_name(label), split)
+        for name, (label, split) in labels.files.items()
+        if name not in strangers
     ]
-    if not files:
-        raise DataError(f"expected {LAYOUTS}; received {root}, which holds none of these")
-    _check_classes(files)
-    by_name = {file.name: file for file in (*files, *strangers)}
-    return list(by_name.values())
-
-
-def _neither_below(folder: Path, root: Path, split: Split | None) -> list[LabelledFile]:
-    """List the files of folders called ``neither`` that lie directly in a folder."""
-    return [
-        file
-        for child in _children(folder)
-        if child.is_dir() and is_neither(child.name)
-        for file in _strangers(child, root, split)
+    files = [replace(file, label=NEITHER) if is_neither(file.label) else file for file in files]
+    files, notes = _meet_case(files, join=settings.join_case)
+    _check_classes(files, same=labels.same_classes)
+    files += [
+        LabelledFile(each.path, name, NEITHER, each.split, each.kind)
+        for name, each in strangers.items()
     ]
-
-
-def _strangers(folder: Path, root: Path, split: Split | None) -> list[LabelledFile]:
-    """List the files of a folder of none of the classes, each with the kind that it shows."""
-    found = []
-    for path in files_below(folder):
-        inner = path.relative_to(folder).parts
-        name = _name(path, root) if path.is_relative_to(root) else path.absolute().as_posix()
-        found.append(LabelledFile(path, name, NEITHER, split, inner[0] if len(inner) > 1 else ""))
-    return found
+    order = {split: number for number, split in enumerate((None, *SPLITS))}
+    files.sort(key=lambda file: (order[file.split], file.name.split("/")))
+    named = {file.name for file in files}
+    others = dict.fromkeys(sorted(set(tree.root.below()) - named), "no_class")
+    return FolderReading(files, {**others, **tree.left_out}, [*reader.notes, *notes])
 
 
 def linked_folders(root: Path) -> list[Path]:
-    """List the links to folders whose photos are read: those of classes and splits."""
-    folders = _folders(root)
-    return [f for f in (*folders, *chain(*map(_folders, folders))) if f.is_symlink()]
-
-
-def _descend(folder: Path) -> Path:
-    """Go through folders that hold no photo and one folder, of folders or of ``cat.0.jpg`` files.
-
-    A readme or a licence beside that folder, as in Microsoft's archive, does not matter.
-    """
-    while True:
-        children = _folders(folder)
-        if len(children) != 1 or any(_is_photo_name(path) for path in _files(folder)):
-            return folder
-        child = children[0]
-        if not _folders(child) and not _flat(child, root=child, split=None):
-            return folder
-        folder = child
-
-
-def _split_folders(folder: Path) -> dict[Split | None, Path]:
-    found: dict[Split, Path] = {}
-    for child in _folders(folder):
-        split = SPLIT_NAMES.get(child.name.lower())
-        if split is None or not _labelled(child, root=child, split=split):
-            continue
-        if split in found:
-            raise DataError(
-                f"expected one folder for {split}; received {found[split].name}/ and "
-                f"{child.name}/; rename or move one of them"
-            )
-        found[split] = child
-    return {split: found[split] for split in SPLITS if split in found}
-
-
-def _labelled(folder: Path, *, root: Path, split: Split | None) -> list[LabelledFile]:
-    classes, flat = _folders(folder), _flat(folder, root=root, split=split)
-    if not classes or len({file.label for file in flat}) > 1:  # photos beside folders of originals
-        return flat
-    return [
-        LabelledFile(path, _name(path, root), child.name, split)
-        for child in classes
-        for path in files_below(child)
-    ]
-
-
-def _flat(folder: Path, *, root: Path, split: Split | None) -> list[LabelledFile]:
-    matches = ((path, _CLASS_BEFORE_NUMBER.fullmatch(path.name)) for path in _files(folder))
-    return [
-        LabelledFile(path, _name(path, root), match["label"].lower(), split)
-        for path, match in matches
-        if match and _is_photo_name(path)
-    ]
-
-
-def _check_classes(files: list[LabelledFile]) -> None:
-    """Refuse splits with other classes than train, and classes that are called as an answer is."""
-    classes = defaultdict(set)
-    for file in files:
-        classes[file.split].add(file.label)
-    expected = classes[files[0].split]  # train's, or all
-    for split, labels in classes.items():
-        if labels != expected:
-            raise DataError(
-                f"expected the classes of train ({', '.join(sorted(expected))}) in every "
-                f"split; received {', '.join(sorted(labels))} in {split}; rename or move folders"
-            )
-    if taken := sorted(filter(is_unsure, expected)):
-        raise DataError(
-            f"expected classes of other names than {UNSURE}, which is an answer of its own; "
-            f"received {', '.join(taken)}; rename the folder"
-        )
-
-
-def _folders(folder: Path) -> list[Path]:
-    return [
-        path
-        for path in _children(folder)
-        if path.is_dir() and path.name != "__MACOSX" and not is_neither(path.name)
-    ]
-
-
-def _files(folder: Path) -> list[Path]:
-    return [path for path in _children(folder) if not path.is_dir()]
-
-
-def _children(folder: Path) -> list[Path]:
-    """List what a folder holds, sorted, hidden names left out."""
-    try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        raise DataError(
-            f"expected a folder that can be read; received {folder} ({error.strerror}); "
-            "check its permissions"
-        ) from error
+    """List the links to folders whose photos are read."""
+    return [root / name for name in scan(root).linked]
 
 
 def files_below(folder: Path) -> list[Path]:
-    """List every file below a folder, hidden ones left out, sorted within each folder."""
-    found = _files(folder)
-    for child in _folders(folder):
-        if not child.is_symlink():  # it could lead back here, and go round for ever
-            found += files_below(child)
-    return sorted(found)
+    """List every file below a folder, sorted; without what systems and programs put there.
+
+    Raises:
+        DataError: when a folder in it cannot be listed.
+    """
+    tree = scan(folder)
+    refuse_closed(folder, tree)
+    return [folder / name for name in sorted(tree.root.below())]
 
 
-def _is_photo_name(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES
+def _meet_case(files: list[LabelledFile], *, join: bool) -> tuple[list[LabelledFile], list[str]]:
+    """Join classes whose names differ in case only, or say that there are some."""
+    spellings: dict[str, Counter[str]] = defaultdict(Counter)
+    for file in files:
+        spellings[file.label.casefold()][file.label] += 1
+    several = {key: counts for key, counts in spellings.items() if len(counts) > 1}
+    if not several:
+        return files, []
+    shown = listing(" and ".join(sorted(counts)) for counts in several.values())
+    if not join:
+        note = f"classes whose names differ in case only: {shown}; --join-case makes them one"
+        return files, [note]
+    chosen = {key: max(sorted(counts), key=counts.__getitem__) for key, counts in several.items()}
+    joined = [replace(file, label=chosen.get(file.label.casefold(), file.label)) for file in files]
+    return joined, [f"joined, since they differ in case only: {shown}"]
 
 
-def _name(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
+def _check_classes(files: list[LabelledFile], *, same: bool) -> None:
+    """Refuse splits with other classes than train, and classes that are called as an answer is."""
+    classes: dict[Split | None, set[str]] = defaultdict(set)
+    for file in files:
+        classes[file.split].add(file.label)
+    every = set().union(*classes.values())
+    expected = classes.get("train", every) - {NEITHER}
+    for split, labels in classes.items() if same else ():
+        if wrong := (labels - {NEITHER}) ^ expected:
+            spelled = Counter(label.casefold() for label in wrong)
+            join = "; or add --join-case" if max(spelled.values()) > 1 else ""
+            raise DataError(
+                f"expected the classes of train ({listing(sorted(expected))}) in every split; "
+                f"received {listing(sorted(labels))} in {split}, which differs by "
+                f"{listing(sorted(wrong))}; rename or move folders{join}"
+            )
+    if taken := sorted(filter(is_unsure, every)):
+        raise DataError(
+            f"expected classes of other names than {UNSURE}, which is an answer of its own; "
+            f"received {listing(taken)}; rename the folder"
+        )
+    if "" in every:
+        raise DataError(
+            "expected a name for each class; received a folder whose name is blank; rename it"
+        )

@@ -6,18 +6,27 @@ The first thing a run does, and all that a person should know of the photos befo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from app.core.console import say
+from app.core.console import listing, say
+from app.core.errors import UsageError
 from app.core.labels import NEITHER
-from app.data.audit import audit, rows_of_others
-from app.data.folder_layout import SPLITS, LabelledFile, files_below, find_files
+from app.data.audit import check_enough, judge, mark_duplicates, rows_of_others
+from app.data.folder_layout import SPLITS, FolderReading, LayoutSettings, read_folder
+from app.data.folder_names import is_photo_name
 from app.data.manifest import ManifestRow, excluded_names
 from app.data.splits import MAX_RATIO, SHARES, assign_splits, class_weights, imbalance
 
 SKIPPED_SHOWN = 10  # the manifest lists them all
+CLASSES_SHOWN = 10  # of more, only the smallest and the largest number of photos are said
 STATED_RATIO = 1.5  # of the classes' photos; in small sets a random split alone can give 1.2
+# Reasons of which a line counts the files; of the others each file is named.
+_COUNTED = {
+    "hidden": "hidden, or in folders of systems and programs",
+    "link": "links to folders that are read already, which are not followed",
+}
 
 
 def take_inventory(
@@ -26,7 +35,8 @@ def take_inventory(
     data: Path,
     seed: int,
     exclude: Path | None = None,
-    neither: Path | None = None,
+    exclude_from_test: bool = False,
+    layout: LayoutSettings | None = None,
 ) -> list[ManifestRow]:
     """Decode every file, give each photo its split, and say what was found.
 
@@ -35,33 +45,121 @@ def take_inventory(
         data: what the user gave for it: the same folder, or an archive.
         seed: of the division into splits.
         exclude: a list of files that are not to be used.
-        neither: a folder of photos that show none of the classes.
+        exclude_from_test: whether the list may name test photos. These stay in the test set, with
+            the code ``excluded``, so that test can be scored with and without them.
+        layout: what the user says about the layout.
+
+    Returns:
+        A row for every file below the folder.
 
     Raises:
         DataError: when the folder has no layout that gives classes, or too few photos.
-        UsageError: when the list cannot be read, or names a file that is not there.
+        UsageError: when the list cannot be read, names a file that is not there, or names test
+            photos and may not.
     """
-    files = find_files(root, neither)
-    judged = audit(files, _excluded(root, data, exclude, files))
-    _say_near_duplicates(judged)
-    rows = assign_splits(judged, seed=seed)
-    _say_splits(judged, rows)
-    rows += rows_of_others(root, files)
+    reading = read_folder(root, layout or LayoutSettings())
+    _say_reading(reading)
+    excluded = _excluded(data, exclude, reading)
+    judged = judge(reading.files)
+    given = mark_duplicates(judged)
+    if excluded:
+        whole = assign_splits(given, seed=seed)
+        test = _excluded_test_photos(whole, excluded, allowed=exclude_from_test)
+        given = mark_duplicates(judged, {n: why for n, why in excluded.items() if n not in test})
+        check_enough(given)
+        rows = assign_splits(_as_divided(given, whole), seed=seed)
+        rows = [
+            replace(row, reason=excluded[row.name], code="excluded") if row.name in test else row
+            for row in rows
+        ]
+    else:
+        check_enough(given)
+        rows = assign_splits(given, seed=seed)
+    _say_near_duplicates(given)
+    _say_splits(given, rows)
+    rows += rows_of_others(reading.others)
     _say_counts(rows)
     _say_balance(rows)
     return rows
 
 
-def _excluded(
-    root: Path, data: Path, listing: Path | None, files: Sequence[LabelledFile]
-) -> dict[str, str]:
+def _excluded(data: Path, listing: Path | None, reading: FolderReading) -> dict[str, str]:
     """Return the names of files that ``listing`` has, each with its reason."""
     if listing is None:
         return {}
-    others = (path.relative_to(root).as_posix() for path in files_below(root))
-    names = excluded_names(listing, data, {*others, *(file.name for file in files)})
+    every = {*reading.others, *(file.name for file in reading.files)}
+    names = excluded_names(listing, data, every)
     say(f"{len(names)} files are excluded by {listing}")
     return dict.fromkeys(names, f"excluded by {listing.name}")
+
+
+def _say_reading(reading: FolderReading) -> None:
+    """Say how the folder was read, and count what has no label or is nobody's photo."""
+    for note in reading.notes:
+        say(note)
+    photos = [n for n, code in reading.others.items() if code == "no_class" and is_photo_name(n)]
+    if photos:
+        places = Counter(f"{name.partition('/')[0]}/" if "/" in name else "." for name in photos)
+        where = listing(f"{place} {count:,}" for place, count in places.most_common())
+        say(f"{len(photos):,} photos without a label are left out ({where})")
+    for code, what in _COUNTED.items():
+        if count := list(reading.others.values()).count(code):
+            say(f"{count:,} files are left out: {what}")
+
+
+def _excluded_test_photos(
+    whole: Sequence[ManifestRow], excluded: Mapping[str, str], *, allowed: bool
+) -> set[str]:
+    """Return the names of the test photos that a list excludes.
+
+    Args:
+        whole: all files, divided as if nothing were excluded.
+        excluded: names of files, with the reason.
+        allowed: whether there may be any.
+
+    Raises:
+        UsageError: when there are and may not be.
+    """
+    test = (row.name for row in whole if row.verdict == "used" and row.split == "test")
+    names = [name for name in test if name in excluded]
+    if names and not allowed:
+        raise UsageError(
+            f"expected --exclude to name no test photo; received {len(names)}, the first "
+            f"{names[0]!r}; without the photos that a model gets wrong, the test would look better "
+            "than the model is: take them out of the list, or add --exclude-from-test, which "
+            "gives the scores with and without them"
+        )
+    if names:
+        say(f"{len(names)} of them are test photos: test is scored with and without these")
+    return set(names)
+
+
+def _as_divided(given: Sequence[ManifestRow], whole: Sequence[ManifestRow]) -> list[ManifestRow]:
+    """Give photos the split that they have if nothing is excluded.
+
+    A photo that is used only because another one is excluded goes with its near-duplicates.
+
+    Args:
+        given: the rows without the excluded files.
+        whole: all files, divided as if nothing were excluded.
+    """
+    used = [row for row in whole if row.verdict == "used"]
+    by_content = {(row.sha256, row.label): row.split for row in used}
+    known = [
+        replace(row, split=by_content.get((row.sha256, row.label), row.split))
+        if row.verdict == "used"
+        else row
+        for row in given
+    ]
+    of_group = {
+        row.group: row.split for row in known if row.verdict == "used" and row.group and row.split
+    }
+    return [
+        replace(row, split=row.split or of_group.get(row.group, ""))
+        if row.verdict == "used"
+        else row
+        for row in known
+    ]
 
 
 def _say_near_duplicates(judged: Sequence[ManifestRow]) -> None:
@@ -97,7 +195,7 @@ def _say_splits(judged: list[ManifestRow], rows: list[ManifestRow]) -> None:
         if moved:
             say(
                 f"{len(moved)} photos of train become {split}, which has none of "
-                f"{', '.join(sorted(set(moved)))}"
+                f"{listing(sorted(set(moved)))}"
             )
 
 
@@ -105,14 +203,29 @@ def _say_counts(rows: list[ManifestRow]) -> None:
     """Say how many photos each split has, and what is skipped and why."""
     used = [row for row in rows if row.verdict == "used"]
     for split in SPLITS:
-        labels = [row.label for row in used if row.split == split]
-        counts = ", ".join(f"{label} {labels.count(label)}" for label in sorted(set(labels)))
-        say(f"{split}: {len(labels)} photos ({counts})")
-    skipped = [row for row in rows if row.verdict == "skipped"]
+        labels = Counter(row.label for row in used if row.split == split)
+        strangers = labels.pop(NEITHER, 0)
+        beside = f", and {strangers:,} of {NEITHER}" if strangers else ""
+        say(f"{split}: {labels.total():,} photos ({_counts(labels)}){beside}")
+    skipped = [
+        row
+        for row in rows
+        if row.verdict == "skipped"
+        and not (row.code in _COUNTED or (row.code == "no_class" and is_photo_name(row.name)))
+    ]
     for row in skipped[:SKIPPED_SHOWN]:
         say(f"skipped {row.name!r}: {row.reason}")
     if len(skipped) > SKIPPED_SHOWN:
         say(f"... and {len(skipped) - SKIPPED_SHOWN} more; manifest.csv lists every file")
+
+
+def _counts(labels: Counter[str]) -> str:
+    """Return how many photos each class has; of many classes, only from how many to how many."""
+    if len(labels) <= CLASSES_SHOWN:
+        return listing(f"{label} {labels[label]:,}" for label in sorted(labels))
+    low, high = min(labels.values()), max(labels.values())
+    each = f"{low:,} to {high:,}" if low < high else f"{low:,}"
+    return f"{len(labels):,} classes, {each} photos each"
 
 
 def _say_balance(rows: Sequence[ManifestRow]) -> None:
@@ -121,7 +234,7 @@ def _say_balance(rows: Sequence[ManifestRow]) -> None:
     labels = [row.label for row in train if row.label != NEITHER]
     ratio, weights = imbalance(labels), class_weights(labels)
     if weights:
-        each = ", ".join(f"{label} {weight:.2f}" for label, weight in weights.items())
+        each = listing(f"{label} {weight:.2f}" for label, weight in weights.items())
         say(f"classes out of balance, {ratio:.1f} to 1: training weighs them, {each}")
     elif ratio > STATED_RATIO:
         say(f"classes out of balance, {ratio:.1f} to 1: not weighted up to {MAX_RATIO} to 1")

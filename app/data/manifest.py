@@ -26,6 +26,8 @@ REASONS = {
     "near_duplicate": "nearly the same picture as one in test or validation",
     "several_classes": "the same file lies in several classes",
     "no_class": "its place gives no class",
+    "hidden": "hidden, or in a folder of a system or a program",
+    "link": "a link to a folder that is read already",
     "not_a_photo": "not a photo",
     "damaged": "damaged",
     "empty": "empty",
@@ -43,14 +45,16 @@ class ManifestRow:
     name: str  # path relative to the data folder, with forward slashes
     label: str  # its class, or ``neither``
     split: Split | Literal[""]  # empty when the file is skipped and no split was given
-    sha256: str  # of the file's bytes; empty when it could not be read or was excluded
+    sha256: str  # of the file's bytes; empty when it could not be read
     verdict: Verdict
     reason: str = ""  # why it is skipped, or what is odd about a used file; else empty
     width: int = 0  # in pixels, upright; 0 when unknown
     height: int = 0
     # The smallest sha256 among photos that are nearly the same picture; empty for one without any.
     group: str = ""
-    code: str = ""  # the kind of reason why it is skipped, one of REASONS; empty for a used file
+    # The kind of reason why it is skipped, one of REASONS; empty for a used file, but for a test
+    # photo that a list excludes: it is used, and test is scored without it as well.
+    code: str = ""
     kind: str = ""  # what a photo of none of the classes shows, if its folder says so: ``fox``
 
 

@@ -1,7 +1,7 @@
-"""Photos that a person should look at, as ``audit.csv`` has them: wrong labels and strangers.
+"""Photos worth checking: ``audit.csv`` of training and validation, ``test_audit.csv`` of test.
 
-Nothing is changed or left out for it: a person cuts from the list, and ``train.py --exclude`` takes
-what was cut.
+Most of them are hard, not wrong, and a hard photo is worth keeping. Nothing is changed or left out
+for being listed: a person looks, and moves a photo that lies in the wrong folder.
 """
 
 from __future__ import annotations
@@ -11,21 +11,28 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from app.core.atomic_files import read_rows, write_rows
+from app.evaluation.decision import Thresholds
+from app.evaluation.label_issues import find_label_issues
+from app.evaluation.prediction_set import PredictionSet
 
 Kind = Literal["label", "stranger"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One photo that a person should look at.
+    """One photo worth checking.
 
     Attributes:
         name: path relative to the data folder.
-        finding: ``label`` for one that may be wrong, ``stranger`` for a photo unlike all others.
+        finding: ``label`` for one that looks like another class than its folder's, ``stranger`` for
+            one unlike all others.
         rank: place in its list, from 1.
         score: the higher the surer; for ``label`` the probability of another class less that of its
-            own, 0 to 1; for ``stranger`` the cosine distance to the ten most similar photos.
+            own, 0 to 1; for ``stranger`` the cosine distance to the ten most similar photos, of a
+            test photo its novelty.
         reason: in words.
     """
 
@@ -34,6 +41,44 @@ class Finding:
     rank: int
     score: float
     reason: str
+
+
+def findings_of_test(
+    predicted: PredictionSet, classes: Sequence[str], thresholds: Thresholds
+) -> list[Finding]:
+    """Return the test photos worth checking, from the answers that they were given at the end.
+
+    Args:
+        predicted: for the test photos.
+        classes: names by number.
+        thresholds: of the answers.
+    """
+    labels = find_label_issues(predicted.probabilities, predicted.targets)
+    falling = np.argsort(-predicted.novelty, kind="stable")
+    strangers = falling[predicted.novelty[falling] > thresholds.novelty].tolist()
+    return [
+        *(
+            Finding(
+                predicted.names[issue.number],
+                "label",
+                rank,
+                -issue.margin,
+                f"labelled {classes[predicted.targets[issue.number]]}; the likeliest class is "
+                f"{classes[issue.likely]} ({issue.probability:.1%})",
+            )
+            for rank, issue in enumerate(labels, start=1)
+        ),
+        *(
+            Finding(
+                predicted.names[number],
+                "stranger",
+                rank,
+                float(predicted.novelty[number]),
+                f"answered neither: its novelty is {predicted.novelty[number]:.3f}",
+            )
+            for rank, number in enumerate(strangers, start=1)
+        ),
+    ]
 
 
 def write_findings(found: Sequence[Finding], path: Path) -> None:

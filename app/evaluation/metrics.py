@@ -30,9 +30,11 @@ def score(targets: Ints, probabilities: Floats) -> Scores:
 
     Args:
         targets: ``(n,)``, the number of each photo's class.
-        probabilities: ``(n, classes)``, each row adding up to 1.
+        probabilities: ``(n, classes)``, each row adding up to 1, as exactly as float32 can.
     """
     classes = np.arange(probabilities.shape[1])
+    probabilities = probabilities.astype(np.float64)
+    probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)
     answers = probabilities.argmax(axis=1)
     right = int((answers == targets).sum())
     return Scores(

@@ -19,7 +19,7 @@ from app.core.config import STAGES, CacheMode, Precision, Stage
 from app.core.console import say
 from app.core.errors import CacheEvictedError, UsageError
 from app.data.augmentation import ReadPhoto, View, load_batches, load_views, read_photo, tta_views
-from app.data.folder_layout import SPLITS, Split
+from app.data.folder_layout import Split
 from app.data.manifest import Photo, Photos
 from app.features.batches import Float32s, ViewBatches, targets_of
 from app.features.cache import FeatureSpec, FeatureStore, compute_features, lacking_views
@@ -44,7 +44,7 @@ class DatasetSpec:
         model: the classifier, its backbone's weights set.
         backbone: the network's name.
         weights: the digest of the backbone's weights.
-        photos: of all splits.
+        photos: to train and validate on; test has no part in it.
         neither: training photos that show none of the classes; their ``target`` means nothing.
         stages: of the run, in their order.
         views: of each training photo, where they are cached.
@@ -74,7 +74,7 @@ class DatasetSpec:
     def cached_views(self) -> list[View]:
         """Return all views that a run reads from a cache."""
         train = self.photos["train"]
-        others = [photo for split in SPLITS[1:] for photo in self.photos[split]]
+        others = self.photos["validation"]
         return [
             *(View(photo, 0, self.seed) for photo in (*train, *self.neither)),
             *(View(p, number, 0) for number in tta_views(mirrored=self.mirror) for p in others),

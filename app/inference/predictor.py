@@ -62,8 +62,8 @@ class Classifier:
             novelty=self.bundle.thresholds[NOVELTY],
         )
         self.precision = self._resolve(precision)
-        name = INT8_FILE if self.precision == "int8" else ONNX_FILE
-        path = self._path = self._checked(folder, name)
+        self.file = INT8_FILE if self.precision == "int8" else ONNX_FILE
+        path = self._path = self._checked(folder, self.file)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors come as exceptions; on stderr they would be twice
         # Its threads sleep while they wait: to spin they would take the cores from decoding.

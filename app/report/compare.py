@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from app.report.comparison import Compared
 
 SHOWN = 40  # photos in a list of the page; the JSON has all
+ANSWERS = ("right", "wrong", "neither", "unsure")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -79,6 +80,7 @@ def page(compared: Compared) -> str:
     """Return the whole page as HTML."""
     from app.report.figures import accuracies
     from app.report.html import Picture, environment
+    from app.report.verdict import too_few
 
     runs, names = compared.results, compared.names
     phases = dict.fromkeys(phase for run in runs for phase in run.metrics.seconds)
@@ -92,18 +94,23 @@ def page(compared: Compared) -> str:
         differing=compared.differing,
         phases=[*phases, "total"],
         shown=SHOWN,
+        too_few=too_few,
     )
 
 
 def table(compared: Compared) -> str:
     """Return the short table for a terminal, and what the tests say, in sentences."""
     from app.report.html import Parts, duration, interval
+    from app.report.verdict import too_few
 
-    rows = [["run", "test accuracy", "95 % interval", "log-loss", "training photos", "time"]]
+    rows = [["run", *ANSWERS, "of", "accuracy", "95 % interval", "log-loss", "trained on", "time"]]
     for run in compared.results:
         test, metrics = run.metrics.test, run.metrics
-        numbers = [f"{test.accuracy:.4f}", interval(test.accuracy_interval_95)]
-        numbers += [f"{test.log_loss:.4f}", f"{metrics.photos['train']:,}"]
+        numbers = [f"{count:,}" for count in (*vars(test.counts).values(), test.n)]
+        scores = [f"{test.accuracy:.4f}", interval(test.accuracy_interval_95)]
+        scores.append(f"{test.log_loss:.4f}")
+        numbers += ["–"] * len(scores) if too_few(test) else scores
+        numbers.append(f"{metrics.photos['train']:,}")
         rows.append([run.name, *numbers, duration(metrics.seconds["total"])])
     first, *others = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], others)]) for row in rows]

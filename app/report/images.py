@@ -70,7 +70,7 @@ class Album:
         images: by name; a photo that is gone or was changed has none.
         samples: names of training photos, whose images have the views that a stage learned from.
         answered: what the galleries of answers choose from; None where no bundle answers drawings.
-        labels: pictures whose label may be wrong, the surest first.
+        labels: pictures that look like another class than their label, the surest first.
         outliers: those unlike all others, the most unlike first.
         heatmaps: by name and number of the answer: the picture, bright where it speaks for that.
         lacking: what is lacking and why, a sentence; empty where nothing is.

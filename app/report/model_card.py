@@ -29,6 +29,7 @@ from app.evaluation.decision import OOD_THRESHOLD
 from app.evaluation.metrics import wilson_interval
 from app.report.html import environment, interval, percent
 from app.report.results import Results, read_results
+from app.report.verdict import scored, too_few, verdict
 
 BEGIN = "<!-- model card: made by python -m app card {source} --readme docs/results.md -->"
 END = "<!-- end of the model card -->"
@@ -65,6 +66,7 @@ def model_card(results: Results) -> str:
         int8=results.metrics.int8,  # which older runs lack
         counts=results.counts(),
         skipped=len(results.skipped()),
+        scored=scored(results.metrics),
         labels=len(results.findings_of("label")),
         outliers=len(results.findings_of("stranger")),
         command=results.without_places().command(),
@@ -145,8 +147,9 @@ def _markdown() -> Environment:
 
 
 def _filled(template: str, metrics: Metrics, **values: Any) -> str:
-    filled = _markdown().get_template(template)
-    return filled.render(metrics=metrics, per_class=per_class(metrics), **values)
+    filled, few = _markdown().get_template(template), too_few(metrics.test)
+    common = {"per_class": per_class(metrics), "verdict": verdict(metrics), "too_few": few}
+    return filled.render(metrics=metrics, **common, **values)
 
 
 def _fenced(command: str) -> Markup:

@@ -22,6 +22,7 @@ from app.core.safe_output import output_file
 from app.core.sanitise import for_terminal
 from app.report.notebook import run_notebook, save_notebook, without_machine, without_warnings
 from app.report.results import PHOTOS_VARIABLE, RUN_VARIABLE, read_results
+from app.report.verdict import verdict
 
 SOURCE = Path(__file__).with_name("report_cells.py")  # a script that Jupyter runs, not a module
 
@@ -100,7 +101,7 @@ def cleaned(notebook: Any, run: Run) -> Any:
 
 
 def print_summary(run: Run) -> None:
-    """Print the stages of a finished run, its test accuracy with the interval, and where it is."""
+    """Print the stages of a finished run, how it answered the test photos, and where it is."""
     metrics = run.read_metrics()
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("stage", "trainable", "epochs", "seconds", "val. accuracy", "val. log-loss"):
@@ -116,12 +117,7 @@ def print_summary(run: Run) -> None:
         )
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     console.print(table)
-    test, (low, high) = metrics.test, metrics.test.accuracy_interval_95
-    console.print(
-        f"\nTest accuracy {test.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f}), "
-        f"log-loss {test.log_loss:.4f}, on {test.n} photos that had no part in training.",
-        markup=False,
-    )
+    console.print("\n" + "\n".join(verdict(metrics)), markup=False)
     command = "python predict.py"
     if run.folder.parent != TrainConfig.runs:
         command += f" --bundle {shlex.quote(for_terminal(str(run.bundle)))}"

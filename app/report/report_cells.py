@@ -25,12 +25,14 @@ from IPython.display import display
 
 from app.evaluation.calibration import MAX_WRONG
 from app.evaluation.decision import OOD_THRESHOLD
+from app.evaluation.metrics import wilson_interval
 from app.inference.bundle_format import ONNX_FILE
 from app.report import figures as plots
 from app.report.html import Parts, Picture, number, shown
 from app.report.images import EXCHANGED, drawn_album, photo_album
 from app.report.images import SHOWN as PICTURES
 from app.report.results import chosen_photos, chosen_run, read_blocks, read_results
+from app.report.verdict import scored, too_few, verdict
 
 run = chosen_run(project)
 results = read_results(run)
@@ -60,10 +62,11 @@ say = Parts(  # the words are in app/report/templates/report.html.j2
 # # How good is this classifier?
 
 # %%
-display(say.verdict(int(np.trace(confusion))))
+wrong = wilson_interval(metrics.test.counts.wrong, metrics.test.n)
+display(say.verdict(verdict(metrics), too_few(metrics.test), wrong))
 
 # %%
-display(say.scores())
+display(say.scores(scored(metrics)))
 
 # %%
 display(say.about_scores(np.log(len(classes))))
@@ -206,7 +209,7 @@ else:
     display(say.least_certain(answered.least_certain()[:PICTURES]))
 
 # %% [markdown]
-# ## Labels that may be wrong
+# ## Photos worth checking
 
 # %%
 display(say.label_issues(listed["label"], EXCHANGED))

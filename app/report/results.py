@@ -39,7 +39,8 @@ class Results:
         config: its settings, from ``config.json``.
         metrics: the contents of ``metrics.json``.
         manifest: a row a file of the data folder.
-        findings: photos that a person should look at.
+        findings: photos of training and validation that are worth checking.
+        test_findings: photos of test that are.
         history: a row an epoch.
         predictions: by split, ``validation`` and ``test``.
     """
@@ -49,6 +50,7 @@ class Results:
     metrics: Metrics
     manifest: list[ManifestRow]
     findings: list[Finding]
+    test_findings: list[Finding]
     history: list[HistoryRow]
     predictions: dict[str, PredictionSet]
 
@@ -216,6 +218,7 @@ def read_results(run: Run) -> Results:
             metrics=metrics,
             manifest=read_manifest(run.manifest),
             findings=read_findings(run.audit),
+            test_findings=read_findings(run.test_audit),
             history=_some(read_history(run.history), run.history),
             predictions={
                 split: _read_predictions(run.predictions, split, metrics.classes)

@@ -1,4 +1,4 @@
-"""A review of all photos: whose label may be wrong, and which are unlike all others."""
+"""A review of training and validation photos: which of them are worth checking by a person."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from app.core.console import say
-from app.data.folder_layout import SPLITS, Split
+from app.data.folder_layout import Split
 from app.data.manifest import Photo, Photos
 from app.evaluation.findings import Finding, write_findings
 from app.evaluation.label_issues import find_label_issues, out_of_fold
@@ -29,31 +29,29 @@ def review(
     solver: Any,
     path: Path,
 ) -> None:
-    """List the photos that a person should look at, in ``audit.csv``; nothing else depends on it.
-
-    Test photos are among them: their labels may be wrong as well, and nothing is chosen by it.
+    """List the photos worth checking in ``audit.csv``; nothing else depends on it.
 
     Args:
-        photos: of all splits.
+        photos: of the splits that have projections.
         classes: names by number.
-        projections: of the photos, by split (``app.training.linear_probe``).
+        projections: of training and validation photos (``app.training.linear_probe``).
         solver: an unfitted scikit-learn classifier, as the head was solved with.
         path: of the list.
     """
     found = find(
-        [photo for split in SPLITS for photo in photos[split]],
+        [photo for split in projections for photo in photos[split]],
         classes,
         Projection(
-            np.concatenate([projections[split].coordinates for split in SPLITS]),
-            np.concatenate([projections[split].embeddings for split in SPLITS]),
+            np.concatenate([each.coordinates for each in projections.values()]),
+            np.concatenate([each.embeddings for each in projections.values()]),
         ),
         solver,
     )
     write_findings(found, path)
     counts = Counter(finding.finding for finding in found)
     say(
-        f"worth a look, in {path}: {counts['label']} labels that may be wrong, "
-        f"{counts['stranger']} photos unlike all others"
+        f"photos worth checking, in {path}: {counts['label']} look like another class, "
+        f"{counts['stranger']} are unlike all others; most are hard, not wrong"
     )
 
 
@@ -63,7 +61,7 @@ def find(
     """Return both lists, each from its first place downwards.
 
     Args:
-        photos: all that are used, of every split; test photos too, since nothing is chosen by it.
+        photos: of training and validation.
         classes: names by number.
         projection: of these photos.
         solver: an unfitted scikit-learn classifier.

@@ -1,6 +1,6 @@
 """What answers need besides the network, fitted on validation: temperature, thresholds, novelty.
 
-With it validation and, this once, test are predicted.
+Nothing of test is looked at.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import numpy as np
 from app.core.atomic_files import write_rows
 from app.core.config import Stage
 from app.core.console import say
-from app.core.run_metrics import AnswerShares, SplitMetrics
+from app.core.run_metrics import AnswerCounts, SplitMetrics
 from app.data.augmentation import tta_views
-from app.data.folder_layout import SPLITS, Split
+from app.data.folder_layout import Split
 from app.evaluation.calibration import fit_min_confidence, fit_temperature
-from app.evaluation.decision import IS_NEITHER, IS_UNSURE, Thresholds
+from app.evaluation.decision import IS_NEITHER, IS_UNSURE, Thresholds, label_of
 from app.evaluation.metrics import probabilities_of, reliability_bins, score
 from app.evaluation.ood import KnnOodDetector, fit_ood_detector
 from app.evaluation.prediction_set import PredictionSet
-from app.features.batches import Float32s, Int32s, ViewBatches, targets_of
+from app.features.batches import ViewBatches, targets_of
 from app.features.dataset import FeatureDataset
 from app.training.finetune import outputs_of
 from app.training.nystroem import choose_landmarks
@@ -30,19 +30,19 @@ from app.training.nystroem import choose_landmarks
 
 @dataclass(frozen=True)
 class FittedDecision:
-    """How the network's outputs become answers, and the answers of validation and test.
+    """How the network's outputs become answers.
 
     Attributes:
         temperature: which the logits are divided by.
         thresholds: of the answers.
         ood_detector: embedding → novelty.
-        predictions: by split, ``validation`` and ``test``.
+        validation: what training predicts for the validation photos.
     """
 
     temperature: float
     thresholds: Thresholds
     ood_detector: KnnOodDetector
-    predictions: dict[Split, PredictionSet]
+    validation: PredictionSet
 
 
 def fit_decision(
@@ -53,7 +53,7 @@ def fit_decision(
     divided_by: float = 1.0,
     neither: ViewBatches | None = None,
 ) -> FittedDecision:
-    """Fit temperature, OOD detector and thresholds on validation; predict validation and test.
+    """Fit temperature, OOD detector and thresholds on validation, and predict it.
 
     Args:
         source: of the run's batches.
@@ -68,33 +68,23 @@ def fit_decision(
     _, reference_embeddings = outputs_of(model, reference)
     outliers = None if neither is None else outputs_of(model, neither)[1]
 
-    names: dict[Split, tuple[str, ...]] = {}
-    targets: dict[Split, Int32s] = {}
-    logits: dict[Split, Float32s] = {}
-    embeddings: dict[Split, list[Float32s]] = {}  # for each view of the test-time augmentation
-    for split in SPLITS[1:]:
-        batches = [source.batches(stage, split, view=v) for v in tta_views(mirrored=mirror)]
-        outputs = [outputs_of(model, view) for view in batches]
-        # As the served model does it: see ``mirror`` in app.network.classifier.
-        logits[split] = np.mean([each for each, _ in outputs], axis=0)
-        embeddings[split] = [each for _, each in outputs]
-        names[split] = tuple(photo.name for photo in batches[0].photos)
-        targets[split] = targets_of(batches[0].photos)
+    batches = [source.batches(stage, "validation", view=v) for v in tta_views(mirrored=mirror)]
+    outputs = [outputs_of(model, view) for view in batches]
+    # As the served model does it: see ``mirror`` in app.network.classifier.
+    logits = np.mean([each for each, _ in outputs], axis=0)
+    embeddings = [each for _, each in outputs]  # for each view of the test-time augmentation
+    photos = batches[0].photos
+    targets = targets_of(photos)
 
-    temperature = fit_temperature(logits["validation"], targets["validation"], divided_by)
-    detector = fit_ood_detector(reference_embeddings, embeddings["validation"], outliers)
-    predictions = {
-        split: PredictionSet(
-            names[split],
-            targets[split],
-            probabilities_of(logits[split] / temperature),
-            detector.novelty(embeddings[split]),
-        )
-        for split in SPLITS[1:]
-    }
-    return FittedDecision(
-        temperature, _fit_thresholds(predictions["validation"]), detector, predictions
+    temperature = fit_temperature(logits, targets, divided_by)
+    detector = fit_ood_detector(reference_embeddings, embeddings, outliers)
+    validation = PredictionSet(
+        tuple(photo.name for photo in photos),
+        targets,
+        probabilities_of(logits / temperature),
+        detector.novelty(embeddings),
     )
+    return FittedDecision(temperature, _fit_thresholds(validation), detector, validation)
 
 
 def _fit_thresholds(validation: PredictionSet) -> Thresholds:
@@ -113,37 +103,46 @@ def split_metrics(predicted: PredictionSet, thresholds: Thresholds) -> SplitMetr
     """Return a split's part of ``metrics.json``."""
     targets, probabilities = predicted.targets, predicted.probabilities
     answers = predicted.decided(thresholds)
-    given = answers >= 0
-    wrong = answers != targets
+    right, neither, unsure = (
+        int((answers == other).sum()) for other in (targets, IS_NEITHER, IS_UNSURE)
+    )
     return SplitMetrics(
         **vars(score(targets, probabilities)),
+        counts=AnswerCounts(right, len(answers) - right - neither - unsure, neither, unsure),
         reliability=tuple(reliability_bins(targets, probabilities)),
-        answers=AnswerShares(
-            neither=float((answers == IS_NEITHER).mean()),
-            unsure=float((answers == IS_UNSURE).mean()),
-            given=float(given.mean()),
-            given_wrong=float(wrong[given].mean()) if given.any() else None,
-        ),
     )
 
 
 def write_predictions(
-    predictions: Mapping[Split, PredictionSet], classes: Sequence[str], path: Path
+    predictions: Mapping[Split, PredictionSet],
+    classes: Sequence[str],
+    thresholds: Thresholds,
+    path: Path,
 ) -> None:
-    """Write truth, likeliest class, probabilities and novelty of validation and test as CSV."""
+    """Write truth, answer, likeliest class, probabilities and novelty of photos as CSV.
+
+    Numbers have all their digits, so that the answers can be decided from them again.
+    """
     rows = (
         {
             "name": name,
             "split": split,
             "label": classes[target],
-            "answer": classes[int(row.argmax())],
-            **{f"p_{label}": f"{p:.6g}" for label, p in zip(classes, row, strict=True)},
-            "novelty": f"{novelty:.6g}",
+            "answer": label_of(answer, classes),
+            "likeliest": classes[int(row.argmax())],
+            **{f"p_{label}": str(float(p)) for label, p in zip(classes, row, strict=True)},
+            "novelty": str(float(novelty)),
         }
         for split, each in predictions.items()
-        for name, target, row, novelty in zip(
-            each.names, each.targets, each.probabilities, each.novelty, strict=True
+        for name, target, answer, row, novelty in zip(
+            each.names,
+            each.targets,
+            each.decided(thresholds).tolist(),
+            each.probabilities,
+            each.novelty,
+            strict=True,
         )
     )
-    columns = ["name", "split", "label", "answer", *(f"p_{name}" for name in classes), "novelty"]
+    probabilities = [f"p_{name}" for name in classes]
+    columns = ["name", "split", "label", "answer", "likeliest", *probabilities, "novelty"]
     write_rows(rows, columns, path)

@@ -4,52 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 import keras
+import msgspec
 
 from app.core.console import say
-from app.core.run_metrics import HistoryRow, Scores
+from app.core.run_metrics import HistoryRow, StageMetrics
 from app.training.checkpoint import Checkpoint
 from app.training.resume_callback import assign, copies_of, epochs_record
 
 
-@dataclass(frozen=True)
-class StageResult:
-    """What a stage did.
+@dataclass(frozen=True, kw_only=True)
+class StageResult(StageMetrics):
+    """What a stage did, and a row for each of its epochs.
 
-    Attributes:
-        name: of the stage.
-        trainable_parameters: how many numbers it trained.
-        epochs: run; of the linear probe, strengths of regularisation tried.
-        kept_epoch: the one whose weights were kept, from 1; 0: the weights as they were before.
-        seconds: that it took.
-        validation: scores with the weights that were kept.
-        history: a row an epoch.
-        temperature: that the solved head was divided by; 1 for other stages.
+    Of the linear probe an epoch is a strength of regularisation that was tried. ``kept_epoch``
+    counts from 1; 0: the weights are as they were before.
     """
 
-    name: str
-    trainable_parameters: int
-    epochs: int
-    kept_epoch: int
-    seconds: float
-    validation: Scores
     history: tuple[HistoryRow, ...]
-    temperature: float = 1.0
-
-    @classmethod
-    def of_values(cls, values: dict[str, Any]) -> StageResult:
-        """Return the result that ``dataclasses.asdict`` made these values of, read from JSON."""
-        scores = values["validation"]
-        interval = tuple(scores["accuracy_interval_95"])
-        return cls(
-            **{
-                **values,
-                "validation": Scores(**{**scores, "accuracy_interval_95": interval}),
-                "history": tuple(HistoryRow(**row) for row in values["history"]),
-            }
-        )
 
 
 def keep_stage(result: StageResult, model: keras.Model, checkpoint: Checkpoint) -> None:
@@ -75,4 +48,4 @@ def kept_stage(name: str, model: keras.Model, checkpoint: Checkpoint) -> StageRe
         return None
     assign(model.trainable_variables, record.arrays)
     say(f"stage {name} was trained before")
-    return StageResult.of_values(record.values)
+    return msgspec.convert(record.values, StageResult)

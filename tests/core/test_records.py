@@ -123,4 +123,4 @@ def test_schemas_tell_what_records_hold() -> None:
     assert {"classes", "test"} <= set(schemas["Metrics"]["required"])
     assert schemas["Metrics"]["properties"]["test"] == {"$ref": "#/place/SplitMetrics"}
     assert "memory" not in schemas["Metrics"]["required"]
-    assert schemas["AnswerShares"]["description"].startswith("How photos were answered")
+    assert schemas["AnswerCounts"]["description"].startswith("How many photos got which answer")

@@ -10,7 +10,7 @@ import pytest
 from photos import class_folders, make_photo, picture, shared_folder
 
 from app.core.errors import DataError
-from app.data.audit import MIN_PHOTOS, audit
+from app.data.audit import MIN_PHOTOS, audit, judge, mark_duplicates
 from app.data.folder_layout import find_files
 from app.data.manifest import ManifestRow
 
@@ -194,20 +194,16 @@ def test_copies_and_near_duplicates_at_once(own_splits: Path) -> None:
 # ---- what the user excludes ----
 
 
-def test_excluded_files_are_skipped_unread(pets: Path) -> None:
+def test_excluded_files_are_as_if_they_were_not_there(pets: Path) -> None:
+    """Their copies are used, also one in another class."""
     (pets / "cat" / "x.jpg").write_bytes(b"text")
-    names = ("cat/x.jpg", "dog/y.jpg")
     copy(pets / "dog" / "1.jpg", pets / "dog" / "y.jpg")
-    rows = audit(find_files(pets), dict.fromkeys(names, "excluded by list.txt"))
+    copy(pets / "dog" / "2.jpg", pets / "cat" / "z.jpg")
+    names = ("cat/x.jpg", "dog/1.jpg", "cat/z.jpg")
+    judged = judge(find_files(pets))
+    rows = mark_duplicates(judged, dict.fromkeys(names, "excluded by list.txt"))
     assert skipped({row.name: row for row in rows}) == dict.fromkeys(names, "excluded by list.txt")
-    assert {row.sha256 for row in rows if row.verdict == "skipped"} == {""}
     assert {row.reason for row in rows if row.verdict == "used"} == {""}
-
-
-def test_to_exclude_everything_leaves_too_few(pets: Path) -> None:
-    files = find_files(pets)
-    with pytest.raises(DataError, match=r"cat: 0, dog: 0 .*for example: excluded by list\.txt"):
-        audit(files, {file.name: "excluded by list.txt" for file in files})
 
 
 def test_damaged_copies_are_damaged_not_copies(pets: Path) -> None:
@@ -258,7 +254,7 @@ def test_no_files_are_refused() -> None:
 
 def test_a_folder_that_is_no_class_is_named(pets: Path) -> None:
     (pets / "papers").mkdir()
-    (pets / "papers" / "licence.txt").write_text("all rights reserved")
+    (pets / "papers" / "scan.jpg").write_text("all rights reserved")
     with pytest.raises(DataError, match=r"papers: 0 .*move the folder that is no class away"):
         audit(find_files(pets))
 

@@ -8,14 +8,18 @@ import pytest
 from photos import class_folders, make_photo
 
 from app.core.errors import DataError
-from app.data.folder_layout import SPLITS, find_files
+from app.data.folder_layout import SPLITS, LayoutSettings, find_files
 from app.data.inventory import take_inventory
 from app.data.manifest import class_names, neither_photos_of, photos_of
 from app.data.splits import class_weights
 
 
 def strangers(root: Path, neither: Path | None = None) -> set[tuple[str, str | None, str]]:
-    files = [file for file in find_files(root, neither) if file.label == "neither"]
+    files = [
+        file
+        for file in find_files(root, LayoutSettings(neither=neither))
+        if file.label == "neither"
+    ]
     return {(file.name, file.split, file.kind) for file in files}
 
 
@@ -60,7 +64,7 @@ def test_another_folder_may_be_named(tmp_path: Path) -> None:
 def test_they_are_split_as_a_class_and_are_none(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "pets", {"cat": 12, "dog": 12})
     class_folders(tmp_path / "wild", {"fox": 30, "wolf": 30})
-    rows = take_inventory(root, data=root, seed=0, neither=tmp_path / "wild")
+    rows = take_inventory(root, data=root, seed=0, layout=LayoutSettings(neither=tmp_path / "wild"))
     assert class_names(rows) == ("cat", "dog")
     found = {split: neither_photos_of(rows, split, root) for split in SPLITS}
     assert all(found.values())

@@ -39,24 +39,26 @@ def card_of(run: Run) -> str:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
-    return made_up_run(tmp_path_factory.mktemp("runs") / "made-up")
+    return made_up_run(tmp_path_factory.mktemp("runs") / "made-up", second_of(40))
 
 
 def test_its_figures_are_those_of_the_run(run):
     card, metrics = card_of(run), json.loads(run.metrics.read_text())
     test = metrics["test"]
     low, high = test["accuracy_interval_95"]
-    assert f"Test accuracy {test['accuracy']:.4f} (95 % interval {low:.4f}–{high:.4f})" in card
-    assert f"log-loss {test['log_loss']:.4f} on 20 photos" in card
+    assert (
+        "Of 40 test photos: 36 right (90.0 %), 1 wrong (2.5 %), 1 neither (2.5 %), 2 unsure" in card
+    )
+    assert f"accuracy {test['accuracy']:.4f} (95 % interval {low:.4f}–{high:.4f})" in card
+    assert f"log-loss {test['log_loss']:.4f}, calibration error {test['ece']:.4f}." in card
     assert f"error {test['ece']:.4f} ({test['ece_bias']:.4f} is what" in card
-    assert "5.0 % were answered neither and 10.0 % unsure; of the 85.0 %" in card
-    assert "class 25.0 % got a wrong one." in card
+    assert "| 40 | 36 | 1 | 1 | 2 |" in card
     (right, wrong), _ = test["confusion"]
-    low, high = wilson_interval(right, 10)
+    low, high = wilson_interval(right, 20)
     assert wrong > 0
-    assert f"| cat | 10 | {right / 10:.4f} ({low:.4f}–{high:.4f}) |" in card
+    assert f"| cat | 20 | {right / 20:.4f} ({low:.4f}–{high:.4f}) |" in card
     assert f"| dog, {wrong} |" in card
-    assert "| cat | 4 | 3 | 10 |" in card  # photos of each split
+    assert "| cat | 4 | 3 | 20 |" in card  # photos of each split
     assert "python 3.11.0, keras 3.9.9, backend tensorflow" in card
     assert "Files not used: 1 " in card
     assert "$ python train.py --data photos --seed 3\n" in card
@@ -102,7 +104,8 @@ def test_what_users_named_is_shown_as_it_is_and_breaks_nothing(tmp_path):
         len(re.findall("<td", row)) for row in re.findall(r"<tr>.*?</tr>", page, re.DOTALL)
     ] == [
         *[0, 4, 4],  # photos of each split
-        *[0, 7, 7],  # scores
+        *[0, 5],  # answers
+        *[0, 7],  # scores; test has too few photos
         *[0, 5, 5],  # each class
     ]
     shown = (
@@ -124,24 +127,45 @@ def test_text_stays_text():
 
 
 def test_what_is_unknown_is_left_open(tmp_path):
-    """No answer given, a class that test lacks, an older run without the bias, no weights."""
+    """A class that test lacks, an older run without the bias, no weights."""
     run = made_up_run(
-        tmp_path / "run", second_of(2), config=TrainConfig(data=Path("p"), weights="none")
+        tmp_path / "run", second_of(40), config=TrainConfig(data=Path("p"), weights="none")
     )
     metrics = json.loads(run.metrics.read_text())
     metrics["test"] |= {"confusion": [[0, 0], [2, 0]], "roc_auc": None}
-    metrics["test"]["answers"] |= {"given": 0.0, "given_wrong": None}
     metrics["min_confidence"] = 1.5
     del metrics["test"]["ece_bias"]
     run.metrics.write_text(json.dumps(metrics), encoding="utf-8")
     card = card_of(run)
     assert "| cat | 0 | – | 0.0000 | – |" in card
     assert "| dog | 2 | 0.0000 (0.0000–0.6576) | – | cat, 2 |" in card
-    assert "unsure; none got a class." in card
     assert "Every other answer is unsure." in card
     assert "by chance" not in card
     assert "Simonyan and Andrew" not in card
     assert "no other model's terms" in card
+
+
+def test_of_few_test_photos_only_counts_are_told(tmp_path):
+    card = card_of(made_up_run(tmp_path / "run", [0.1, 0.9]))
+    assert "2 of 2 test photos right; too few to say more." in card
+    assert "| cat | 1 | 1 of 1 | – | – |" in card
+    assert "| test | 2 |" not in card
+    assert "- type: right" in card
+    assert "accuracy" not in card.partition("# Model card")[0]
+
+
+def test_both_scores_stand_where_test_photos_were_excluded(tmp_path, run):
+    test = json.loads(run.metrics.read_text())["test"]
+    without = {**test, "n": 39, "counts": {"right": 36, "wrong": 0, "neither": 1, "unsure": 2}}
+    more = {
+        "test_without_excluded": without,
+        "answered_by": {"file": "f.onnx", "precision": "int8"},
+    }
+    card = card_of(made_up_run(tmp_path / "run", second_of(40), metrics=more))
+    assert "| 39, without the excluded ones | 36 | 0 | 1 | 2 |" in card
+    assert "| test, without the excluded ones | 39 |" in card
+    assert "Of 39 test photos, without the 1 that were excluded: 36 right" in card
+    assert "f.onnx answered them" in card
 
 
 def test_attribution_goes_along_and_says_what_was_changed(run):
@@ -222,7 +246,7 @@ def test_the_command_replaces_the_readmes_part_and_nothing_else(run, tmp_path, c
         assert text.startswith("above\n<!-- model card: made by")
         assert text.endswith("<!-- end of the model card -->\nbelow\n")
         assert "\nold\n" not in text
-        assert text.count("| cat | 10 |") == 1
+        assert text.count("| cat | 20 |") == 1
 
 
 def test_a_readme_without_markers_is_left_alone(run, tmp_path, capsys):

@@ -1,13 +1,17 @@
-"""The closing table: stages, accuracy with its interval, and where everything lies."""
+"""The closing lines: stages, how test was answered, and where everything lies."""
 
+import dataclasses
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from made_up import least_metrics
 
 from app.core.run_folder import Run
+from app.core.run_metrics import Metrics
 from app.report.report import print_summary
+from app.report.verdict import scored, verdict
 
 
 def scores(accuracy: float, log_loss: float) -> dict[str, object]:
@@ -15,7 +19,11 @@ def scores(accuracy: float, log_loss: float) -> dict[str, object]:
     return {"n": 1000, "accuracy": accuracy, "accuracy_interval_95": interval, "log_loss": log_loss}
 
 
-METRICS = least_metrics(scores(0.97, 0.08), scores(0.968, 0.091))
+ANSWERED = {
+    "counts": {"right": 954, "wrong": 16, "neither": 30, "unsure": 0},
+    "confusion": [[484, 16], [16, 484]],
+}
+METRICS = least_metrics(scores(0.97, 0.08), scores(0.968, 0.091) | ANSWERED)
 METRICS["stages"] = [
     {
         "name": name,
@@ -58,10 +66,48 @@ def test_a_row_for_each_stage(printed):
     ]
 
 
-def test_the_accuracy_never_comes_without_its_interval(printed):
-    (line,) = [line for line in printed("runs/first").splitlines() if "Test accuracy" in line]
-    for words in ("0.9680", "95 % interval 0.9552 to 0.9772", "0.0910", "1000 photos"):
-        assert words in line
+def test_what_a_user_gets_comes_first_then_the_likeliest_class(printed):
+    lines = printed("runs/first").splitlines()
+    at = lines.index(
+        "Of 1,000 test photos: 954 right (95.4 %), 16 wrong (1.6 %), 30 neither (3.0 %), "
+        "0 unsure (0.0 %)."
+    )
+    assert lines[at + 1] == (
+        "The likeliest class is right for 968 of them: accuracy 0.9680 (95 % interval "
+        "0.9552–0.9772), log-loss 0.0910, calibration error 0.0100."
+    )
+
+
+def metrics(n: int, **more: object) -> Metrics:
+    """Metrics of n test photos, all of them right but one."""
+    right = {"n": n, "counts": {"right": n - 1, "wrong": 0, "neither": 1, "unsure": 0}}
+    made = least_metrics(scores(0.97, 0.08), {**scores(0.95, 0.1), **right})
+    return msgspec.convert({**made, "stages": METRICS["stages"], **more}, Metrics)
+
+
+CROSS_VALIDATED = {"photos": 38, "right": 36, "accuracy": 36 / 38, "log_loss": 0.21}
+
+
+def test_of_few_test_photos_no_share_is_told():
+    head = {**METRICS["stages"][0], "cross_validated": CROSS_VALIDATED}
+    alone, beside = verdict(metrics(29)), verdict(metrics(29, stages=[head]))
+    assert alone == ["28 of 29 test photos right, 1 neither; too few to say more."]
+    assert beside == [
+        *alone,
+        "Cross-validated on the 38 photos of train and validation: the likeliest class is right "
+        "for 36 (94.7 %), log-loss 0.2100.",
+    ]
+    assert [name for name, _ in scored(metrics(29))] == ["validation"]
+    assert verdict(metrics(30))[0].startswith("Of 30 test photos: 29 right (96.7 %), 0 wrong")
+
+
+def test_test_without_excluded_photos_is_told_after_the_whole():
+    whole = metrics(60)
+    both = dataclasses.replace(whole, test_without_excluded=metrics(57).test)
+    sentences = verdict(both)
+    assert sentences[:2] == verdict(whole)
+    assert sentences[2].startswith("Of 57 test photos, without the 3 that were excluded: 56 right")
+    assert len(sentences) == 4
 
 
 @pytest.mark.parametrize("name", ["first", ":cat:", "[bold]x[/bold]", "a " * 60 + "b"])

@@ -3,6 +3,7 @@ import json
 from dataclasses import asdict, replace
 
 import keras
+import msgspec
 import numpy as np
 import pytest
 
@@ -370,7 +371,7 @@ def test_the_state_of_another_batch_size_is_of_no_use(tmp_path):
 
 def test_a_result_comes_back_from_json(uninterrupted):
     result = uninterrupted[1]
-    assert StageResult.of_values(json.loads(json.dumps(asdict(result)))) == result
+    assert msgspec.convert(json.loads(json.dumps(asdict(result))), StageResult) == result
 
 
 def test_class_weights_weigh_training_and_not_validation():

@@ -1,0 +1,66 @@
+"""How good a run is, in the same sentences for terminal, report, model card and README.
+
+What a user gets comes first: right, wrong, ``neither``, ``unsure``, of how many. Then the scores of
+the likeliest class, which is what others call accuracy.
+"""
+
+from __future__ import annotations
+
+from app.core.run_metrics import Metrics, SplitMetrics
+
+FEWEST = 30  # test photos; of fewer no share is told: even 29 of 29 may be 0.88 (95 % interval)
+
+
+def verdict(metrics: Metrics) -> list[str]:
+    """Return the sentences: about the answers, then about the likeliest class."""
+    sentences = _about(metrics.test, "test photos")
+    cross_validated = metrics.cross_validated
+    if too_few(metrics.test) and cross_validated is not None:
+        n, right = cross_validated.photos, cross_validated.right
+        share = f" ({_percent(right, n)})" if n >= FEWEST else ""
+        sentences.append(
+            f"Cross-validated on the {n:,} photos of train and validation: the likeliest class is "
+            f"right for {right:,}{share}, log-loss {cross_validated.log_loss:.4f}."
+        )
+    if (kept := metrics.test_without_excluded) is not None:
+        excluded = metrics.test.n - kept.n
+        without = f"test photos, without the {excluded:,} that were excluded"
+        sentences += _about(kept, without)
+    return sentences
+
+
+def too_few(test: SplitMetrics) -> bool:
+    """Return whether there are too few test photos for a share of them to say anything."""
+    return test.n < FEWEST
+
+
+def scored(metrics: Metrics) -> list[tuple[str, SplitMetrics]]:
+    """Return what has scores: not a test set that is too small for them."""
+    found = [("validation", metrics.validation), ("test", metrics.test)]
+    if metrics.test_without_excluded is not None:
+        found.append(("test, without the excluded ones", metrics.test_without_excluded))
+    return [(name, of) for name, of in found if name == "validation" or not too_few(of)]
+
+
+def _about(test: SplitMetrics, photos: str) -> list[str]:
+    counts, n = test.counts, test.n
+    numbers = {name: getattr(counts, name) for name in ("right", "wrong", "neither", "unsure")}
+    if too_few(test):
+        said = [f"{counts.right} of {n} {photos} right"]
+        said += [f"{count} {name}" for name, count in numbers.items() if name != "right" and count]
+        return [f"{', '.join(said)}; too few to say more."]
+    shares = ", ".join(
+        f"{count:,} {name} ({_percent(count, n)})" for name, count in numbers.items()
+    )
+    low, high = test.accuracy_interval_95
+    right = sum(row[i] for i, row in enumerate(test.confusion))
+    return [
+        f"Of {n:,} {photos}: {shares}.",
+        f"The likeliest class is right for {right:,} of them: accuracy {test.accuracy:.4f} (95 % "
+        f"interval {low:.4f}–{high:.4f}), log-loss {test.log_loss:.4f}, calibration error "
+        f"{test.ece:.4f}.",
+    ]
+
+
+def _percent(part: int, n: int) -> str:
+    return f"{100 * part / n:.1f} %"
