@@ -128,13 +128,14 @@ class LayoutReader:
 
     def _layout(self, folder: Folder) -> Labels:
         """Read a folder by its sub-folders and the names of its photos."""
-        folders = self._folders(folder)
+        folders = _without_copies(self._folders(folder), self._folders)
         forced = self.settings.layout == "folders"
         splits = self._splits(folders)
         lone = len(splits) == 1 and [
             child
             for child in folders
-            if split_of(child.own_name) is None and _photos(child.below()) >= ENOUGH
+            if not (split_of(child.own_name) or is_helper(child.own_name))
+            and _photos(child.below()) >= ENOUGH
         ]
         classes = self._classes(folder, folders)
         if lone and not forced:
@@ -463,6 +464,18 @@ class LayoutReader:
             f"can be read in two: {one.described()}; or {other.described()}; add the one that is "
             "meant"
         )
+
+
+def _without_copies(
+    folders: Sequence[Folder], folders_in: Callable[[Folder], list[Folder]]
+) -> list[Folder]:
+    """Leave out folders that hold folders of the names of two others beside them or more.
+
+    They are another copy of the whole, as some archives have it.
+    """
+    names = {_key(child.own_name) for child in folders}
+    inside = {child.name: {_key(each.own_name) for each in folders_in(child)} for child in folders}
+    return [each for each in folders if len(names & inside[each.name]) < 2]
 
 
 def _photos(names: Iterable[str]) -> int:
