@@ -343,13 +343,17 @@ def answer_test(
     predictions: dict[Split, PredictionSet] = {"validation": decision.validation, "test": answered}
     write_predictions(predictions, classes, thresholds, run.predictions)
     write_findings(findings_of_test(answered, classes, thresholds), run.test_audit)
+    refused = refusals(classifier, neither)
+    if held_out := sum(kind.held_out for kind in refused.values()):
+        count = sum(kind.refused for kind in refused.values())
+        say(f"of {held_out} photos of neither that nothing was learned from {count} are refused")
     kept = [number for number, name in enumerate(answered.names) if name not in excluded]
     some = 0 < len(kept) < len(answered.names)
     return Tested(
         split_metrics(answered, thresholds),
         split_metrics(answered.chosen(kept), thresholds) if some else None,
         AnsweredBy(classifier.file, classifier.precision),
-        refusals(classifier, neither),
+        refused,
     )
 
 

@@ -78,12 +78,16 @@ def test_without_such_photos_the_detector_is_what_it_was(untaught, validation):
 
 
 def test_few_validation_photos_do_not_refuse_their_own_kind():
-    """Training photos help out, each judged by a classifier that did not see it."""
+    """Training photos help out, each judged by a classifier that did not see it.
+
+    What was shown is like them here: that is when a photo that was seen looks more known than it is.
+    """
     shares = []
     for seed in range(5):
-        small = fit_ood_detector(photos(80, seed), [photos(10, 100 + seed)], photos(8, seed, "far"))
+        shown = photos(40, 300 + seed)
+        small = fit_ood_detector(photos(80, seed), [photos(10, 100 + seed)], shown)
         shares.append(refused(small, photos(200, 200 + seed)))
-    assert np.mean(shares) < 0.08
+    assert np.mean(shares) < 0.03
 
 
 def test_out_of_fold_logits_are_those_of_photos_not_seen():
