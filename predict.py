@@ -15,11 +15,12 @@ from pathlib import Path
 from app.core.cli import Parser, run, tell
 from app.core.errors import ImageError, UsageError
 from app.core.folder_tree import scan
-from app.core.labels import NEITHER, UNSURE
+from app.core.labels import NEITHER
 from app.core.sanitise import for_csv, for_json, for_terminal
 from app.core.text_file import read_text, row_readings, table_rows
 from app.inference.arguments import add_bundle_arguments, bundle_folder
 from app.inference.prediction import Prediction, unopened_prediction
+from app.inference.wording import in_words, percentage
 
 EPILOG = """\
 examples:
@@ -29,8 +30,8 @@ examples:
   python predict.py photo.jpg --explain why/     and why: why/photo.jpg.heat.png
   python predict.py --run first 'pets/*.jpg'     a run by its name
 
-answers: a class; neither, when the photo is unlike the training photos; unsure, when no class is
-likely enough
+answers: a class, surely (99 % or more), probably (66 % or more) or perhaps; neither, when the photo
+is unlike the training photos; unsure, when no class is likely enough
 
 exit code: 0 all were answered, 1 some were not, 2 wrong usage or no trained classifier,
 128 and the number of the signal that stopped it (Ctrl-C: 130)
@@ -157,6 +158,7 @@ def below(name: str) -> Iterator[str]:
 
 
 NO_ANSWER = "-"
+NUMBER_WIDTH = len("> 99.9 %")
 WIDEST = 60  # a longer name moves its own row only
 
 
@@ -166,8 +168,10 @@ class Output:
     def __init__(self, form: str, classes: Sequence[str], paths: Sequence[str]) -> None:
         self.classes = classes
         self.width = min(WIDEST, max(len(for_terminal(path)) for path in paths))
-        names = map(for_terminal, (*classes, NEITHER, UNSURE, NO_ANSWER))
-        self.label_width = max(map(len, names))
+        # The columns fit these answers; a longer one moves its own row only.
+        likely = [f"probably {name}" for name in classes]
+        usual = (*likely, in_words(NEITHER, classes, ()))
+        self.words_width = min(WIDEST, max(len(for_terminal(words)) for words in usual))
         self.write = {"json": self._json, "csv": self._csv, "table": self._table}[form]
         self.csv = csv.writer(sys.stdout, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
         self.headed = form != "csv"
@@ -197,19 +201,16 @@ class Output:
 
     def _table(self, answer: Prediction) -> None:
         name = for_terminal(answer.path).ljust(self.width)
-        label = for_terminal(answer.label or NO_ANSWER).ljust(self.label_width)
-        print(f"{name}  {label}  {for_terminal(self._detail(answer))}")
+        words = for_terminal(answer.words or NO_ANSWER).ljust(self.words_width)
+        print(f"{name}  {words}  {for_terminal(self._detail(answer))}")
 
     def _detail(self, answer: Prediction) -> str:
-        """Return what stands behind the label."""
+        """Return the number behind the words, or why there are none."""
         if answer.likeliest is None:
             return answer.error or ""
-        likeliest, probability = answer.likeliest
         if answer.label == NEITHER:
             return f"novelty {answer.novelty:.2f}"
-        if answer.label == UNSURE:
-            return f"{likeliest} {probability:.1%}"
-        return f"{probability:6.1%}"
+        return percentage(answer.likeliest[1]).rjust(NUMBER_WIDTH)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ from app.training.fit_decision import (
     split_metrics,
     write_predictions,
 )
-from app.training.linear_probe import STRENGTHS, Projection, fit_linear_probe
+from app.training.linear_probe import STRENGTHS, fit_linear_probe
 from app.training.run_lock import finish_time
 from app.training.stage_result import StageResult, keep_stage, kept_stage
 from app.training.tracking import Tracking
@@ -117,8 +117,8 @@ def run_experiment(
         decision = fit_decision(
             source,
             config.stage_plan()[-1],
+            results,
             mirror=config.mirror,
-            divided_by=results[-1].temperature,
             neither=source.batches_of_neither(config.stage_plan()[-1]),
         )
     with clock.phase("export"):
@@ -138,6 +138,7 @@ def run_experiment(
         neither=tested.neither,
         temperature=decision.temperature,
         min_confidence=decision.thresholds.confidence,
+        promise=decision.promise,
         parity=dataclasses.asdict(parity),
         int8=Int8Metrics(why_not=int8.why_not, **(vars(int8.gate) if int8.gate else {})),
         seconds=clock.total(),
@@ -236,11 +237,7 @@ def linear_probe(
         STRENGTHS if strength is None else (strength,),
         class_weight,
     )
-    projections: dict[Split, Projection] = {
-        "train": probe.train,
-        "validation": probe.validation,
-    }
-    review(photos, classes, projections, probe.solver, run.audit)
+    review(photos, classes, probe, run.audit)
     return probe.result
 
 

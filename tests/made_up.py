@@ -171,6 +171,7 @@ def made_up_run(
         "answered_by": {"file": "model.onnx", "precision": "float32"},
         "temperature": 1.25,
         "min_confidence": 0.625,
+        "promise": None,
         "seconds": {"audit": 1.0, "training": 5.0, "total": 7.0},
         "device": "cpu (made up)",
         "backend": "tensorflow",

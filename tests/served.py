@@ -13,8 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import httpx
 import keras
 import numpy as np
 import onnx
@@ -86,9 +88,10 @@ def served(
     names: Collection[str] = (),
     *,
     loopback: bool = True,
+    prefix: str = "",
 ) -> Iterator[tuple[str, Service]]:
     """Serve in a thread; yield the address and the service."""
-    service = Service(classifier, limits or Limits(), names=names, loopback=loopback)
+    service = Service(classifier, limits or Limits(), names=names, loopback=loopback, prefix=prefix)
     listening = bind("127.0.0.1", 0)
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
     service.batcher.decoders.start = _nothing  # a decoder starts with its first photo
@@ -112,6 +115,47 @@ def served(
         thread.join(30)
     assert not failed
     assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def proxied(address: str, prefix: str, *, removes: bool) -> Iterator[str]:
+    """Offer the service below a path, by a proxy of one thread; yield the proxy's address.
+
+    Args:
+        address: of the service.
+        prefix: the path.
+        removes: whether the service gets paths without it.
+    """
+
+    class Proxy(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            path = self.path.removeprefix(prefix) if removes else self.path
+            if not self.path.startswith(prefix):
+                self.send_error(404)
+                return
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            headers = dict(self.headers) | {"Connection": "close"}  # its Host is the proxy's
+            found = httpx.request(self.command, address + path, content=body, headers=headers)
+            self.send_response(found.status_code)
+            for name in ("content-type", "content-length", "content-security-policy", "location"):
+                if name in found.headers:
+                    self.send_header(name, found.headers[name])
+            self.end_headers()
+            self.wfile.write(found.content)
+
+        do_GET = do_POST = answer
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Proxy) as server:
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @contextlib.contextmanager

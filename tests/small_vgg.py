@@ -47,6 +47,14 @@ def small_network() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def few_channels(last: int) -> Iterator[None]:
+    """Build all layers of VGG with few channels: ``last`` in blocks 4 and 5, fewer below."""
+    channels = (last // 8, last // 4, last // 2, last, last)
+    with patch.object(app.network.vgg, "FILTERS", channels):
+        yield
+
+
 def twelve_photos(folder: Path) -> Photos:
     """Draw photos of two classes; validation has the same ones, so that what is learned is kept."""
     root = class_folders(folder, {"cat": 6, "dog": 6})

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from photos import drawn_photos
 from PIL import Image
+from small_vgg import small_network
 
 import app.data.audit
 import app.data.augmentation
@@ -477,7 +478,7 @@ def uneven(photos, tmp_path_factory) -> tuple[Run, str]:
     argv = ["--data", str(root / "photos"), "--runs", str(root / "runs"), "--run", "uneven"]
     argv += ["--exclude", str(root / "list.txt"), "--no-report"]
     err = io.StringIO()
-    with contextlib.redirect_stderr(err):
+    with small_network(), contextlib.redirect_stderr(err):
         assert run(train.main, [*argv, *FLAGS, "--epochs", "1"]) == 0
     assert fingerprint(root / "photos") == before, "contract 1: nothing is deleted"
     return Run(root / "runs" / "uneven"), " ".join(err.getvalue().split())
@@ -587,7 +588,8 @@ def test_near_duplicates_across_own_splits_are_left_out_of_train(tmp_path, capsy
 
 def test_cache_off_walks_the_same_road(photos, tmp_path):
     argv = ["--data", str(photos), "--runs", str(tmp_path), "--run", "off", "--cache", "off"]
-    assert run(train.main, [*argv, "--no-report", *FLAGS, "--epochs", "1"]) == 0
+    with small_network():
+        assert run(train.main, [*argv, "--no-report", *FLAGS, "--epochs", "1"]) == 0
     assert Run(tmp_path / "off").read_metrics().cache == "off"
     assert not (tmp_path / ".features").exists()
 
@@ -598,7 +600,7 @@ def test_json_has_one_object_a_line_in_the_order_asked(photos, ask):
     answers = [json.loads(line) for line in out.splitlines()]
     assert [answer["path"] for answer in answers] == names
     for answer in answers:
-        assert list(answer) == ["path", "label", "probabilities", "novelty", "error"]
+        assert list(answer) == ["path", "label", "probabilities", "novelty", "error", "words"]
         if answer["error"] is None:
             likeliest = max(answer["probabilities"], key=answer["probabilities"].get)
             assert answer["label"] == ("neither" if answer["novelty"] > 0.5 else likeliest)

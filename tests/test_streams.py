@@ -288,6 +288,34 @@ def test_a_signal_that_comes_where_nothing_can_be_raised_stops_it_nevertheless(n
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("host", "line"),
+    [
+        (["-m", "IPython", "--quick", "--simple-prompt", "--no-banner"], "%run SCRIPT SIGINT"),
+        (["-i", "SCRIPT", "SIGINT"], ""),
+    ],
+    ids=["IPython", "python -i"],
+)
+def test_a_stop_leaves_the_process_to_who_types_into_it(
+    tmp_path: Path, host: list[str], line: str
+) -> None:
+    """Jupyter's kernel is such a process: its variables would be lost."""
+    script = tmp_path / "stop.py"
+    script.write_text(STOPPED)
+    done = subprocess.run(
+        [sys.executable, *(str(script) if word == "SCRIPT" else word for word in host)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "IPYTHONDIR": str(tmp_path)},
+        input=f"{line.replace('SCRIPT', str(script))}\nprint('alive', 6 * 7)\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "stopped by Ctrl-C" in done.stderr
+    assert "alive 42" in done.stdout
+    assert "not reached" not in done.stdout
+
+
 @unix
 def test_under_nohup_a_closed_terminal_stops_nothing() -> None:
     done = shell('trap \'\' HUP; "$1" -c "$2" SIGHUP', STOPPED)

@@ -98,13 +98,23 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None)
 
 
 def leave(code: int) -> NoReturn:
-    """End the process; after a signal at once, or libraries would still print messages."""
-    if code > 128:
+    """End the program; after a signal the process at once, or libraries would print messages.
+
+    In IPython and Jupyter (``%run train.py``) and under ``python -i`` the process is not only this
+    program's: there it goes on.
+    """
+    if code > 128 and not _has_other_uses():
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _has_other_uses() -> bool:
+    """Say whether the process goes on after the program, for a person who types into it."""
+    ipython = sys.modules.get("IPython")
+    return bool(sys.flags.interactive) or (ipython is not None and bool(ipython.get_ipython()))
 
 
 def _send(number: signal.Signals) -> None:

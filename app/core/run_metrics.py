@@ -119,6 +119,35 @@ class CrossValidated:
     log_loss: float
 
 
+@dataclass(frozen=True)
+class Promise:
+    """At most ``max_wrong`` of the answers that are given are wrong, with ``confidence``.
+
+    Attributes:
+        max_wrong: a share, 0 to 1.
+        confidence: the share of runs in which the promise holds, at least.
+        photos: that were answered to find this out.
+        given: how many of them got a class at the limit.
+        wrong: how many of these answers were wrong.
+        bound: the Clopper-Pearson upper bound of the share of wrong ones; at most ``max_wrong``.
+    """
+
+    max_wrong: float
+    confidence: float
+    photos: int
+    given: int
+    wrong: int
+    bound: float
+
+
+@dataclass(frozen=True)
+class ConfidenceLimit:
+    """The confidence below which an answer is unsure, and what that promises; None: nothing."""
+
+    value: float
+    promise: Promise | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class StageMetrics:
     """What a stage did: trained numbers, epochs run, the epoch kept (0: as before), and scores.
@@ -166,6 +195,7 @@ class Int8Metrics:
     labels_changed: float | None = None
     calibration_lost: float | None = None
     refusals_changed: float | None = None
+    changed_at_most: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +216,8 @@ class Metrics:
             ``neither/``, or empty); empty where none were given.
         temperature: which the logits were divided by.
         min_confidence: the probability below which an answer is unsure.
+        promise: what holds of the answers given from there on; None where nothing is promised,
+            and in older runs.
         parity: what the export's gate measured (``app.export.bundle_writer.Parity``).
         int8: of the int8 model; None in older runs.
         seconds: by phase, and ``total``.
@@ -211,6 +243,7 @@ class Metrics:
     neither: dict[str, NeitherMetrics] = field(default_factory=dict)
     temperature: float
     min_confidence: float
+    promise: Promise | None = None
     parity: Mapping[str, float] = field(default_factory=dict)
     int8: Int8Metrics | None = None
     seconds: dict[str, float]
@@ -249,8 +282,9 @@ class HistoryRow:
         loss: log-loss (natural logarithm) on the training photos, while it trains.
         accuracy: on the training photos, likewise.
         validation_loss: log-loss on the validation photos, of the head at its temperature, of other
-            stages before calibration.
-        validation_accuracy: on the validation photos.
+            stages before calibration. Of the head, where validation is small, it is that of
+            the out-of-fold answers by which the strength is chosen.
+        validation_accuracy: likewise.
         learning_rate: the last of the epoch; 0 for the head.
         seconds: that it took.
     """

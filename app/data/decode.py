@@ -26,6 +26,7 @@ from PIL.Image import Transpose
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from app.core.errors import ImageError
+from app.data.colour import profile_transform, to_srgb
 from app.data.photo_file import Header, read_bytes, walk
 
 Pixels = NDArray[np.uint8]
@@ -39,7 +40,7 @@ SUFFIXES = {
     ".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF",
 }  # fmt: skip
 NO_RANGE = "have no known range; save it as 8-bit"
-VERSION = 1  # part of the cache's key: raise it when a file's decoded or resized pixels change
+VERSION = 2  # part of the cache's key: raise it when a file's decoded or resized pixels change
 STRIP = 1_000_000  # pixels converted at a time: the whole beside its copies would not fit 512 MiB
 # What turns a stored picture upright, by EXIF's orientation (EXIF 2.32, 4.6.4 A, tag 0x0112).
 UPRIGHT = {
@@ -74,8 +75,9 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors go
 def read_image(source: Path | bytes) -> Pixels:
     """Decode a photo completely.
 
-    EXIF orientation is applied, transparency is laid on white, greyscale, palette, CMYK and 16-bit
-    pictures become RGB, and an animation gives its first frame.
+    EXIF orientation is applied, an embedded colour profile becomes sRGB, transparency is laid on
+    white, greyscale, palette, CMYK and 16-bit pictures become RGB, and an animation gives its first
+    frame.
 
     Args:
         source: a path, or the bytes of a file.
@@ -168,7 +170,7 @@ def _upright_rgb(image: Image.Image, header: Header) -> Pixels:
     image.load()
     if image.mode == "F":
         raise ImageError(f"floating-point pixels {NO_RANGE}", "no_range")
-    orientation = _orientation(image, header)
+    orientation, transform = _orientation(image, header), profile_transform(image)
     sideways, backwards = orientation in (5, 6, 7, 8), orientation in (3, 4, 6, 7)
     width, height = image.size
     pixels = np.empty((width, height, 3) if sideways else (height, width, 3), np.uint8)
@@ -178,6 +180,8 @@ def _upright_rgb(image: Image.Image, header: Header) -> Pixels:
         strip = image.crop((0, top, width, bottom))
         if strip.mode.startswith("I"):
             strip = _eight_bits(strip)
+        if transform is not None:
+            strip = to_srgb(strip, transform)
         if strip.has_transparency_data:
             white = Image.new("RGBA", strip.size, "white")
             strip = Image.alpha_composite(white, strip.convert("RGBA"))

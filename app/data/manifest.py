@@ -66,6 +66,7 @@ class Photo:
     name: str  # as in the manifest
     content: str  # SHA-256 of the file's bytes, hexadecimal
     target: int  # the number of its class, in the order of the sorted class names; -1: of none
+    group: str = ""  # of its near-duplicates, as in the manifest
 
 
 class NeitherPhoto(NamedTuple):
@@ -100,7 +101,7 @@ def photos_of(rows: Sequence[ManifestRow], split: Split, root: Path) -> list[Pho
     """Return the usable photos of the classes in one split, in the manifest's order."""
     numbers = {name: number for number, name in enumerate(class_names(rows))}
     return [
-        Photo(root / row.name, row.name, row.sha256, numbers[row.label])
+        Photo(root / row.name, row.name, row.sha256, numbers[row.label], row.group)
         for row in rows
         if row.verdict == "used" and row.split == split and row.label != NEITHER
     ]

@@ -1,23 +1,20 @@
 """Labels that may be wrong: what models that never saw a photo say against its label.
 
-Method: confident learning's ranking by normalised margin, on probabilities from cross-validation
+Method: confident learning's ranking by normalised margin, on out-of-fold probabilities
 (Northcutt, Jiang & Chuang 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels",
-section 4.3). Its thresholds are left out: of 5,000 photos whose labels are right they let one
-through, where a person would like to see the forty that are hard to tell.
+section 4.3; the folds: ``app.evaluation.cross_validation``). Its thresholds are left out: of 5,000
+photos whose labels are right they let one through, where a person would like to see the forty that
+are hard to tell.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from app.evaluation.metrics import Floats, Ints
-
-FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -37,26 +34,11 @@ class LabelIssue:
     margin: float
 
 
-def out_of_fold(model: Any, x: Floats, targets: Ints) -> Floats:
-    """Return each photo's probabilities ``(n, classes)`` by a model that did not see it.
-
-    Args:
-        model: an unfitted scikit-learn classifier.
-        x: coordinates ``(n, rank)``.
-        targets: ``(n,)``, the number of each photo's class; at least two photos of each.
-    """
-    folds = StratifiedKFold(
-        min(FOLDS, int(np.bincount(targets).min())), shuffle=True, random_state=0
-    )
-    result: Floats = cross_val_predict(model, x, targets, cv=folds, method="predict_proba")
-    return result
-
-
 def find_label_issues(probabilities: Floats, targets: Ints) -> list[LabelIssue]:
     """Return the photos that look like another class than their label's, the surest first.
 
     Args:
-        probabilities: out of fold, ``(n, classes)``.
+        probabilities: out-of-fold, ``(n, classes)``.
         targets: the labels ``(n,)``.
     """
     rows = np.arange(len(targets))

@@ -50,6 +50,19 @@ def score(targets: Ints, probabilities: Floats) -> Scores:
     )
 
 
+def probability_moved(first: Floats, second: Floats) -> float:
+    """Return the total variation distance of answers, on average over photos; 0 is the same.
+
+    It is the probability that the second gives to other classes than the first. Of more than two
+    classes, a mean over all of them would be the smaller, the more there are.
+
+    Args:
+        first: ``(n, classes)``.
+        second: likewise, for the same photos.
+    """
+    return float(np.abs(first - second).sum(axis=1).mean() / 2)
+
+
 def wilson_interval(right: int, n: int) -> tuple[float, float]:
     """Return the 95 % interval of a share, ``right`` of ``n`` photos (Wilson 1927)."""
     interval = binomtest(right, n).proportion_ci(0.95, method="wilson")

@@ -1,8 +1,9 @@
 """A run's classifier in other formats: ``python -m app export RUN savedmodel,litert,openvino``.
 
 Each is made by the library that it belongs to, loaded again, and compared with the trained model
-on real validation photos; what disagrees is not written. ``train.py --export`` does the same at its
-end. predict.py needs none of them.
+on real validation photos; what disagrees is not written. Beside it lie ``labels.txt`` and
+``model.json``, which say how it is fed and what its outputs mean. ``train.py --export`` does the
+same at its end. predict.py needs none of them.
 """
 
 from __future__ import annotations
@@ -13,20 +14,30 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from os.path import exists
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from app.core.atomic_files import whole_folder
+from app.core.atomic_files import open_whole, whole_folder, write_json
 from app.core.cli import Parser
 from app.core.config import FORMATS
 from app.core.console import quiet_native_stderr, say
 from app.core.environment import chosen_backend
 from app.core.errors import AppError, ExportError, UsageError
 from app.core.run_folder import Run, check_complete
-from app.core.sanitise import for_terminal
+from app.core.sanitise import for_terminal, shown
+
+if TYPE_CHECKING:
+    from app.inference.bundle_format import Bundle
 
 PHOTOS = 16  # compared; a wrong export moves nearly all
+LABELS_FILE, DESCRIPTION = "labels.txt", "model.json"
+OUTPUTS = {  # every format has the first three, by these names
+    "logits": "float32 (photos, classes), already divided by the temperature",
+    "probabilities": "float32 (photos, classes), calibrated, the softmax of the logits",
+    "novelty": "float32 (photos, 1), 0 to 1: how unlike the training photos a photo is",
+    "activation_maps": "float32 (photos, height, width, classes): each place's part of the logits",
+}
 
-# Pixels, uint8 (n, size, size, 3) → logits (n, classes) and novelty (n, 1).
+# Pixels, uint8 (n, size, size, 3) → what is in ``OUTPUTS``.
 PredictFunction = Callable[[Any], dict[str, Any]]
 
 
@@ -37,12 +48,18 @@ class Format:
     Attributes:
         package: to be installed.
         backend: of Keras that its writer needs; empty where any will do.
+        file: the model's file in the folder; ``.`` for the folder itself.
+        dtype: of the model's input.
+        outputs: names out of ``OUTPUTS``.
         write: bundle, Keras model, folder → files in the folder.
         read: the folder → what answers for pixels, by the format's own runtime.
     """
 
     package: str
     backend: str
+    file: str
+    dtype: str
+    outputs: Sequence[str]
     write: Callable[[Path, Any, Path], None]
     read: Callable[[Path], PredictFunction]
 
@@ -75,14 +92,15 @@ def export_formats(run: Run, names: Sequence[str]) -> list[Path]:
     with quiet_native_stderr():
         import keras  # which takes seconds
 
-    model = keras.saving.load_model(bundle.check_file(run.bundle, KERAS_FILE), compile=False)
+    saved = keras.saving.load_model(bundle.check_file(run.bundle, KERAS_FILE), compile=False)
+    model = _with_probabilities(saved)
     images = _validation_pixels(run, bundle.image_size)
     say(f"comparing {', '.join(names)} with the trained model on {len(images)} validation photos")
     expected = model.predict_on_batch(images)
     written, failed = [], {}
     for name in names:
         try:
-            written.append(_export(run, name, model, images, expected))
+            written.append(_export(run, bundle, name, model, images, expected))
         except AppError as error:  # the others are not concerned
             failed[name] = str(error)
     if failed:
@@ -93,7 +111,9 @@ def export_formats(run: Run, names: Sequence[str]) -> list[Path]:
     return written
 
 
-def _export(run: Run, name: str, model: Any, images: Any, expected: dict[str, Any]) -> Path:
+def _export(
+    run: Run, bundle: Bundle, name: str, model: Any, images: Any, expected: dict[str, Any]
+) -> Path:
     """Write one format and return its folder."""
     target, kind = run.exports / name, BY_NAME[name]
     with whole_folder(target) as folder, quiet_native_stderr():
@@ -107,7 +127,44 @@ def _export(run: Run, name: str, model: Any, images: Any, expected: dict[str, An
                 f"{reason}; it was not written"
             ) from error
         _compare(name, found, expected)
+        _describe(bundle, kind, folder)
     return target
+
+
+def _with_probabilities(model: Any) -> Any:
+    """Return the model with one more output, so that nobody takes the logits for probabilities."""
+    import keras
+
+    softmax = keras.layers.Softmax(name="probabilities", dtype="float32")
+    logits, novelty = (model.output[name] for name in ("logits", "novelty"))
+    outputs = {"logits": logits, "probabilities": softmax(logits), "novelty": novelty}
+    return keras.Model(model.input, outputs)
+
+
+def _describe(bundle: Bundle, kind: Format, folder: Path) -> None:
+    """Write what a program in another language needs to feed the model and to read its answer."""
+    with open_whole(folder / LABELS_FILE) as file:  # a name with a newline still is one line
+        file.writelines(shown(name).replace("\n", "\\n") + "\n" for name in bundle.classes)
+    about = {
+        "model": kind.file,
+        "classes": bundle.classes,
+        "input": {
+            "name": "image",
+            "dtype": kind.dtype,
+            "shape": ["photos", bundle.image_size, bundle.image_size, 3],
+            "order": "photos, height, width, channels; the channels are red, green, blue",
+            "range": [0, 255],
+            "resize": "the whole photo, turned as its EXIF orientation says, squeezed into the "
+            "square by an antialiased bilinear filter",
+        },
+        "outputs": {name: OUTPUTS[name] for name in kind.outputs},
+        "temperature": bundle.temperature,
+        "temperature_is_inside": True,
+        "thresholds": bundle.thresholds,
+        "answer": "neither if novelty > thresholds.novelty; else unsure if the highest probability "
+        "< thresholds.confidence; else the class of the highest probability",
+    }
+    write_json(about, folder / DESCRIPTION)
 
 
 def require_formats(names: Sequence[str]) -> None:
@@ -157,19 +214,19 @@ def _compare(name: str, found: dict[str, Any], expected: dict[str, Any]) -> None
     """Raise ``ExportError`` for more than rounding."""
     import numpy as np
 
-    from app.evaluation.metrics import probabilities_of
     from app.export.bundle_writer import GATE_TOLERANCE, NOVELTY_TOLERANCE
 
-    probabilities, wanted = (probabilities_of(np.asarray(x["logits"])) for x in (found, expected))
-    off = float(np.abs(probabilities - wanted).max())
-    strange = np.asarray(found["novelty"]) - np.asarray(expected["novelty"])
-    off_novelty = float(np.abs(strange).max())
+    off, off_novelty = (
+        float(np.abs(np.asarray(found[output]) - np.asarray(expected[output])).max())
+        for output in ("probabilities", "novelty")
+    )
     # Written so that a NaN fails as well.
     if not (off <= GATE_TOLERANCE and off_novelty <= NOVELTY_TOLERANCE):
         raise ExportError(
-            f"expected {name} to say what the trained model says of {len(wanted)} photos, within "
-            f"{GATE_TOLERANCE}, {NOVELTY_TOLERANCE} in novelty; received differences of {off:.2g} "
-            f"and {off_novelty:.2g}; it was not written, please report this"
+            f"expected {name} to say what the trained model says of {len(expected['novelty'])} "
+            f"photos, within {GATE_TOLERANCE}, {NOVELTY_TOLERANCE} in novelty; received "
+            f"differences of {off:.2g} and {off_novelty:.2g}; it was not written, please report "
+            "this"
         )
 
 
@@ -220,15 +277,22 @@ def _read_openvino(folder: Path) -> PredictFunction:
 
     def answer(images: Any) -> dict[str, Any]:
         outputs = compiled(images)
-        return {name: outputs[name] for name in ("logits", "novelty")}
+        return {name: outputs[name] for name in OUTPUTS}
 
     return answer
 
 
+_THREE = ("logits", "probabilities", "novelty")
 BY_NAME = {
-    "savedmodel": Format("tensorflow", "tensorflow", _write_savedmodel, _read_savedmodel),
-    "litert": Format("ai-edge-litert", "tensorflow", _write_litert, _read_litert),
-    "openvino": Format("openvino", "", _write_openvino, _read_openvino),
+    "savedmodel": Format(
+        "tensorflow", "tensorflow", ".", "float32", _THREE, _write_savedmodel, _read_savedmodel
+    ),
+    "litert": Format(
+        "ai-edge-litert", "tensorflow", TFLITE, "float32", _THREE, _write_litert, _read_litert
+    ),
+    "openvino": Format(
+        "openvino", "", OPENVINO, "uint8", tuple(OUTPUTS), _write_openvino, _read_openvino
+    ),
 }
 
 

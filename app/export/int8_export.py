@@ -31,6 +31,8 @@ from app.evaluation.metrics import probabilities_of
 from app.evaluation.prediction_set import PredictionSet
 from app.export.bundle_writer import GATE_BATCH, OUTPUTS
 from app.export.int8_gate import (
+    COMPARED,
+    CONFIDENCE,
     Int8Gate,
     changed_far_from_lines,
     in_doubt,
@@ -56,8 +58,9 @@ class Int8Model:
         if self.gate is None or self.why_not:
             return f"no int8 model: {self.why_not}"
         return (
-            f"int8 model: {self.gate.labels_changed:.2%} of {self.gate.photos} validation photos "
-            f"answered otherwise than by float32, which answered {self.gate.asked} in doubt"
+            f"int8 model: {self.gate.labels_changed:.2%} of {self.gate.photos} photos answered "
+            f"otherwise than by float32, which answered {self.gate.asked} in doubt; of new photos "
+            f"at most {self.gate.changed_at_most:.1%} (with {CONFIDENCE:.0%} confidence)"
         )
 
 
@@ -84,9 +87,12 @@ def int8_model(
     if mirror:
         return Int8Model(None, "not for a model that looks at the mirror image too")
     upper = _upper_int8(graph, stage.cut, _calibration(source, stage))
-    validation = source.batches(stage, "validation")
-    photos = validation.photos
-    int8 = _predictions(upper, output_of(stage.cut), _rows(validation), photos)
+    compared = [source.batches(stage, "validation")]
+    if (lacking := COMPARED - len(compared[0].photos)) > 0:
+        compared.append(_some_training(source, stage, lacking))
+    photos = [photo for batches in compared for photo in batches.photos]
+    rows = (row for batches in compared for row in _rows(batches))
+    int8 = _predictions(upper, output_of(stage.cut), rows, photos)
     gate = _compare(int8, graph, photos, thresholds)
     if fault := gate.fault():
         return Int8Model(None, fault, gate if gate.measured else None)
@@ -117,13 +123,17 @@ def _by_float32(graph: onnx.ModelProto, photos: Sequence[Photo]) -> PredictionSe
 
 def _calibration(source: FeatureDataset, stage: Stage) -> Iterator[Feed]:
     """Yield the activations at the stage's cut of some training photos, one by one."""
-    batches = source.batches(stage, "train")
-    count = len(batches.photos)
-    chosen = np.unique(np.linspace(0, count - 1, CALIBRATION_PHOTOS).astype(int))
-    batches.keep(chosen.tolist())
-    for rows in _rows(batches):
+    for rows in _rows(_some_training(source, stage, CALIBRATION_PHOTOS)):
         for row in rows:
             yield {output_of(stage.cut): row[None]}
+
+
+def _some_training(source: FeatureDataset, stage: Stage, count: int) -> ViewBatches:
+    """Return the batches of at most so many training photos, spread evenly over all."""
+    batches = source.batches(stage, "train")
+    chosen = np.unique(np.linspace(0, len(batches.photos) - 1, count).astype(int))
+    batches.keep(chosen.tolist())
+    return batches
 
 
 def _rows(batches: ViewBatches) -> Iterator[NDArray[np.float32]]:

@@ -1,4 +1,8 @@
-"""Whether an int8 model may answer in place of the float32 one: compared on validation photos.
+"""Whether an int8 model may answer in place of the float32 one: compared on photos.
+
+They are the validation photos and, where these are fewer than 600, training photos besides: whether
+two models agree needs no photo that was not learned from. Of 600 photos without another answer at
+most 0.5 % of all are answered otherwise (95 % confidence; "rule of three").
 
 What int8 predicts for all of them is known from training at no cost; float32 takes a sixth of a
 second a photo. An answer can change only where it is in doubt, near a line that is drawn: float32
@@ -15,11 +19,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from app.evaluation.calibration import upper_bound
 from app.evaluation.decision import IS_NEITHER, Thresholds
 from app.evaluation.metrics import Floats, score
 from app.evaluation.prediction_set import PredictionSet
 
-FEWEST = 20  # validation photos: of fewer, no change shows nothing
+COMPARED = 600  # photos, where training and validation have as many
+FEWEST = 20  # of fewer, no change shows nothing
+CONFIDENCE = 0.95  # of the bound
 # How near a line is near, as differences of log-odds: float32 moved those near one by 0.37 and 0.13
 # at most (docs/experiments.md).
 NEAR_LABEL, NEAR_NOVELTY = 2.0, 0.5
@@ -33,9 +40,17 @@ TINY = 1e-12
 
 @dataclass(frozen=True)
 class Int8Gate:
-    """What int8 costs on the validation photos, as shares of them; float32 answered ``asked``.
+    """What int8 costs on the compared photos, as shares of them.
 
-    The others count as answered alike.
+    Attributes:
+        photos: that were compared.
+        asked: how many of them float32 answered; the others count as answered alike.
+        accuracy_lost: less right answers.
+        labels_changed: other answers; ``neither`` and ``unsure`` are answers as well.
+        calibration_lost: of the expected calibration error.
+        refusals_changed: more or fewer answers ``neither``.
+        changed_at_most: the bound of ``labels_changed`` for new photos, with 95 % confidence
+            (Clopper-Pearson).
     """
 
     photos: int
@@ -44,6 +59,7 @@ class Int8Gate:
     labels_changed: float
     calibration_lost: float
     refusals_changed: float
+    changed_at_most: float
 
     @property
     def measured(self) -> bool:
@@ -53,7 +69,7 @@ class Int8Gate:
     def fault(self) -> str:
         """Name the bars that are missed; empty when none is."""
         if self.photos < FEWEST:
-            return f"{self.photos} validation photos are too few to tell, {FEWEST} are needed"
+            return f"{self.photos} photos are too few to tell, {FEWEST} are needed"
         bars = {
             "accuracy lost": (self.accuracy_lost, MOST_ACCURACY_LOST),
             "labels changed": (self.labels_changed, MOST_LABELS_CHANGED),
@@ -61,7 +77,7 @@ class Int8Gate:
             "answered neither, difference": (self.refusals_changed, MOST_REFUSALS_CHANGED),
         }
         return "; ".join(
-            f"{name}: {value:.4f} of {self.photos} validation photos, more than {most}"
+            f"{name}: {value:.4f} of {self.photos} photos, more than {most}"
             for name, (value, most) in bars.items()
             if not value <= most + ROUNDING  # a NaN fails as well
         )
@@ -92,7 +108,7 @@ def changed_far_from_lines(
 def int8_gate(
     int8: PredictionSet, float32: PredictionSet, asked: int, thresholds: Thresholds
 ) -> Int8Gate:
-    """Compare int8 with float32 on validation photos.
+    """Compare int8 with float32.
 
     Args:
         int8: its predictions for all photos.
@@ -103,17 +119,19 @@ def int8_gate(
     count = len(int8.targets)
     if not (_finite(int8) and _finite(float32)):
         nan = float("nan")  # does not pass
-        return Int8Gate(count, asked, nan, nan, nan, nan)
+        return Int8Gate(count, asked, nan, nan, nan, nan, nan)
     before, after = (score(each.targets, each.probabilities) for each in (float32, int8))
     answers_before, answers = float32.decided(thresholds), int8.decided(thresholds)
+    changed = int((answers != answers_before).sum())
     refused = (answers == IS_NEITHER).mean() - (answers_before == IS_NEITHER).mean()
     return Int8Gate(
         photos=count,
         asked=asked,
         accuracy_lost=before.accuracy - after.accuracy,
-        labels_changed=float((answers != answers_before).mean()),
+        labels_changed=changed / count,
         calibration_lost=after.ece - before.ece,
         refusals_changed=float(abs(refused)),
+        changed_at_most=upper_bound(changed, count, CONFIDENCE),
     )
 
 

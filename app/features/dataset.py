@@ -26,7 +26,7 @@ from app.features.cache import FeatureSpec, FeatureStore, compute_features, lack
 from app.features.decoded import DecodedPhotos
 from app.features.extractor import Batched, engine, frozen_prefix
 from app.features.int8_backbone import Int8Backbone, make_int8_backbone
-from app.features.labelled import BATCH, LabelledFeatures
+from app.features.labelled import BATCH, LabelledFeatures, groups_of
 from app.features.shards import SHARD_ROWS, shard_bytes
 from app.features.store import Quota
 from app.network.classifier import describing_part, prefix, row_bytes, suffix
@@ -248,7 +248,7 @@ class CachedDataset(FeatureDataset):
                 some = numbers[start : start + BATCH]
                 yield self._rows(HEAD_CUT, [View(photos[number], 0, 0) for number in some])
 
-        return LabelledFeatures(maps, targets_of(photos))
+        return LabelledFeatures(maps, targets_of(photos), groups_of(photos))
 
     def fill(self, cuts: Sequence[str]) -> None:
         """Compute what the stores of these cuts lack, after a look at what they hold.
@@ -307,7 +307,7 @@ class FreshDataset(FeatureDataset):
             for images in load_batches(views, self.spec.image_size, frozen.batch, self.read):
                 yield frozen(images)[0].astype(np.float32)
 
-        return LabelledFeatures(maps, targets_of(photos))
+        return LabelledFeatures(maps, targets_of(photos), groups_of(photos))
 
     def _inputs(self, stage: Stage, views: Sequence[View]) -> NDArray[Any]:
         # As uint8: a quarter to send.

@@ -5,11 +5,12 @@ Those for a split, as arrays: ``app.evaluation.prediction_set``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.core.errors import ImageError
 from app.data.photo_file import read_bytes
+from app.inference.wording import in_words
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Prediction:
         novelty: 0 to 1, the higher, the less like the training photos; above the bundle's
             threshold the label is ``neither``; None likewise.
         error: why there is no answer; None when there is one.
+        words: the answer in words (``app.inference.wording``); None as for the label.
     """
 
     path: str
@@ -32,6 +34,16 @@ class Prediction:
     probabilities: dict[str, float] | None
     novelty: float | None
     error: str | None
+    words: str | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Say the answer in words."""
+        words = None
+        if self.label is not None and self.probabilities is not None:
+            words = in_words(
+                self.label, list(self.probabilities), list(self.probabilities.values())
+            )
+        object.__setattr__(self, "words", words)
 
     @property
     def likeliest(self) -> tuple[str, float] | None:

@@ -23,6 +23,7 @@ from rich.filesize import decimal
 from app.core.safe_output import PAGE_MARK
 from app.core.sanitise import shown
 from app.data.decode import Pixels
+from app.inference.wording import in_words, percentage
 
 if TYPE_CHECKING:  # a page of figures that are drawn already needs no matplotlib
     from matplotlib.figure import Figure
@@ -85,6 +86,7 @@ def environment() -> Environment:
     )
     made.filters |= {
         "percent": lambda share, digits=1: _unbroken(percent(share, digits)),
+        "probability": lambda value: _unbroken(percentage(value)),
         "number": number,
         "duration": duration,
         "filesize": decimal,
@@ -94,6 +96,7 @@ def environment() -> Environment:
     }
     made.tests["numeric"] = lambda cell: isinstance(cell, Number)
     made.globals |= {
+        "in_words": in_words,
         "page_mark": Markup(PAGE_MARK),
         "style": Markup(STYLE.read_text(encoding="utf-8")),
     }

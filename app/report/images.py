@@ -28,6 +28,7 @@ from app.evaluation.findings import Finding
 from app.evaluation.prediction_set import PredictionSet
 from app.inference.heatmap import contrastive_cam, overlay
 from app.inference.predictor import Classifier
+from app.inference.wording import percentage
 from app.report.results import Results
 
 SHOWN = 12  # pictures a gallery
@@ -271,7 +272,7 @@ def exchanged_labels(answered: PredictionSet, classes: Sequence[str]) -> list[Fi
             rank,
             float(margins[n]),
             f"labelled {classes[labels[n]]}{' on purpose' if n in some else ''}; answered "
-            f"{classes[answered.answers[n]]} ({answered.confidence[n]:.1%})",
+            f"{classes[answered.answers[n]]} ({percentage(answered.confidence[n])})",
         )
         for rank, n in enumerate(issues[:SHOWN], start=1)
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ipaddress
 import socket
 import time
@@ -15,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.console import say
-from app.core.sanitise import for_json
+from app.core.sanitise import for_json, for_terminal
 from app.serving.metrics import Metrics
 
 CONTENT_SECURITY_POLICY = (
@@ -32,6 +34,8 @@ HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),  # answers are about people's photos
 ]
+MOST_DROPPED, DROPPING = 100_000_000, 2.0  # bytes and seconds of a body that is refused
+LONGEST_HOST = 253  # characters of a host's name (RFC 1035)
 GONE = 499  # the status of a request whose client has disconnected: nobody reads it
 
 
@@ -47,6 +51,8 @@ class ServiceMiddleware:
         loopback: whether only this machine can send requests. Then also ``localhost`` and this
             machine's own addresses are answered; else every address in digits, and where there are
             no ``names`` this machine's.
+        prefix: the path, such as ``/cats``, below which a proxy offers the service; requests are
+            answered with it and without it, since some proxies remove it.
 
     Attributes:
         ending: set when the service ends; then connections are closed after their answer.
@@ -61,7 +67,9 @@ class ServiceMiddleware:
         *,
         names: Collection[str] = (),
         loopback: bool = True,
+        prefix: str = "",
     ) -> None:
+        self.prefix = prefix
         self.app, self.metrics, self.routes, self.open = app, metrics, routes, not loopback
         self.names = {name.lower() for name in names} - {""}
         self.answered = self.names if self.names or loopback else own_names()
@@ -73,11 +81,16 @@ class ServiceMiddleware:
             await self.app(scope, receive, send)
             return
         started, status, whole = time.perf_counter(), 0, False
+        body = _Body(scope, receive)
+        if scope["path"].startswith(f"{self.prefix}/"):
+            scope = {**scope, "path": scope["path"].removeprefix(self.prefix)}
 
         async def guarded(message: Message) -> None:
             nonlocal status, whole
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if status >= 400 and status != 408:  # then no more comes
+                    await body.drop()
                 message["headers"] = [*message.get("headers", ()), *HEADERS]
                 if self.ending:
                     message["headers"].append((b"connection", b"close"))
@@ -85,7 +98,7 @@ class ServiceMiddleware:
             whole = message["type"] == "http.response.body" and not message.get("more_body")
 
         try:
-            await (self._refusal(scope) or self.app)(scope, receive, guarded)
+            await (self._refusal(scope) or self.app)(scope, body.receive, guarded)
         except Exception as error:
             say(f"internal error, please report this: {where(error)}")
         finally:
@@ -102,15 +115,56 @@ class ServiceMiddleware:
         name = hostname(host)
         if not (name in self.answered or is_loopback(name) or (self.open and address_of(name))):
             own = "an address in digits" if self.open else "localhost"
-            return error_response(
-                421, f"expected {own} as the host; received another name, see --name"
-            )
+            return error_response(421, f"expected {own} as the host; {_received(host)}")
         origin = headers.get(b"origin", f"//{host}").lower().partition("//")[2]
         if origin != host and hostname(origin) not in self.names:
             return error_response(
-                403, "expected a request of this service's own page; received another site's"
+                403, f"expected a request of this service's own page; {_received(origin)}"
             )
+        if self.prefix and scope["path"] == self.prefix:
+            # The page's addresses are relative to the folder, and so is this one.
+            location = f"{self.prefix.rpartition('/')[2]}/"
+            return Response(status_code=308, headers={"location": location})
         return None
+
+
+class _Body:
+    """A request's body as it comes, of which the rest can be dropped.
+
+    A connection that is closed with unread bytes is reset (RFC 9112, 9.6). The client may then lose
+    the answer, and a proxy gives its own instead (502). So a refusal waits for the rest.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._receive = receive
+        names = {name for name, _ in scope["headers"]}
+        # With "Expect: 100-continue" nothing is sent before it is asked for.
+        has_body = bool(names & {b"content-length", b"transfer-encoding"})
+        self._more = has_body and b"expect" not in names
+
+    async def receive(self) -> Message:
+        """Return the next piece."""
+        message = await self._receive()
+        self._more = message["type"] == "http.request" and message.get("more_body", False)
+        return message
+
+    async def drop(self) -> None:
+        """Read the rest, if it comes soon and is not too much."""
+        left = MOST_DROPPED
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DROPPING):
+                while self._more and left > 0:
+                    left -= len((await self.receive()).get("body", b""))
+
+
+def _received(host: str) -> str:
+    """Say from where a refused request came, and how the service is told to answer it."""
+    name = for_terminal(hostname(host))
+    if not name or len(name) > LONGEST_HOST:
+        return "received none; open the service's own address"
+    return (
+        f"received {name}; if that is this service, as behind a proxy, start it with --name {name}"
+    )
 
 
 def json_response(

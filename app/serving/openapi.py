@@ -25,7 +25,7 @@ REFUSALS = {
     "403": "The request comes from another site's page.",
     "408": "The body did not come within the time limit.",
     "413": "The body is too large, or holds too many files.",
-    "415": "The body is of another type.",
+    "415": "The body is of another type, or compressed (Content-Encoding).",
     "421": "The host is not one of this service's names.",
     "429": "Too much is waiting; send it again after the seconds in Retry-After.",
     "500": "The service failed.",
@@ -96,8 +96,8 @@ def model_values(bundle: Bundle, min_confidence: float, limits: Limits) -> Value
     return dict(values_of(about))
 
 
-def document(bundle: Bundle, limits: Limits) -> Values:
-    """Return the document of a service that answers with this bundle."""
+def document(bundle: Bundle, limits: Limits, prefix: str = "") -> Values:
+    """Return the document of a service that answers with this bundle, below the path ``prefix``."""
     first, *others = bundle.classes
     schemas = schemas_of((Answers, Error, Status, Model), PLACE)
     schemas["Prediction"]["properties"]["label"] = {
@@ -147,8 +147,13 @@ def document(bundle: Bundle, limits: Limits) -> Values:
         "description": f"Says of photos whether they show {', '.join(bundle.classes)}, or none of "
         "them. Nothing that is sent is kept.",
     }
-    components = {"schemas": schemas}
-    return {"openapi": "3.1.0", "info": about, "paths": paths, "components": components}
+    return {
+        "openapi": "3.1.0",
+        "info": about,
+        "servers": [{"url": prefix or "/"}],
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
 
 
 def _get(name: str, answer: Values, refusals: Values | None = None) -> Values:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -63,7 +64,9 @@ def main(argv: Sequence[str]) -> int:
         host, port = listening.getsockname()[:2]
         loopback = is_loopback(host)
         classifier = Classifier(folder, arguments.min_confidence, arguments.precision)
-        service = Service(classifier, limits, names=arguments.name, loopback=loopback)
+        service = Service(
+            classifier, limits, names=arguments.name, loopback=loopback, prefix=arguments.prefix
+        )
         shown = f"[{host}]" if ":" in host else host
         if not loopback:
             say(
@@ -108,6 +111,14 @@ def parser() -> argparse.ArgumentParser:
         help="a name that the service answers for, such as that of a proxy before it; with --host "
         "the default is this machine's own name",
     )
+    result.add_argument(
+        "--prefix",
+        type=path_prefix,
+        default="",
+        metavar="PATH",
+        help="the path, such as /cats, below which a proxy offers the service; needed only where "
+        "the proxy does not remove it",
+    )
     limits = result.add_argument_group("limits")
     megabytes, count = between(float, 0.001, 100_000), between(int, 1, 100_000)
     flags: list[tuple[str, Callable[[str], float], float, str, str]] = [
@@ -135,6 +146,14 @@ def host_name(text: str) -> str:
             f"expected the name of a host, such as photos.example; received {text!r}"
         )
     return text
+
+
+def path_prefix(text: str) -> str:
+    """Read the path of ``--prefix`` for argparse, without a slash at its end."""
+    path = text.rstrip("/")
+    if not re.fullmatch(r"(/[\w.~-]+)*", path, re.ASCII):
+        raise argparse.ArgumentTypeError(f"expected a path such as /cats; received {text!r}")
+    return path
 
 
 def between(kind: Callable[[str], Number], least: float, most: float) -> Callable[[str], Number]:

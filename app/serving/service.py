@@ -41,7 +41,7 @@ class Service:
     Args:
         classifier: makes the predictions.
         limits: of requests, memory and time.
-        names, loopback: see ``app.serving.middleware.ServiceMiddleware``.
+        names, loopback, prefix: see ``app.serving.middleware.ServiceMiddleware``.
 
     Attributes:
         app: the ASGI application.
@@ -54,6 +54,7 @@ class Service:
         *,
         names: Collection[str] = (),
         loopback: bool = True,
+        prefix: str = "",
     ) -> None:
         self.limits, self.loopback, self.metrics = limits, loopback, Metrics()
         # Where others can send requests, one address gets half of what there is for all.
@@ -69,7 +70,7 @@ class Service:
             "/v1/model": json_response(
                 model_values(bundle, classifier.thresholds.confidence, limits)
             ),
-            "/openapi.json": json_response(document(bundle, limits)),
+            "/openapi.json": json_response(document(bundle, limits, prefix)),
             "/healthz": json_response({"status": "alive"}),
             **{
                 path: Response((PAGE / name).read_bytes(), media_type=media_type)
@@ -83,16 +84,20 @@ class Service:
             Route("/metrics", self.show_metrics),
             *(Route(path, response, methods=["GET"]) for path, response in fixed.items()),
         ]
+        application = Starlette(
+            routes=routes,
+            lifespan=self._lifespan,
+            exception_handlers={HTTPException: _refused, Exception: _failed},
+        )
+        # Starlette would name an absolute address, which is another one behind a proxy.
+        application.router.redirect_slashes = False
         self.app = ServiceMiddleware(
-            Starlette(
-                routes=routes,
-                lifespan=self._lifespan,
-                exception_handlers={HTTPException: _refused, Exception: _failed},
-            ),
+            application,
             self.metrics,
             {route.path for route in routes},
             names=names,
             loopback=loopback,
+            prefix=prefix,
         )
 
     @contextlib.asynccontextmanager

@@ -7,8 +7,10 @@ import re
 from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from email.message import Message
 from typing import NamedTuple, Self
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -121,13 +123,19 @@ async def read_files(request: Request, limits: Limits, account: Account) -> list
 
     Raises:
         HTTPException: 400 for a broken form or one without a file, 413 for too much, 415 for
-            another type, 429 when all bodies together, or those of one address, are too large.
+            another type or a compressed body, 429 when all bodies together, or those of one
+            address, are too large.
         starlette.requests.ClientDisconnect: when the client has disconnected.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if not (kind in (FORM, BYTES) or re.fullmatch(r"image/[\w.+-]+", kind)):
         received = repr(for_terminal(kind))
         raise HTTPException(415, f"expected {FORM}, image/... or {BYTES}; received {received}")
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        received = repr(for_terminal(encoding))
+        message = f"expected no Content-Encoding; received {received}; send the body as it is"
+        raise HTTPException(415, message, {"accept-encoding": "identity"})
     announced = request.headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > limits.body:
         raise _too_large(limits)
@@ -153,6 +161,27 @@ class _InMemory(MultiPartParser):
 
     spool_max_size = 0  # to tempfile.SpooledTemporaryFile this means: never
     whole = False  # whether the form's last line has come
+
+    def on_headers_finished(self) -> None:
+        """Take for files also parts with only ``filename*``, or of a type image/... without a name.
+
+        RFC 7578 (4.2) forbids ``filename*`` in forms, but some clients send it; the form's parser
+        passes it over. What fields are called does not matter here.
+        """
+        part = self._current_part
+        _, options = parse_options_header(part.content_disposition)
+        if not {b"name", b"filename"} <= options.keys():
+            header = Message()
+            header["content-disposition"] = (part.content_disposition or b"").decode("latin-1")
+            kind = dict(part.item_headers).get(b"content-type", b"")
+            filename = header.get_filename(UNNAMED if kind.lower().startswith(b"image/") else None)
+            if filename is not None:
+                part.content_disposition = b'form-data; name="photo"; filename="photo"'
+                super().on_headers_finished()
+                assert part.file  # noqa: S101  it has a file's name
+                part.file.filename = filename
+                return
+        super().on_headers_finished()
 
     def on_end(self) -> None:
         self.whole = True

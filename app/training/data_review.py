@@ -3,50 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from app.core.console import say
-from app.data.folder_layout import Split
 from app.data.manifest import Photo, Photos
 from app.evaluation.findings import Finding, write_findings
-from app.evaluation.label_issues import find_label_issues, out_of_fold
+from app.evaluation.label_issues import find_label_issues
 from app.evaluation.metrics import Floats, Ints
 from app.evaluation.ood import distances_to_others
-from app.training.linear_probe import Projection
+from app.features.batches import Float32s
+from app.inference.wording import percentage
+from app.training.linear_probe import LinearProbe
 
 OUTLIERS_SHARE = 0.01  # listed: this share of the photos,
 FEWEST_OUTLIERS, FEW_SHARE = 20, 0.1  # but at least 20 of 200 or more, and a tenth of fewer
 
 
-def review(
-    photos: Photos,
-    classes: Sequence[str],
-    projections: Mapping[Split, Projection],
-    solver: Any,
-    path: Path,
-) -> None:
+def review(photos: Photos, classes: Sequence[str], probe: LinearProbe, path: Path) -> None:
     """List the photos worth checking in ``audit.csv``; nothing else depends on it.
 
     Args:
         photos: of the splits that have projections.
         classes: names by number.
-        projections: of training and validation photos (``app.training.linear_probe``).
-        solver: an unfitted scikit-learn classifier, as the head was solved with.
+        probe: the solved head, with its out-of-fold answers.
         path: of the list.
     """
-    found = find(
-        [photo for split in projections for photo in photos[split]],
-        classes,
-        Projection(
-            np.concatenate([each.coordinates for each in projections.values()]),
-            np.concatenate([each.embeddings for each in projections.values()]),
-        ),
-        solver,
-    )
+    embeddings = np.concatenate([probe.train.embeddings, probe.validation.embeddings])
+    found = find([*photos["train"], *photos["validation"]], classes, embeddings, probe.out_of_fold)
     write_findings(found, path)
     counts = Counter(finding.finding for finding in found)
     say(
@@ -56,20 +42,25 @@ def review(
 
 
 def find(
-    photos: Sequence[Photo], classes: Sequence[str], projection: Projection, solver: Any
+    photos: Sequence[Photo],
+    classes: Sequence[str],
+    embeddings: Float32s,
+    out_of_fold: Floats | None,
 ) -> list[Finding]:
     """Return both lists, each from its first place downwards.
 
     Args:
         photos: of training and validation.
         classes: names by number.
-        projection: of these photos.
-        solver: an unfitted scikit-learn classifier.
+        embeddings: of these photos (``app.evaluation.ood``).
+        out_of_fold: probabilities ``(n, classes)`` by models that did not learn from them; None
+            where a class has too few photos for folds: no label is doubted then.
     """
-    targets = np.array([photo.target for photo in photos])
-    probabilities = out_of_fold(solver, projection.coordinates, targets)
-    outliers = _outliers(photos, distances_to_others(projection.embeddings))
-    return _label_issues(photos, classes, probabilities, targets) + outliers
+    issues: list[Finding] = []
+    if out_of_fold is not None:
+        targets = np.array([photo.target for photo in photos])
+        issues = _label_issues(photos, classes, out_of_fold, targets)
+    return issues + _outliers(photos, distances_to_others(embeddings))
 
 
 def _label_issues(
@@ -82,7 +73,7 @@ def _label_issues(
             rank,
             -issue.margin,
             f"labelled {classes[targets[issue.number]]}; a model that never saw it says "
-            f"{classes[issue.likely]} ({issue.probability:.1%})",
+            f"{classes[issue.likely]} ({percentage(issue.probability)})",
         )
         for rank, issue in enumerate(find_label_issues(probabilities, targets), start=1)
     ]

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import keras
 import numpy as np
 from rich.progress import Progress, TaskID, TextColumn
+from scipy.stats import t
 
 from app.core.config import Stage
 from app.core.console import progress_bar, say
 from app.core.run_metrics import HistoryRow, Scores
-from app.evaluation.metrics import probabilities_of, score
+from app.evaluation.calibration import SMALL_VALIDATION, match_temperature
+from app.evaluation.metrics import Ints, probabilities_of, score
 from app.features.batches import Float32s, ViewBatches, targets_of
 from app.network.batch_memory import halving
 from app.training.checkpoint import KEEP_NOTHING, Checkpoint
 from app.training.resume_callback import StageState
 from app.training.stage_result import StageResult
+
+CHANCE = 0.05  # of keeping a stage that changed answers at random
+TINY = 1e-12
+ROUNDING = 1e-6  # a gain of less is none
 
 
 def train_stage(
@@ -31,8 +38,9 @@ def train_stage(
 
     What is validated, and kept, is the running average of the weights (Polyak & Juditsky 1992).
     The weights as they were before count too: a stage that never improves the validation log-loss
-    changes nothing. Where memory does not suffice, the stage starts again with half the batch, from
-    the weights and the seed that it began with.
+    changes nothing. Where validation is small (``SMALL_VALIDATION``), neither does a stage whose
+    improvement may be chance (``improved``). Where memory does not suffice, the stage starts again
+    with half the batch, from the weights and the seed that it began with.
 
     Args:
         model: the network from the stage's cut to the logits, its open layers already trainable.
@@ -61,7 +69,9 @@ def train_stage(
         train.begin_again(batch)
         validation.begin_again(batch)
         state.begin(batch)
-        first = _scores_of(model, validation)
+        targets = targets_of(validation.photos)
+        logits_before = logits_of(model, validation)
+        first = score(targets, probabilities_of(logits_before))
         rows = _fit(model, stage, train, validation, state, class_weight)
         losses = np.array([row.validation_loss for row in rows])
         kept = 1 + int(losses.argmin())
@@ -70,6 +80,15 @@ def train_stage(
             say(f"stage {stage.name} changes nothing: its log-loss became infinite or NaN")
         if diverged or losses.min() >= first.log_loss:
             kept = 0
+        elif len(targets) < SMALL_VALIDATION and not improved(
+            logits_before, logits_of(model, validation), targets
+        ):
+            kept = 0
+            say(
+                f"stage {stage.name} changes nothing: what it gains on {len(targets)} validation "
+                "photos may be chance"
+            )
+        if not kept:
             restore()
         trained = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
         return StageResult(
@@ -83,6 +102,29 @@ def train_stage(
         )
 
     return halving(attempt, state.batch_size or train.batch_size, f"stage {stage.name}")
+
+
+def improved(before: Float32s, after: Float32s, targets: Ints) -> bool:
+    """Say whether answers became better by more than chance explains, and not only surer.
+
+    The answers after are first made as sure as those before (``match_temperature``). Then each
+    photo's log-loss is compared by a one-sided paired t-test at the level ``CHANCE``.
+
+    Args:
+        before: logits ``(n, classes)``.
+        after: likewise.
+        targets: ``(n,)``, the number of each photo's class.
+    """
+    if len(targets) < 2:
+        return False
+    first = probabilities_of(before)
+    then = probabilities_of(after / match_temperature(after, float(first.max(axis=1).mean())))
+    log_before, log_after = (
+        np.log(np.maximum(each[np.arange(len(targets)), targets], TINY)) for each in (first, then)
+    )
+    gains = log_after - log_before
+    needed = t.ppf(1 - CHANCE, len(gains) - 1) * gains.std(ddof=1) / math.sqrt(len(gains))
+    return bool(gains.mean() > max(needed, ROUNDING))
 
 
 def _fit(

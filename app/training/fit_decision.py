@@ -14,18 +14,26 @@ import numpy as np
 from app.core.atomic_files import write_rows
 from app.core.config import Stage
 from app.core.console import say
-from app.core.run_metrics import AnswerCounts, SplitMetrics
+from app.core.run_metrics import AnswerCounts, ConfidenceLimit, Promise, SplitMetrics
 from app.data.augmentation import tta_views
 from app.data.folder_layout import Split
-from app.evaluation.calibration import fit_min_confidence, fit_temperature
+from app.evaluation.calibration import (
+    CONFIDENCE,
+    DEFAULT_MIN_CONFIDENCE,
+    MAX_WRONG,
+    fit_min_confidence,
+    fit_temperature,
+    match_temperature,
+)
 from app.evaluation.decision import IS_NEITHER, IS_UNSURE, Thresholds, label_of
 from app.evaluation.metrics import probabilities_of, reliability_bins, score
 from app.evaluation.ood import KnnOodDetector, fit_ood_detector
 from app.evaluation.prediction_set import PredictionSet
-from app.features.batches import ViewBatches, targets_of
+from app.features.batches import Float32s, Int32s, ViewBatches, targets_of
 from app.features.dataset import FeatureDataset
 from app.training.finetune import outputs_of
 from app.training.nystroem import choose_landmarks
+from app.training.stage_result import StageResult, divided_by
 
 
 @dataclass(frozen=True)
@@ -35,12 +43,14 @@ class FittedDecision:
     Attributes:
         temperature: which the logits are divided by.
         thresholds: of the answers.
+        promise: what holds of the answers that are given; None: nothing is promised.
         ood_detector: embedding → novelty.
         validation: what training predicts for the validation photos.
     """
 
     temperature: float
     thresholds: Thresholds
+    promise: Promise | None
     ood_detector: KnnOodDetector
     validation: PredictionSet
 
@@ -48,18 +58,22 @@ class FittedDecision:
 def fit_decision(
     source: FeatureDataset,
     stage: Stage,
+    results: Sequence[StageResult],
     *,
     mirror: bool,
-    divided_by: float = 1.0,
     neither: ViewBatches | None = None,
 ) -> FittedDecision:
     """Fit temperature, OOD detector and thresholds on validation, and predict it.
 
+    Where validation is small, the head's out-of-fold answers have decided how sure the network may
+    be, and when it is unsure. A network that was fine-tuned since is made as sure as the head was
+    on the validation photos, and nothing is promised of its answers.
+
     Args:
         source: of the run's batches.
         stage: the last one.
+        results: of all stages.
         mirror: predict each photo and its mirror image (test-time augmentation), and average.
-        divided_by: the temperature that the head was divided by when it was solved.
         neither: training photos that show none of the classes; None where there are none.
     """
     model = source.describing(stage)
@@ -76,7 +90,7 @@ def fit_decision(
     photos = batches[0].photos
     targets = targets_of(photos)
 
-    temperature = fit_temperature(logits, targets, divided_by)
+    temperature = _fit_temperature(logits, targets, results)
     detector = fit_ood_detector(reference_embeddings, embeddings, outliers)
     validation = PredictionSet(
         tuple(photo.name for photo in photos),
@@ -84,19 +98,51 @@ def fit_decision(
         probabilities_of(logits / temperature),
         detector.novelty(embeddings),
     )
-    return FittedDecision(temperature, _fit_thresholds(validation), detector, validation)
+    as_solved = not mirror and not any(result.kept_epoch for result in results[1:])
+    limit = _fit_limit(validation, results[0].limit, as_solved=as_solved)
+    return FittedDecision(temperature, Thresholds(limit.value), limit.promise, detector, validation)
 
 
-def _fit_thresholds(validation: PredictionSet) -> Thresholds:
-    """Return the least confidence of an answer, fitted on those that are not ``neither``."""
-    known = validation.decided(Thresholds(confidence=0.0)) != IS_NEITHER
-    confidence = fit_min_confidence(validation.probabilities[known], validation.targets[known])
-    if confidence > 1:
+def _fit_temperature(logits: Float32s, targets: Int32s, results: Sequence[StageResult]) -> float:
+    """Return the temperature by the labels, or by the head's confidence where they are few."""
+    head = results[0]
+    if head.limit is not None and head.confidence is not None:
+        return match_temperature(logits, head.confidence)
+    return fit_temperature(logits, targets, divided_by(results))
+
+
+def _fit_limit(
+    validation: PredictionSet, known: ConfidenceLimit | None, *, as_solved: bool
+) -> ConfidenceLimit:
+    """Return the least confidence of an answer, and say what it promises.
+
+    Args:
+        validation: of which those that are not ``neither`` count.
+        known: the limit by the head's out-of-fold answers; None where validation is not small.
+        as_solved: whether the head answers as it was solved, so that this limit is its own.
+    """
+    if known is None:
+        rows = validation.decided(Thresholds(confidence=0.0)) != IS_NEITHER
+        limit = fit_min_confidence(validation.probabilities[rows], validation.targets[rows])
+        answered = f"{rows.sum()} validation photos"
+    else:
+        limit = known
+        answered = "the out-of-fold answers to training and validation photos"
+        if not as_solved:
+            limit = ConfidenceLimit(max(known.value, DEFAULT_MIN_CONFIDENCE), None)
+            answered = "the few validation photos of a network that changed after the head"
+    if limit.promise is None:
         say(
-            "unsure of every photo: the surest answers on validation are wrong too often; "
-            "predict.py --min-confidence 0 gives them nevertheless"
+            f"nothing is promised of the share of wrong answers: {answered} do not show that it is "
+            f"at most {MAX_WRONG:.0%}; unsure below {limit.value:.1%} (--min-confidence)"
         )
-    return Thresholds(confidence)
+    else:
+        say(
+            f"at most {MAX_WRONG:.0%} of the given answers is wrong, with {CONFIDENCE:.0%} "
+            f"confidence: {limit.promise.wrong} of {limit.promise.given} were, by {answered}"
+            + (f"; unsure below {limit.value:.1%}" if limit.value else "")
+        )
+    return limit
 
 
 def split_metrics(predicted: PredictionSet, thresholds: Thresholds) -> SplitMetrics:

@@ -5,6 +5,10 @@ The features are computed in ``app.network.bilinear_pooling``. The head is solve
 
 No rate, no epochs, no noise: one strength of regularisation after the other, from strong to weak,
 until validation says that it is enough. The same features give the same head, whatever the seed.
+
+A small validation set tells too little. Strength, temperature and the limit for ``unsure`` are then
+chosen by out-of-fold answers to the training and validation photos together: each photo is answered
+by a head that did not learn from it.
 """
 
 from __future__ import annotations
@@ -22,12 +26,19 @@ from sklearn.linear_model import LogisticRegression
 from app.core.config import Stage
 from app.core.console import progress_bar, say
 from app.core.run_metrics import HistoryRow, Scores
-from app.evaluation.calibration import fit_temperature
+from app.evaluation.calibration import SMALL_VALIDATION, fit_min_confidence, fit_temperature
+from app.evaluation.cross_validation import (
+    Fold,
+    coefficients_of,
+    cross_validated,
+    make_folds,
+    out_of_fold,
+)
 from app.evaluation.metrics import Floats, Ints, probabilities_of, score
 from app.evaluation.ood import embeddings_of
 from app.features.batches import Float32s
 from app.features.extractor import Batched
-from app.features.labelled import BATCH, LabelledFeatures
+from app.features.labelled import BATCH, LabelledFeatures, numbered
 from app.network.classifier import HEAD, feature_part, set_head
 from app.training.nystroem import NystroemFeatures, choose_landmarks, each_pair_once, fit_nystroem
 from app.training.stage_result import StageResult
@@ -61,9 +72,11 @@ class StrengthTrial:
         strength: scikit-learn's C.
         coefficients: ``(rank, classes)``, divided by ``temperature``.
         intercept: ``(classes,)``, likewise.
-        temperature: fitted on validation.
+        temperature: fitted on the answers that it is judged by.
         train: scores on the training photos.
-        validation: scores on the validation photos.
+        judged: scores by which it is chosen: on the validation photos, or out-of-fold.
+        out_of_fold: logits of the training and validation photos, divided by ``temperature``;
+            None where the validation photos judge.
         seconds: that solving took.
     """
 
@@ -72,7 +85,8 @@ class StrengthTrial:
     intercept: Floats
     temperature: float
     train: Scores
-    validation: Scores
+    judged: Scores
+    out_of_fold: Floats | None
     seconds: float
 
 
@@ -82,7 +96,9 @@ class LinearProbe:
 
     Attributes:
         result: scores and history of the stage.
-        solver: an unfitted scikit-learn classifier of the chosen strength.
+        out_of_fold: probabilities of the training photos, then of the validation photos, by heads
+            of the chosen strength that did not learn from them; None where a class has too few
+            photos for folds.
         train: the training photos.
         validation: the validation photos.
         basis: the space that the coordinates lie in.
@@ -90,7 +106,7 @@ class LinearProbe:
     """
 
     result: StageResult
-    solver: LogisticRegression
+    out_of_fold: Floats | None
     train: Projection
     validation: Projection
     basis: NystroemFeatures
@@ -112,8 +128,9 @@ def fit_linear_probe(
     """Set the dense layer of ``model`` to the solution that validates best.
 
     Method: L2-regularised multinomial logistic regression by L-BFGS (scikit-learn), its logits
-    divided by a temperature fitted on validation: a strongly regularised head is often right, but
-    its probabilities are too low, and the next stages should begin from calibrated ones.
+    divided by a temperature: a strongly regularised head is often right, but its probabilities are
+    too low, and the next stages should begin from calibrated ones. Strength and temperature are
+    fitted on validation, or out-of-fold where validation has fewer than 230 photos.
 
     Args:
         model: a classifier; its backbone is not changed.
@@ -122,9 +139,8 @@ def fit_linear_probe(
             (docs/experiments.md).
         validation: the validation photos.
         strengths: to be tried, ascending.
-        class_weight: the weight of each class in the training loss, by the class's number;
-        validation
-            is scored without weights.
+        class_weight: the weight of each class in the training loss, by the class's number; all
+            scores are without weights.
 
     Returns:
         The scores, and what they were found with.
@@ -139,15 +155,23 @@ def fit_linear_probe(
     known = Projection(basis.landmark_coordinates, embeddings)
     x = _project(basis, extractor, train, landmarks, known)
     x_validation = _project(basis, extractor, validation)
+    both = (
+        np.concatenate([x.coordinates, x_validation.coordinates]),
+        np.concatenate([train.targets, validation.targets]),
+    )
+    folds = make_folds(both[1], numbered(train, validation))
+    small = bool(folds) and len(validation.targets) < SMALL_VALIDATION
+    search = Search(
+        (x.coordinates, train.targets),
+        (x_validation.coordinates, validation.targets),
+        both,
+        folds if small else [],
+        class_weight,
+    )
     trials: list[StrengthTrial] = []
     with progress_bar() as bar:
         task = bar.add_task("Stage head", total=len(strengths))
-        for trial in _solve(
-            strengths,
-            (x.coordinates, train.targets),
-            (x_validation.coordinates, validation.targets),
-            class_weight,
-        ):
+        for trial in search.solve(strengths):
             trials.append(trial)
             bar.advance(task)
             if len(trials) - _best(trials) >= stage.patience:
@@ -155,18 +179,26 @@ def fit_linear_probe(
         bar.update(task, completed=len(strengths))
     best = trials[_best(trials) - 1]
     set_head(model, *basis.dense(best.coefficients, best.intercept))
+    logits = best.out_of_fold
+    if logits is None and folds:
+        solvers = [_solver(best.strength, class_weight) for _ in folds]
+        logits = out_of_fold(solvers, *both, folds) / best.temperature
+    answers = None if logits is None else probabilities_of(logits)
+    answered = probabilities_of(x_validation.coordinates @ best.coefficients + best.intercept)
     result = StageResult(
         name=stage.name,
         trainable_parameters=model.get_layer(HEAD).count_params(),
         epochs=len(trials),
         kept_epoch=_best(trials),
         seconds=time.monotonic() - started,
-        validation=best.validation,
+        validation=score(validation.targets, answered),
         history=_history(stage.name, trials),
         temperature=best.temperature,
+        cross_validated=None if answers is None else cross_validated(both[1], answers),
+        limit=fit_min_confidence(answers, both[1]) if small and answers is not None else None,
+        confidence=float(answered.max(axis=1).mean()),
     )
-    solver = _solver(best.strength, class_weight)
-    return LinearProbe(result, solver, x, x_validation, basis, extractor)
+    return LinearProbe(result, answers, x, x_validation, basis, extractor)
 
 
 def _solver(strength: float, class_weight: dict[int, float] | None) -> LogisticRegression:
@@ -232,50 +264,65 @@ def _project(
     return Projection(coordinates, embeddings)
 
 
-def _solve(
-    strengths: Sequence[float],
-    train: tuple[Floats, Ints],
-    validation: tuple[Floats, Ints],
-    class_weight: dict[int, float] | None,
-) -> Iterator[StrengthTrial]:
-    """Yield the solutions for ascending strengths; coordinates and class numbers are given."""
-    (x, targets), (x_validation, validation_targets) = train, validation
-    solver = _solver(strengths[0], class_weight)
-    for strength in strengths:
-        started = time.monotonic()
-        solver.set_params(C=strength).fit(x, targets)
-        coefficients, intercept = _coefficients(solver)
-        logits = x_validation @ coefficients + intercept
-        temperature = fit_temperature(logits, validation_targets)
-        coefficients, intercept = coefficients / temperature, intercept / temperature
-        trial = StrengthTrial(
-            strength,
-            coefficients,
-            intercept,
-            temperature,
-            score(targets, probabilities_of(x @ coefficients + intercept)),
-            score(validation_targets, probabilities_of(x_validation @ coefficients + intercept)),
-            time.monotonic() - started,
-        )
-        say(
-            f"head, C {strength:.2g}: loss {trial.train.log_loss:.4f}, validation log-loss "
-            f"{trial.validation.log_loss:.4f}, accuracy {trial.validation.accuracy:.4f}"
-        )
-        yield trial
+@dataclass(frozen=True)
+class Search:
+    """What the search for the strength learns from, and is judged by.
 
+    Attributes:
+        train: coordinates ``(n, rank)`` and class numbers ``(n,)`` of the training photos.
+        validation: the same of the validation photos.
+        both: the same of both, one after the other.
+        folds: of ``both``; empty where the validation photos judge.
+        class_weight: by the class's number.
+    """
 
-def _coefficients(solver: LogisticRegression) -> tuple[Floats, Floats]:
-    """Return ``(rank, classes)`` and ``(classes,)``; scikit-learn keeps one row for two classes."""
-    coefficients, intercept = solver.coef_, solver.intercept_
-    if len(coefficients) == 1:
-        half, offset = coefficients[0] / 2, intercept[0] / 2
-        return np.stack([-half, half], axis=1), np.array([-offset, offset])
-    return coefficients.T, intercept
+    train: tuple[Floats, Ints]
+    validation: tuple[Floats, Ints]
+    both: tuple[Floats, Ints]
+    folds: Sequence[Fold]
+    class_weight: dict[int, float] | None
+
+    def solve(self, strengths: Sequence[float]) -> Iterator[StrengthTrial]:
+        """Yield the solutions for ascending strengths."""
+        (x, targets), (x_validation, judged_targets) = self.train, self.validation
+        # One for each fold: each begins from its own solution, never from that of another fold.
+        solver, *others = (
+            _solver(strengths[0], self.class_weight) for _ in range(1 + len(self.folds))
+        )
+        for strength in strengths:
+            started = time.monotonic()
+            for each in (solver, *others):
+                each.set_params(C=strength)
+            coefficients, intercept = coefficients_of(solver.fit(x, targets))
+            if self.folds:
+                logits = out_of_fold(others, *self.both, self.folds)
+                judged_targets = self.both[1]
+            else:
+                logits = x_validation @ coefficients + intercept
+            temperature = fit_temperature(logits, judged_targets)
+            logits = logits / temperature
+            coefficients, intercept = coefficients / temperature, intercept / temperature
+            trial = StrengthTrial(
+                strength,
+                coefficients,
+                intercept,
+                temperature,
+                score(targets, probabilities_of(x @ coefficients + intercept)),
+                score(judged_targets, probabilities_of(logits)),
+                logits if self.folds else None,
+                time.monotonic() - started,
+            )
+            judge = "out-of-fold" if self.folds else "validation"
+            say(
+                f"head, C {strength:.2g}: loss {trial.train.log_loss:.4f}, {judge} log-loss "
+                f"{trial.judged.log_loss:.4f}, accuracy {trial.judged.accuracy:.4f}"
+            )
+            yield trial
 
 
 def _best(trials: Sequence[StrengthTrial]) -> int:
-    """Return the number (from 1) of the trial with the lowest validation log-loss."""
-    return 1 + int(np.argmin([trial.validation.log_loss for trial in trials]))
+    """Return the number (from 1) of the trial with the lowest log-loss."""
+    return 1 + int(np.argmin([trial.judged.log_loss for trial in trials]))
 
 
 def _history(stage: str, trials: Sequence[StrengthTrial]) -> tuple[HistoryRow, ...]:
@@ -286,8 +333,8 @@ def _history(stage: str, trials: Sequence[StrengthTrial]) -> tuple[HistoryRow, .
             epoch=number,
             loss=trial.train.log_loss,
             accuracy=trial.train.accuracy,
-            validation_loss=trial.validation.log_loss,
-            validation_accuracy=trial.validation.accuracy,
+            validation_loss=trial.judged.log_loss,
+            validation_accuracy=trial.judged.accuracy,
             learning_rate=0.0,
             seconds=trial.seconds,
         )

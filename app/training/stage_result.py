@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
 import msgspec
 
 from app.core.console import say
-from app.core.run_metrics import HistoryRow, StageMetrics
+from app.core.run_metrics import ConfidenceLimit, HistoryRow, StageMetrics
 from app.training.checkpoint import Checkpoint
 from app.training.resume_callback import assign, copies_of, epochs_record
 
@@ -20,9 +22,22 @@ class StageResult(StageMetrics):
 
     Of the linear probe an epoch is a strength of regularisation that was tried. ``kept_epoch``
     counts from 1; 0: the weights are as they were before.
+
+    Attributes:
+        history: a row an epoch.
+        limit: the limit for ``unsure`` by the head's out-of-fold answers, where validation is
+            small; else None.
+        confidence: the mean confidence of the head's answers to validation; None for other stages.
     """
 
     history: tuple[HistoryRow, ...]
+    limit: ConfidenceLimit | None = None
+    confidence: float | None = None
+
+
+def divided_by(results: Sequence[StageResult]) -> float:
+    """Return the product of the temperatures that the network was divided by in these stages."""
+    return math.prod(result.temperature for result in results)
 
 
 def keep_stage(result: StageResult, model: keras.Model, checkpoint: Checkpoint) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from photos import encoded, picture, shared_folder
 from PIL import Image
+from profiles import cmyk_profile, rgb_profile
 
 from app.core.errors import ImageError
 from app.data.decode import BYTES_A_PIXEL, MAX_SIDE, MAX_SLOW_PIXELS, decode
@@ -393,6 +394,14 @@ LARGEST: dict[str, Callable[[], bytes]] = {
     "webp lossless": lambda: largest("WEBP", mode="RGBA", lossless=True, method=0, each=18.5),
     "avif": lambda: largest("AVIF", speed=10),
     "heic": lambda: largest("HEIF", quality=50),
+    # As many pixels as are converted, app.data.colour.MAX_PIXELS.
+    "jpeg wide colours": lambda: largest("JPEG", each=10.75, icc_profile=rgb_profile()),
+    "png wide colours": lambda: largest(
+        "PNG", mode="RGBA", compress_level=1, exif=TURNED, each=10.75, icc_profile=rgb_profile()
+    ),
+    "jpeg for a press": lambda: largest(
+        "JPEG", mode="CMYK", progressive=True, each=22.5, icc_profile=cmyk_profile(points=17)
+    ),
 }
 
 

@@ -1,17 +1,23 @@
-"""One temperature: found again where it is known, and never changing an answer."""
+"""One temperature: found again where it is known, never changing an answer; and a kept promise."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.core.run_metrics import ConfidenceLimit
 from app.evaluation.calibration import (
+    DEFAULT_MIN_CONFIDENCE,
     MAX_TEMPERATURE,
+    MAX_WRONG,
     MIN_TEMPERATURE,
     fit_min_confidence,
     fit_temperature,
+    match_temperature,
 )
 from app.evaluation.metrics import probabilities_of, score
 
@@ -89,28 +95,85 @@ def confident(*confidences: float) -> np.ndarray:
     return np.stack([confidences, 1 - np.array(confidences)], axis=1)
 
 
-def test_min_confidence_is_0_where_one_answer_in_a_hundred_is_wrong() -> None:
-    probabilities = confident(*np.linspace(0.6, 0.99, 100))
-    assert fit_min_confidence(probabilities, np.array([1] + [0] * 99)) == 0
+def test_min_confidence_is_0_where_the_promise_holds_for_all_answers() -> None:
+    """5 of 1,000 are wrong: the bound is 9.27 of 1,000 (Poisson's quantile), 6 have 10.53."""
+    probabilities = confident(*np.linspace(0.6, 0.99, 1000))
+    found = fit_min_confidence(probabilities, np.array([1] * 5 + [0] * 995))
+    assert found.value == 0
+    assert found.promise is not None
+    assert (found.promise.photos, found.promise.given, found.promise.wrong) == (1000, 1000, 5)
+    assert found.promise.bound == pytest.approx(0.00927, abs=1e-4)
+    less = fit_min_confidence(probabilities, np.array([1] * 6 + [0] * 994))
+    assert less.value > 0.6
+    assert less.promise is not None
+    assert less.promise.given == 950
 
 
-def test_min_confidence_leaves_out_just_enough() -> None:
-    """Of 200 answers the 5 least sure are wrong, and one of the surest: two may stay."""
-    confidences = np.linspace(0.6, 0.99, 200)
-    targets = np.zeros(200, int)
-    targets[[0, 1, 2, 3, 4, 195]] = 1
-    limit = fit_min_confidence(confident(*confidences), targets)
-    given = confidences >= limit
-    assert (given.sum(), targets[given].sum()) == (195, 1)
+def test_the_search_ends_at_the_first_failure() -> None:
+    """The 500 surest hold no mistake, the next 100 ten, all others none: 500 may be given."""
+    confidences = np.linspace(0.99, 0.6, 1000)
+    targets = np.zeros(1000, int)
+    targets[510:520] = 1
+    found = fit_min_confidence(confident(*confidences), targets)
+    assert found.value == confidences[499]
+    targets[:3] = 1
+    nothing = fit_min_confidence(confident(*confidences), targets)
+    assert nothing == ConfidenceLimit(DEFAULT_MIN_CONFIDENCE, None)
 
 
 def test_answers_of_one_confidence_are_given_all_or_none() -> None:
-    probabilities = confident(*[0.9] * 150, *[0.7] * 50)
-    targets = np.array([0] * 150 + [1] * 2 + [0] * 48)
-    assert fit_min_confidence(probabilities, targets) == 0  # 2 of 200
-    targets[-1] = 1
-    assert fit_min_confidence(probabilities, targets) == 0.9
+    probabilities = confident(*[0.9] * 700, *[0.7] * 300)
+    assert fit_min_confidence(probabilities, np.zeros(1000, int)).value == 0
+    found = fit_min_confidence(probabilities, np.array([0] * 700 + [1] * 10 + [0] * 290))
+    assert found.value == 0.9
+    assert found.promise is not None
+    assert found.promise.given == 700
 
 
-def test_where_the_surest_answers_are_wrong_none_is_sure() -> None:
-    assert fit_min_confidence(confident(0.9, 0.8), np.array([1, 0])) > 1
+def test_229_answers_without_a_mistake_promise_nothing_and_230_do() -> None:
+    for count in (0, 1, 229):
+        found = fit_min_confidence(confident(*[0.9] * count), np.zeros(count, int))
+        assert found == ConfidenceLimit(DEFAULT_MIN_CONFIDENCE, None)
+    assert fit_min_confidence(confident(*[0.9] * 230), np.zeros(230, int)).promise is not None
+
+
+def runs(
+    draw: Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]], photos: int
+) -> tuple[float, float]:
+    """Return in how many of 150 simulated runs something was promised, and not kept."""
+    generator = np.random.default_rng(0)
+    confidences, mistaken = draw(generator, 200_000)
+    made = broken = 0
+    for _ in range(150):
+        some, wrong = draw(generator, photos)
+        found = fit_min_confidence(confident(*some), wrong.astype(int))
+        made += found.promise is not None
+        given = confidences >= found.value
+        broken += found.promise is not None and mistaken[given].mean() > MAX_WRONG
+    return made / 150, broken / 150
+
+
+@pytest.mark.parametrize("photos", [20, 100, 300, 1000])
+@pytest.mark.parametrize("mean", [4.2, 6.5, None], ids=["6 % wrong", "2 %", "1.1 %, by chance"])
+def test_the_promise_is_kept_in_nine_runs_of_ten(mean: float | None, photos: int) -> None:
+    """Of calibrated answers, and of answers whose confidence says nothing."""
+
+    def draw(generator: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+        if mean is None:
+            return generator.uniform(0.5, 1, n), generator.random(n) < 0.011
+        confidences = 1 / (1 + np.exp(-np.abs(generator.normal(mean, 2.4, n))))
+        return confidences, generator.random(n) > confidences
+
+    made, broken = runs(draw, photos)
+    assert broken <= 0.1
+    assert made == 0 or photos >= 230
+    if mean == 6.5:
+        assert made > {20: -1, 100: -1, 300: 0.4, 1000: 0.9}[photos]
+
+
+def test_a_network_is_made_as_sure_as_another() -> None:
+    logits, _ = drawn(2.5, classes=3, n=50)
+    sure = probabilities_of(logits / 2.5).max(axis=1).mean()
+    assert match_temperature(logits, float(sure)) == pytest.approx(2.5, rel=1e-3)
+    assert match_temperature(logits, 0.0) == MAX_TEMPERATURE
+    assert match_temperature(logits, 1.0) == MIN_TEMPERATURE

@@ -7,10 +7,11 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from app.data.manifest import Photo
+from app.evaluation.cross_validation import make_folds, out_of_fold
 from app.evaluation.findings import read_findings, write_findings
-from app.evaluation.label_issues import find_label_issues, out_of_fold
+from app.evaluation.label_issues import find_label_issues
+from app.evaluation.metrics import probabilities_of
 from app.training.data_review import find
-from app.training.linear_probe import Projection
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -27,11 +28,18 @@ def targets() -> np.ndarray:
     return np.repeat([0, 1, 2], 100)
 
 
+def answered(x: np.ndarray, labels: np.ndarray, strength: float = 10.0, groups=None) -> np.ndarray:
+    """Return probabilities by models that did not learn from the photo."""
+    folds = make_folds(labels, np.arange(len(labels)) if groups is None else groups)
+    solvers = [LogisticRegression(C=strength) for _ in folds]
+    return probabilities_of(out_of_fold(solvers, x, labels, folds))
+
+
 def test_flipped_labels_come_first(x, targets):
     flipped = np.random.default_rng(1).choice(300, 6, replace=False)
     labels = targets.copy()
     labels[flipped] = (labels[flipped] + 1) % 3
-    found = find_label_issues(out_of_fold(LogisticRegression(C=10), x, labels), labels)
+    found = find_label_issues(answered(x, labels), labels)
     first = found[:9]  # 3 %
     assert set(flipped) <= {issue.number for issue in first}
     for issue in first[:6]:
@@ -46,13 +54,28 @@ def test_a_model_that_saw_the_photo_would_not_contradict():
     """Each photo alone in its corner: learned by heart, every label would seem right."""
     generator = np.random.default_rng(0)
     labels = np.tile([0, 1], 30)
-    probabilities = out_of_fold(LogisticRegression(C=1e6), generator.normal(size=(60, 60)), labels)
+    probabilities = answered(generator.normal(size=(60, 60)), labels, 1e6)
     assert 0.2 < (probabilities.argmax(axis=1) != labels).mean() < 0.8
 
 
-def test_classes_of_two_photos_are_enough():
-    labels = np.array([0, 0, 1, 1])
-    assert out_of_fold(LogisticRegression(), np.eye(4), labels).shape == (4, 2)
+def test_near_duplicates_are_kept_together():
+    """Pairs of one picture with labels by chance: apart, each would be known from the other."""
+    generator = np.random.default_rng(0)
+    pictures, labels = generator.normal(size=(100, 100)), np.tile([0, 1], 50)
+    twice, groups = np.repeat(pictures, 2, axis=0), np.repeat(np.arange(100), 2)
+    targets = np.repeat(labels, 2)
+    for known, wrong in ((groups, 0.5), (np.arange(200), 0.0)):
+        answers = answered(twice, targets, 1e3, known).argmax(axis=1)
+        assert (answers != targets).mean() == pytest.approx(wrong, abs=0.2)
+    for learned, tested in make_folds(targets, groups):
+        assert not set(groups[learned]) & set(groups[tested])
+
+
+def test_as_many_folds_as_the_smallest_class_has_groups():
+    assert answered(np.eye(4), np.array([0, 0, 1, 1])).shape == (4, 2)
+    targets = np.repeat([0, 1], [20, 4])
+    assert len(make_folds(targets, np.arange(24))) == 4
+    assert make_folds(targets, np.minimum(np.arange(24), 20)) == []  # of class 1 one picture
 
 
 def test_both_lists_are_whole_and_come_back_from_the_file(x, targets, tmp_path):
@@ -62,7 +85,7 @@ def test_both_lists_are_whole_and_come_back_from_the_file(x, targets, tmp_path):
     embeddings = np.maximum(x, 0).astype(np.float32)
     embeddings = np.concatenate([embeddings, np.zeros((300, 1), np.float32)], axis=1)
     embeddings[42] = [0, 0, 0, 5]
-    found = find(photos, CLASSES, Projection(x, embeddings), LogisticRegression(C=10))
+    found = find(photos, CLASSES, embeddings, answered(x, np.array([p.target for p in photos])))
     labels = [row for row in found if row.finding == "label"]
     strangers = [row for row in found if row.finding == "stranger"]
     assert labels[0].name == names[7]

@@ -80,7 +80,7 @@ def test_without_such_photos_the_detector_is_what_it_was(untaught, validation):
 def test_few_validation_photos_do_not_refuse_their_own_kind():
     """Training photos help out, each judged by a classifier that did not see it.
 
-    What was shown is like them here: that is when a photo that was seen looks more known than it is.
+    What was shown is like them here: a photo that was seen then looks more known than it is.
     """
     shares = []
     for seed in range(5):

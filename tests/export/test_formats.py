@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from photos import drawn_photos
+from photos import drawn_photos, make_photo, picture
+from PIL import Image, ImageOps
+from small_vgg import small_network
 
 import app.export.formats
 import train
@@ -15,9 +17,13 @@ from app.core.cli import run
 from app.core.config import FORMATS
 from app.core.errors import UsageError
 from app.core.run_folder import Run
+from app.data.decode import load_image
 from app.evaluation.metrics import probabilities_of
-from app.export.formats import BY_NAME, main, require_formats
+from app.evaluation.ood import KnnOodDetector
+from app.export.formats import BY_NAME, _export, _with_probabilities, main, require_formats
+from app.inference.bundle_format import FORMAT_VERSION, Bundle
 from app.inference.predictor import Classifier
+from app.network.classifier import build_classifier
 
 
 def test_every_format_has_a_writer():
@@ -43,6 +49,53 @@ def test_a_folder_without_a_run_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(app.export.formats, "find_spec", lambda name: 1)
     assert run(main, [str(tmp_path), "openvino"]) == 2
     assert "expected a finished run" in capsys.readouterr().err
+
+
+def answer_as_described(folder: Path, name: str, photo: Path) -> str:
+    """Answer as a program would that knows the folder's two descriptions and the runtime only."""
+    about = json.loads((folder / "model.json").read_text())
+    labels = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
+    assert (folder / about["model"]).exists()
+    assert about["input"]["range"] == [0, 255]
+    _, *square, channels = about["input"]["shape"]
+    with Image.open(photo) as image:
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+        pixels = np.asarray(upright.resize(square, Image.Resampling.BILINEAR))
+    assert pixels.shape[2] == channels
+    found = BY_NAME[name].read(folder)(pixels[None].astype(about["input"]["dtype"]))
+    assert set(found) == set(about["outputs"])
+    (probabilities,), ((novelty,),) = (np.asarray(found[n]) for n in ("probabilities", "novelty"))
+    assert about["temperature_is_inside"]
+    if novelty > about["thresholds"]["novelty"]:
+        return "neither"
+    if probabilities.max() < about["thresholds"]["confidence"]:
+        return "unsure"
+    return labels[probabilities.argmax()]
+
+
+def test_a_savedmodel_says_how_it_is_used(tmp_path):
+    """Quickly, with a tiny network; a name may hold what would be another line."""
+    run = Run(tmp_path)
+    run.bundle.mkdir()
+    distances = KnnOodDetector(np.eye(3, 8, dtype=np.float32), 1, threshold=0.9, scale=0.5)
+    with small_network():
+        saved = build_classifier(3, image_size=64, novelty=distances, temperature=2.0)
+    limits = {"novelty": 0.5, "confidence": 0.2}
+    names = ("cat", "two\nlines", "caf\udce9")
+    bundle = Bundle(FORMAT_VERSION, names, 64, 2.0, limits, {}, {}, "")
+    model, pixels = _with_probabilities(saved), np.stack([np.asarray(picture(0, (64, 64)))] * 2)
+    expected = model.predict_on_batch(pixels)
+    folder = _export(run, bundle, "savedmodel", model, pixels, expected)
+    lines = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
+    assert lines == ["cat", "two\\nlines", "caf\ufffd"]
+    about = json.loads((folder / "model.json").read_text())
+    assert (tuple(about["classes"]), about["temperature"]) == (names, 2.0)
+    assert about["thresholds"] == limits
+    assert about["input"]["shape"] == ["photos", 64, 64, 3]
+    photo = make_photo(tmp_path / "a.png", 3, (100, 80))
+    novelty = float(model.predict_on_batch(load_image(photo, 64)[None])["novelty"].item())
+    answer = answer_as_described(folder, "savedmodel", photo)
+    assert answer == ("neither" if novelty > 0.5 else "cat")  # its head has zeros for weights
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +132,17 @@ def test_a_format_says_what_the_trained_model_says(trained, name, capfd, monkeyp
     pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
     probabilities, novelty = classifier.outputs(pixels)
     found = BY_NAME[name].read(trained.exports / name)(pixels)
+    np.testing.assert_allclose(np.asarray(found["probabilities"]), probabilities, atol=1e-3)
     np.testing.assert_allclose(
         probabilities_of(np.asarray(found["logits"])), probabilities, atol=1e-3
     )
     np.testing.assert_allclose(np.asarray(found["novelty"])[:, 0], novelty, atol=1e-2)
+
+    root = Path(json.loads(trained.config.read_text())["data"])
+    photos = sorted(root.glob("*/*.jpg"))[::7]
+    answers = Classifier(trained.bundle, precision="float32").answers(photos)
+    for photo, wanted in zip(photos, answers, strict=True):
+        assert answer_as_described(trained.exports / name, name, photo) == wanted.label
 
     assert run(main, [str(trained.folder), name]) == 2  # nothing is overwritten
     assert "that are not there yet" in capfd.readouterr().err
@@ -95,7 +155,7 @@ def spoilt(kind: app.export.formats.Format) -> app.export.formats.Format:
         answer = kind.read(folder)
         return lambda images: answer(255 - images)
 
-    return app.export.formats.Format(kind.package, kind.backend, kind.write, read)
+    return replace(kind, read=read)
 
 
 @pytest.mark.slow

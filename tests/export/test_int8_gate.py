@@ -60,6 +60,12 @@ def test_each_bar(wrong, strange, fault):
     assert bool(gate.fault()) == bool(fault)
 
 
+def test_the_bound_of_changed_answers_is_stated():
+    """No change among 600: 3 of 600 at most ("rule of three"); among 20 it says next to nothing."""
+    bounds = [compared(said(n=n), said(n=n)).changed_at_most for n in (20, 600)]
+    np.testing.assert_allclose(bounds, [0.139, 0.005], atol=5e-4)
+
+
 def test_refusals_may_not_be_others():
     """As many as before, but not the same photos."""
     int8, float32 = said(), said()
@@ -67,7 +73,7 @@ def test_refusals_may_not_be_others():
     float32.novelty[:6] = int8.novelty[6:12] = 0.49
     gate = compared(int8, float32)
     assert gate.refusals_changed == 0
-    assert gate.fault() == "labels changed: 0.0120 of 1000 validation photos, more than 0.005"
+    assert gate.fault() == "labels changed: 0.0120 of 1000 photos, more than 0.005"
 
 
 def test_unsure_is_a_label_too():
@@ -106,4 +112,4 @@ def test_numbers_that_are_none_and_too_few_photos_do_not_pass():
     assert compared(broken, said(0.6, np.nan)).fault()
     few = said(0.6, 0.0, n=4)
     gate = compared(few, few)
-    assert gate.fault() == "4 validation photos are too few to tell, 20 are needed"
+    assert gate.fault() == "4 photos are too few to tell, 20 are needed"

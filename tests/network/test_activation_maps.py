@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 from PIL import Image
+from small_vgg import few_channels
 
 from app.evaluation.ood import KnnOodDetector, unit_length
 from app.inference.heatmap import EDGE, LONGEST, contrastive_cam, overlay
@@ -17,16 +18,18 @@ from app.network.classifier import build_classifier
 from app.network.onnx_graph import to_onnx
 
 SIZE, PLACES = 96, (3, 3)
+CHANNELS = 32
 
 
 def classifier(**settings) -> keras.Model:
     """Return a classifier of three classes with random weights everywhere."""
     generator = np.random.default_rng(0)
-    reference = unit_length(np.maximum(generator.normal(size=(20, 512)), 0))
+    reference = unit_length(np.maximum(generator.normal(size=(20, CHANNELS)), 0))
     novelty = KnnOodDetector(reference, neighbours=3, threshold=0.45, scale=0.05)
     keras.utils.set_random_seed(0)
-    model = build_classifier(3, image_size=SIZE, temperature=1.7, novelty=novelty, **settings)
-    weights = [generator.normal(size=(512 * 512, 3)), generator.normal(size=3)]
+    with few_channels(CHANNELS):
+        model = build_classifier(3, image_size=SIZE, temperature=1.7, novelty=novelty, **settings)
+    weights = [generator.normal(size=(CHANNELS**2, 3)), generator.normal(size=3)]
     model.get_layer("dense").set_weights(weights)
     return model
 
@@ -60,7 +63,7 @@ def test_each_place_gets_what_its_own_activations_contribute(images):
     model = classifier()
     maps = maps_of(model, images)
     at_block5 = keras.Model(model.input, model.get_layer("block5_pool").output)
-    places = at_block5.predict(images, verbose=0).reshape(3, 9, 512).astype(np.float64)
+    places = at_block5.predict(images, verbose=0).reshape(3, 9, CHANNELS).astype(np.float64)
     kernel, bias = (w.astype(np.float64) for w in model.get_layer("dense").get_weights())
     for place, map_ in zip(places, maps, strict=True):
         products = np.einsum("pi,pj->pij", place, place).reshape(9, -1)

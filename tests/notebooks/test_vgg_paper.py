@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import keras
@@ -10,7 +11,6 @@ import numpy as np
 import pytest
 import vgg_paper as module
 from vgg_paper import (
-    CONFIGURATIONS,
     LocalResponseNormalisation,
     copy_dense_weights,
     layer_costs,
@@ -34,12 +34,18 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FC_UNITS", 8)
 
 
-@pytest.fixture
-def unallocated() -> Iterator[None]:
+@pytest.fixture(scope="module")
+def shapes() -> Callable[..., keras.Model]:
     """Build networks of half a gigabyte for their shapes alone; no number is ever allocated."""
-    with keras.StatelessScope(initialize_variables=False):
-        yield
-    keras.utils.clear_session()  # forgets the variables that wait to be initialised
+
+    @cache
+    def build(make: Callable[..., keras.Model] = vgg, **arguments: Any) -> keras.Model:
+        with keras.StatelessScope(initialize_variables=False):
+            model = make(**arguments)
+        keras.utils.clear_session()  # forgets the variables that wait to be initialised
+        return model
+
+    return build
 
 
 def photos(height: int, width: int, batch: int = 2) -> np.ndarray:
@@ -68,11 +74,11 @@ def assert_alike(actual: np.ndarray, expected: np.ndarray, tolerance: float = 1e
         ("E", 144, 19),
     ],
 )
-@pytest.mark.usefixtures("unallocated")
-def test_the_papers_tables(configuration: str, millions: int, layers: int) -> None:
-    model = vgg(configuration, top="dense")
+def test_the_papers_tables(shapes: Any, configuration: str, millions: int, layers: int) -> None:
+    model = shapes(configuration=configuration, top="dense")
     assert round(model.count_params() / 1e6) == millions  # Table 2
     assert sum(bool(layer.weights) for layer in model.layers) == layers  # Table 1
+    assert sum(cost.weights for cost in layer_costs(model)) == model.count_params()
 
 
 @pytest.mark.parametrize(
@@ -92,14 +98,14 @@ def test_the_papers_tables(configuration: str, millions: int, layers: int) -> No
         ({"top": "dense", "batch_normalisation": True}, 138_365_992 + 2 * 4_224),
     ],
 )
-@pytest.mark.usefixtures("unallocated")
-def test_number_of_parameters(arguments: dict[str, Any], count: int) -> None:
-    assert vgg(**arguments).count_params() == count
+def test_number_of_parameters(shapes: Any, arguments: dict[str, Any], count: int) -> None:
+    model = shapes(**arguments)
+    assert model.count_params() == count
+    assert sum(cost.weights for cost in layer_costs(model)) == count
 
 
-@pytest.mark.usefixtures("unallocated")
-def test_layer_costs_of_vgg16() -> None:
-    costs = {cost.name: cost for cost in layer_costs(vgg("D", top="dense"))}
+def test_layer_costs_of_vgg16(shapes: Any) -> None:
+    costs = {cost.name: cost for cost in layer_costs(shapes(configuration="D", top="dense"))}
     assert list(costs)[:4] == ["image", "block1_conv1", "block1_conv2", "block1_pool"]
     first = costs["block1_conv1"]
     assert first.shape == (224, 224, 64)
@@ -118,24 +124,16 @@ def test_layer_costs_of_vgg16() -> None:
     assert sum(cost.multiply_adds for cost in costs.values()) == 15_470_264_320
 
 
-@pytest.mark.usefixtures("unallocated")
-@pytest.mark.parametrize("name", [*CONFIGURATIONS])
-def test_layer_costs_count_every_weight(name: str) -> None:
-    model = vgg(name, top="dense", batch_normalisation=name == "A")
-    assert sum(cost.weights for cost in layer_costs(model)) == model.count_params()
-
-
-@pytest.mark.usefixtures("unallocated")
-def test_both_tops_cost_the_same() -> None:
+def test_both_tops_cost_the_same(shapes: Any) -> None:
     tops: tuple[module.Top, module.Top] = ("dense", "convolutional")
-    dense, convolutional = (layer_costs(vgg("D", top=top)) for top in tops)
+    dense, convolutional = (layer_costs(shapes(configuration="D", top=top)) for top in tops)
     assert sum(c.multiply_adds for c in dense) == sum(c.multiply_adds for c in convolutional)
     assert sum(c.activations for c in dense) == sum(c.activations for c in convolutional)
 
 
-def test_a_network_of_open_size_has_no_costs() -> None:
+def test_a_network_of_open_size_has_no_costs(shapes: Any) -> None:
     with pytest.raises(UsageError, match=r"received \(None, None, 3\) as the output of image"):
-        layer_costs(vgg(input_shape=(None, None, 3)))
+        layer_costs(shapes(input_shape=(None, None, 3)))
 
 
 @pytest.mark.usefixtures("tiny")
@@ -236,10 +234,12 @@ def test_batch_normalisation_stands_between_convolution_and_relu() -> None:
 
 @pytest.mark.parametrize("top", ["none", "dense"])
 @pytest.mark.parametrize(("name", "twin"), [("D", "VGG16"), ("E", "VGG19")])
-@pytest.mark.usefixtures("unallocated")
-def test_layers_are_those_of_keras_applications(name: str, twin: str, top: module.Top) -> None:
-    theirs = getattr(keras.applications, twin)(weights=None, include_top=top == "dense")
-    ours = vgg(name, top=top, input_shape=theirs.input_shape[1:])
+def test_layers_are_those_of_keras_applications(
+    shapes: Any, name: str, twin: str, top: module.Top
+) -> None:
+    make = getattr(keras.applications, twin)
+    theirs = shapes(make, weights=None, include_top=top == "dense")
+    ours = shapes(configuration=name, top=top, input_shape=theirs.input_shape[1:])
 
     def described(model: keras.Model) -> list[Any]:
         return [
@@ -250,18 +250,19 @@ def test_layers_are_those_of_keras_applications(name: str, twin: str, top: modul
     assert described(ours) == described(theirs)
 
 
-@pytest.mark.usefixtures("unallocated")
 @pytest.mark.parametrize(("name", "backbone"), [("D", "vgg16"), ("E", "vgg19")])
-def test_the_application_trains_the_same_convolutions(name: str, backbone: Backbone) -> None:
+def test_the_application_trains_the_same_convolutions(
+    shapes: Any, name: str, backbone: Backbone
+) -> None:
     image = keras.Input((224, 224, 3))
-    trained = keras.Model(image, convolution_blocks(image, backbone))
+    trained = shapes(lambda: keras.Model(image, convolution_blocks(image, backbone)))
 
     def described(model: keras.Model) -> list[Any]:
         return [
             {**layer.get_config(), "dtype": layer.dtype_policy.name} for layer in model.layers[1:]
         ]
 
-    assert described(vgg(name)) == described(trained)
+    assert described(shapes(configuration=name)) == described(trained)
 
 
 def test_an_unknown_configuration_is_one_line() -> None:

@@ -192,9 +192,9 @@ def test_captions_say_where_no_class_would_be_named(results: Results) -> None:
     say = words(album, classes=["x", "y"], metrics=SimpleNamespace(min_confidence=0.7))
     captions = [say.caption(number).text for number in range(3)]
     assert captions == [
-        "a: true class x, likeliest class y (90.0 %); predict.py says neither",
-        "b: true class x, likeliest class y (60.0 %); predict.py says unsure",
-        "c: true class y, answer y (70.0 %)",
+        "a: true class x; neither x nor y (y 90.0 %)",
+        "b: true class x; unsure: perhaps y, or x (60.0 %)",
+        "c: true class y; probably y (70.0 %)",
     ]
 
 
@@ -225,7 +225,7 @@ def test_exchanged_labels_come_first_where_answers_are_right() -> None:
     found = exchanged_labels(answered, ["cat", "dog"])
     assert [" on purpose; " in finding.reason for finding in found] == [True] * EXCHANGED + [False]
     assert found[-1].name == "drawing 0"
-    assert found[-1].reason == "labelled cat; answered dog (60.0%)"
+    assert found[-1].reason == "labelled cat; answered dog (60.0 %)"
     assert len(found) <= SHOWN
 
 

@@ -203,11 +203,16 @@ def test_a_report_that_cannot_be_written_does_not_lose_the_run(tmp_path, capsys,
 
 
 def test_the_model_in_int8_is_named_with_its_cost(tmp_path, run):
-    gate = dataclasses.asdict(Int8Gate(1000, 45, 0.001, 0.004, -3e-7, 0.002))
+    gate = dataclasses.asdict(Int8Gate(1000, 45, 0.001, 0.004, -3e-7, 0.002, 0.0092))
     card = card_of(made_up_run(tmp_path / "with", metrics={"int8": {"why_not": "", **gate}}))
     assert "`bundle/model.int8.onnx`" in card
-    assert "on 1,000 validation photos: accuracy -0.10 points, calibration error +0.0000" in card
-    assert "another answer for 0.40 %, and 0.20 % more or fewer neither" in card
+    assert "on 1,000 photos of validation and training: accuracy -0.10 points" in card
+    assert "points, calibration error +0.0000, another answer for 0.40 % (at most 0.92 % of" in card
+    assert "new photos, with 95 % confidence), and 0.20 % more or fewer neither" in card
+    assert "The share of wrong answers is not promised." in card
+    promise = {"max_wrong": 0.01, "confidence": 0.9, "photos": 980, "given": 980, "wrong": 4}
+    promised = made_up_run(tmp_path / "promised", metrics={"promise": {**promise, "bound": 0.0082}})
+    assert "At most 1 % of the answers that name a class is wrong, with 90 %" in card_of(promised)
     none = made_up_run(tmp_path / "none", metrics={"int8": {"why_not": "the *mirror* image"}})
     assert "- **In int8:** there is none; the \\*mirror\\* image." in card_of(none)
     assert "int8.onnx" not in card_of(run)

@@ -359,10 +359,10 @@ def test_answers_that_predict_would_not_give_are_called_so(page: str, run: Run) 
     strange = [n for n in shown_ones if given.novelty[n] > OOD_THRESHOLD]
     unsure = [n for n in shown_ones if n not in strange and given.confidence[n] < 0.625]
     assert 0 < len(strange) < SHOWN
-    assert panel.count("; predict.py says neither</figcaption>") == len(strange)
-    assert panel.count("; predict.py says unsure</figcaption>") == len(unsure)
+    assert panel.count("; neither cat nor dog ") == len(strange)
+    assert panel.count("; unsure: perhaps ") == len(unsure)
     doubtful = page.partition("The least certain answers</h2>")[2].partition("<h2")[0]
-    assert "; predict.py says unsure</figcaption>" in doubtful
+    assert "; unsure: perhaps " in doubtful
 
 
 def test_a_run_that_is_always_right_and_equally_sure(tmp_path: Path, told: Told) -> None:

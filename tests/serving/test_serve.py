@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from urllib.parse import urljoin
 
 import httpx
 import numpy as np
 import pytest
 from photos import encoded, make_photo, picture
 from PIL import Image
-from served import CLASSES, connect, process, read_all, served, tiny_bundle
+from served import CLASSES, connect, process, proxied, read_all, served, tiny_bundle
 
 import app.serving.connections
 import app.serving.server
@@ -243,6 +244,31 @@ def small(bundle):
         yield client
 
 
+def test_a_refusal_arrives_also_while_the_body_is_still_being_sent(small):
+    """Nginx asks for a closed connection; one with unread bytes is reset, and it answers 502."""
+    for headers, status in (
+        ({"content-type": "image/jpeg"}, 413),
+        ({"content-type": "text/plain"}, 415),
+        ({"content-type": "image/jpeg", "content-encoding": "gzip"}, 415),
+        ({"content-type": "image/jpeg", "origin": "http://evil.example"}, 403),
+        ({"content-type": "image/jpeg", "host": "evil.example"}, 421),
+    ):
+        with connect(str(small.base_url).rstrip("/")) as connection:
+            lines = [f"{name}: {value}" for name, value in headers.items()]
+            request = head(
+                str(small.base_url).rstrip("/"),
+                "Connection: close",
+                "Content-Length: 20000000",
+                *lines,
+            )
+            if "host" in headers:  # two of them would be no HTTP
+                request = request.replace(b"127.0.0.1", b"evil.example", 1).replace(
+                    b"host: ", b"x: "
+                )
+            connection.sendall(request + bytes(20_000_000))
+            assert connection.recv(4096).startswith(f"HTTP/1.1 {status} ".encode()), headers
+
+
 def test_too_many_files_are_refused(small):
     files = [(f"{number}.jpg", photo(number)) for number in range(5)]
     assert small.post(PREDICT, files=form(*files[:3])).status_code == 200
@@ -257,6 +283,36 @@ def test_fields_without_a_file_are_passed_over(client):
     assert [answer["error"] for answer in response.json()["answers"]] == [None]
     none = client.post(PREDICT, files=[("x", ("", b"")), ("y", (None, b"1"))])
     assert none.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("form-data; name=a; filename*=UTF-8''na%C3%AFve.jpg", "naïve.jpg"),
+        ("form-data; filename*=UTF-8''..%2Fa%0D.jpg", r"a\r.jpg"),
+        ("form-data; filename=a.jpg", "a.jpg"),
+        ("form-data; name=a\r\nContent-Type: image/jpeg", "photo"),
+        ("form-data\r\nContent-Type: IMAGE/x", "photo"),
+    ],
+)
+def test_a_part_with_any_name_of_a_file_or_a_type_of_images_is_a_photo(client, part, name):
+    head = f"--x\r\nContent-Disposition: {part}\r\n\r\n"
+    large = encoded(Image.effect_noise((1500, 1500), 99), "PNG")
+    body = b"".join(head.encode() + data + b"\r\n" for data in (photo(), large)) + b"--x--\r\n"
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    answers = client.post(PREDICT, content=body, headers=headers).json()["answers"]
+    assert len(large) > 1_048_576  # a field would be cut here
+    assert [(each["path"], each["error"]) for each in answers] == [(name, None)] * 2
+
+
+def test_compressed_bodies_are_refused(client):
+    for encoding, status in (("gzip", 415), ("identity, br", 415), ("Identity", 200)):
+        headers = {"content-type": "image/jpeg", "content-encoding": encoding}
+        response = client.post(PREDICT, content=photo(), headers=headers)
+        assert response.status_code == status, encoding
+        if status == 415:
+            assert response.headers["accept-encoding"] == "identity"
+            assert f"received '{encoding}'; send the body as it is" in response.json()["error"]
 
 
 def test_a_full_queue_says_when_to_come_back(held):
@@ -356,12 +412,16 @@ def test_other_hosts_and_other_sites_are_refused(client, bundle):
         assert client.get("/v1/model", headers={"host": host}).status_code == status, host
     for origin, status in (
         (f"http://127.0.0.1:{port}", 200),
-        ("http://evil.example", 403),
+        ("http://evil.example:80", 403),
         (f"http://localhost:{port}", 403),
         ("null", 403),
     ):
         response = client.post(PREDICT, files=form(("a", photo())), headers={"origin": origin})
         assert response.status_code == status, origin
+        if "evil" in origin:
+            assert response.json()["error"].endswith("a proxy, start it with --name evil.example")
+        elif status != 200:
+            assert re.search("--name localhost|own address", response.json()["error"])
     with (
         served(Classifier(bundle), names=["cats.example"]) as (address, _),
         httpx.Client(base_url=address) as other,
@@ -374,7 +434,9 @@ def test_other_hosts_and_other_sites_are_refused(client, bundle):
         httpx.Client(base_url=address) as other,
     ):
         for host, status in (("cats.example", 200), ("192.0.2.7", 200), ("evil.example", 421)):
-            assert other.get("/v1/model", headers={"host": host}).status_code == status, host
+            response = other.get("/v1/model", headers={"host": host})
+            assert response.status_code == status, host
+        assert response.json()["error"].endswith("start it with --name evil.example")
         assert other.get("/", headers={"host": socket.gethostname()}).status_code == 421
     # An empty name is none: no Host, and "Origin: null" of a sandboxed frame, would match it.
     with (
@@ -383,6 +445,36 @@ def test_other_hosts_and_other_sites_are_refused(client, bundle):
     ):
         connection.sendall(b"POST /v1/predict HTTP/1.1\r\nHost:\r\nOrigin: null\r\n\r\n")
         assert connection.recv(4096).startswith(b"HTTP/1.1 421 ")
+
+
+@pytest.mark.parametrize("removes", [True, False])
+def test_the_page_works_below_a_path_of_a_proxy(bundle, removes):
+    """All that it loads and asks is relative to it, and it is asked with a slash at its end."""
+    prefix = "" if removes else "/all/cats"
+    with (
+        served(Classifier(bundle), prefix=prefix) as (address, _),
+        proxied(address, "/all/cats", removes=removes) as offered,
+        httpx.Client() as client,
+    ):
+        page = client.get(f"{offered}/all/cats/")
+        text = page.text + client.get(urljoin(str(page.url), "page.js")).text
+        named = re.findall(r'(?:href=|src=|fetch\(|ask\()"([^"]+)"', text)
+        assert {"page.css", "page.js", "v1/model", "v1/predict", "v1/explain"} <= set(named)
+        for each in named:
+            status = client.get(urljoin(str(page.url), each)).status_code
+            assert status == (405 if each in ("v1/predict", "v1/explain") else 200), each
+        headers = {"origin": offered}
+        files = form(("a.jpg", photo()))
+        response = client.post(f"{offered}/all/cats/v1/predict", files=files, headers=headers)
+        assert response.json()["answers"][0]["error"] is None
+        assert client.get(f"{offered}/all/cats/v1/model/").status_code == 404
+        if not removes:
+            bare = client.get(f"{offered}{prefix}", follow_redirects=True)
+            assert (bare.url, bare.text) == (page.url, page.text)
+            document = client.get(f"{offered}{prefix}/openapi.json").json()
+            assert document["servers"] == [{"url": prefix}]
+            assert client.get(f"{address}/v1/model").status_code == 200
+            assert 'route="/v1/predict",status="200"' in client.get(f"{address}/metrics").text
 
 
 # ---- what surrounds an answer --------------------------------------------------------------------
@@ -644,6 +736,8 @@ def test_what_cannot_be_served_is_one_line(bundle, tmp_path, capsys):
             ["--name", ""],  # such as --name "$UNSET"
             ["--name", "photos.example:8000"],
             ["--name", "http://photos.example"],
+            ["--prefix", "cats"],
+            ["--prefix", "/a//b"],
         ):
             assert run(main, flags) == 2
             assert "error: argument" in capsys.readouterr().err

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from unittest.mock import patch
 
 import keras
@@ -7,9 +8,10 @@ from sklearn.linear_model import LogisticRegression
 
 import app.network.vgg
 from app.core.config import STAGES
-from app.evaluation.calibration import fit_temperature
+from app.evaluation.calibration import fit_min_confidence, fit_temperature
+from app.evaluation.cross_validation import make_folds, out_of_fold
 from app.evaluation.metrics import probabilities_of, score
-from app.features.labelled import LabelledFeatures
+from app.features.labelled import LabelledFeatures, numbered
 from app.network.classifier import build_classifier, feature_part, suffix
 from app.training.linear_probe import STRENGTHS, fit_linear_probe
 from app.training.nystroem import each_pair_once, fit_nystroem
@@ -44,7 +46,7 @@ def model_of(classes: int) -> keras.Model:
 @pytest.fixture(params=[2, 3], ids=["two classes", "three"])
 def solved(request):
     model = model_of(request.param)
-    train, validation = labelled(120, request.param, 0), labelled(90, request.param, 1)
+    train, validation = labelled(120, request.param, 0), labelled(240, request.param, 1)
     head = fit_linear_probe(model, STAGES["head"], train, validation)
     return model, train, validation, head.result
 
@@ -79,6 +81,55 @@ def test_it_is_scikit_learns_solution_at_validations_temperature(solved):
         atol=0.01,  # L-BFGS stops earlier
     )
     assert fit_temperature(logits, validation.targets) == pytest.approx(1, abs=0.05)
+
+
+def test_where_validation_is_small_out_of_fold_answers_decide():
+    """Strength, temperature and limit: those of 300 photos, not of the 20 of validation."""
+    train, validation = labelled(280, 2, 0), labelled(20, 2, 1)
+    head = fit_linear_probe(model_of(2), STAGES["head"], train, validation)
+    result, targets = head.result, np.concatenate([train.targets, validation.targets])
+    folds = make_folds(targets, numbered(train, validation))
+    x = np.concatenate([head.train.coordinates, head.validation.coordinates])
+    losses = []
+    for strength in STRENGTHS[: result.epochs]:
+        solvers = [LogisticRegression(C=strength, tol=1e-8, max_iter=9999) for _ in folds]
+        logits = out_of_fold(solvers, x, targets, folds)
+        probabilities = probabilities_of(logits / fit_temperature(logits, targets))
+        losses.append(score(targets, probabilities).log_loss)
+        if len(losses) == result.kept_epoch:
+            np.testing.assert_allclose(head.out_of_fold, probabilities, atol=0.01)
+            assert result.temperature == pytest.approx(fit_temperature(logits, targets), rel=0.02)
+    assert result.kept_epoch == 1 + int(np.argmin(losses))
+    rows = [row.validation_loss for row in result.history]
+    np.testing.assert_allclose(rows, losses, rtol=0.01)
+    assert result.limit == fit_min_confidence(head.out_of_fold, targets)
+    assert result.validation.n == 20
+    cross_validated = result.cross_validated
+    assert cross_validated.photos == 300
+    assert cross_validated.accuracy == cross_validated.right / 300
+    assert cross_validated.log_loss == pytest.approx(min(rows))
+
+
+def test_where_validation_is_large_it_decides_and_photos_are_cross_validated_once(solved):
+    _, train, validation, result = solved
+    assert result.limit is None
+    assert result.cross_validated.photos == len(train.targets) + len(validation.targets)
+    assert result.cross_validated.log_loss != pytest.approx(result.validation.log_loss, rel=1e-3)
+
+
+def test_a_class_with_one_group_has_no_folds():
+    """All photos of the second class are one picture: no model could learn it without them."""
+    train, validation = labelled(40, 2, 0), labelled(20, 2, 1)
+
+    def grouped(photos):
+        names = [
+            "one picture" if target else f"{photos is train} {n}"
+            for n, target in enumerate(photos.targets)
+        ]
+        return replace(photos, groups=names)
+
+    head = fit_linear_probe(model_of(2), STAGES["head"], grouped(train), grouped(validation))
+    assert (head.out_of_fold, head.result.cross_validated, head.result.limit) == (None, None, None)
 
 
 def test_the_search_ends_when_validation_no_longer_follows():
@@ -133,7 +184,7 @@ def test_other_photos_get_coordinates_in_which_the_head_answers():
     again = head.project(train)
     np.testing.assert_allclose(again.coordinates, head.train.coordinates, atol=1e-3)
     others = labelled(90, 2, 5)
-    solver = head.solver.fit(head.train.coordinates, train.targets)
+    solver = LogisticRegression().fit(head.train.coordinates, train.targets)
     accuracy = solver.score(head.project(others).coordinates, others.targets)
     assert accuracy == pytest.approx(head.result.validation.accuracy, abs=0.15)
 

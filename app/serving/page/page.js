@@ -1,11 +1,11 @@
-// The page: photos in, answers in words out. It talks to its own service only.
+// The page: photos in, answers in words out. It talks to its own service only, at addresses relative
+// to the page's, so that a proxy may put it below a path. The service gives the words of an answer.
 
 const AT_ONCE = 8; // photos in a request, so that the first answers come soon
 const FORM_BYTES = 1000; // that a form adds for each file, at most, the name not counted
 const TRIES = 5; // where the service is busy
 
 const $ = (id) => document.getElementById(id);
-const percent = new Intl.NumberFormat("en", { style: "percent", maximumFractionDigits: 1 });
 
 // What /v1/model says; until it does, what is sent is checked by the service alone.
 let model = { classes: [], limits: { files: AT_ONCE, body_bytes: Infinity } };
@@ -14,28 +14,8 @@ let generation = 0; // rises with each "Clear": what is under way then is not sh
 
 // ---- words ---------------------------------------------------------------------------------------
 
-const plain = (name) => name.replaceAll("_", " ");
-
-function withArticle(name) {
-  const text = plain(name);
-  if (/[^s]s$/i.test(text)) return text; // folders are called "dogs", too
-  return `${/^[aeiou]/i.test(text) ? "an" : "a"} ${text}`;
-}
-
 function likeliest(answer) {
   return Object.entries(answer.probabilities).reduce((a, b) => (b[1] > a[1] ? b : a))[0];
-}
-
-function noneOf(names) {
-  if (names.length === 2) return `neither ${withArticle(names[0])} nor ${withArticle(names[1])}`;
-  return `none of these: ${names.map(plain).join(", ")}`;
-}
-
-function verdict(answer) {
-  if (answer.error !== null) return "no answer";
-  if (answer.label === "neither") return noneOf(Object.keys(answer.probabilities));
-  if (answer.label === "unsure") return `unsure: perhaps ${withArticle(likeliest(answer))}`;
-  return withArticle(answer.label);
 }
 
 function detail(answer) {
@@ -44,6 +24,13 @@ function detail(answer) {
   }
   if (answer.label === "unsure") return "Nothing is likely enough for a clear answer.";
   return "";
+}
+
+// As app.inference.wording.percentage: nothing is certain.
+function percentage(probability) {
+  const rounded = (100 * probability).toFixed(1);
+  if (rounded === "100.0") return "> 99.9 %";
+  return rounded === "0.0" ? "< 0.1 %" : `${rounded} %`;
 }
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
@@ -65,7 +52,7 @@ class Card {
 
   show(answer) {
     this.element.removeAttribute("aria-busy");
-    this.verdict = verdict(answer);
+    this.verdict = answer.words ?? "no answer";
     this.part("verdict").textContent = this.verdict;
     if (answer.error !== null) {
       this.element.classList.add("error");
@@ -85,7 +72,7 @@ class Card {
   }
 
   fail(message) {
-    this.show({ error: message });
+    this.show({ error: message, words: null });
   }
 
   url(blob) {
@@ -114,7 +101,7 @@ class Card {
 
   offerHeat(name) {
     const button = this.part("heat");
-    button.textContent = `Show what speaks for ${withArticle(name)}`;
+    button.textContent = `Show what speaks for ${name}`;
     button.hidden = false;
     button.addEventListener("click", () => this.toggleHeat(button, name));
   }
@@ -128,7 +115,7 @@ class Card {
       if (this.map === undefined) {
         button.setAttribute("aria-busy", "true");
         try {
-          const response = await ask("/v1/explain", [this.file]);
+          const response = await ask("v1/explain", [this.file]);
           this.map = this.url(await response.blob());
         } catch (error) {
           this.part("trouble").textContent = error.message;
@@ -137,7 +124,7 @@ class Card {
           button.removeAttribute("aria-busy");
         }
       }
-      const text = `${this.file.name}: what speaks for ${withArticle(name)} is in colour`;
+      const text = `${this.file.name}: what speaks for ${name} is in colour`;
       this.picture(this.map, text);
       say(text);
     }
@@ -152,8 +139,8 @@ class Card {
 
 function bar([name, probability]) {
   const element = $("bar").content.firstElementChild.cloneNode(true);
-  element.querySelector(".class").textContent = plain(name);
-  element.querySelector(".value").textContent = percent.format(probability);
+  element.querySelector(".class").textContent = name;
+  element.querySelector(".value").textContent = percentage(probability);
   element.querySelector(".fill").style.width = `${100 * probability}%`;
   return element;
 }
@@ -186,7 +173,7 @@ async function ask(path, files) {
 
 async function answer(cards) {
   try {
-    const response = await ask("/v1/predict", cards.map((card) => card.file));
+    const response = await ask("v1/predict", cards.map((card) => card.file));
     const { answers } = await response.json();
     cards.forEach((card, number) => card.show(answers[number]));
   } catch (error) {
@@ -298,8 +285,8 @@ $("clear").addEventListener("click", () => {
 });
 
 try {
-  model = await (await fetch("/v1/model")).json();
-  const names = model.classes.map(withArticle);
+  model = await (await fetch("v1/model")).json();
+  const names = model.classes;
   $("knows").textContent = `It tells ${names.slice(0, -1).join(", ")} from ${names.at(-1)}, and says when it is none of these.`;
 } catch {
   say("No answer: has the service ended?");
