@@ -28,7 +28,7 @@ from app.core.run_metrics import (
     StageMetrics,
     write_history,
 )
-from app.data.augmentation import View
+from app.data.augmentation import View, refuse_changed
 from app.data.folder_layout import SPLITS, Split
 from app.data.manifest import ManifestRow, Photo, Photos, class_names, photos_of
 from app.data.splits import class_weights
@@ -37,8 +37,8 @@ from app.evaluation.prediction_set import PredictionSet
 from app.evaluation.test_findings import findings_of_test
 from app.export.bundle_writer import Parity, classifier_graph, export_bundle, library_versions
 from app.export.int8_export import Int8Model, int8_model
+from app.features.cache_folder import Quota
 from app.features.dataset import DatasetSpec, FeatureDataset, open_dataset
-from app.features.store import Quota
 from app.inference.answered_photos import answer_photos
 from app.inference.predictor import Classifier
 from app.network.classifier import build_classifier, copy_weights, load_classifier, open_layers
@@ -58,8 +58,10 @@ from app.training.fit_decision import (
     split_metrics,
     write_predictions,
 )
+from app.training.frozen_precision import choose_precision
 from app.training.linear_probe import STRENGTHS, fit_linear_probe
 from app.training.run_lock import finish_time
+from app.training.schedule import next_stage, report_gains, seconds_left
 from app.training.stage_result import StageResult, keep_stage, kept_stage
 from app.training.tracking import Tracking
 
@@ -85,27 +87,34 @@ def run_experiment(
     trained = resolve_precision(config.precision)
     frozen = trained if config.cache == "off" else resolve_frozen_precision(config.precision)
     say(f"computing on {device_name()}, frozen layers in {frozen}, trained ones in {trained}")
-    model, digest = load_classifier(
-        len(classes),
-        image_size=config.image_size,
-        backbone=config.backbone,
-        precision=trained,
-        weights=config.weights,
-        seed=config.seed,
-    )
+    model, digest = classifier_of(config, len(classes), trained)
     with clock.phase("features"):
+        if config.precision == "auto":
+            precision = choose_precision(
+                model,
+                digest,
+                photos["train"],
+                config.runs / FEATURES_FOLDER,
+                int8=frozen == "int8",
+            )
+            if precision != "auto":
+                config, frozen = dataclasses.replace(config, precision=precision), precision
+            if precision == "float32":
+                trained = precision
+                model, digest = classifier_of(config, len(classes), trained)
         source = dataset_of(config, model, digest, learned)
         keep_conditions(_conditions(source, digest, trained), library_versions(), checkpoint)
+    refuse_changed([*photos["validation"], *photos["test"]], clock.began)
     with clock.phase("training"):
         weights = class_weights(classes[photo.target] for photo in photos["train"])
         by_number = {n: weights[name] for n, name in enumerate(classes)} if weights else None
-        results = train_stages(
+        last, results = train_stages(
             config, model, source, learned, classes, by_number, run, checkpoint, tracking
         )
         write_history((row for result in results for row in result.history), run.history)
-        decision = fit_decision(source, config.stage_plan()[-1], results, mirror=config.mirror)
+        decision = fit_decision(source, last, results, mirror=config.mirror)
     with clock.phase("export"):
-        parity, int8 = export(config, model, source, classes, learned, decision, run.bundle)
+        parity, int8 = export(config, model, source, last, classes, learned, decision, run.bundle)
     with clock.phase("test"):
         excluded = {row.name for row in rows if row.code == "excluded"}
         tested = answer_test(run, photos["test"], excluded, decision)
@@ -136,6 +145,18 @@ def run_experiment(
     )
 
 
+def classifier_of(config: TrainConfig, classes: int, precision: str) -> tuple[keras.Model, str]:
+    """Return the untrained classifier of a run, and the digest of its backbone's weights."""
+    return load_classifier(
+        classes,
+        image_size=config.image_size,
+        backbone=config.backbone,
+        precision=precision,
+        weights=config.weights,
+        seed=config.seed,
+    )
+
+
 def train_stages(
     config: TrainConfig,
     model: keras.Model,
@@ -146,23 +167,35 @@ def train_stages(
     run: Run,
     checkpoint: Checkpoint,
     tracking: Tracking,
-) -> list[StageResult]:
-    """Solve the linear probe, then fine-tune; a stage that ``checkpoint`` holds is put back."""
-    results = []
-    for stage in config.stage_plan():
+) -> tuple[Stage, list[StageResult]]:
+    """Solve the linear probe, then fine-tune as far as it pays (``app.training.schedule``).
+
+    A stage that ``checkpoint`` holds is put back.
+
+    Returns:
+        The last stage that was trained, and the results of all.
+    """
+    results: list[StageResult] = []
+    trained: list[Stage] = []
+
+    while stage := next_stage(config.stage_plan(), trained, results, config.budget):
         open_layers(model, stage)
         result = kept_stage(stage.name, model, checkpoint)
         if result is None:
             if stage.opens:
-                result = fine_tune(stage, source, class_weight, checkpoint)
+                epochs = sum(each.epochs for each in trained)
+                seconds = seconds_left(results, config.budget)
+                result = fine_tune(stage, source, class_weight, checkpoint, epochs, seconds)
             else:
                 result = linear_probe(
                     stage, model, source, photos, classes, class_weight, config.head_strength, run
                 )
             keep_stage(result, model, checkpoint)
         tracking.stage(stage.name, result.history)
+        trained.append(stage)
         results.append(result)
-    return results
+    report_gains(results)
+    return trained[-1], results
 
 
 def dataset_of(
@@ -219,15 +252,18 @@ def fine_tune(
     source: FeatureDataset,
     class_weight: dict[int, float] | None,
     checkpoint: Checkpoint,
+    epochs_before: int,
+    seconds: float,
 ) -> StageResult:
     """Train the blocks that the stage opens; the head stays as it was solved."""
     return train_stage(
         source.part(stage),
         stage,
-        source.batches(stage, "train", shuffle=True),
+        source.batches(stage, "train", shuffle=True, epochs_before=epochs_before),
         source.batches(stage, "validation"),
         checkpoint,
         class_weight,
+        seconds,
     )
 
 
@@ -235,6 +271,7 @@ def export(
     config: TrainConfig,
     model: keras.Model,
     source: FeatureDataset,
+    stage: Stage,
     classes: Sequence[str],
     photos: Photos,
     decision: FittedDecision,
@@ -254,7 +291,7 @@ def export(
     int8 = int8_model(
         graph,
         source,
-        config.stage_plan()[-1],
+        stage,
         decision.thresholds,
         mirror=config.mirror,
     )

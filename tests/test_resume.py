@@ -22,7 +22,7 @@ from photos import drawn_photos
 from small_vgg import small_network
 
 import app.experiment
-import app.features.cache
+import app.features.store
 import app.network.classifier
 import app.pipeline
 import app.training.finetune
@@ -33,6 +33,7 @@ from app.core.config import TrainConfig, config_values, read_config
 from app.core.errors import BundleError, UsageError
 from app.core.run_folder import Run, newest_complete_run
 from app.core.run_metrics import HistoryRow, read_history
+from app.data.manifest import read_manifest
 from app.data.sets.synthetic_pets import draw_sample
 from app.training.run_lock import training
 
@@ -147,7 +148,7 @@ def test_broken_off_everywhere_it_ends_as_if_unbroken(photos, unbroken, tmp_path
     argv = command(photos, result)
     for place, name, at in [
         (app.experiment, "load_classifier", 1),
-        (app.features.cache.FeatureStore, "append", 2),  # one of two cuts is written
+        (app.features.store.FeatureStore, "append", 2),  # one of two cuts is written
         (app.experiment, "train_stage", 1),  # the head is solved
         (app.training.finetune._Log, "on_epoch_begin", 2),
         (app.training.finetune._Log, "on_epoch_begin", 2),  # epoch 3
@@ -166,11 +167,43 @@ def test_broken_off_everywhere_it_ends_as_if_unbroken(photos, unbroken, tmp_path
 def test_what_was_learned_is_not_learned_again(copy, monkeypatch, capsys):
     monkeypatch.setattr(app.experiment, "fit_linear_probe", None)
     monkeypatch.setattr(app.pipeline, "write_manifest", None)
-    monkeypatch.setattr(app.features.cache, "load_batches", None)
+    monkeypatch.setattr(app.features.store, "load_batches", None)
     assert run(train.main, ["--resume", str(copy.folder)]) == 0
     said = capsys.readouterr().err
     assert "stage head was trained before" in said
     assert re.findall(r"block5 epoch (\d)", said) == ["2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("step", "next_step"), [("keep_conditions", "train_stages"), ("export", "write_record")]
+)
+def test_a_photo_that_vanished_is_put_back_and_nothing_is_lost(
+    photos, unbroken, copy, monkeypatch, capsys, step, next_step
+):
+    """It is needed at the end, and missed before the epochs where it can be."""
+    test = next(row for row in read_manifest(unbroken.manifest) if row.split == "test")
+    photo, away = photos / test.name, copy.folder.parent / "away"
+    original = getattr(app.experiment, step)
+
+    def vanishing(*args: Any, **options: Any) -> Any:
+        photo.rename(away)
+        return original(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app.experiment, step, vanishing)
+        patch.setattr(app.pipeline if step == "export" else app.experiment, next_step, None)
+        try:
+            assert run(train.main, ["--resume", str(copy.folder)]) == 1
+        finally:
+            away.rename(photo)
+    assert re.search(
+        rf"expected .*{photo.name} as it was when training began; received: .*No such file.*; "
+        rf"put it back, then go on with: python train\.py --resume .*{copy.folder.name}",
+        capsys.readouterr().err,
+    )
+    if step == "export":
+        assert run(train.main, ["--resume", str(copy.folder)]) == 0
+        assert_same(copy, unbroken)
 
 
 def test_config_json_trains_the_same_again_under_a_new_name(unbroken, tmp_path, capsys):

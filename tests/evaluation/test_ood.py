@@ -14,7 +14,7 @@ from app.evaluation.ood import (
     fit_ood_detector,
     unit_length,
 )
-from app.network.classifier import build_classifier, describing_part
+from app.network.classifier import build_classifier, logits_and_embeddings
 
 CHANNELS = 16
 
@@ -101,7 +101,7 @@ def test_the_layers_say_what_numpy_says(mirror):
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (6, 32, 32, 3)).astype(np.float32)
     images[3:, ::2] = 255  # of several kinds
-    part = describing_part(build_classifier(2, image_size=32), None)
+    part = logits_and_embeddings(build_classifier(2, image_size=32), None)
     tta_views = [images, images[:, :, ::-1]] if mirror else [images]
     descriptors = [part.predict(look, verbose=0)[1] for look in tta_views]
     at_block5 = keras.Model(part.input, part.get_layer("block5_pool").output)

@@ -111,7 +111,9 @@ def case(request, tmp_path_factory) -> Case:
     served = thin(temperature=1.5, novelty=strange)
     copy_weights(model, served)
     stage = STAGES[request.param]
-    logits, seen = outputs_of(source.describing(stage), source.batches(stage, "validation"))
+    logits, seen = outputs_of(
+        source.part_with_embeddings(stage), source.batches(stage, "validation")
+    )
     trained = PredictionSet(
         tuple(photo.name for photo in split["validation"]),
         targets_of(split["validation"]),

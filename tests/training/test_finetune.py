@@ -185,7 +185,7 @@ class Sure:
 
     mistakes: ClassVar[dict[str, int]] = {"train": 10, "validation": 10}
 
-    def describing(self, stage):
+    def part_with_embeddings(self, stage):
         logits = keras.Input((2,))
         return keras.Model(logits, [logits, keras.ops.abs(logits)])
 
