@@ -264,7 +264,7 @@ def test_what_is_reported_is_what_predict_py_answers_photo_by_photo(tested, caps
     assert {name: row["answer"] for name, row in rows.items()} == {
         name: answer["label"] for name, answer in answers.items()
     }
-    assert len({row["answer"] for row in rows.values()}) > 1, "else equality says little"
+    assert any(row["answer"] != row["likeliest"] for row in rows.values()), "else it proves little"
     pairs = [(rows[name]["label"], answer["label"]) for name, answer in answers.items()]
     assert counted(pairs) == dataclasses.asdict(test.counts)
     for name, row in rows.items():

@@ -246,8 +246,7 @@ def test_where_validation_is_small_the_heads_answers_decide():
     for decision in (decided(head, result_of("block5")), decided(head, mirror=True)):
         assert decision.promise is None
         assert decision.thresholds.confidence == DEFAULT_MIN_CONFIDENCE
-    for predicted in decision.predictions.values():
-        np.testing.assert_allclose(predicted.confidence, 0.9, atol=1e-4)
+    np.testing.assert_allclose(decision.validation.confidence, 0.9, atol=1e-4)
 
 
 def test_better_is_more_than_surer_and_more_than_chance():
