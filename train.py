@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from app.core.cli import Parser, leave, run
 from app.core.config import (
+    AUTO_SIZE,
     Backbone,
     CacheMode,
     Layout,
@@ -27,6 +28,7 @@ from app.core.run_folder import Run
 EPILOG = """\
 examples:
   python -m app fetch small cats_dogs        get 3,000 photos of cats and dogs
+  python train.py --data cats_dogs --check   what would be trained on? nothing is written
   python train.py --data cats_dogs           train on them; a new folder appears in runs/
   python train.py --data cats_dogs --smoke   every step in seconds; it learns little
   python train.py --data cats_dogs --set block5.learning_rate=3e-5 --set block5.epochs=6
@@ -39,6 +41,12 @@ examples:
 def main(argv: Sequence[str]) -> int:
     """Parse ``argv``, train, print a table; return the exit code."""
     given = flags(argv)
+    if given.pop("check", False):
+        from app.check import check
+
+        as_json = given.pop("json", False)
+        check(settings(given), as_json=as_json)
+        return 0
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up lines help nobody
     if "resume" in given:
         refuse_beside_resume(given)
@@ -79,7 +87,7 @@ def settings(given: dict[str, Any]) -> TrainConfig:
         text
         for text in config.stage_settings
         if text.partition(".")[0] in given.get("stages", config.stages)
-        and not ("epochs" in given and ".epochs=" in text)
+        and not (text.startswith("block") and text.partition("=")[0].partition(".")[2] in given)
     ]
     given["stage_settings"] = (*kept, *given.get("stage_settings", ()))
     return dataclasses.replace(config, **given)
@@ -120,6 +128,7 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
         text, default = help_of(TrainConfig, name), defaults[name]
         if default not in (None, ()) and name != "data":
             shown = ",".join(default) if isinstance(default, tuple) else default
+            shown = "auto" if name == "image_size" else shown
             text += f" (default: {shown})"
         parser.add_argument(flag, dest=name, help=text, **options)  # type: ignore[arg-type]
 
@@ -134,8 +143,10 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
     add("--runs", type=Path, metavar="DIR")
     add("--stages", type=lambda text: tuple(text.split(",")), metavar="NAMES")
     add("--views", type=int, metavar="N")
-    add("--image-size", type=int, metavar="PIXELS")
+    add("--image-size", type=image_size, metavar="PIXELS")
     add("--epochs", type=int, metavar="N")
+    add("--patience", type=int, metavar="N")
+    add("--budget", type=float, metavar="MINUTES")
     add("--set", "stage_settings", action="append", metavar="STAGE.NAME=VALUE")
     add("--seed", type=int, metavar="N")
     add("--mirror", action=argparse.BooleanOptionalAction)
@@ -148,6 +159,15 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
     add("--deterministic", action=argparse.BooleanOptionalAction)
     add("--log", metavar="NAMES")
     add("--export", metavar="NAMES")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="read, judge and split the photos, say what training would take, and end; nothing is "
+        "written",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="with --check: one JSON object on standard output"
+    )
     parser.add_argument(
         "--no-report", dest="report", action="store_false", help="do not write report.html"
     )
@@ -172,9 +192,22 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
     given = vars(known)
     if not given.keys() & {"data", "config", "resume"}:
         parser.error("the following arguments are required: --data (or --config, or --resume)")
+    if "json" in given and "check" not in given:
+        parser.error("argument --json: only with --check")
+    if "check" in given and "resume" in given:
+        parser.error("argument --check: not with --resume, whose photos are checked anyway")
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return given
+
+
+def image_size(text: str) -> int:
+    """Read ``auto`` or a number of pixels; 0, which stands for ``auto``, is no number of them."""
+    if text == "auto":
+        return AUTO_SIZE
+    if (pixels := int(text)) == AUTO_SIZE:
+        raise ValueError
+    return pixels
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ that they need.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,22 +24,33 @@ from app.core.run_metrics import (
     AnsweredBy,
     Int8Metrics,
     Metrics,
+    NeitherMetrics,
     SplitMetrics,
     StageMetrics,
     write_history,
 )
 from app.data.augmentation import View, refuse_changed
 from app.data.folder_layout import SPLITS, Split
-from app.data.manifest import ManifestRow, Photo, Photos, class_names, photos_of
+from app.data.manifest import (
+    ManifestRow,
+    NeitherPhoto,
+    Photo,
+    Photos,
+    class_names,
+    neither_photos_of,
+    photos_of,
+)
 from app.data.splits import class_weights
-from app.evaluation.findings import findings_of_test, write_findings
+from app.evaluation.findings import write_findings
 from app.evaluation.prediction_set import PredictionSet
+from app.evaluation.test_findings import findings_of_test
 from app.export.bundle_writer import Parity, classifier_graph, export_bundle, library_versions
 from app.export.int8_export import Int8Model, int8_model
+from app.features.cache_folder import Quota
 from app.features.dataset import DatasetSpec, FeatureDataset, open_dataset
-from app.features.store import Quota
 from app.inference.answered_photos import answer_photos
 from app.inference.predictor import Classifier
+from app.inference.refusals import refusals
 from app.network.classifier import build_classifier, copy_weights, load_classifier, open_layers
 from app.network.device import (
     compute_deterministically,
@@ -57,8 +68,10 @@ from app.training.fit_decision import (
     split_metrics,
     write_predictions,
 )
+from app.training.frozen_precision import choose_precision
 from app.training.linear_probe import STRENGTHS, fit_linear_probe
 from app.training.run_lock import finish_time
+from app.training.schedule import next_stage, report_gains, seconds_left
 from app.training.stage_result import StageResult, keep_stage, kept_stage
 from app.training.tracking import Tracking
 
@@ -80,35 +93,49 @@ def run_experiment(
         compute_deterministically()
     classes = class_names(rows)
     photos: Photos = {split: photos_of(rows, split, root) for split in SPLITS}
+    neither = {split: neither_photos_of(rows, split, root) for split in SPLITS}
+    learned_as_neither = [each.photo for each in neither["train"]]
     learned: Photos = {split: photos[split] for split in ("train", "validation")}
     trained = resolve_precision(config.precision)
     frozen = trained if config.cache == "off" else resolve_frozen_precision(config.precision)
     say(f"computing on {device_name()}, frozen layers in {frozen}, trained ones in {trained}")
-    model, digest = load_classifier(
-        len(classes),
-        image_size=config.image_size,
-        backbone=config.backbone,
-        precision=trained,
-        weights=config.weights,
-        seed=config.seed,
-    )
+    model, digest = classifier_of(config, len(classes), trained)
     with clock.phase("features"):
-        source = dataset_of(config, model, digest, learned)
+        if config.precision == "auto":
+            precision = choose_precision(
+                model,
+                digest,
+                photos["train"],
+                config.runs / FEATURES_FOLDER,
+                int8=frozen == "int8",
+            )
+            if precision != "auto":
+                config, frozen = dataclasses.replace(config, precision=precision), precision
+            if precision == "float32":
+                trained = precision
+                model, digest = classifier_of(config, len(classes), trained)
+        source = dataset_of(config, model, digest, learned, learned_as_neither)
         keep_conditions(_conditions(source, digest, trained), library_versions(), checkpoint)
     refuse_changed([*photos["validation"], *photos["test"]], clock.began)
     with clock.phase("training"):
         weights = class_weights(classes[photo.target] for photo in photos["train"])
         by_number = {n: weights[name] for n, name in enumerate(classes)} if weights else None
-        results = train_stages(
+        last, results = train_stages(
             config, model, source, learned, classes, by_number, run, checkpoint, tracking
         )
         write_history((row for result in results for row in result.history), run.history)
-        decision = fit_decision(source, config.stage_plan()[-1], results, mirror=config.mirror)
+        decision = fit_decision(
+            source,
+            last,
+            results,
+            mirror=config.mirror,
+            neither=source.batches_of_neither(last),
+        )
     with clock.phase("export"):
-        parity, int8 = export(config, model, source, classes, learned, decision, run.bundle)
+        parity, int8 = export(config, model, source, last, classes, learned, decision, run.bundle)
     with clock.phase("test"):
         excluded = {row.name for row in rows if row.code == "excluded"}
-        tested = answer_test(run, photos["test"], excluded, decision)
+        tested = answer_test(run, photos["test"], excluded, decision, neither)
     return Metrics(
         classes=tuple(classes),
         photos={split: len(photos[split]) for split in SPLITS},
@@ -118,6 +145,7 @@ def run_experiment(
         test=tested.scores,
         test_without_excluded=tested.without_excluded,
         answered_by=tested.answered_by,
+        neither=tested.neither,
         temperature=decision.temperature,
         min_confidence=decision.thresholds.confidence,
         promise=decision.promise,
@@ -136,6 +164,18 @@ def run_experiment(
     )
 
 
+def classifier_of(config: TrainConfig, classes: int, precision: str) -> tuple[keras.Model, str]:
+    """Return the untrained classifier of a run, and the digest of its backbone's weights."""
+    return load_classifier(
+        classes,
+        image_size=config.image_size,
+        backbone=config.backbone,
+        precision=precision,
+        weights=config.weights,
+        seed=config.seed,
+    )
+
+
 def train_stages(
     config: TrainConfig,
     model: keras.Model,
@@ -146,35 +186,55 @@ def train_stages(
     run: Run,
     checkpoint: Checkpoint,
     tracking: Tracking,
-) -> list[StageResult]:
-    """Solve the linear probe, then fine-tune; a stage that ``checkpoint`` holds is put back."""
-    results = []
-    for stage in config.stage_plan():
+) -> tuple[Stage, list[StageResult]]:
+    """Solve the linear probe, then fine-tune as far as it pays (``app.training.schedule``).
+
+    A stage that ``checkpoint`` holds is put back.
+
+    Returns:
+        The last stage that was trained, and the results of all.
+    """
+    results: list[StageResult] = []
+    trained: list[Stage] = []
+
+    while stage := next_stage(config.stage_plan(), trained, results, config.budget):
         open_layers(model, stage)
         result = kept_stage(stage.name, model, checkpoint)
         if result is None:
             if stage.opens:
-                result = fine_tune(stage, source, class_weight, checkpoint)
+                epochs = sum(each.epochs for each in trained)
+                seconds = seconds_left(results, config.budget)
+                result = fine_tune(stage, source, class_weight, checkpoint, epochs, seconds)
             else:
                 result = linear_probe(
                     stage, model, source, photos, classes, class_weight, config.head_strength, run
                 )
             keep_stage(result, model, checkpoint)
         tracking.stage(stage.name, result.history)
+        trained.append(stage)
         results.append(result)
-    return results
+    report_gains(results)
+    return trained[-1], results
 
 
 def dataset_of(
-    config: TrainConfig, model: keras.Model, digest: str, photos: Photos
+    config: TrainConfig,
+    model: keras.Model,
+    digest: str,
+    photos: Photos,
+    neither: Sequence[Photo] = (),
 ) -> FeatureDataset:
     """Open the input of the run's stages; ``digest`` is that of the backbone's weights."""
     quota = Quota(config.runs / FEATURES_FOLDER, round(config.cache_limit * 1e9))
-    return open_dataset(dataset_spec(config, model, digest, photos), config.cache, quota)
+    return open_dataset(dataset_spec(config, model, digest, photos, neither), config.cache, quota)
 
 
 def dataset_spec(
-    config: TrainConfig, model: keras.Model, digest: str, photos: Photos
+    config: TrainConfig,
+    model: keras.Model,
+    digest: str,
+    photos: Photos,
+    neither: Sequence[Photo] = (),
 ) -> DatasetSpec:
     """Return the few settings that the input depends on."""
     return DatasetSpec(
@@ -182,6 +242,7 @@ def dataset_spec(
         backbone=config.backbone,
         weights=digest,
         photos=photos,
+        neither=neither,
         stages=config.stage_plan(),
         views=config.training_views(),
         seed=config.seed,
@@ -219,15 +280,18 @@ def fine_tune(
     source: FeatureDataset,
     class_weight: dict[int, float] | None,
     checkpoint: Checkpoint,
+    epochs_before: int,
+    seconds: float,
 ) -> StageResult:
     """Train the blocks that the stage opens; the head stays as it was solved."""
     return train_stage(
         source.part(stage),
         stage,
-        source.batches(stage, "train", shuffle=True),
+        source.batches(stage, "train", shuffle=True, epochs_before=epochs_before),
         source.batches(stage, "validation"),
         checkpoint,
         class_weight,
+        seconds,
     )
 
 
@@ -235,6 +299,7 @@ def export(
     config: TrainConfig,
     model: keras.Model,
     source: FeatureDataset,
+    stage: Stage,
     classes: Sequence[str],
     photos: Photos,
     decision: FittedDecision,
@@ -254,7 +319,7 @@ def export(
     int8 = int8_model(
         graph,
         source,
-        config.stage_plan()[-1],
+        stage,
         decision.thresholds,
         mirror=config.mirror,
     )
@@ -277,15 +342,23 @@ def export(
 
 @dataclass(frozen=True)
 class Tested:
-    """The test photos' scores: of all, without the excluded ones if any are, and by which model."""
+    """The test photos' scores: of all, without the excluded ones if any are, and by which model.
+
+    ``neither`` counts how many photos of none of the classes it refuses, by kind.
+    """
 
     scores: SplitMetrics
     without_excluded: SplitMetrics | None
     answered_by: AnsweredBy
+    neither: dict[str, NeitherMetrics]
 
 
 def answer_test(
-    run: Run, photos: Sequence[Photo], excluded: Collection[str], decision: FittedDecision
+    run: Run,
+    photos: Sequence[Photo],
+    excluded: Collection[str],
+    decision: FittedDecision,
+    neither: Mapping[Split, Sequence[NeitherPhoto]],
 ) -> Tested:
     """Let the exported bundle answer the test photos, once, as ``predict.py`` answers.
 
@@ -296,6 +369,7 @@ def answer_test(
         photos: of test.
         excluded: names; those of test photos are left out of ``without_excluded``.
         decision: for the validation photos.
+        neither: photos of none of the classes, of all splits.
     """
     classifier = Classifier(run.bundle)
     classes, thresholds = classifier.bundle.classes, classifier.thresholds
@@ -304,12 +378,17 @@ def answer_test(
     predictions: dict[Split, PredictionSet] = {"validation": decision.validation, "test": answered}
     write_predictions(predictions, classes, thresholds, run.predictions)
     write_findings(findings_of_test(answered, classes, thresholds), run.test_audit)
+    refused = refusals(classifier, neither)
+    if held_out := sum(kind.held_out for kind in refused.values()):
+        count = sum(kind.refused for kind in refused.values())
+        say(f"of {held_out} photos of neither that nothing was learned from {count} are refused")
     kept = [number for number, name in enumerate(answered.names) if name not in excluded]
     some = 0 < len(kept) < len(answered.names)
     return Tested(
         split_metrics(answered, thresholds),
         split_metrics(answered.chosen(kept), thresholds) if some else None,
         AnsweredBy(classifier.file, classifier.precision),
+        refused,
     )
 
 

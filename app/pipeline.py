@@ -11,6 +11,7 @@ import os
 from os.path import exists, isfile
 from pathlib import Path
 
+from app.check import fit_to_photos, inventory_of
 from app.core.atomic_files import write_json
 from app.core.config import TrainConfig, config_values, flattened, read_config
 from app.core.console import heeding_ctrl_c, quiet_native_stderr, say
@@ -20,8 +21,7 @@ from app.core.profiling import Clock
 from app.core.records import write_record
 from app.core.run_folder import Run, begin_run, refuse_existing, refuse_irregular_files
 from app.core.safe_output import refuse_among_photos
-from app.data.folder_layout import LayoutSettings, data_folder, linked_folders
-from app.data.inventory import take_inventory
+from app.data.folder_layout import data_folder, linked_folders
 from app.data.manifest import ManifestRow, read_manifest, write_manifest
 from app.export.formats import export_formats, require_formats
 from app.training.checkpoint import Checkpoint
@@ -50,6 +50,7 @@ def train(config: TrainConfig) -> Run:
     with data_folder(config.data) as root:
         refuse_among_photos(config.runs, config.data, [root, *linked_folders(root)])
         rows = _inventory(config, root, clock)
+        config = fit_to_photos(config, rows)
         this_run = begin_run(config.runs, config.run)
         with resumable(this_run), training(this_run) as checkpoint:
             write_json(config_values(config), this_run.config)
@@ -97,19 +98,7 @@ def resume(folder: Path, *, report: bool = True) -> Run:
 
 def _inventory(config: TrainConfig, root: Path, clock: Clock) -> list[ManifestRow]:
     with clock.phase("audit"):
-        return take_inventory(
-            root,
-            data=config.data,
-            seed=config.seed,
-            exclude=config.exclude,
-            exclude_from_test=config.exclude_from_test,
-            layout=layout_settings(config),
-        )
-
-
-def layout_settings(config: TrainConfig) -> LayoutSettings:
-    """Return what the settings say about the layout of the data folder."""
-    return LayoutSettings(config.layout, config.labels, config.neither, config.join_case)
+        return inventory_of(config, root)
 
 
 def _compare_manifest(rows: list[ManifestRow], this_run: Run) -> None:

@@ -41,7 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.cli import run
-from app.core.config import STAGES, TrainConfig, help_of
+from app.core.config import LARGEST_AUTO_SIZE, STAGES, TrainConfig, help_of
 from app.core.console import quiet_native_stderr, say
 from app.core.errors import AppError
 from app.network.batch_memory import halving
@@ -65,7 +65,7 @@ class Size:
 
 
 # The batch of the stages. A matrix of 8,192 is 134 MB in bfloat16, and 1.1 TFLOP to square.
-FULL = Size(TrainConfig.image_size, STAGES["block5"].batch_size, 2000, 8192, 10)
+FULL = Size(LARGEST_AUTO_SIZE, STAGES["block5"].batch_size, 2000, 8192, 10)
 SMALL = Size(64, 8, 500, 1024, 3)
 
 
@@ -162,14 +162,14 @@ def matrix_rate(size: Size) -> float:
 
 def measure(size: Size, precision: str) -> list[Row]:
     """Return the rows of the table, the cheapest work first."""
-    from app.features.extractor import fastest_batch, frozen_prefix, seconds_of
+    from app.features.extractor import fastest_batch, make_extractor, seconds_of
     from app.network.classifier import build_classifier, suffix
     from app.network.device import on_gpu
 
     model = build_classifier(2, image_size=size.image_size, precision=precision)
     flops = convolution_flops(model)
-    frozen = frozen_prefix(model, ["block5_pool"], precision)
-    seconds = partial(seconds_of, frozen.run, model.input.shape[1:])
+    frozen = make_extractor(model, ["block5_pool"], precision)
+    seconds = partial(seconds_of, frozen.forward, model.input.shape[1:])
     batch = fastest_batch(seconds) if on_gpu() else frozen.batch
     rows = [
         Row("frozen prefix", batch, batch / seconds(batch), sum(flops.values())),
@@ -208,14 +208,14 @@ def step_flops(flops: dict[str, float], trained: Sequence[str]) -> float:
 
 def head_row(model: keras.Model, size: Size) -> Row:
     """Solve the head on random activations."""
+    from app.features.batches import BATCH, LabelledMaps
     from app.features.dataset import HEAD_CUT
-    from app.features.labelled import BATCH, LabelledFeatures
     from app.training.linear_probe import fit_linear_probe
 
     random = np.random.default_rng(0)
     shape = model.get_layer(HEAD_CUT).output.shape[1:]
 
-    def labelled() -> LabelledFeatures:
+    def labelled() -> LabelledMaps:
         targets = np.arange(size.head_photos) % 2
         maps = random.gamma(1.0, 1.0, (size.head_photos, *shape)).astype(np.float32)
         maps[..., ::8] += targets[:, None, None, None]  # something to learn
@@ -224,7 +224,7 @@ def head_row(model: keras.Model, size: Size) -> Row:
             for start in range(0, len(numbers), BATCH):
                 yield maps[numbers[start : start + BATCH]]
 
-        return LabelledFeatures(walk, targets)
+        return LabelledMaps(walk, targets)
 
     train, validation = labelled(), labelled()
     started = time.perf_counter()

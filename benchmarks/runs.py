@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.core.config import config_values, flattened
+from app.core.config import AUTO_SIZE, config_values, flattened
 from app.core.console import say
 from app.core.errors import UsageError
 from app.core.run_folder import Run
@@ -73,6 +73,8 @@ def _read(data: Path | None, runs: Path, name: str, flags: Sequence[str]) -> Res
     command = train_command(data or results.config.data, runs, name, flags)
     values = config_values(parse(command[2:]))
     wanted, received = (settings_of(v) for v in (values, config_values(results.config)))
+    if wanted["image_size"] == AUTO_SIZE:  # a run has the size that was found
+        wanted["image_size"] = received["image_size"]
     differ = [key for key in {**wanted, **received} if wanted.get(key) != received.get(key)]
     if "stages" in differ:  # then the settings of one that only one of them has say nothing more
         differ = [key for key in differ if "." not in key]

@@ -19,8 +19,8 @@ from app.data.folder_layout import Split
 from app.data.manifest import Photos
 from app.experiment import dataset_spec
 from app.features.batches import ViewBatches
+from app.features.cache_folder import Quota
 from app.features.dataset import CachedDataset, FeatureDataset, FreshDataset
-from app.features.store import Quota
 from app.network.classifier import HEAD, load_classifier, open_layers, prefix
 from app.training.finetune import train_stage
 from app.training.linear_probe import fit_linear_probe
@@ -99,7 +99,13 @@ class SameViews(FreshDataset):
     """Pixels through the whole network, of the views that a cache holds, in its order."""
 
     def batches(
-        self, stage: Stage, split: Split, *, shuffle: bool = False, view: int = 0
+        self,
+        stage: Stage,
+        split: Split,
+        *,
+        shuffle: bool = False,
+        view: int = 0,
+        epochs_before: int = 0,
     ) -> ViewBatches:
         """Return the batches of ``FreshDataset``, other views in them."""
         batches = super().batches(stage, split, shuffle=shuffle, view=view)

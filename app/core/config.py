@@ -24,6 +24,8 @@ Layout = Literal["folders", "subfolders", "flat", "table"]
 FORMATS = ("savedmodel", "litert", "openvino")  # besides ONNX and Keras's own
 TRACKERS = ("tensorboard", "mlflow")
 
+AUTO_SIZE = 0  # --image-size auto: app.data.image_size finds it from the photos
+LARGEST_AUTO_SIZE = 320  # more pixels hardly helped photos of any size (docs/experiments.md)
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 1024  # five poolings halve 32 to 1; 1024 is 640 GFLOP a photo
 MEND = "mend the file, or give the settings as flags"
 
@@ -155,9 +157,19 @@ class TrainConfig:
         "views of each training photo: itself and seeded random crops; the head uses only itself",
     )
     image_size: int = setting(
-        320, "height and width in pixels that photos are resized to; time grows with its square"
+        AUTO_SIZE,
+        "height and width in pixels that photos are resized to; time grows with its square; auto: "
+        f"from the photos' own sizes, at most {LARGEST_AUTO_SIZE}",
     )
     epochs: int | None = setting(None, "at most this many epochs a stage (default: the stage's)")
+    patience: int | None = setting(
+        None, "the patience of each fine-tuning stage, in epochs (default: the stage's)"
+    )
+    budget: float | None = setting(
+        None,
+        "minutes that fine-tuning may take; figures then depend on the speed of the machine "
+        "(default: no limit)",
+    )
     stage_settings: tuple[str, ...] = setting(
         (),
         "a setting of one stage, such as block5.learning_rate=3e-5; may be given several times, "
@@ -227,10 +239,15 @@ class TrainConfig:
         _known("--log", self.trackers(), TRACKERS)
         _known("--export", self.formats(), FORMATS)
         _in_range("--views", self.views, 1, 1000)
-        _in_range("--image-size", self.image_size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE)
+        if self.image_size != AUTO_SIZE:
+            _in_range("--image-size", self.image_size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE)
         _in_range("--seed", self.seed, 0, 2**32 - 1)
         if self.epochs is not None:
             _in_range("--epochs", self.epochs, 1, 100_000)
+        if self.patience is not None:
+            _in_range("--patience", self.patience, 0, 100_000)
+        if self.budget is not None and not 0 < self.budget < math.inf:
+            raise UsageError(f"expected --budget above 0 minutes; received {self.budget}")
         self.stage_plan()  # refuses wrong settings of stages
         if self.precision == "int8" and self.cache == "off":
             raise UsageError(
@@ -251,11 +268,13 @@ class TrainConfig:
             )
 
     def stage_plan(self) -> tuple[Stage, ...]:
-        """Return the chosen stages with ``epochs`` and then ``stage_settings`` applied."""
+        """Return the chosen stages with flags of all stages and then ``stage_settings`` applied."""
         plan = {name: STAGES[name] for name in self.stages}
         for name, stage in plan.items():
-            if self.epochs and stage.opens:
-                plan[name] = dataclasses.replace(stage, epochs=self.epochs)
+            if stage.opens:
+                epochs = stage.epochs if self.epochs is None else self.epochs
+                patience = stage.patience if self.patience is None else self.patience
+                plan[name] = dataclasses.replace(stage, epochs=epochs, patience=patience)
         for text in self.stage_settings:
             name, values = _stage_setting(text, plan)
             plan[name] = dataclasses.replace(plan[name], **values)

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap, norm
 
-from app.evaluation.metrics import Floats
+from app.core.run_metrics import StageGain
+from app.evaluation.metrics import Floats, Ints
 
 RESAMPLES = 10_000
+TINY = 1e-12  # the lowest probability
 
 Interval = tuple[float, float]
 Bools = NDArray[np.bool_]
@@ -93,3 +95,23 @@ def paired_interval(first_only: int, second_only: int, n: int) -> Interval:
     middle = two - one
     half = float(norm.ppf(0.975)) * float(np.sqrt((one + two - middle**2) / (n + 2)))
     return max(-1.0, middle - half), min(1.0, middle + half)
+
+
+def stage_gain(before: Floats, after: Floats, targets: Ints) -> StageGain:
+    """Compare the answers before a stage of training and after it, photo by photo.
+
+    Args:
+        before: probabilities ``(n, classes)``.
+        after: likewise.
+        targets: ``(n,)``, the number of each photo's class.
+    """
+    first, second = (each.argmax(axis=1) == targets for each in (before, after))
+    pair = mcnemar(first, second)
+    lower = np.log(np.maximum(after, TINY)) - np.log(np.maximum(before, TINY))
+    lower = lower[np.arange(len(targets)), targets]
+    return StageGain(
+        accuracy=float(second.mean() - first.mean()),
+        accuracy_interval_95=paired_interval(pair.first_only, pair.second_only, len(targets)),
+        log_loss=float(lower.mean()),
+        log_loss_interval_95=bootstrap_interval(lower),
+    )

@@ -12,9 +12,10 @@ from scipy.stats import t
 
 from app.core.config import Stage
 from app.core.console import progress_bar, say
-from app.core.run_metrics import HistoryRow, Scores
+from app.core.run_metrics import HistoryRow
 from app.evaluation.calibration import SMALL_VALIDATION, match_temperature
 from app.evaluation.metrics import Ints, probabilities_of, score
+from app.evaluation.paired_tests import stage_gain
 from app.features.batches import Float32s, ViewBatches, targets_of
 from app.network.batch_memory import halving
 from app.training.checkpoint import KEEP_NOTHING, Checkpoint
@@ -33,6 +34,7 @@ def train_stage(
     validation: ViewBatches,
     checkpoint: Checkpoint = KEEP_NOTHING,
     class_weight: dict[int, float] | None = None,
+    seconds: float = math.inf,
 ) -> StageResult:
     """Train ``model`` as ``stage`` says; afterwards it holds the weights that validated best.
 
@@ -51,6 +53,7 @@ def train_stage(
             the same end as if nothing had come between.
         class_weight: what each training photo of a class counts in the loss, by the class's number;
             validation is scored as it is.
+        seconds: that the stage may take; no epoch is begun that would probably end later.
 
     Returns:
         The stage's scores and its history.
@@ -72,7 +75,7 @@ def train_stage(
         targets = targets_of(validation.photos)
         logits_before = logits_of(model, validation)
         first = score(targets, probabilities_of(logits_before))
-        rows = _fit(model, stage, train, validation, state, class_weight)
+        rows = _fit(model, stage, train, validation, state, class_weight, seconds)
         losses = np.array([row.validation_loss for row in rows])
         kept = 1 + int(losses.argmin())
         diverged = not np.isfinite(losses).all()
@@ -91,17 +94,33 @@ def train_stage(
         if not kept:
             restore()
         trained = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-        return StageResult(
+        answers = probabilities_of(logits_of(model, validation))
+        result = StageResult(
             name=stage.name,
             trainable_parameters=trained,
             epochs=len(rows),
             kept_epoch=kept,
             seconds=time.monotonic() - started,
-            validation=_scores_of(model, validation),
+            validation=score(targets, answers),
             history=tuple(rows),
+            gain=stage_gain(probabilities_of(logits_before), answers, targets),
         )
+        _say_gain(result)
+        return result
 
     return halving(attempt, state.batch_size or train.batch_size, f"stage {stage.name}")
+
+
+def _say_gain(result: StageResult) -> None:
+    if result.gain is None or not result.kept_epoch:
+        say(f"stage {result.name} brought nothing: the weights before it stay")
+        return
+    low, high = result.gain.log_loss_interval_95
+    chance = "" if result.gain.pays else ", which may be chance"
+    say(
+        f"stage {result.name} lowered the validation log-loss by {result.gain.log_loss:.4f} (95 % "
+        f"interval {low:.4f} to {high:.4f}){chance}; accuracy {result.gain.accuracy:+.4f}"
+    )
 
 
 def improved(before: Float32s, after: Float32s, targets: Ints) -> bool:
@@ -134,8 +153,9 @@ def _fit(
     validation: ViewBatches,
     state: StageState,
     class_weight: dict[int, float] | None,
+    seconds: float,
 ) -> list[HistoryRow]:
-    """Train until patience or epochs end; the averaged weights of the best epoch stay."""
+    """Train until patience, epochs or time end; the averaged weights of the best epoch stay."""
     model.compile(
         optimizer=_optimiser(stage, steps=len(train)),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -162,7 +182,7 @@ def _fit(
                 verbose=0,
                 # In this order: the averaged weights are there when ``stopping`` looks at them, and
                 # what all of them did is there when ``state`` keeps it.
-                callbacks=[views, log, averaging, stopping, state],
+                callbacks=[views, log, averaging, stopping, _Budget(state, seconds), state],
             )
         except Exception:
             if failure := train.failure or validation.failure:
@@ -189,10 +209,6 @@ def logits_of(model: keras.Model, batches: ViewBatches) -> Float32s:
     """Return the logits ``(n, classes)`` of a model that has no other output."""
     (logits,) = outputs_of(model, batches)
     return logits
-
-
-def _scores_of(model: keras.Model, batches: ViewBatches) -> Scores:
-    return score(targets_of(batches.photos), probabilities_of(logits_of(model, batches)))
 
 
 def _optimiser(stage: Stage, steps: int) -> keras.optimizers.Optimizer:
@@ -241,6 +257,20 @@ def _top_rate(optimiser: keras.optimizers.Optimizer) -> float:
     """Return the rate of the top block; the last optimiser of several is its."""
     (*_, top) = getattr(optimiser, "optimizers", [optimiser])
     return float(keras.ops.convert_to_numpy(top.learning_rate))
+
+
+class _Budget(keras.callbacks.Callback):  # type: ignore[misc]
+    """End a stage when another epoch would probably pass its time."""
+
+    def __init__(self, state: StageState, seconds: float) -> None:
+        super().__init__()
+        self.state, self.seconds = state, seconds
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        taken = sum(row.seconds for row in self.state.rows)
+        if taken + self.state.rows[-1].seconds > self.seconds and not self.model.stop_training:
+            say(f"stage {self.state.stage} ends: another epoch would pass the --budget")
+            self.model.stop_training = True
 
 
 class _Log(keras.callbacks.Callback):  # type: ignore[misc]

@@ -38,7 +38,7 @@ class StageState(keras.callbacks.Callback):  # type: ignore[misc]
 
     def __init__(self, checkpoint: Checkpoint, stage: str) -> None:
         super().__init__()
-        self.checkpoint, self.name = checkpoint, epochs_record(stage)
+        self.checkpoint, self.stage, self.name = checkpoint, stage, epochs_record(stage)
         self.rows: list[HistoryRow] = []
         self.stopped = False
         self._record = checkpoint.load(self.name)

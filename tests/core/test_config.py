@@ -11,7 +11,15 @@ import pytest
 
 import train
 from app.core.atomic_files import write_json
-from app.core.config import STAGE_RANGES, STAGES, Stage, TrainConfig, config_values, help_of
+from app.core.config import (
+    AUTO_SIZE,
+    STAGE_RANGES,
+    STAGES,
+    Stage,
+    TrainConfig,
+    config_values,
+    help_of,
+)
 from app.core.errors import UsageError
 
 FIELDS = [field.name for field in dataclasses.fields(TrainConfig)]
@@ -31,6 +39,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"seed": 2**32}, r"--seed .*received 4294967296"),
     ({"epochs": 0}, r"--epochs between 1 and 100000; received 0"),
     ({"epochs": 100_001}, r"--epochs .*received 100001"),
+    ({"patience": -1}, r"--patience between 0 and 100000; received -1"),
+    ({"budget": 0.0}, r"--budget above 0 minutes; received 0.0"),
+    ({"budget": float("nan")}, r"--budget .*received nan"),
     ({"head_strength": 0.0}, r"--head-strength above 0; received 0.0"),
     ({"head_strength": float("inf")}, r"--head-strength .*received inf"),
     ({"precision": "int8", "cache": "off"}, r"--cache off.*received int8"),
@@ -122,6 +133,9 @@ def test_smoke_is_the_same_run_in_its_smallest_form() -> None:
 # A value other than the default for every field, and how it is said on the command line.
 FLAGS: dict[str, tuple[list[str], Any]] = {
     "data": ([], Path("pets")),
+    "layout": (["--layout", "flat"], "flat"),
+    "labels": (["--labels", "table.csv"], Path("table.csv")),
+    "join_case": (["--join-case"], True),
     "neither": (["--neither", "wild"], Path("wild")),
     "exclude": (["--exclude", "list.txt"], Path("list.txt")),
     "exclude_from_test": (["--exclude-from-test"], True),
@@ -131,6 +145,8 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
     "views": (["--views", "5"], 5),
     "image_size": (["--image-size", "128"], 128),
     "epochs": (["--epochs", "3"], 3),
+    "patience": (["--patience", "4"], 4),
+    "budget": (["--budget", "2.5"], 2.5),
     "stage_settings": (["--set", "block5.epochs=6"], ("block5.epochs=6",)),
     "seed": (["--seed", "11"], 11),
     "weights": (["--weights", "none"], "none"),
@@ -162,6 +178,17 @@ def test_every_field_is_reached_by_a_flag(name: str) -> None:
 def test_epochs_on_the_command_line_reach_the_stages() -> None:
     plan = train.parse(["--data", "pets", "--epochs", "2"]).stage_plan()
     assert [stage.epochs for stage in plan] == [0, 2]
+
+
+def test_the_image_size_is_auto_or_a_number(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.parse(["--data", "pets"]).image_size == AUTO_SIZE
+    assert (
+        train.parse(["--data", "pets", "--smoke", "--image-size", "auto"]).image_size == AUTO_SIZE
+    )
+    for wrong in ("0", "large", "128.5"):
+        with pytest.raises(SystemExit):
+            train.parse(["--data", "pets", "--image-size", wrong])
+        assert f"'{wrong}'" in capsys.readouterr().err
 
 
 def test_smoke_on_the_command_line() -> None:

@@ -1,0 +1,25 @@
+"""``--image-size auto``: as many pixels as the photos themselves have, where that pays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from statistics import median
+
+from app.core.config import LARGEST_AUTO_SIZE
+from app.data.manifest import ManifestRow
+
+STEP = 32  # five poolings halve the image
+SMALLEST = 160  # smaller photos gain by being enlarged to this (docs/experiments.md)
+
+
+def fitting_image_size(rows: Iterable[ManifestRow]) -> int:
+    """Return the image size that fits the photos: the median of their shorter sides.
+
+    It is rounded to a multiple of 32, and is at least 160 and at most 320.
+
+    Args:
+        rows: of the manifest; the used ones count.
+    """
+    sides = [min(row.width, row.height) for row in rows if row.verdict == "used"]
+    size = STEP * round(median(sides) / STEP) if sides else LARGEST_AUTO_SIZE
+    return min(max(size, SMALLEST), LARGEST_AUTO_SIZE)

@@ -1,0 +1,121 @@
+"""Which arithmetic the frozen layers may have: the fastest that leaves the answers alone.
+
+How far rounding moves an answer depends on the photos: little where the classes lie far apart, more
+where many photos are doubtful. So it is measured before the long work. A quick head is solved on a
+few training photos and answers others, from the features that the candidate computes and from those
+of float32. The exported model computes in float32 (and in int8, where that answers alike), so what
+was trained and what answers are one model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from app.core.config import Precision
+from app.core.console import say
+from app.data.augmentation import View, load_batches
+from app.data.manifest import Photo
+from app.evaluation.metrics import Ints, probability_moved
+from app.features.batches import Float32s, targets_of
+from app.features.dataset import HEAD_CUT
+from app.features.extractor import FeatureExtractor, make_extractor
+from app.features.int8_backbone import make_int8_backbone
+from app.network.classifier import pooling_part
+from app.network.device import on_gpu, resolve_precision
+from app.training.nystroem import each_pair_once, fit_nystroem
+
+PHOTOS = 96  # training photos; the quick head is solved on two thirds of them
+ANSWERED = 3  # every third is answered, twice
+STRENGTH = 30.0  # scikit-learn's C (app.training.linear_probe.STRENGTHS)
+# Of the probability, which moves to other classes on average over the answered photos. Seen: pets
+# 0.002 in int8, flowers of 128 pixels 0.008, in bfloat16 0.002 (docs/experiments.md).
+MOST_MOVED = 0.005
+# A photo's time as a multiple of that in int8 (docs/results.md).
+COSTS: dict[Precision, float] = {"int8": 1.0, "bfloat16": 1.7, "float32": 4.1}
+
+
+def choose_precision(
+    model: keras.Model, weights: str, photos: Sequence[Photo], folder: Path, *, int8: bool
+) -> Precision:
+    """Return the setting ``precision`` whose features leave the answers alone; say it if slower.
+
+    Args:
+        model: the classifier, its backbone's weights set.
+        weights: their digest.
+        photos: of training; those with the lowest SHA-256, a random choice, are looked at.
+        folder: of all caches, which keeps the int8 model.
+        int8: whether ``auto`` stands for int8 in frozen layers.
+
+    Returns:
+        ``auto`` where the fastest will do, and on a GPU, where nothing is measured.
+    """
+    candidates: list[Precision] = ["int8"] if int8 else []
+    if resolve_precision("auto") == "bfloat16":
+        candidates.append("bfloat16")
+    if on_gpu() or not candidates:
+        return "auto"
+    chosen = sorted(photos, key=lambda photo: photo.content)[:PHOTOS]
+    chosen = sorted(chosen, key=lambda photo: photo.target)  # every third of each class
+    targets = targets_of(chosen)
+    exact = _features(make_extractor(model, [HEAD_CUT], "float32"), model, chosen)
+    why = ""
+    for precision in candidates:
+        made = make_int8_backbone(folder, model, weights, photos) if precision == "int8" else None
+        rounded = _features(make_extractor(model, [HEAD_CUT], precision, int8=made), model, chosen)
+        moved = moved_by_rounding(exact, rounded, targets)
+        if moved <= MOST_MOVED:
+            if why:
+                _say_slower(precision, why)
+            return precision if why else "auto"
+        why = why or f"{precision} moves {moved:.2%} of the probability to other classes"
+    _say_slower("float32", why)
+    return "float32"
+
+
+def _say_slower(precision: Precision, why: str) -> None:
+    say(
+        f"frozen layers in {precision}: {why}, more than {MOST_MOVED:.1%}; a photo takes about "
+        f"{COSTS[precision]:g} times as long as in int8, and there will be no int8 model"
+    )
+
+
+def _features(frozen: FeatureExtractor, model: keras.Model, photos: Sequence[Photo]) -> Float32s:
+    """Return what the head sees of photos, ``(n, 131,328)``: each pair of channels once."""
+    part, size = pooling_part(model), int(model.input.shape[1])
+    parts = []
+    for images in load_batches([View(photo, 0, 0) for photo in photos], size, frozen.batch):
+        maps = frozen(images)[0].astype(np.float16).astype(np.float32)  # as the cache keeps them
+        parts.append(each_pair_once(part.predict_on_batch(maps)))
+    return np.concatenate(parts)
+
+
+def moved_by_rounding(exact: Float32s, rounded: Float32s, targets: Ints) -> float:
+    """Return the probability that rounding moves to other classes, on average over photos.
+
+    A head is solved on the rounded features of two thirds of the photos, and answers the others
+    from both.
+
+    Args:
+        exact: features ``(n, pairs)``, from ``each_pair_once``.
+        rounded: likewise.
+        targets: ``(n,)``, the number of each photo's class, ascending.
+
+    Returns:
+        0 to 1 (``probability_moved``); 1 where the photos are too few to tell.
+    """
+    answered = np.arange(len(targets)) % ANSWERED == ANSWERED - 1
+    if not answered.any() or len(np.unique(targets[~answered])) < 2:
+        return 1.0
+    basis = fit_nystroem(rounded[~answered])
+    solver = LogisticRegression(C=STRENGTH, max_iter=1000)
+    solver.fit(basis.landmark_coordinates, targets[~answered])
+    first, second = (
+        solver.predict_proba(((each[answered] - basis.mean) @ basis.landmarks.T) @ basis.directions)
+        for each in (exact, rounded)
+    )
+    return probability_moved(first, second)
