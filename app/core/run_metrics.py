@@ -198,6 +198,21 @@ class StageMetrics:
     gain: StageGain | None = None
 
 
+@dataclass(frozen=True)
+class NeitherMetrics:
+    """Photos of one kind that show none of the classes.
+
+    Attributes:
+        learned: training photos, from which the model has learned.
+        held_out: photos of validation and test, from which it has not.
+        refused: how many of those held out are answered ``neither`` by the exported model.
+    """
+
+    learned: int
+    held_out: int
+    refused: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Int8Metrics:
     """Why there is no int8 model (empty: there is one), and what ``Int8Gate`` measured, if it did.
@@ -229,6 +244,8 @@ class Metrics:
         test_without_excluded: the same without the test photos that ``--exclude-from-test``
             excludes; None where there are none.
         answered_by: the model that answered test; None in older runs.
+        neither: photos that show none of the classes, by kind (the name of the first folder below
+            ``neither/``, or empty); empty where none were given.
         temperature: which the logits were divided by.
         min_confidence: the probability below which an answer is unsure.
         promise: what holds of the answers given from there on; None where nothing is promised,
@@ -255,6 +272,7 @@ class Metrics:
     test: SplitMetrics
     test_without_excluded: SplitMetrics | None = None
     answered_by: AnsweredBy | None = None
+    neither: dict[str, NeitherMetrics] = field(default_factory=dict)
     temperature: float
     min_confidence: float
     promise: Promise | None = None

@@ -158,9 +158,9 @@ class FeatureDataset(ABC):
         """
         return self._batches(stage, self.spec.photos[split], shuffle, view, epochs_before)
 
-    def batches_of_neither(self, stage: Stage) -> ViewBatches:
-        """Return the batches of the training photos that show none of the classes."""
-        return self._batches(stage, self.spec.neither)
+    def batches_of_neither(self, stage: Stage) -> ViewBatches | None:
+        """Return those of the training photos of none of the classes; None where there are none."""
+        return self._batches(stage, self.spec.neither) if self.spec.neither else None
 
     def _batches(
         self,

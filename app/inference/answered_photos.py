@@ -24,7 +24,7 @@ def answer_photos(classifier: Classifier, photos: Sequence[Photo]) -> Prediction
     """
     probabilities, novelty = [], []
     with progress_bar() as bar:
-        task = bar.add_task("Answering the test photos", total=len(photos))
+        task = bar.add_task("Answering held-out photos", total=len(photos))
         for answer in classifier.answers(_unchanged(photos)):
             if answer.probabilities is None:
                 raise ChangedPhotoError(answer.path, str(answer.error))

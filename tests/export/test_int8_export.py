@@ -22,6 +22,7 @@ from app.data.augmentation import View, load_views
 from app.evaluation.decision import Thresholds
 from app.evaluation.metrics import probabilities_of
 from app.evaluation.ood import KnnOodDetector, unit_length
+from app.evaluation.outlier_classifier import OutlierClassifier
 from app.evaluation.prediction_set import PredictionSet
 from app.experiment import dataset_of
 from app.export.bundle_writer import classifier_graph, export_bundle
@@ -107,7 +108,8 @@ def case(request, tmp_path_factory) -> Case:
     head = [generator.normal(0, 1, (CHANNELS**2, 2)), np.array([3.0, 0.0])]
     model.get_layer("dense").set_weights(head)
     reference = unit_length(np.maximum(generator.normal(size=(8, CHANNELS)), 0))
-    strange = KnnOodDetector(reference, neighbours=3, threshold=0.9, scale=0.2)
+    shown = OutlierClassifier(generator.normal(size=CHANNELS).astype(np.float32), bias=0.0)
+    strange = KnnOodDetector(reference, 3, threshold=0.9, scale=0.2, outliers=shown)
     served = thin(temperature=1.5, novelty=strange)
     copy_weights(model, served)
     stage = STAGES[request.param]

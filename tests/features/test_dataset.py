@@ -126,6 +126,18 @@ def test_answers_from_two_looks_need_the_mirror_images_too(config, model, photos
     np.testing.assert_allclose(batch, expected, rtol=1e-2, atol=1e-2)
 
 
+def test_photos_of_none_of_the_classes_are_cached_beside_the_others(config, model, photos):
+    """The photos themselves, no random views of them; without such photos there is no batch."""
+    assert dataset_of(config, model, "w", photos).batches_of_neither(STAGES["block5"]) is None
+    learned = {**photos, "train": photos["train"][:4]}
+    source = dataset_of(config, model, "w", learned, photos["train"][4:])
+    assert len(source.spec.cached_views()) == 2 * 4 + 2 + 2
+    batch, _ = source.batches_of_neither(STAGES["block5"])[0]
+    np.testing.assert_allclose(
+        batch, expected(model, photos, "block4_pool")[4:], rtol=1e-2, atol=1e-2
+    )
+
+
 # ---- room ----
 
 LIMIT = 34 * ROW + SHARDS  # of 5 views: 10 photos once, the 6 for training 4 times more
