@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,16 @@ from app.training.run_lock import training
 ROOT = Path(__file__).parent.parent
 SMALL = ["--weights", "none", "--image-size", "32", "--epochs", "3", "--deterministic"]
 SMALL += ["--cache", "disk", "--no-report", "--precision", "float32"]
+# Else block5 would not be kept on the word of a few validation photos.
+EAGER = "import app.training.finetune as finetune; finetune.SMALL_VALIDATION = 0;"
+PROGRAM = f"{EAGER} import train; from app.core.cli import leave, run; leave(run(train.main))"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def eager():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app.training.finetune, "SMALL_VALIDATION", 0)
+        yield
 
 
 class Killed(BaseException):
@@ -347,10 +358,12 @@ WAYS = {
 KILLS = 10  # of each way, two of one run
 
 
-def process(argv: list[str], log: Path) -> subprocess.Popen[bytes]:
+def process(
+    argv: list[str], log: Path, program: Sequence[str] = ("-c", PROGRAM)
+) -> subprocess.Popen[bytes]:
     with log.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, ROOT / "train.py", *argv], stdout=file, stderr=file
+            [sys.executable, *program, *argv], cwd=ROOT, stdout=file, stderr=file
         )
 
 
@@ -426,7 +439,7 @@ def test_ctrl_c_at_any_moment_is_one_line(photos, tmp_path):
     chance, log = random.Random(0), tmp_path / "log"
     for number in range(8):
         result = Run(tmp_path / f"{number}" / "run")
-        stopped = process(command(photos, result), log)
+        stopped = process(command(photos, result), log, ["train.py"])
         with contextlib.suppress(subprocess.TimeoutExpired):
             stopped.wait(2 + number + chance.random())
         stopped.send_signal(signal.SIGINT)
@@ -448,7 +461,7 @@ def limited(argv: list[str], megabytes: float) -> subprocess.CompletedProcess[st
     size = round(megabytes * 1e6)
     program = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}));"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); {EAGER}"
         "import train; from app.core.cli import run; sys.exit(run(train.main))"
     )
     return subprocess.run(
