@@ -103,6 +103,28 @@ def test_rows_are_those_of_the_prefix(config, model, photos, capsys):
     assert ONE_RUN == 5832
 
 
+def test_a_deeper_stage_gets_its_features_when_it_is_reached(config, model, photos, capsys):
+    config = dataclasses.replace(config, stages=tuple(STAGES))
+    source = dataset_of(config, model, "w", photos)
+    assert set(source.stores) == {"block5_pool", "block4_pool"}
+    limited = dataclasses.replace(
+        source, quota=Quota(config.runs / FEATURES_FOLDER, ONE_RUN), stores=dict(source.stores)
+    )
+    capsys.readouterr()
+    assert not limited.prepare(STAGES["block4"])
+    assert "stage block4 is not tried: with its features the cache" in capsys.readouterr().err
+    assert source.prepare(STAGES["block4"])
+    np.testing.assert_allclose(
+        gathered(source, photos, "block3_pool"),
+        expected(model, photos, "block3_pool"),
+        rtol=1e-2,
+        atol=1e-2,
+    )
+    assert " to be computed" in capsys.readouterr().err
+    assert source.prepare(STAGES["block4"])
+    assert capsys.readouterr().err == ""
+
+
 def test_what_is_written_is_what_was_foreseen(config, model, photos):
     dataset_of(config, model, "w", photos)
     assert 0.8 * 16 * ROW < used(config) <= ONE_RUN
