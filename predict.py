@@ -14,6 +14,7 @@ from pathlib import Path
 
 from app.core.cli import Parser, run, tell
 from app.core.errors import ImageError, UsageError
+from app.core.folder_tree import scan
 from app.core.labels import NEITHER
 from app.core.sanitise import for_csv, for_json, for_terminal
 from app.core.text_file import read_text, row_readings, table_rows
@@ -81,7 +82,8 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="PATH",
         help="photos, folders (read with all below them), patterns in quotes, or - for a list of "
-        "paths on standard input, one a line (or find -print0), patterns not among them",
+        "paths on standard input, one a line (or find -print0, or the first column of a table), "
+        "patterns not among them",
     )
     add_bundle_arguments(result)
     result.add_argument(
@@ -102,8 +104,9 @@ def parser() -> argparse.ArgumentParser:
 def expand(given: Sequence[str]) -> Iterator[str]:
     """Yield the files that the arguments mean, in their order, as they were written.
 
-    A folder gives every file below it except hidden ones, sorted by name; a pattern that is no file
-    itself gives its matches; anything else is passed on, so that its answer reports what is wrong.
+    A folder gives every file below it, sorted by name, except hidden ones and those in folders of
+    systems; a pattern that is no file itself gives its matches; anything else is passed on, so that
+    its answer reports what is wrong.
     ``-`` gives the names listed on standard input, and what is below those that are folders.
     """
     for name in given:
@@ -143,16 +146,16 @@ def listed_names() -> list[str]:
 
 
 def below(name: str) -> Iterator[str]:
-    """Yield a file itself; of a folder, the files below it and folders that cannot be listed."""
+    """Yield a file itself; of a folder, the files below it and folders that cannot be listed.
+
+    Links to folders are followed and folders of systems are not read, as ``train.py`` does.
+    """
     if not isdir(name):
         yield name
         return
-    closed: list[str] = []
-    found: list[str] = []
-    for folder, folders, files in os.walk(name, onerror=lambda e: closed.append(str(e.filename))):
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        found += [os.path.join(folder, f) for f in files if not f.startswith(".")]  # noqa: PTH118
-    yield from sorted(found + closed)
+    tree = scan(name)
+    for inner in sorted((*tree.root.below(), *tree.closed)):
+        yield os.path.join(name, inner) if inner else name  # noqa: PTH118
 
 
 NO_ANSWER = "-"

@@ -28,6 +28,7 @@ from app.core.run_folder import Run
 EPILOG = """\
 examples:
   python -m app fetch small cats_dogs        get 3,000 photos of cats and dogs
+  python train.py --data cats_dogs --check   what would be trained on? nothing is written
   python train.py --data cats_dogs           train on them; a new folder appears in runs/
   python train.py --data cats_dogs --smoke   every step in seconds; it learns little
   python train.py --data cats_dogs --set block5.learning_rate=3e-5 --set block5.epochs=6
@@ -40,6 +41,12 @@ examples:
 def main(argv: Sequence[str]) -> int:
     """Parse ``argv``, train, print a table; return the exit code."""
     given = flags(argv)
+    if given.pop("check", False):
+        from app.check import check
+
+        as_json = given.pop("json", False)
+        check(settings(given), as_json=as_json)
+        return 0
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up lines help nobody
     if "resume" in given:
         refuse_beside_resume(given)
@@ -153,6 +160,15 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
     add("--log", metavar="NAMES")
     add("--export", metavar="NAMES")
     parser.add_argument(
+        "--check",
+        action="store_true",
+        help="read, judge and split the photos, say what training would take, and end; nothing is "
+        "written",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="with --check: one JSON object on standard output"
+    )
+    parser.add_argument(
         "--no-report", dest="report", action="store_false", help="do not write report.html"
     )
     parser.add_argument(
@@ -176,6 +192,10 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
     given = vars(known)
     if not given.keys() & {"data", "config", "resume"}:
         parser.error("the following arguments are required: --data (or --config, or --resume)")
+    if "json" in given and "check" not in given:
+        parser.error("argument --json: only with --check")
+    if "check" in given and "resume" in given:
+        parser.error("argument --check: not with --resume, whose photos are checked anyway")
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return given

@@ -11,8 +11,9 @@ import os
 from os.path import exists, isfile
 from pathlib import Path
 
+from app.check import fit_to_photos, inventory_of
 from app.core.atomic_files import write_json
-from app.core.config import AUTO_SIZE, TrainConfig, config_values, flattened, read_config
+from app.core.config import TrainConfig, config_values, flattened, read_config
 from app.core.console import heeding_ctrl_c, quiet_native_stderr, say
 from app.core.environment import require_backend, require_precision
 from app.core.errors import AppError, ExportError, UsageError
@@ -20,9 +21,7 @@ from app.core.profiling import Clock
 from app.core.records import write_record
 from app.core.run_folder import Run, begin_run, refuse_existing, refuse_irregular_files
 from app.core.safe_output import refuse_among_photos
-from app.data.folder_layout import LayoutSettings, data_folder, linked_folders
-from app.data.image_size import fitting_image_size
-from app.data.inventory import take_inventory
+from app.data.folder_layout import data_folder, linked_folders
 from app.data.manifest import ManifestRow, read_manifest, write_manifest
 from app.export.formats import export_formats, require_formats
 from app.training.checkpoint import Checkpoint
@@ -99,28 +98,7 @@ def resume(folder: Path, *, report: bool = True) -> Run:
 
 def _inventory(config: TrainConfig, root: Path, clock: Clock) -> list[ManifestRow]:
     with clock.phase("audit"):
-        return take_inventory(
-            root,
-            data=config.data,
-            seed=config.seed,
-            exclude=config.exclude,
-            exclude_from_test=config.exclude_from_test,
-            layout=layout_settings(config),
-        )
-
-
-def layout_settings(config: TrainConfig) -> LayoutSettings:
-    """Return what the settings say about the layout of the data folder."""
-    return LayoutSettings(config.layout, config.labels, config.neither, config.join_case)
-
-
-def fit_to_photos(config: TrainConfig, rows: list[ManifestRow]) -> TrainConfig:
-    """Return the settings with a number for ``--image-size auto``."""
-    if config.image_size != AUTO_SIZE:
-        return config
-    size = fitting_image_size(rows)
-    say(f"image size {size}: from the photos' own sizes (--image-size auto)")
-    return dataclasses.replace(config, image_size=size)
+        return inventory_of(config, root)
 
 
 def _compare_manifest(rows: list[ManifestRow], this_run: Run) -> None:

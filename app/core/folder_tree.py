@@ -75,8 +75,8 @@ def scan(root: str | Path) -> FolderTree:
     top = os.fspath(root)
     seen = {_identity(top)}
     links = _read(top, tree.root, tree, seen)
-    while links:  # those of one depth before those that are found behind them
-        found, links = sorted(links, key=lambda link: link[1]), []
+    while links:  # the nearest first, and those that are found behind links at the end
+        found, links = sorted(links, key=lambda link: (link[1].count("/"), link[1])), []
         for parent, name in found:
             path = os.path.join(top, name)  # noqa: PTH118
             if _leads_back(path, top) or (identity := _identity(path)) in seen:

@@ -13,7 +13,7 @@ from app.core.console import listing
 from app.core.errors import DataError, UsageError
 from app.core.folder_tree import scan
 from app.core.labels import NEITHER, UNSURE, is_neither, is_unsure, plain_name
-from app.data.folder_names import SPLITS, Split
+from app.data.folder_names import SPLITS, Split, annotated_by
 from app.data.layout_rules import ENOUGH, LAYOUTS, LayoutReader, LayoutSettings, refuse_closed
 from app.data.sets.archive import KINDS, is_archive, unpacked
 
@@ -86,10 +86,12 @@ def read_folder(root: Path, settings: LayoutSettings) -> FolderReading:
        called by their class. What else lies beside several splits has no label.
     4. Folders with photos are classes, loose photos beside them have no label. But folders are no
        classes that hold sub-folders, or photos, of the same two names or more; nor when all of
-       them are called like splits or helpers (``images/``, ``masks/``).
+       them are called like splits or helpers (``images/``, ``masks/``, ``100CANON/``). A folder
+       that holds folders of the names of two others beside it is another copy of these.
     5. A single folder with photos is gone into, if it holds any of this.
     6. Without class folders, photos are of the class before the number in their names.
     7. Without these, a table beside the photos gives the labels.
+    8. ``1_mask.png`` beside ``1.png`` is an annotation and has no label.
 
     Nothing is opened but tables.
 
@@ -114,6 +116,7 @@ def read_folder(root: Path, settings: LayoutSettings) -> FolderReading:
         for name, (label, split) in labels.files.items()
         if name not in strangers
     ]
+    files = _without_annotations(files)
     files = [replace(file, label=NEITHER) if is_neither(file.label) else file for file in files]
     files, notes = _meet_case(files, join=settings.join_case)
     _check_classes(files, same=labels.same_classes)
@@ -142,6 +145,12 @@ def files_below(folder: Path) -> list[Path]:
     tree = scan(folder)
     refuse_closed(folder, tree)
     return [folder / name for name in sorted(tree.root.below())]
+
+
+def _without_annotations(files: list[LabelledFile]) -> list[LabelledFile]:
+    """Leave out files that are called like another one and ``_mask`` or the like behind."""
+    photos = {file.name.rpartition(".")[0] for file in files}
+    return [file for file in files if annotated_by(file.name) not in photos]
 
 
 def _meet_case(files: list[LabelledFile], *, join: bool) -> tuple[list[LabelledFile], list[str]]:

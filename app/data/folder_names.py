@@ -33,6 +33,12 @@ _ANNOTATIONS = {
     "annotations", "annotation", "annots", "labels", "masks", "mask", "trimaps", "segmentations",
     "segmentation", "bboxes", "boxes", "groundtruth", "gt", "xmls", "json",
 }  # fmt: skip
+# Folders that cameras make (100CANON, 101_PANA) and programs that copy photos (2024-05-31).
+_FROM_CAMERAS = re.compile(
+    r"(?i:dcim)|[1-9]\d\d[A-Z_][A-Z0-9_]{4}|(?:19|20)\d\d([-_. ]?)[01]\d\1[0-3]\d"
+)
+# The name of an annotation that lies among the photos: that of a photo, and this.
+_ANNOTATES = re.compile(r"[ ._-]+(mask|seg|segmentation|gt|groundtruth|trimap|label)([ ._-]?\d+)?")
 # What cameras, phones and programs write before a number.
 _CAMERAS = {
     "img", "imgp", "imag", "image", "images", "picture", "pic", "photo", "photos", "foto", "bild",
@@ -74,8 +80,15 @@ def _split_word(word: str) -> Split | None:
 
 
 def is_helper(name: str) -> bool:
-    """Return whether a folder's name says no more than that photos, or notes on them, are in it."""
-    return holds_photos(name) or plain_name(name).casefold() in _ANNOTATIONS
+    """Return whether a folder's name says no more than that photos, or notes on them, are in it.
+
+    Those are ``images`` and ``masks``, and folders that cameras make: ``100CANON``, ``2024-05-31``.
+    """
+    return (
+        holds_photos(name)
+        or holds_annotations(name)
+        or bool(_FROM_CAMERAS.fullmatch(plain_name(name)))
+    )
 
 
 def holds_photos(name: str) -> bool:
@@ -86,6 +99,14 @@ def holds_photos(name: str) -> bool:
 def holds_annotations(name: str) -> bool:
     """Return whether a folder's name says that masks or other notes are in it."""
     return plain_name(name).casefold() in _ANNOTATIONS
+
+
+def annotated_by(name: str) -> str | None:
+    """Return the name without suffix of the photo that ``cat_1_mask.png`` belongs to; else None."""
+    stem = name.rpartition(".")[0].casefold()
+    found = list(_ANNOTATES.finditer(stem))
+    last = found[-1] if found and found[-1].end() == len(stem) else None
+    return name[: last.start()] if last else None
 
 
 def is_photo_name(name: str) -> bool:

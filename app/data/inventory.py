@@ -37,6 +37,7 @@ def take_inventory(
     exclude: Path | None = None,
     exclude_from_test: bool = False,
     layout: LayoutSettings | None = None,
+    counts: bool = True,
 ) -> list[ManifestRow]:
     """Decode every file, give each photo its split, and say what was found.
 
@@ -48,6 +49,7 @@ def take_inventory(
         exclude_from_test: whether the list may name test photos. These stay in the test set, with
             the code ``excluded``, so that test can be scored with and without them.
         layout: what the user says about the layout.
+        counts: whether to say how many photos each split has.
 
     Returns:
         A row for every file below the folder.
@@ -78,7 +80,9 @@ def take_inventory(
     _say_near_duplicates(given)
     _say_splits(given, rows)
     rows += rows_of_others(reading.others)
-    _say_counts(rows)
+    if counts:
+        _say_counts(rows)
+    _say_skipped(rows)
     _say_balance(rows)
     return rows
 
@@ -200,18 +204,19 @@ def _say_splits(judged: list[ManifestRow], rows: list[ManifestRow]) -> None:
 
 
 def _say_counts(rows: list[ManifestRow]) -> None:
-    """Say how many photos each split has, and what is skipped and why."""
+    """Say how many photos each split has."""
     used = [row for row in rows if row.verdict == "used"]
     for split in SPLITS:
         labels = Counter(row.label for row in used if row.split == split)
         strangers = labels.pop(NEITHER, 0)
         beside = f", and {strangers:,} of {NEITHER}" if strangers else ""
         say(f"{split}: {labels.total():,} photos ({_counts(labels)}){beside}")
+
+
+def _say_skipped(rows: list[ManifestRow]) -> None:
+    """Say which files are skipped and why, apart from those that were counted."""
     skipped = [
-        row
-        for row in rows
-        if row.verdict == "skipped"
-        and not (row.code in _COUNTED or (row.code == "no_class" and is_photo_name(row.name)))
+        row for row in rows if row.verdict == "skipped" and row.code not in (*_COUNTED, "no_class")
     ]
     for row in skipped[:SKIPPED_SHOWN]:
         say(f"skipped {row.name!r}: {row.reason}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from app.core.console import listing
 from app.core.errors import DataError, UsageError
 from app.core.labels import plain_name
-from app.core.text_file import Row, name_readings, read_text_file, table_rows
+from app.core.text_file import FILE_COLUMNS, Row, name_readings, read_text_file, table_rows
 from app.data.folder_names import Split, split_of, stem_of
 
 SUFFIXES = (".csv", ".tsv")
@@ -19,8 +19,9 @@ MOST_BYTES = 64_000_000  # of a table that nobody has named: half a million rows
 # What columns are called, the likeliest first; compared in lower case, without blanks and _ and -.
 _LABELS = (
     "label", "labels", "class", "classname", "classes", "category", "target", "breed", "species",
-    "diagnosis", "dx", "y", "tag", "type", "labelname",
+    "diagnosis", "dx", "y", "tag", "type", "labelname", "classid", "labelid", "categoryid",
 )  # fmt: skip
+_FILES = {name.replace("_", "") for name in FILE_COLUMNS} | {"imageid", "idcode", "filepath"}
 _SPLIT_COLUMNS = ("split", "set", "dataset", "subset", "partition", "usage", "fold")
 
 
@@ -48,7 +49,7 @@ class LabelTable:
 def read_table(path: Path, names: Collection[str], beside: str = "") -> LabelTable:
     """Read a table that the user has named, or that lies beside the photos.
 
-    The first column whose cells name photos is that of the files; the label's is found by its
+    The column whose cells name the most photos is that of the files; the label's is found by its
     name, or is the only other one whose values repeat. A photo is named by its path below the data
     folder or below the table, by its file name, or by that without suffix. Where several files
     have that name, the one counts whose folder holds the most photos of the table.
@@ -68,9 +69,13 @@ def read_table(path: Path, names: Collection[str], beside: str = "") -> LabelTab
         raise UsageError(f"expected {what}; received {path}, which is empty")
     files = _PhotoNames(names, beside)
     width = max(len(row.cells) for row in rows)
-    matches = [sum(files.known(_cell(row, column)) for row in rows) for column in range(width)]
+    titles = [_title(_cell(rows[0], column)) for column in range(width)]
+    matches = [
+        (len({cell for row in rows if files.known(cell := _cell(row, column))}), title in _FILES)
+        for column, title in enumerate(titles)
+    ]
     column = max(range(width), key=lambda column: matches[column])
-    if not matches[column]:
+    if not matches[column][0]:
         raise UsageError(
             f"expected {what}; received {path}, no cell of which names a photo of the data folder; "
             "write one row for each photo: its file name and its label"
@@ -122,8 +127,7 @@ def _columns(
     path: Path, header: Row | None, rows: Sequence[Row], file: int, width: int
 ) -> tuple[int, int | None]:
     """Return the columns of labels and of splits."""
-    titles = ["".join(c for c in t.lower() if c.isalnum()) for t in header.cells] if header else []
-    titles += [""] * (width - len(titles))
+    titles = [_title(_cell(header, column)) if header else "" for column in range(width)]
     split = next(
         (
             column
@@ -144,6 +148,11 @@ def _columns(
             f"{listing(shown) or 'of file names only'}; call the one that holds the labels label"
         )
     return repeating[0], split
+
+
+def _title(cell: str) -> str:
+    """Return the name of a column as it is compared."""
+    return "".join(letter for letter in cell.lower() if letter.isalnum())
 
 
 def _repeats(values: Sequence[str]) -> bool:

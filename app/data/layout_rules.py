@@ -128,13 +128,14 @@ class LayoutReader:
 
     def _layout(self, folder: Folder) -> Labels:
         """Read a folder by its sub-folders and the names of its photos."""
-        folders = self._folders(folder)
+        folders = _without_copies(self._folders(folder), self._folders)
         forced = self.settings.layout == "folders"
         splits = self._splits(folders)
         lone = len(splits) == 1 and [
             child
             for child in folders
-            if split_of(child.own_name) is None and _photos(child.below()) >= ENOUGH
+            if not (split_of(child.own_name) or is_helper(child.own_name))
+            and _photos(child.below()) >= ENOUGH
         ]
         classes = self._classes(folder, folders)
         if lone and not forced:
@@ -142,19 +143,23 @@ class LayoutReader:
         if splits and not lone:
             return self._joined(folder, splits)
         loose = self._flat(folder)
-        if len(folders) == 1 and (forced or not loose.enough()):
-            inside = self._inside(folders[0])
-            if inside is not None:
-                inside.neither += self._neither_in(folder, None)
-                return inside
+        inside = self._inside(folders[0]) if len(folders) == 1 else None
+        if inside is not None:
+            if loose.enough() and not forced:
+                inside.command = f"--data {shlex.quote(str(self.root / folders[0].name))}"
+                raise self._two_readings(folder, inside, loose)
+            inside.neither += self._neither_in(folder, None)
+            return inside
         if folders and (parts := self._splits_in_classes(folder, folders)) is not None:
             return parts
         if forced and folders:
             return classes
-        if not folders or (loose.enough() and not classes.enough()):
+        if not folders or (len(folders) == 1 and len(loose.counts()) > 1):
             return self._only_loose(folder, loose)
         if all(is_helper(child.own_name) or split_of(child.own_name) for child in folders):
             labelled = [found for child in folders if (found := self._inside(child)) is not None]
+            if not labelled and loose.enough():
+                return loose
             if len(labelled) != 1:
                 raise self._no_classes(folder, [f"{child.own_name}/" for child in folders])
             labelled[0].neither += self._neither_in(folder, None)
@@ -463,6 +468,18 @@ class LayoutReader:
             f"can be read in two: {one.described()}; or {other.described()}; add the one that is "
             "meant"
         )
+
+
+def _without_copies(
+    folders: Sequence[Folder], folders_in: Callable[[Folder], list[Folder]]
+) -> list[Folder]:
+    """Leave out folders that hold folders of the names of two others beside them or more.
+
+    They are another copy of the whole, as some archives have it.
+    """
+    names = {_key(child.own_name) for child in folders}
+    inside = {child.name: {_key(each.own_name) for each in folders_in(child)} for child in folders}
+    return [each for each in folders if len(names & inside[each.name]) < 2]
 
 
 def _photos(names: Iterable[str]) -> int:

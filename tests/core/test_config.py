@@ -133,6 +133,9 @@ def test_smoke_is_the_same_run_in_its_smallest_form() -> None:
 # A value other than the default for every field, and how it is said on the command line.
 FLAGS: dict[str, tuple[list[str], Any]] = {
     "data": ([], Path("pets")),
+    "layout": (["--layout", "flat"], "flat"),
+    "labels": (["--labels", "table.csv"], Path("table.csv")),
+    "join_case": (["--join-case"], True),
     "neither": (["--neither", "wild"], Path("wild")),
     "exclude": (["--exclude", "list.txt"], Path("list.txt")),
     "exclude_from_test": (["--exclude-from-test"], True),

@@ -138,6 +138,17 @@ LAYOUTS = {
     "classes in images": (
         ("images/cats/#.jpg", "images/dogs/#.jpg", "labels/#.png"), {"cats": 12, "dogs": 12}
     ),
+    "masks beside their photos": (
+        ("benign/a (#).png", "benign/a (#)_mask.png", "mask/#.png", "mask/#_mask_1.png"),
+        {"benign": 12, "mask": 12},
+    ),
+    "a copy of the whole beside the classes": (
+        ("yes/#.jpg", "no/#.jpg", "brain/yes/#.jpg", "brain/no/#.jpg"), {"yes": 12, "no": 12}
+    ),
+    "photos without a label beside train": (
+        ("train/cats/#.jpg", "train/dogs/#.jpg", "unlabeled/#.jpg"), {"cats": 12, "dogs": 12}
+    ),
+    "a number of three digits": (("101/#.jpg", "102_cats/#.jpg"), {"101": 12, "102_cats": 12}),
     "stray pictures": (
         ("cat/#.jpg", "dog/#.jpg", "example_1.jpg", "montage_1.jpg"), {"cat": 12, "dog": 12}
     ),
@@ -146,6 +157,9 @@ LAYOUTS = {
     ),
     "photos win over folders of one kind": (
         ("cat.#.jpg", "dog.#.jpg", "originals/x.jpg"), {"cat": 12, "dog": 12}
+    ),
+    "photos win over folders of helpers": (
+        ("cat.#.jpg", "dog.#.jpg", "originals/#.jpg", "thumbs/#.jpg"), {"cat": 12, "dog": 12}
     ),
     "one name in two classes": (("cat/a/#.jpg", "dog/a/#.jpg"), {"cat": 12, "dog": 12}),
     "one class, judged later": (("cat/#.jpg",), {"cat": 12}),
@@ -178,6 +192,16 @@ TWO_READINGS = {
         r"\(old, young\): --layout folders; .*\(cat, dog\): --layout flat",
         {"folders": {"young": 12, "old": 12}, "flat": {"cat": 12, "dog": 12}},
     ),
+    "loose photos of more kinds than folders": (
+        ("beach_#.jpg", "city_#.jpg", "cat/1.jpg", "dog/#.jpg"),
+        r"\(cat, dog\): --layout folders; .*\(beach, city\): --layout flat",
+        {"folders": {"cat": 1, "dog": 12}},
+    ),
+    "loose photos and a folder of classes": (
+        ("pets/cat/#.jpg", "pets/dog/#.jpg", "beach_#.jpg", "city_#.jpg"),
+        r"\(cat, dog\): --data .*/pets; .*\(beach, city\): --layout flat",
+        {"folders": {"cat": 12, "dog": 12}, "flat": {"beach": 12, "city": 12}},
+    ),
     "one folder of photos called by classes": (
         ("pets/cat_#.jpg", "pets/dog_#.jpg", "more/#.jpg"),
         r"\(more, pets\): --layout folders; .*\(cat, dog\): --data .*/pets",
@@ -200,6 +224,11 @@ def test_where_two_readings_remain_a_flag_decides(
 NO_CLASSES = {
     "splits without labels": (("train/#.jpg", "test/#.jpg"), "test/, train/: names of splits"),
     "helpers": (("images/#.jpg", "thumbs/#.jpg"), "images/, thumbs/: names of splits or of help"),
+    "folders of a camera": (
+        ("DCIM/100CANON/#.jpg", "DCIM/101_PANA/#.jpg"),
+        "100CANON/, 101_PANA/: names of splits",
+    ),
+    "days": (("2024-05-31/#.jpg", "20240601/#.jpg"), "names of splits or of helpers"),
     "splits in the names of photos": (("train_#.jpg", "test_#.jpg"), "names of splits or of help"),
     "no train": ([f"{s}/{p}/#.jpg" for s in ("val", "test") for p in PETS], "train/ beside valid"),
     "two folders for a split": (
@@ -366,8 +395,12 @@ def test_a_folder_that_cannot_be_listed_is_not_passed_over(
 
 def test_folders_within_folders_end(tmp_path: Path) -> None:
     touch(tmp_path, "/".join("a" * 900) + "/0.jpg")
-    with pytest.raises(DataError):
-        find_files(tmp_path)
+    try:
+        with pytest.raises(DataError, match="a few folders within each other"):
+            find_files(tmp_path)
+    finally:  # shutil.rmtree would not come so deep
+        (tmp_path / "/".join("a" * 900) / "0.jpg").unlink()
+        os.removedirs(tmp_path / "/".join("a" * 900))
 
 
 ODD_NAMES = ["two\nlines.jpg", "\"quoted\" 'twice'.jpg", "-rf.jpg", "猫.jpg", " .jpg", "a,b;c.jpg",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from photos import class_folders, make_photo
 
-from app.core.errors import DataError
+from app.core.errors import DataError, UsageError
 from app.data.folder_layout import SPLITS, LayoutSettings, find_files
 from app.data.inventory import take_inventory
 from app.data.manifest import class_names, neither_photos_of, photos_of
@@ -59,6 +59,33 @@ def test_another_folder_may_be_named(tmp_path: Path) -> None:
     assert strangers(pets, pets / "wild") == {("wild/fox/0.jpg", None, "fox")}
     outside = (tmp_path / "wild" / "wolf" / "0.jpg").as_posix()
     assert strangers(pets, tmp_path / "wild") == {(outside, None, "wolf")}
+
+
+@pytest.mark.parametrize("given", ["pets", "none", "cat.jpg"])
+def test_what_cannot_be_a_folder_of_strangers_is_refused(tmp_path: Path, given: str) -> None:
+    make_photo(tmp_path / "pets" / "cat" / "0.jpg")
+    make_photo(tmp_path / "cat.jpg")
+    with pytest.raises(UsageError, match="expected --neither to be a folder"):
+        find_files(tmp_path / "pets", LayoutSettings(neither=tmp_path / given))
+
+
+def test_a_class_may_have_a_folder_of_this_name(tmp_path: Path) -> None:
+    """Only beside the classes, or in a split, it holds photos of none of them."""
+    for path in ("cat/neither/0.jpg", "cat/1.jpg", "dog/0.jpg"):
+        make_photo(tmp_path / path)
+    assert strangers(tmp_path) == set()
+
+
+def test_the_label_means_the_same_in_a_table_and_in_names_of_photos(tmp_path: Path) -> None:
+    for path in ("cat.0.jpg", "dog.0.jpg", "Neither.0.jpg"):
+        make_photo(tmp_path / path)
+    assert strangers(tmp_path) == {("Neither.0.jpg", None, "")}
+    (tmp_path / "labels.csv").write_text("file,label\ncat.0.jpg,NEITHER\ndog.0.jpg,dog\n")
+    files = find_files(tmp_path, LayoutSettings(labels=tmp_path / "labels.csv"))
+    assert {(file.name, file.label) for file in files} == {
+        ("cat.0.jpg", "neither"),
+        ("dog.0.jpg", "dog"),
+    }
 
 
 def test_they_are_split_as_a_class_and_are_none(tmp_path: Path) -> None:
