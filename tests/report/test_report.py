@@ -108,7 +108,20 @@ def test_the_page_says_what_the_metrics_say(run: Run, page: str) -> None:
     assert command in html.unescape(page)
 
 
-def test_photos_worth_a_look_are_shown_with_their_reason(page: str) -> None:
+def test_of_few_test_photos_the_page_tells_no_share(tmp_path: Path) -> None:
+    """Shares and curves of validation stay; the heat of a photo's own answer too."""
+    few = made_up_run(tmp_path / "few", [0.1, 0.9])
+    page = report.render(report.execute(few), title="few")
+    page = re.sub(r"[ \n\xa0]+", " ", page)
+    assert '<strong class="number">2 of 2</strong> right; too few to say more' in page
+    assert page.count("There are too few test photos to draw this.") == 3
+    assert len(re.findall(r"<img[^>]*image/png", page)) == 9 - 4
+    assert not re.search(
+        r"(?i)\btest[^.<>]*?\d %", re.sub(r"<img[^>]*alt=|<style.*?</style>", "", page)
+    )
+
+
+def test_photos_worth_checking_are_shown_with_their_reason(page: str) -> None:
     for found in FOUND:
         name = found.name.replace("/", "/<wbr>")
         caption = f"<figcaption>{name}: {html.escape(found.reason)}</figcaption>"
