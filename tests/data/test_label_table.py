@@ -111,6 +111,12 @@ def test_a_table_that_agrees_with_the_folders_changes_nothing(tmp_path: Path) ->
     assert counts(tmp_path, layout="folders") == {"frog": 12, "truck": 12}
 
 
+def test_a_table_wins_over_a_single_folder_without_classes(tmp_path: Path) -> None:
+    photos(tmp_path, "mine")
+    table(tmp_path / "labels.csv", "id,label")
+    assert counts(tmp_path) == {"frog": 6, "truck": 6}
+
+
 def test_two_parts_and_a_table_are_two_readings(tmp_path: Path) -> None:
     for part, numbers in (("part_1", range(12)), ("part_2", range(12, 24))):
         for n in numbers:
