@@ -15,7 +15,7 @@ from app.core.text_file import FILE_COLUMNS, Row, name_readings, read_text_file,
 from app.data.folder_names import Split, split_of, stem_of
 
 SUFFIXES = (".csv", ".tsv")
-MOST_BYTES = 64_000_000  # of a table that nobody has named: half a million rows
+MOST_BYTES = 16_000_000  # of a table that nobody has named: hundreds of thousands of rows
 # What columns are called, the likeliest first; compared in lower case, without blanks and _ and -.
 _LABELS = (
     "label", "labels", "class", "classname", "classes", "category", "target", "breed", "species",
@@ -203,6 +203,8 @@ class _PhotoNames:
 
     def _candidates(self, cell: str) -> list[str]:
         text = cell.replace("\\", "/").removeprefix("./")
+        if text.isascii() and text.rpartition("/")[2] not in self._own:
+            return []  # most cells of most tables
         for reading in name_readings(text):
             for whole in (self._beside + reading, reading):
                 if whole in self._whole:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.core.config import TrainConfig
 from app.core.errors import DataError, UsageError
 from app.data.folder_layout import LayoutSettings, read_folder
 
@@ -160,6 +161,12 @@ def test_wrong_tables_are_refused(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises((UsageError, DataError), match=said):
         counts(tmp_path, labels=tmp_path / "labels.csv")
+
+
+def test_a_table_and_another_layout_are_not_asked_for_together() -> None:
+    with pytest.raises(UsageError, match="--labels without --layout; received --layout flat"):
+        TrainConfig(labels=Path("labels.csv"), layout="flat")
+    assert TrainConfig(labels=Path("labels.csv"), layout="table").layout == "table"
 
 
 def test_a_row_that_may_mean_two_photos_is_refused(tmp_path: Path) -> None:
