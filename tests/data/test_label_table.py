@@ -146,6 +146,7 @@ def test_photos_of_none_of_the_classes_and_rows_of_none_of_the_photos(tmp_path: 
 WRONG = {
     "no photo": ("id,label\nx,frog\n", "no cell of which names a photo"),
     "empty": ("\n", "which is empty"),
+    "pixels": ("," * 784 + "\n1" + "," * 784, "785 columns, as tables of numbers have"),
     "no labels": ("id\n1\n2\n", "of file names only"),
     "several columns": ("id,a,b\n1,x,u\n2,x,v\n3,y,u\n4,y,v\n", "received the columns a, b; call"),
     "two labels": (
