@@ -82,7 +82,8 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="PATH",
         help="photos, folders (read with all below them), patterns in quotes, or - for a list of "
-        "paths on standard input, one a line (or find -print0), patterns not among them",
+        "paths on standard input, one a line (or find -print0, or the first column of a table), "
+        "patterns not among them",
     )
     add_bundle_arguments(result)
     result.add_argument(

@@ -9,7 +9,7 @@ that they need.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,22 +24,33 @@ from app.core.run_metrics import (
     AnsweredBy,
     Int8Metrics,
     Metrics,
+    NeitherMetrics,
     SplitMetrics,
     StageMetrics,
     write_history,
 )
-from app.data.augmentation import View
+from app.data.augmentation import View, refuse_changed
 from app.data.folder_layout import SPLITS, Split
-from app.data.manifest import ManifestRow, Photo, Photos, class_names, photos_of
+from app.data.manifest import (
+    ManifestRow,
+    NeitherPhoto,
+    Photo,
+    Photos,
+    class_names,
+    neither_photos_of,
+    photos_of,
+)
 from app.data.splits import class_weights
-from app.evaluation.findings import findings_of_test, write_findings
+from app.evaluation.findings import write_findings
 from app.evaluation.prediction_set import PredictionSet
+from app.evaluation.test_findings import findings_of_test
 from app.export.bundle_writer import Parity, classifier_graph, export_bundle, library_versions
 from app.export.int8_export import Int8Model, int8_model
+from app.features.cache_folder import Quota
 from app.features.dataset import DatasetSpec, FeatureDataset, open_dataset
-from app.features.store import Quota
 from app.inference.answered_photos import answer_photos
 from app.inference.predictor import Classifier
+from app.inference.refusals import refusals
 from app.network.classifier import build_classifier, copy_weights, load_classifier, open_layers
 from app.network.device import (
     compute_deterministically,
@@ -82,6 +93,8 @@ def run_experiment(
         compute_deterministically()
     classes = class_names(rows)
     photos: Photos = {split: photos_of(rows, split, root) for split in SPLITS}
+    neither = {split: neither_photos_of(rows, split, root) for split in SPLITS}
+    learned_as_neither = [each.photo for each in neither["train"]]
     learned: Photos = {split: photos[split] for split in ("train", "validation")}
     trained = resolve_precision(config.precision)
     frozen = trained if config.cache == "off" else resolve_frozen_precision(config.precision)
@@ -101,8 +114,9 @@ def run_experiment(
             if precision == "float32":
                 trained = precision
                 model, digest = classifier_of(config, len(classes), trained)
-        source = dataset_of(config, model, digest, learned)
+        source = dataset_of(config, model, digest, learned, learned_as_neither)
         keep_conditions(_conditions(source, digest, trained), library_versions(), checkpoint)
+    refuse_changed([*photos["validation"], *photos["test"]], clock.began)
     with clock.phase("training"):
         weights = class_weights(classes[photo.target] for photo in photos["train"])
         by_number = {n: weights[name] for n, name in enumerate(classes)} if weights else None
@@ -110,12 +124,18 @@ def run_experiment(
             config, model, source, learned, classes, by_number, run, checkpoint, tracking
         )
         write_history((row for result in results for row in result.history), run.history)
-        decision = fit_decision(source, last, results, mirror=config.mirror)
+        decision = fit_decision(
+            source,
+            last,
+            results,
+            mirror=config.mirror,
+            neither=source.batches_of_neither(last),
+        )
     with clock.phase("export"):
         parity, int8 = export(config, model, source, last, classes, learned, decision, run.bundle)
     with clock.phase("test"):
         excluded = {row.name for row in rows if row.code == "excluded"}
-        tested = answer_test(run, photos["test"], excluded, decision)
+        tested = answer_test(run, photos["test"], excluded, decision, neither)
     return Metrics(
         classes=tuple(classes),
         photos={split: len(photos[split]) for split in SPLITS},
@@ -125,6 +145,7 @@ def run_experiment(
         test=tested.scores,
         test_without_excluded=tested.without_excluded,
         answered_by=tested.answered_by,
+        neither=tested.neither,
         temperature=decision.temperature,
         min_confidence=decision.thresholds.confidence,
         promise=decision.promise,
@@ -177,6 +198,8 @@ def train_stages(
     trained: list[Stage] = []
 
     while stage := next_stage(config.stage_plan(), trained, results, config.budget):
+        if not source.prepare(stage):
+            break
         open_layers(model, stage)
         result = kept_stage(stage.name, model, checkpoint)
         if result is None:
@@ -197,15 +220,23 @@ def train_stages(
 
 
 def dataset_of(
-    config: TrainConfig, model: keras.Model, digest: str, photos: Photos
+    config: TrainConfig,
+    model: keras.Model,
+    digest: str,
+    photos: Photos,
+    neither: Sequence[Photo] = (),
 ) -> FeatureDataset:
     """Open the input of the run's stages; ``digest`` is that of the backbone's weights."""
     quota = Quota(config.runs / FEATURES_FOLDER, round(config.cache_limit * 1e9))
-    return open_dataset(dataset_spec(config, model, digest, photos), config.cache, quota)
+    return open_dataset(dataset_spec(config, model, digest, photos, neither), config.cache, quota)
 
 
 def dataset_spec(
-    config: TrainConfig, model: keras.Model, digest: str, photos: Photos
+    config: TrainConfig,
+    model: keras.Model,
+    digest: str,
+    photos: Photos,
+    neither: Sequence[Photo] = (),
 ) -> DatasetSpec:
     """Return the few settings that the input depends on."""
     return DatasetSpec(
@@ -213,6 +244,7 @@ def dataset_spec(
         backbone=config.backbone,
         weights=digest,
         photos=photos,
+        neither=neither,
         stages=config.stage_plan(),
         views=config.training_views(),
         seed=config.seed,
@@ -312,15 +344,23 @@ def export(
 
 @dataclass(frozen=True)
 class Tested:
-    """The test photos' scores: of all, without the excluded ones if any are, and by which model."""
+    """The test photos' scores: of all, without the excluded ones if any are, and by which model.
+
+    ``neither`` counts how many photos of none of the classes it refuses, by kind.
+    """
 
     scores: SplitMetrics
     without_excluded: SplitMetrics | None
     answered_by: AnsweredBy
+    neither: dict[str, NeitherMetrics]
 
 
 def answer_test(
-    run: Run, photos: Sequence[Photo], excluded: Collection[str], decision: FittedDecision
+    run: Run,
+    photos: Sequence[Photo],
+    excluded: Collection[str],
+    decision: FittedDecision,
+    neither: Mapping[Split, Sequence[NeitherPhoto]],
 ) -> Tested:
     """Let the exported bundle answer the test photos, once, as ``predict.py`` answers.
 
@@ -331,6 +371,7 @@ def answer_test(
         photos: of test.
         excluded: names; those of test photos are left out of ``without_excluded``.
         decision: for the validation photos.
+        neither: photos of none of the classes, of all splits.
     """
     classifier = Classifier(run.bundle)
     classes, thresholds = classifier.bundle.classes, classifier.thresholds
@@ -339,12 +380,17 @@ def answer_test(
     predictions: dict[Split, PredictionSet] = {"validation": decision.validation, "test": answered}
     write_predictions(predictions, classes, thresholds, run.predictions)
     write_findings(findings_of_test(answered, classes, thresholds), run.test_audit)
+    refused = refusals(classifier, neither)
+    if held_out := sum(kind.held_out for kind in refused.values()):
+        count = sum(kind.refused for kind in refused.values())
+        say(f"of {held_out} photos of neither that nothing was learned from {count} are refused")
     kept = [number for number, name in enumerate(answered.names) if name not in excluded]
     some = 0 < len(kept) < len(answered.names)
     return Tested(
         split_metrics(answered, thresholds),
         split_metrics(answered.chosen(kept), thresholds) if some else None,
         AnsweredBy(classifier.file, classifier.precision),
+        refused,
     )
 
 

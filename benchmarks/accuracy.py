@@ -49,7 +49,7 @@ BARS = {
     "head": (("accuracy", ">=", 0.986), ("log_loss", "<=", 0.045)),
     "staged": (("accuracy", ">=", 0.990), ("log_loss", "<=", 0.035), ("ece", "<=", 0.010)),
 }
-ROUNDING = 1e-4  # of a probability; predictions.csv has six digits
+ROUNDING = 1e-4  # of a probability
 
 
 @dataclass(frozen=True)

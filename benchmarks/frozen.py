@@ -4,7 +4,7 @@
     python -m benchmarks.frozen --only road --data cats_vs_dogs_small
 
 *Engines*: Keras and ONNX Runtime on the same constant batch. *Road*: photos a second through
-``app.features.cache.compute_features`` (decoding files, drawing views, the prefix, writing the
+``app.features.store.compute_features`` (decoding files, drawing views, the prefix, writing the
 cache) against the bare prefix on a constant batch of the same size, in the precision that training
 takes.
 The bar: at least 0.9 of the bare rate.
@@ -44,7 +44,7 @@ from benchmarks.markdown import markdown_table, verdict
 from benchmarks.measured import load_average
 
 if TYPE_CHECKING:
-    from app.features.extractor import Frozen
+    from app.features.extractor import Forward
 
 BAR = 0.9
 VIEWS = 2  # of each photo: itself and a crop, in equal parts, as in a training set of two views
@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
 
 def time_engines(arguments: argparse.Namespace) -> dict[str, float]:
     """Return the milliseconds a photo of each engine."""
-    from app.features.extractor import frozen_prefix
+    from app.features.extractor import make_extractor
     from app.features.int8_backbone import make_int8_backbone
     from app.network.classifier import build_classifier, prefix
 
@@ -90,15 +90,15 @@ def time_engines(arguments: argparse.Namespace) -> dict[str, float]:
     rounded = build_classifier(2, image_size=arguments.image_size, precision="bfloat16")
     images = constant_batch(arguments.image_size)
     keras_float32, keras_bfloat16 = (prefix(each, CUTS) for each in (model, rounded))
-    onnx = frozen_prefix(model, CUTS, "float32")
+    onnx = make_extractor(model, CUTS, "float32")
     with tempfile.TemporaryDirectory(dir=arguments.work) as name:
         photos = some_photos(None, 8, Path(name) / "drawn")
         layers = make_int8_backbone(Path(name), model, "random", photos)
-        int8 = frozen_prefix(model, CUTS, "float32", int8=layers)
+        int8 = make_extractor(model, CUTS, "float32", int8=layers)
     works: dict[str, Work] = {
         "keras float32": lambda: keras_float32.predict_on_batch(images),
         "keras bfloat16": lambda: keras_bfloat16.predict_on_batch(images),
-        # On a GPU frozen_prefix answers with Keras here as well.
+        # On a GPU make_extractor answers with Keras here as well.
         "onnxruntime float32": lambda: onnx(images),
         "onnxruntime int8": lambda: int8(images),
     }
@@ -108,9 +108,9 @@ def time_engines(arguments: argparse.Namespace) -> dict[str, float]:
 
 def time_road(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return photos a second of the bare prefix and of the road, and their ratio."""
-    from app.features.cache import FeatureSpec, FeatureStore, compute_features
-    from app.features.extractor import frozen_prefix
+    from app.features.extractor import make_extractor
     from app.features.int8_backbone import make_int8_backbone
+    from app.features.store import FeatureSpec, FeatureStore, compute_features
     from app.network.classifier import build_classifier
     from app.network.device import resolve_frozen_precision, resolve_precision
 
@@ -123,7 +123,7 @@ def time_road(arguments: argparse.Namespace) -> dict[str, Any]:
         int8 = None
         if precision == "int8":
             int8 = make_int8_backbone(Path(name), model, "random", photos)
-        frozen: Frozen = frozen_prefix(model, CUTS, trained, int8=int8)
+        frozen: Forward = make_extractor(model, CUTS, trained, int8=int8)
         views = [View(photo, number, seed=0) for photo in photos for number in range(VIEWS)]
         fresh = (Path(name) / f"cache{number}" for number in itertools.count())
 

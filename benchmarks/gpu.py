@@ -162,14 +162,14 @@ def matrix_rate(size: Size) -> float:
 
 def measure(size: Size, precision: str) -> list[Row]:
     """Return the rows of the table, the cheapest work first."""
-    from app.features.extractor import fastest_batch, frozen_prefix, seconds_of
+    from app.features.extractor import fastest_batch, make_extractor, seconds_of
     from app.network.classifier import build_classifier, suffix
     from app.network.device import on_gpu
 
     model = build_classifier(2, image_size=size.image_size, precision=precision)
     flops = convolution_flops(model)
-    frozen = frozen_prefix(model, ["block5_pool"], precision)
-    seconds = partial(seconds_of, frozen.run, model.input.shape[1:])
+    frozen = make_extractor(model, ["block5_pool"], precision)
+    seconds = partial(seconds_of, frozen.forward, model.input.shape[1:])
     batch = fastest_batch(seconds) if on_gpu() else frozen.batch
     rows = [
         Row("frozen prefix", batch, batch / seconds(batch), sum(flops.values())),
@@ -208,14 +208,14 @@ def step_flops(flops: dict[str, float], trained: Sequence[str]) -> float:
 
 def head_row(model: keras.Model, size: Size) -> Row:
     """Solve the head on random activations."""
+    from app.features.batches import BATCH, LabelledMaps
     from app.features.dataset import HEAD_CUT
-    from app.features.labelled import BATCH, LabelledFeatures
     from app.training.linear_probe import fit_linear_probe
 
     random = np.random.default_rng(0)
     shape = model.get_layer(HEAD_CUT).output.shape[1:]
 
-    def labelled() -> LabelledFeatures:
+    def labelled() -> LabelledMaps:
         targets = np.arange(size.head_photos) % 2
         maps = random.gamma(1.0, 1.0, (size.head_photos, *shape)).astype(np.float32)
         maps[..., ::8] += targets[:, None, None, None]  # something to learn
@@ -224,7 +224,7 @@ def head_row(model: keras.Model, size: Size) -> Row:
             for start in range(0, len(numbers), BATCH):
                 yield maps[numbers[start : start + BATCH]]
 
-        return LabelledFeatures(walk, targets)
+        return LabelledMaps(walk, targets)
 
     train, validation = labelled(), labelled()
     started = time.perf_counter()

@@ -1,22 +1,26 @@
-"""What ``notebooks/vgg16.py`` works on: how much of it, which photos, which weights."""
+"""What ``notebooks/vgg16.py`` works on and shows: how much, photos, weights, tables, paragraphs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 
+from markupsafe import escape
+
 from app.core.errors import DataError, ImageError, WeightsError
 from app.core.labels import NEITHER
+from app.core.sanitise import shown
 from app.data.decode import decode
 from app.data.folder_layout import LabelledFile, Split, find_files
 from app.data.manifest import Photo
 from app.data.photo_file import read_bytes
 from app.data.sets.synthetic_pets import draw_sample
 from app.network.pretrained_weights import Weights, load_weights
+from app.report.html import Parts
 
 PHOTOS_VARIABLE = "CATS_DOGS_PHOTOS"  # a folder as --data takes it
 WEIGHTS_VARIABLE = "CATS_DOGS_WEIGHTS"  # as --weights: a file, or none
@@ -143,3 +147,34 @@ def _some(photos: Iterator[Photo], wanted: int, root: Path, label: str) -> list[
             f"name a larger folder in {PHOTOS_VARIABLE}"
         )
     return found
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; numbers stand right, words left, by the type of the first row's cells.
+
+    Where the first title is empty, the first column names the rows.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+    def _repr_html_(self) -> str:
+        return str(Parts("parts.html.j2").table(self.header, self.rows))
+
+    def __repr__(self) -> str:
+        return f"a table of {len(self.rows)} rows"
+
+
+@dataclass(frozen=True)
+class Words:
+    """A paragraph made of data."""
+
+    text: str
+
+    def _repr_html_(self) -> str:
+        text = shown(" ".join(self.text.split())).replace(" %", "\xa0%")
+        return f"<p>{escape(text)}</p>"
+
+    def __repr__(self) -> str:
+        return shown(self.text)

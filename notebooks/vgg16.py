@@ -39,17 +39,16 @@ import keras
 import numpy as np
 import vgg_figures as figures
 from IPython.display import display
-from lesson import chosen_settings, lesson_photos, lesson_weights
+from lesson import Table, Words, chosen_settings, lesson_photos, lesson_weights
 from vgg_paper import CONFIGURATIONS, WINDOW, copy_dense_weights, layer_costs, vgg
 
 from app.core.config import STAGES
 from app.data.decode import load_image, resize
 from app.data.sets.synthetic_pets import draw_animal
-from app.features.batches import ViewBatches, targets_of
-from app.features.labelled import LabelledFeatures
+from app.features.batches import LabelledMaps, ViewBatches, targets_of
 from app.network.classifier import MEAN_BGR, build_classifier, open_layers, prefix, suffix
 from app.network.pretrained_weights import set_weights
-from app.report.html import Number, Picture, Table, Words, duration, number, percent
+from app.report.html import Number, Picture, duration, number, percent
 from app.training.finetune import train_stage
 from app.training.linear_probe import fit_linear_probe
 
@@ -661,9 +660,7 @@ if not isinstance(weights, str):
     def solved_head(maps):
         """Solve the head on block5's outputs; return its scores."""
         labelled = {
-            split: LabelledFeatures(
-                lambda numbers, m=m: iter([m[0][list(numbers)]]), targets[split]
-            )
+            split: LabelledMaps(lambda numbers, m=m: iter([m[0][list(numbers)]]), targets[split])
             for split, m in maps.items()
         }
         head = fit_linear_probe(

@@ -10,8 +10,8 @@ import numpy as np
 
 from app.data.augmentation import View
 from app.data.manifest import Photo
-from app.features.cache import FeatureSpec, FeatureStore
 from app.features.shards import shards_in
+from app.features.store import FeatureSpec, FeatureStore
 
 DAY = 86_400
 

@@ -19,8 +19,8 @@ from app.data.folder_layout import Split
 from app.data.manifest import Photos
 from app.experiment import dataset_spec
 from app.features.batches import ViewBatches
+from app.features.cache_folder import Quota
 from app.features.dataset import CachedDataset, FeatureDataset, FreshDataset
-from app.features.store import Quota
 from app.network.classifier import HEAD, load_classifier, open_layers, prefix
 from app.training.finetune import train_stage
 from app.training.linear_probe import fit_linear_probe

@@ -152,7 +152,7 @@ def test_figures_are_those_of_the_runs():
     rows = re.findall(
         r"^(\|.*\[(run|answers)\]\((results/[\w.-]+\.json)\).*)$", RESULTS, re.MULTILINE
     )
-    assert [kind for _, kind, _ in rows] == ["run", "run", "answers", "answers"]
+    assert [kind for _, kind, _ in rows] == ["answers", "answers", "run", "run"]
     for line, kind, source in rows:
         test = json.loads((ROOT / "docs" / source).read_text(encoding="utf-8"))["test"]
         if kind == "run":

@@ -10,17 +10,19 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import onnx
 import pytest
 from photos import drawn_photos
 from small_vgg import small_network
 
 import app.experiment
-import app.features.cache
+import app.features.store
 import app.network.classifier
 import app.pipeline
 import app.training.finetune
@@ -31,6 +33,7 @@ from app.core.config import TrainConfig, config_values, read_config
 from app.core.errors import BundleError, UsageError
 from app.core.run_folder import Run, newest_complete_run
 from app.core.run_metrics import HistoryRow, read_history
+from app.data.manifest import read_manifest
 from app.data.sets.synthetic_pets import draw_sample
 from app.training.run_lock import training
 
@@ -145,7 +148,7 @@ def test_broken_off_everywhere_it_ends_as_if_unbroken(photos, unbroken, tmp_path
     argv = command(photos, result)
     for place, name, at in [
         (app.experiment, "load_classifier", 1),
-        (app.features.cache.FeatureStore, "append", 2),  # one of two cuts is written
+        (app.features.store.FeatureStore, "append", 2),  # one of two cuts is written
         (app.experiment, "train_stage", 1),  # the head is solved
         (app.training.finetune._Log, "on_epoch_begin", 2),
         (app.training.finetune._Log, "on_epoch_begin", 2),  # epoch 3
@@ -164,11 +167,43 @@ def test_broken_off_everywhere_it_ends_as_if_unbroken(photos, unbroken, tmp_path
 def test_what_was_learned_is_not_learned_again(copy, monkeypatch, capsys):
     monkeypatch.setattr(app.experiment, "fit_linear_probe", None)
     monkeypatch.setattr(app.pipeline, "write_manifest", None)
-    monkeypatch.setattr(app.features.cache, "load_batches", None)
+    monkeypatch.setattr(app.features.store, "load_batches", None)
     assert run(train.main, ["--resume", str(copy.folder)]) == 0
     said = capsys.readouterr().err
     assert "stage head was trained before" in said
     assert re.findall(r"block5 epoch (\d)", said) == ["2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("step", "next_step"), [("keep_conditions", "train_stages"), ("export", "write_record")]
+)
+def test_a_photo_that_vanished_is_put_back_and_nothing_is_lost(
+    photos, unbroken, copy, monkeypatch, capsys, step, next_step
+):
+    """It is needed at the end, and missed before the epochs where it can be."""
+    test = next(row for row in read_manifest(unbroken.manifest) if row.split == "test")
+    photo, away = photos / test.name, copy.folder.parent / "away"
+    original = getattr(app.experiment, step)
+
+    def vanishing(*args: Any, **options: Any) -> Any:
+        photo.rename(away)
+        return original(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app.experiment, step, vanishing)
+        patch.setattr(app.pipeline if step == "export" else app.experiment, next_step, None)
+        try:
+            assert run(train.main, ["--resume", str(copy.folder)]) == 1
+        finally:
+            away.rename(photo)
+    assert re.search(
+        rf"expected .*{photo.name} as it was when training began; received: .*No such file.*; "
+        rf"put it back, then go on with: python train\.py --resume .*{copy.folder.name}",
+        capsys.readouterr().err,
+    )
+    if step == "export":
+        assert run(train.main, ["--resume", str(copy.folder)]) == 0
+        assert_same(copy, unbroken)
 
 
 def test_config_json_trains_the_same_again_under_a_new_name(unbroken, tmp_path, capsys):
@@ -180,6 +215,34 @@ def test_config_json_trains_the_same_again_under_a_new_name(unbroken, tmp_path, 
     (folder,) = (path for path in (tmp_path / "runs").iterdir() if path.name != ".features")
     assert folder.name != unbroken.folder.name
     assert_same(Run(folder), unbroken)
+
+
+def test_no_cache_of_other_runs_changes_a_byte_of_the_bundle(photos, tmp_path):
+    """Contracts 10 and 18, with the default precision and cache: int8 where the processor can.
+
+    The run beside it trains on other photos, so that its scales for int8 are others.
+    """
+    defaults = ["--deterministic", "--weights", "none", "--image-size", "32", "--no-report"]
+
+    def trained(runs: str, name: str, *more: str) -> Run:
+        keras.utils.clear_session()  # the names in model.onnx count up within a process
+        where = ["--data", str(photos), "--runs", str(tmp_path / runs), "--run", name]
+        assert run(train.main, [*where, *defaults, *more]) == 0
+        return Run(tmp_path / runs / name)
+
+    cold = trained("cold", "run")
+    trained("warm", "other", "--seed", "9", "--stages", "head")
+    warm = trained("warm", "run")
+    assert contents(cold.bundle) == contents(warm.bundle)
+    assert figures(cold) == figures(warm)
+    assert cold.predictions.read_bytes() == warm.predictions.read_bytes()
+
+
+def contents(bundle: Path) -> dict[str, bytes]:
+    """Return a bundle's files; of classifier.keras, which has the time, what it is made of."""
+    found = {path.name: path.read_bytes() for path in bundle.glob("*.onnx")}
+    with zipfile.ZipFile(bundle / "classifier.keras") as parts:
+        return found | {name: parts.read(name) for name in ("config.json", "model.weights.h5")}
 
 
 def test_flags_beside_config_count_more(unbroken, capsys):

@@ -27,7 +27,7 @@ import app.data.augmentation
 import app.data.decode
 import app.experiment
 import app.export.bundle_writer
-import app.features.cache
+import app.features.store
 import app.report.report
 import predict
 import train
@@ -109,7 +109,7 @@ def second(photos, trained, tmp_path_factory) -> tuple[Run, int, str, str]:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        patch.setattr(app.features.cache, "load_batches", never)
+        patch.setattr(app.features.store, "load_batches", never)
         patch.setattr(app.report.report, "write_report", fails)
         code = run(train.main, [*argv, *FLAGS])
     return Run(runs / "a-second"), code, out.getvalue(), err.getvalue()
@@ -264,7 +264,7 @@ def test_what_is_reported_is_what_predict_py_answers_photo_by_photo(tested, caps
     assert {name: row["answer"] for name, row in rows.items()} == {
         name: answer["label"] for name, answer in answers.items()
     }
-    assert len({row["answer"] for row in rows.values()}) > 1, "else equality says little"
+    assert any(row["answer"] != row["likeliest"] for row in rows.values()), "else it proves little"
     pairs = [(rows[name]["label"], answer["label"]) for name, answer in answers.items()]
     assert counted(pairs) == dataclasses.asdict(test.counts)
     for name, row in rows.items():

@@ -115,7 +115,7 @@ class TrainConfig:
     data: Path = setting(
         Path("cats_dogs"),
         "a folder of photos: class folders, train/ validation/ test/ with class folders in each, "
-        "cat.0.jpg dog.0.jpg in one folder, or a .zip of any of these; it is only read",
+        "cat.0.jpg dog.0.jpg in one folder, or a .zip or .tar of any of these; it is only read",
     )
     exclude: Path | None = setting(
         None,

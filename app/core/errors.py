@@ -45,6 +45,23 @@ class ImageError(AppError):
         self.code = code
 
 
+class ChangedPhotoError(AppError):
+    """Raised when a photo vanished or changed while a run is trained; put back, it goes on.
+
+    Args:
+        path: of the photo.
+        reason: what was found in its place; kept as an attribute.
+        others: how many more photos are like this.
+    """
+
+    def __init__(self, path: object, reason: str, others: int = 0) -> None:
+        self.reason = reason
+        more = f", and {others} more photos are gone or changed" if others else ""
+        super().__init__(
+            f"expected {path} as it was when training began; received: {reason}{more}; put it back"
+        )
+
+
 class FetchError(AppError):
     """Raised when a download, an archive or a folder to write fails; nothing half-done stays."""
 

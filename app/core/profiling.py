@@ -12,6 +12,7 @@ class Clock:
     """Seconds and memory by phase, for ``metrics.json``.
 
     Attributes:
+        began: when the clock was made, in seconds since 1970 (``time.time``).
         seconds: that each phase took.
         memory: bytes, the most that the process had resident up to the end of each phase, without a
             GPU's own memory. It never falls: the phase with the largest rise is the one that needs
@@ -19,7 +20,7 @@ class Clock:
     """
 
     def __init__(self) -> None:
-        self._started = time.monotonic()
+        self.began, self._started = time.time(), time.monotonic()
         self.seconds: dict[str, float] = {}
         self.memory: dict[str, int] = {}
 

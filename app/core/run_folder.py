@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # the record of all figures is not for predict.py
     from app.core.run_metrics import MadeWith, Metrics
 
 DESCRIPTION_FILE = "bundle.json"  # in a bundle: everything about it
-FEATURES_FOLDER = ".features"  # in the folder of the runs, which share it (``app.features.store``)
+FEATURES_FOLDER = ".features"  # in the folder of the runs, which share it
 TRAIN_AGAIN = "train again with `python train.py --data DIR`"
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)  # when runs ended whose metrics.json is damaged
 

@@ -172,11 +172,19 @@ class StageGain:
 
 @dataclass(frozen=True, kw_only=True)
 class StageMetrics:
-    """What a stage did: trained numbers, epochs run, the epoch kept (0: as before), and scores.
+    """What a stage did.
 
-    ``temperature`` is what the solved head was divided by; 1 for other stages. ``cross_validated``
-    is of the head; None for other stages, and where a class has too few photos for folds. ``gain``
-    is of the other stages; None for the head, and in older runs.
+    Attributes:
+        name: of the stage.
+        trainable_parameters: how many numbers it trained.
+        epochs: run; of the linear probe, strengths of regularisation tried.
+        kept_epoch: the one whose weights were kept, from 1; 0: the weights as they were before.
+        seconds: that it took.
+        validation: scores with the weights that were kept.
+        temperature: that the solved head was divided by; 1 for other stages.
+        cross_validated: of the head; None for other stages, and where a class has too few photos
+            for folds.
+        gain: of the other stages; None for the head, and in older runs.
     """
 
     name: str
@@ -188,6 +196,21 @@ class StageMetrics:
     temperature: float = 1.0
     cross_validated: CrossValidated | None = None
     gain: StageGain | None = None
+
+
+@dataclass(frozen=True)
+class NeitherMetrics:
+    """Photos of one kind that show none of the classes.
+
+    Attributes:
+        learned: training photos, from which the model has learned.
+        held_out: photos of validation and test, from which it has not.
+        refused: how many of those held out are answered ``neither`` by the exported model.
+    """
+
+    learned: int
+    held_out: int
+    refused: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +244,8 @@ class Metrics:
         test_without_excluded: the same without the test photos that ``--exclude-from-test``
             excludes; None where there are none.
         answered_by: the model that answered test; None in older runs.
+        neither: photos that show none of the classes, by kind (the name of the first folder below
+            ``neither/``, or empty); empty where none were given.
         temperature: which the logits were divided by.
         min_confidence: the probability below which an answer is unsure.
         promise: what holds of the answers given from there on; None where nothing is promised,
@@ -247,6 +272,7 @@ class Metrics:
     test: SplitMetrics
     test_without_excluded: SplitMetrics | None = None
     answered_by: AnsweredBy | None = None
+    neither: dict[str, NeitherMetrics] = field(default_factory=dict)
     temperature: float
     min_confidence: float
     promise: Promise | None = None

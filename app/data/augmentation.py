@@ -18,7 +18,7 @@ from hashlib import sha256
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from app.core.errors import AppError, ImageError
+from app.core.errors import ChangedPhotoError, ImageError
 from app.data.decode import Pixels, read_image, resize
 from app.data.manifest import Photo
 from app.data.photo_file import read_bytes
@@ -28,6 +28,7 @@ MAX_STRETCH = 4 / 3  # a crop's aspect differs from the photo's by this factor a
 MIRROR = -1  # the number of the view that is the photo's mirror image
 LIGHT = 0.2  # brightness, contrast and colour change by this share at most
 BATCH = 16  # views at once; ONNX Runtime took as long for 16 at once as one by one
+CLOCK_STEP = 2.0  # seconds: some disks note times no finer
 VERSION = 1  # part of the cache's key: raise it when a view's pixels change
 
 # Photo → its pixels, uint8 (height, width, 3): ``read_photo``, or one that remembers them.
@@ -38,7 +39,7 @@ def read_photo(photo: Photo) -> Pixels:
     """Decode a photo: uint8 ``(height, width, 3)``.
 
     Raises:
-        AppError: as ``unchanged_bytes``.
+        ChangedPhotoError: as ``unchanged_bytes``.
     """
     return read_image(unchanged_bytes(photo))
 
@@ -47,19 +48,41 @@ def unchanged_bytes(photo: Photo) -> bytes:
     """Return the bytes of a photo's file.
 
     Raises:
-        AppError: when the photo is no longer the file that the audit saw.
+        ChangedPhotoError: when the photo is no longer the file that the audit saw.
     """
     try:
         data = read_bytes(photo.path)
-        reason = "" if sha256(data).hexdigest() == photo.content else "other bytes"
     except ImageError as error:
-        reason = str(error)
-    if reason:
-        raise AppError(
-            f"expected {photo.path} as it was when training began; received: {reason}; "
-            "leave the photos alone meanwhile, and train again"
-        )
+        raise ChangedPhotoError(photo.path, str(error)) from error
+    if sha256(data).hexdigest() != photo.content:
+        raise ChangedPhotoError(photo.path, "other bytes")
     return data
+
+
+def refuse_changed(photos: Sequence[Photo], since: float) -> None:
+    """Look, before hours of training, whether photos that are needed afterwards are as they were.
+
+    Only files that the disk says were written since then are read, so that it takes a moment.
+
+    Args:
+        photos: those that will be read again.
+        since: when the audit began, in seconds since 1970.
+
+    Raises:
+        ChangedPhotoError: when some are gone or changed; it names the first and counts the others.
+    """
+    found = []
+    for photo in photos:
+        try:
+            status = photo.path.stat()
+            if max(status.st_mtime, status.st_ctime) >= since - CLOCK_STEP:
+                unchanged_bytes(photo)
+        except OSError as error:
+            found.append((photo.path, error.strerror or str(error)))
+        except ChangedPhotoError as error:
+            found.append((photo.path, error.reason))
+    if found:
+        raise ChangedPhotoError(*found[0], others=len(found) - 1)
 
 
 @dataclass(frozen=True)
@@ -79,7 +102,7 @@ class View:
         """Decode the photo by ``read`` and draw the view: uint8 ``(size, size, 3)``.
 
         Raises:
-            AppError: as ``read_photo``.
+            ChangedPhotoError: as ``read_photo``.
         """
         image = read(self.photo)
         return make_view(image, size, content=self.photo.content, view=self.number, seed=self.seed)

@@ -29,6 +29,7 @@ REASONS = {
     "hidden": "hidden, or in a folder of a system or a program",
     "link": "a link to a folder that is read already",
     "not_a_photo": "not a photo",
+    "not_read": "a picture of a kind that is not read",
     "damaged": "damaged",
     "empty": "empty",
     "unreadable": "cannot be read",

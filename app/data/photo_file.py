@@ -17,6 +17,7 @@ from pathlib import Path
 
 from app.core.errors import ImageError
 from app.data.heif_boxes import walk_boxes
+from app.data.jpeg2000_markers import CODESTREAM, SIGNATURE, walk_jpeg2000
 
 # 53 million pixels as RGB, not packed; a film among the photos fills no memory. Decoders copy parts
 # of a file once or twice: three times this stays under 512 MiB.
@@ -60,8 +61,10 @@ class Header:
     numbers: int = 0  # values of tags that become numbers
     unpacked: int = 0  # bytes that packed metadata may become
     memory: int = 0  # bytes that decoders may take for metadata, beside the file
-    coded: int = 0  # pixels of the largest picture in an AV1 stream
+    coded: int = 0  # pixels of the largest picture in a stream of AV1 or JPEG 2000
     held: bool = False  # whether a JPEG's coefficients are all held until its end
+    frame: int = 0  # the marker of a JPEG's first frame, which says how it is coded
+    bits: int = 0  # a JPEG's bits a colour
 
     def count(self, pieces: int = 1, most: int = MAX_PIECES) -> None:
         """Add pieces, of which a file may have ``most``."""
@@ -138,6 +141,8 @@ def _jpeg(data: bytes, header: Header) -> None:
             return
         header.count(most=MAX_SEGMENTS)
         marker, place = found[1][0], found.end()
+        if marker == 0xF7:  # of JPEG-LS
+            header.frame = header.frame or marker
         if marker in _ALONE:
             continue
         body, length = place + 2, max(2, int.from_bytes(data[place : place + 2], "big"))
@@ -150,6 +155,7 @@ def _jpeg(data: bytes, header: Header) -> None:
             header.memory += 2 * length
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xCC) and body + 5 < len(data):
             components = data[body + 5]
+            header.frame, header.bits = header.frame or marker, header.bits or data[body]
             header.held |= marker in _PROGRESSIVE
         elif marker == 0xDA:
             scans += 1
@@ -263,5 +269,6 @@ def _plain_ppm(data: bytes, _: Header) -> None:
 
 _WALKS: dict[bytes, Callable[[bytes, Header], None]] = {
     b"\xff\xd8\xff": _jpeg, b"\x89PNG\r\n\x1a\n": _png, b"GIF8": _gif, b"RIFF": _webp,
+    SIGNATURE: walk_jpeg2000, CODESTREAM: walk_jpeg2000,
     b"II": _tiff, b"MM": _tiff, b"P1": _plain_ppm, b"P2": _plain_ppm, b"P3": _plain_ppm,
 }  # fmt: skip

@@ -11,12 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from app.core.atomic_files import read_rows, write_rows
-from app.evaluation.decision import Thresholds
-from app.evaluation.label_issues import find_label_issues
-from app.evaluation.prediction_set import PredictionSet
 
 Kind = Literal["label", "stranger"]
 
@@ -41,44 +36,6 @@ class Finding:
     rank: int
     score: float
     reason: str
-
-
-def findings_of_test(
-    predicted: PredictionSet, classes: Sequence[str], thresholds: Thresholds
-) -> list[Finding]:
-    """Return the test photos worth checking, from the answers that they were given at the end.
-
-    Args:
-        predicted: for the test photos.
-        classes: names by number.
-        thresholds: of the answers.
-    """
-    labels = find_label_issues(predicted.probabilities, predicted.targets)
-    falling = np.argsort(-predicted.novelty, kind="stable")
-    strangers = falling[predicted.novelty[falling] > thresholds.novelty].tolist()
-    return [
-        *(
-            Finding(
-                predicted.names[issue.number],
-                "label",
-                rank,
-                -issue.margin,
-                f"labelled {classes[predicted.targets[issue.number]]}; the likeliest class is "
-                f"{classes[issue.likely]} ({issue.probability:.1%})",
-            )
-            for rank, issue in enumerate(labels, start=1)
-        ),
-        *(
-            Finding(
-                predicted.names[number],
-                "stranger",
-                rank,
-                float(predicted.novelty[number]),
-                f"answered neither: its novelty is {predicted.novelty[number]:.3f}",
-            )
-            for rank, number in enumerate(strangers, start=1)
-        ),
-    ]
 
 
 def write_findings(found: Sequence[Finding], path: Path) -> None:

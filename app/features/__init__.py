@@ -1,5 +1,5 @@
-"""Activations of the frozen backbone, computed once for each view and kept on disk.
+"""Features: the activations of the frozen layers at a cut, computed once for each view.
 
-``extractor`` computes them, ``cache`` keeps them in ``shards``, ``dataset`` hands them to training
-as batches (``batches``) or by photo (``labelled``).
+``dataset`` is the door. An ``extractor`` computes them, a ``store`` keeps those of one cut in files
+(``shards``), ``cache_folder`` limits all stores together, ``batches`` hands them to training.
 """

@@ -1,9 +1,10 @@
-"""Batches of views, made in threads while the network computes."""
+"""What training reads: batches of views for epochs, and maps by photo for the linear probe."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -13,12 +14,14 @@ from numpy.typing import NDArray
 from app.core.errors import AppError
 from app.data.augmentation import View
 from app.data.manifest import Photo
+from app.evaluation.metrics import Ints
 
 Float32s = NDArray[np.float32]
 Int32s = NDArray[np.int32]
 # Views → what the trained part of the network takes: cached activations, or pixels.
 Fetch = Callable[[Sequence[View]], NDArray[Any]]
 AHEAD = 2  # batches that are made while the network computes another one
+BATCH = 64  # photos at once for the linear probe; each has 262,144 second-order features
 
 
 class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -119,3 +122,36 @@ class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
 def targets_of(photos: Sequence[Photo]) -> Int32s:
     """Return the class numbers ``(n,)`` of photos."""
     return np.array([photo.target for photo in photos], np.int32)
+
+
+@dataclass(frozen=True)
+class LabelledMaps:
+    """Photos by number: their feature maps at ``block5_pool``, and class numbers ``(n,)``.
+
+    ``maps`` gives float32 batches ``(≤ BATCH, height, width, 512)`` for numbers, in their order:
+    all of them at once might not fit into memory. ``groups`` names what each photo belongs to:
+    those of one name are near-duplicates. Empty: there are none.
+    """
+
+    maps: Callable[[Sequence[int]], Iterator[Float32s]]
+    targets: Ints
+    groups: Sequence[str] = ()
+
+
+def groups_of(photos: Sequence[Photo]) -> tuple[str, ...]:
+    """Return the name of each photo's group; one without near-duplicates is a group of its own.
+
+    Contents give the names, so that the names of files decide no fold.
+    """
+    return tuple(photo.group or photo.content for photo in photos)
+
+
+def numbered(*parts: LabelledMaps) -> Ints:
+    """Return the number of each photo's group, of all parts one after the other."""
+    names = [
+        name
+        for part, photos in enumerate(parts)
+        for name in photos.groups or [f"{part}: {n}" for n in range(len(photos.targets))]
+    ]
+    numbers: Ints = np.unique(names, return_inverse=True)[1]
+    return numbers

@@ -17,7 +17,7 @@ from app.core.config import TrainConfig, help_of
 from app.core.console import say
 from app.core.errors import UsageError
 from app.core.sanitise import for_json, for_terminal
-from app.features.store import FEATURES_FOLDER, StoreInfo, clear, list_stores, not_ours
+from app.features.cache_folder import FEATURES_FOLDER, StoreInfo, clear, list_stores, not_ours
 
 ALL = "all stores"  # --clear without a key; an empty one is a mistake
 EPILOG = """\

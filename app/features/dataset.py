@@ -1,4 +1,4 @@
-"""Where a stage's input comes from: the cache of frozen activations, or fresh views every epoch."""
+"""Where a stage's input comes from: the feature cache, or fresh views every epoch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import Any, ClassVar, Literal
 
@@ -21,18 +21,25 @@ from app.core.errors import CacheEvictedError, UsageError
 from app.data.augmentation import ReadPhoto, View, load_batches, load_views, read_photo, tta_views
 from app.data.folder_layout import Split
 from app.data.manifest import Photo, Photos
-from app.features.batches import Float32s, ViewBatches, targets_of
-from app.features.cache import FeatureSpec, FeatureStore, compute_features, lacking_views
+from app.features.batches import (
+    BATCH,
+    Float32s,
+    LabelledMaps,
+    ViewBatches,
+    groups_of,
+    targets_of,
+)
+from app.features.cache_folder import Quota
 from app.features.decoded import DecodedPhotos
-from app.features.extractor import Batched, engine, frozen_prefix
+from app.features.extractor import FeatureExtractor, engine, make_extractor
 from app.features.int8_backbone import Int8Backbone, make_int8_backbone
-from app.features.labelled import BATCH, LabelledFeatures, groups_of
 from app.features.shards import SHARD_ROWS, shard_bytes
-from app.features.store import Quota
-from app.network.classifier import describing_part, prefix, row_bytes, suffix
+from app.features.store import FeatureSpec, FeatureStore, compute_features, missing_views
+from app.network.classifier import logits_and_embeddings, prefix, row_bytes, suffix
 from app.network.device import on_gpu, resolve_frozen_precision, resolve_precision
 
 HEAD_CUT = STAGES["head"].cut
+AT_ONCE = 2  # stages whose activations are computed in one pass; a deeper one may never be reached
 _RECOVERY = threading.Lock()  # training and validation batches are made in threads of their own
 
 
@@ -91,11 +98,11 @@ class DatasetSpec:
 
     def extractor(
         self, cuts: Sequence[str], photos: int = 0, int8: Int8Backbone | None = None
-    ) -> Batched:
-        """Return what computes the frozen layers, of so many photos."""
+    ) -> FeatureExtractor:
+        """Return what computes the features of so many photos."""
         # The fastest batch, which is measured, may be another one the next time.
         count = 0 if self.deterministic else photos
-        return frozen_prefix(self.model, cuts, resolve_precision(self.precision), count, int8)
+        return make_extractor(self.model, cuts, resolve_precision(self.precision), count, int8)
 
     def checksum(self, cut: str) -> int:
         """Return the CRC-32 of the weights below a cut."""
@@ -132,9 +139,9 @@ class FeatureDataset(ABC):
         model = self.spec.model
         return model if self.views is None else suffix(model, stage.cut)
 
-    def describing(self, stage: Stage) -> keras.Model:
-        """Return the same part with descriptors as its second output (``app.evaluation.ood``)."""
-        return describing_part(self.spec.model, None if self.views is None else stage.cut)
+    def part_with_embeddings(self, stage: Stage) -> keras.Model:
+        """Return the same part with embeddings as its second output (``app.evaluation.ood``)."""
+        return logits_and_embeddings(self.spec.model, None if self.views is None else stage.cut)
 
     def batches(
         self,
@@ -152,9 +159,9 @@ class FeatureDataset(ABC):
         """
         return self._batches(stage, self.spec.photos[split], shuffle, view, epochs_before)
 
-    def batches_of_neither(self, stage: Stage) -> ViewBatches:
-        """Return the batches of the training photos that show none of the classes."""
-        return self._batches(stage, self.spec.neither)
+    def batches_of_neither(self, stage: Stage) -> ViewBatches | None:
+        """Return those of the training photos of none of the classes; None where there are none."""
+        return self._batches(stage, self.spec.neither) if self.spec.neither else None
 
     def _batches(
         self,
@@ -177,21 +184,26 @@ class FeatureDataset(ABC):
             threads=2 if fresh else 1,  # when a batch's first views are drawn, the next begins
         )
 
+    def prepare(self, stage: Stage) -> bool:
+        """Make ready what a stage trains on; say whether there is room for it."""
+        return True
+
     @abstractmethod
     def _inputs(self, stage: Stage, views: Sequence[View]) -> NDArray[Any]:
         """Return what the stage's part of the network takes of some views."""
 
     @abstractmethod
-    def labelled(self, split: Split) -> LabelledFeatures:
-        """Return a split's photos themselves, as the head is solved on them."""
+    def labelled(self, split: Split) -> LabelledMaps:
+        """Return the maps of a split's photos themselves, on which the linear probe is fitted."""
 
 
 def open_dataset(spec: DatasetSpec, cache: CacheMode, quota: Quota) -> FeatureDataset:
     """Return the input that ``cache`` names, ready to be read, and say in a line what it is.
 
-    ``auto`` is ``disk`` where all activations of the run are within the limit, else ``off``: photos
-    and settings decide, never what else the disk holds. Where the disk has no room for what is
-    within the limit, the run is refused.
+    ``auto`` is ``disk`` where the features of the first two stages are within the limit, else
+    ``off``: photos and settings decide, never what else the disk holds. Where the disk has no room
+    for what is within the limit, the run is refused. Features of deeper stages are computed when
+    they are reached (``FeatureDataset.prepare``).
 
     Args:
         spec: what the input depends on.
@@ -201,7 +213,7 @@ def open_dataset(spec: DatasetSpec, cache: CacheMode, quota: Quota) -> FeatureDa
     Raises:
         UsageError: when a cache has no room.
     """
-    cuts = list(dict.fromkeys(stage.cut for stage in spec.stages))
+    cuts = list(dict.fromkeys(stage.cut for stage in spec.stages[:AT_ONCE]))
     count = len(spec.cached_views())
     size = spec.bytes_of(dict.fromkeys(cuts, count))
     too_large = f"{count:,} views take {decimal(size)}, --cache-limit is {decimal(quota.limit)}"
@@ -240,21 +252,21 @@ def _reader(stages: Sequence[Stage], quota: Quota) -> ReadPhoto:
 
 @dataclass(frozen=True, kw_only=True)
 class CachedDataset(FeatureDataset):
-    """Activations computed once; an epoch reads one of several views of each photo.
+    """Features computed once; an epoch reads one of several views of each photo.
 
     Attributes:
         stores: of each cut.
         quota: the stores'.
-        untrained: a checksum of the weights below each cut, as the activations were computed.
+        untrained: a checksum of the weights below each cut, as the features were computed.
     """
 
-    stores: Mapping[str, FeatureStore]
+    stores: dict[str, FeatureStore]
     quota: Quota
-    untrained: Mapping[str, int]
+    untrained: dict[str, int]
     name: ClassVar[Literal["disk", "off"]] = "disk"
 
-    def labelled(self, split: Split) -> LabelledFeatures:
-        """Return the cached activations of a split."""
+    def labelled(self, split: Split) -> LabelledMaps:
+        """Return the cached maps of a split."""
         photos = self.spec.photos[split]
 
         def maps(numbers: Sequence[int]) -> Iterator[Float32s]:
@@ -262,7 +274,28 @@ class CachedDataset(FeatureDataset):
                 some = numbers[start : start + BATCH]
                 yield self._rows(HEAD_CUT, [View(photos[number], 0, 0) for number in some])
 
-        return LabelledFeatures(maps, targets_of(photos), groups_of(photos))
+        return LabelledMaps(maps, targets_of(photos), groups_of(photos))
+
+    def prepare(self, stage: Stage) -> bool:
+        """Compute a stage's activations if they are not there; False: they pass the limit.
+
+        Raises:
+            UsageError: when the disk has no room for what is within the limit.
+        """
+        if stage.cut in self.stores:
+            return True
+        rows = dict.fromkeys([*self.stores, stage.cut], len(self.spec.cached_views()))
+        if (size := self.spec.bytes_of(rows)) > self.quota.limit:
+            say(
+                f"stage {stage.name} is not tried: with its features the cache takes "
+                f"{decimal(size)}, --cache-limit is {decimal(self.quota.limit)}"
+            )
+            return False
+        feature_spec = replace(self.stores[HEAD_CUT].spec, cut=stage.cut)
+        self.stores[stage.cut] = FeatureStore(self.quota.folder, feature_spec, self.quota)
+        self.untrained[stage.cut] = self.spec.checksum(stage.cut)
+        self.fill([stage.cut])
+        return True
 
     def fill(self, cuts: Sequence[str]) -> None:
         """Compute what the stores of these cuts lack, after a look at what they hold.
@@ -273,20 +306,20 @@ class CachedDataset(FeatureDataset):
         wanted, stores = self.spec.cached_views(), [self.stores[cut] for cut in cuts]
         for store in stores:
             store.check(wanted)
-        rows = {cut: len(lacking_views([self.stores[cut]], wanted)) for cut in cuts}
-        lacking, needed = lacking_views(stores, wanted), self.spec.bytes_of(rows)
+        rows = {cut: len(missing_views([self.stores[cut]], wanted)) for cut in cuts}
+        missing, needed = missing_views(stores, wanted), self.spec.bytes_of(rows)
         say(
-            f"cache on disk: {len(wanted) - len(lacking)} of {len(wanted)} views are there, "
-            f"{len(lacking)} to be computed ({decimal(needed)})"
+            f"cache on disk: {len(wanted) - len(missing)} of {len(wanted)} views are there, "
+            f"{len(missing)} to be computed ({decimal(needed)})"
         )
         self.quota.keep |= {
             shard.path for store in self.stores.values() for shard in store.shards(wanted)
         }
         with self.quota.room_for(needed):
             pass  # again for each shard, since others may write meanwhile
-        if lacking:
-            frozen = self.spec.extractor(cuts, len(lacking), self.int8)
-            compute_features(frozen, stores, lacking, self.spec.image_size, frozen.batch)
+        if missing:
+            extractor = self.spec.extractor(cuts, len(missing), self.int8)
+            compute_features(extractor, stores, missing, self.spec.image_size, extractor.batch)
 
     def _inputs(self, stage: Stage, views: Sequence[View]) -> NDArray[Any]:
         return self._rows(stage.cut, views)
@@ -311,17 +344,17 @@ class FreshDataset(FeatureDataset):
     read: ReadPhoto = read_photo
     name: ClassVar[Literal["disk", "off"]] = "off"
 
-    def labelled(self, split: Split) -> LabelledFeatures:
-        """Compute the activations of a split when they are asked for."""
+    def labelled(self, split: Split) -> LabelledMaps:
+        """Compute the maps of a split when they are asked for."""
         photos = self.spec.photos[split]
-        frozen = self.spec.extractor([HEAD_CUT], len(photos))
+        extractor = self.spec.extractor([HEAD_CUT], len(photos))
 
         def maps(numbers: Sequence[int]) -> Iterator[Float32s]:
             views = [View(photos[number], 0, 0) for number in numbers]
-            for images in load_batches(views, self.spec.image_size, frozen.batch, self.read):
-                yield frozen(images)[0].astype(np.float32)
+            for images in load_batches(views, self.spec.image_size, extractor.batch, self.read):
+                yield extractor(images)[0].astype(np.float32)
 
-        return LabelledFeatures(maps, targets_of(photos), groups_of(photos))
+        return LabelledMaps(maps, targets_of(photos), groups_of(photos))
 
     def _inputs(self, stage: Stage, views: Sequence[View]) -> NDArray[Any]:
         # As uint8: a quarter to send.

@@ -1,4 +1,6 @@
-"""Runs the frozen lower part of the network: pixels → activations at the cuts.
+"""Computes features: pixels → the activations of the frozen layers at the cuts.
+
+``make_extractor`` chooses what computes: Keras or ONNX Runtime, and in which numbers.
 
 On a processor with VNNI instructions ONNX Runtime computes in int8
 (``app.features.int8_backbone``): 36 ms a photo of 320 pixels on two Zen 5 cores, against 63 in
@@ -29,38 +31,37 @@ from app.core.console import say
 from app.core.environment import installed_version
 from app.core.errors import out_of_memory
 from app.data.augmentation import BATCH
-from app.data.decode import Pixels
 from app.features.int8_backbone import Int8Backbone
+from app.features.shards import SHARD_ROWS
 from app.network.batch_memory import halving
 from app.network.classifier import prefix
 from app.network.device import on_gpu
 from app.network.onnx_graph import float16_outputs, output_of, to_onnx
 
-# Pixels uint8 (n, size, size, 3) → activations (n, ...), one array for each cut: float16 from ONNX
-# Runtime, float32 or what its backend has for bfloat16 from Keras.
-Frozen = Callable[[Pixels], list[NDArray[Any]]]
-Run = Callable[[NDArray[Any]], list[NDArray[Any]]]  # the same of any layers
+# Of frozen layers: pixels uint8 (n, size, size, 3) → activations (n, ...), one array for each cut:
+# float16 from ONNX Runtime, float32 or what its backend has for bfloat16 from Keras.
+Forward = Callable[[NDArray[Any]], list[NDArray[Any]]]
 
-MAX_BATCH = 128  # the rows of a shard of the cache: no more are asked for at once
+MAX_BATCH = SHARD_ROWS  # no more are asked for at once
 GAIN = 1.05  # photos a second that a doubled batch must bring at least
 NAME = "the frozen layers"  # in what is said of them
 REPEAT = 3  # timed runs of each batch size; the best one counts
 
 
-class Batched:
-    """Runs frozen layers in batches, smaller ones from where on memory does not suffice.
+class FeatureExtractor:
+    """Computes features in batches, smaller ones from where on memory does not suffice.
 
     Args:
-        run: computes the activations of all photos that it is given at once.
+        forward: computes the features of all photos that it is given at once.
         batch: photos at once, to begin with.
         name: of the layers, in what is said of them.
     """
 
-    def __init__(self, run: Run, batch: int = BATCH, name: str = NAME) -> None:
-        self.run, self.batch, self.name = run, batch, name
+    def __init__(self, forward: Forward, batch: int = BATCH, name: str = NAME) -> None:
+        self.forward, self.batch, self.name = forward, batch, name
 
     def __call__(self, images: NDArray[Any]) -> list[NDArray[Any]]:
-        """Return the activations of ``images``, whose number is free."""
+        """Return the features of ``images``, whose number is free."""
         parts: list[list[NDArray[Any]]] = []
         done = 0
         while done < len(images):
@@ -72,7 +73,7 @@ class Batched:
 
     def _part(self, images: NDArray[Any], start: int, batch: int) -> list[NDArray[Any]]:
         self.batch = batch
-        return self.run(images[start : start + batch])
+        return self.forward(images[start : start + batch])
 
 
 def engine(precision: str) -> str:
@@ -87,14 +88,14 @@ def engine(precision: str) -> str:
     return f"{backend} {installed_version(backend)} on a {'GPU' if on_gpu() else 'processor'}"
 
 
-def frozen_prefix(
+def make_extractor(
     model: keras.Model,
     cuts: Sequence[str],
     precision: str,
     photos: int = 0,
     int8: Int8Backbone | None = None,
-) -> Batched:
-    """Return the function that computes the activations at ``cuts``.
+) -> FeatureExtractor:
+    """Return what computes the activations at ``cuts``.
 
     Args:
         model: from ``app.network.classifier.build_classifier``, its backbone's weights set. ONNX
@@ -107,19 +108,23 @@ def frozen_prefix(
         int8: the same layers in int8 (``app.features.int8_backbone``), which then compute.
     """
     if int8 is not None:
-        return Batched(_by_onnxruntime(int8.proto(), cuts))
+        return FeatureExtractor(_by_onnxruntime(int8.proto(), cuts))
     lower = prefix(model, cuts)
     if engine(precision) != "onnxruntime":
         # With one output Keras gives the array itself.
-        frozen = Batched(lambda images: list(keras.tree.flatten(lower.predict_on_batch(images))))
+        extractor = FeatureExtractor(
+            lambda images: list(keras.tree.flatten(lower.predict_on_batch(images)))
+        )
         if photos > MAX_BATCH and on_gpu():
             shape = model.input.shape[1:]
-            frozen.batch = fastest_batch(lambda n: seconds_of(frozen.run, shape, n), photos)
-        return frozen
-    return Batched(_by_onnxruntime(to_onnx(lower, [output_of(cut) for cut in cuts]), cuts))
+            extractor.batch = fastest_batch(
+                lambda n: seconds_of(extractor.forward, shape, n), photos
+            )
+        return extractor
+    return FeatureExtractor(_by_onnxruntime(to_onnx(lower, [output_of(cut) for cut in cuts]), cuts))
 
 
-def _by_onnxruntime(proto: onnx.ModelProto, cuts: Sequence[str]) -> Frozen:
+def _by_onnxruntime(proto: onnx.ModelProto, cuts: Sequence[str]) -> Forward:
     float16_outputs(proto, [output_of(cut) for cut in cuts])
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: they come as exceptions as well
@@ -157,13 +162,13 @@ def fastest_batch(seconds: Callable[[int], float], photos: float = math.inf) -> 
     return best
 
 
-def seconds_of(run: Frozen, shape: tuple[int, ...], batch: int) -> float:
+def seconds_of(forward: Forward, shape: tuple[int, ...], batch: int) -> float:
     """Return the seconds of one batch of random photos, at its best of some runs."""
     images = np.random.default_rng(0).integers(0, 256, (batch, *shape), np.uint8)
-    run(images)  # compiles
+    forward(images)  # compiles
     times = []
     for _ in range(REPEAT):
         started = time.perf_counter()
-        run(images)
+        forward(images)
         times.append(time.perf_counter() - started)
     return min(times)

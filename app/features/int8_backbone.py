@@ -38,8 +38,8 @@ from app.core.console import progress_bar, say
 from app.core.environment import has_vnni
 from app.data.augmentation import View, load_batches
 from app.data.manifest import Photo
-from app.features.cache import versions
 from app.features.shards import SPEC_FILE, is_store, remove, store_name, touch
+from app.features.store import versions
 from app.network.classifier import CUTS, prefix
 from app.network.onnx_graph import output_of, to_onnx
 

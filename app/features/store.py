@@ -1,205 +1,251 @@
-"""The folder of all stores of cached activations: what lies in it, room in it, clearing it.
+"""The features of one cut, computed in one way, on disk: a row of float16 for each view.
 
-A store is a folder of shards (``app.features.shards``) that were computed in one way, or of the
-frozen layers in int8 (``app.features.int8_backbone``). All functions work beside runs that read and
-write in the same folder: a shard removed under a run is computed again there
-(``app.features.dataset``).
+The rows lie in shards (``app.features.shards``), which are written atomically: an interrupted run
+loses at most two of them, and several runs may write at the same time.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import shutil
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from os.path import exists
+import os
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rich.filesize import decimal
+import numpy as np
+from numpy.typing import NDArray
 
-from app.core.atomic_files import locked
-from app.core.console import say
-from app.core.errors import UsageError
-from app.core.run_folder import FEATURES_FOLDER as FEATURES_FOLDER
-from app.features.shards import SPEC_FILE, is_ours, is_store, read_shard, remove, shards_in
+from app.core.atomic_files import write_json
+from app.core.console import progress_bar, say
+from app.core.environment import installed_version
+from app.core.errors import AppError, CacheEvictedError
+from app.data.augmentation import BATCH, View, load_batches
+from app.data.augmentation import VERSION as VIEWS_VERSION
+from app.data.decode import VERSION as IMAGES_VERSION
+from app.data.decode import Pixels
+from app.features.cache_folder import Quota
+from app.features.shards import (
+    SHARD_ROWS,
+    SPEC_FILE,
+    Float16s,
+    Shard,
+    all_finite,
+    is_store,
+    read_shard,
+    remove,
+    shard_bytes,
+    shards_in,
+    store_name,
+    touch,
+    write_shard,
+)
 
-LOCK_FILE = ".lock"  # beside the stores: who holds it may write
-WRITING = 3600.0  # seconds; a younger file may be one that is being written
+VERSION = 1  # raise it when the same view gives other activations
+Float32s = NDArray[np.float32]
+
+
+def versions() -> str:
+    """Return the versions of what makes activations: our code, the decoder and the engines."""
+    libraries = [f"{name} {installed_version(name)}" for name in ("pillow", "onnxruntime", "keras")]
+    return ", ".join([f"{VERSION}.{IMAGES_VERSION}.{VIEWS_VERSION}", *libraries])
 
 
 @dataclass(frozen=True)
-class StoreInfo:
-    """What lies in one store; ``None`` where its ``spec.json`` does not say.
+class FeatureSpec:
+    """The settings that change the activations; each set of them has its own store.
 
     Attributes:
-        key: the name of its folder.
         cut: where the network is cut (``app.network.classifier.CUTS``).
-        image_size: height and width of a view in pixels.
-        precision: of the frozen layers' arithmetic.
         backbone: the network.
-        rows: activations of so many views.
-        bytes: all files of the store.
-        last_used: the time when a run last opened one of its files, in ISO 8601 (UTC); None
-            for a store that is empty.
+        weights: their digest.
+        image_size: height and width of a view in pixels.
+        precision: the number format; for int8 with the digest of its scales.
+        engine: what computes (``app.features.extractor.engine``).
+        versions: of what computes.
     """
 
-    key: str
-    cut: str | None
-    image_size: int | None
-    precision: str | None
-    backbone: str | None
-    rows: int
-    bytes: int
-    last_used: str | None
+    cut: str
+    backbone: str
+    weights: str
+    image_size: int
+    precision: str
+    engine: str = "onnxruntime"
+    versions: str = field(default_factory=versions)
+
+    @property
+    def key(self) -> str:
+        """A short name of this way of computing, used as the store's folder."""
+        return store_name(self.cut, asdict(self))
 
 
-def list_stores(folder: Path) -> list[StoreInfo]:
-    """Return what lies in each store under ``folder``, the one used last first."""
-    found = [_describe(store) for store in _stores(folder)]
-    return sorted(found, key=lambda info: (info.last_used or "", info.key), reverse=True)
-
-
-class Quota:
-    """The limit of all stores together, which whoever writes a shard keeps to.
-
-    Room is made for all that a run will write, then again for each shard, because other runs write
-    meanwhile. From that look at the room until the shard is written no other run may write, so that
-    two never take the same room.
+class FeatureStore:
+    """Rows of float16 activations on disk, addressed by view; see the module's description.
 
     Args:
-        folder: of all stores, which need not exist yet.
-        limit: of all stores together, in bytes.
-
-    Attributes:
-        keep: the shards that the run needs, which must stay.
+        folder: the folder of all stores.
+        spec: how the activations are computed; another spec is another store.
+        quota: gives the room of each shard that is written; None where there is no limit.
     """
 
-    def __init__(self, folder: Path, limit: int) -> None:
-        self.folder, self.limit = folder, limit
-        self.keep: set[Path] = set()
+    def __init__(self, folder: Path, spec: FeatureSpec, quota: Quota | None = None) -> None:
+        self.folder = folder / spec.key
+        self.spec = spec
+        self.quota = quota
+        self._places: dict[str, tuple[Shard, int]] = {}
+        damaged = []
+        for path in shards_in(self.folder):
+            try:
+                self._add(read_shard(path))
+            except FileNotFoundError:  # another process removed it just now
+                continue
+            except ValueError:
+                damaged.append(path)
+        self._remove(damaged)
 
-    def used(self) -> int:
-        """Return the bytes that all stores take."""
-        return sum(file.bytes for file in _files(_stores(self.folder)))
+    def __contains__(self, view: View) -> bool:
+        return view.key in self._places
 
-    def free(self) -> int:
-        """Return the bytes that are free on the disk; the cache takes half of them at most."""
-        folder = self.folder.absolute()
-        return shutil.disk_usage(next(p for p in (folder, *folder.parents) if exists(p))).free
-
-    @contextmanager
-    def room_for(self, needed: int) -> Iterator[None]:
-        """Hold room for ``needed`` bytes; what was unused for longest is removed, which is said.
-
-        Then all stores are within the limit, and what is written is at most half of the disk that
-        is free: the run itself, and others, need some too.
+    def append(self, views: Sequence[View], rows: Float16s) -> None:
+        """Write the rows of views as one shard, without views that are stored already.
 
         Raises:
-            UsageError: when all that may be removed is not enough; nothing is removed then.
+            UsageError: when the quota has no room for it.
         """
-        with locked(self.folder / LOCK_FILE):
-            used, free = self.used(), self.free()
-            missing = max(used + needed - self.limit, 2 * needed - free)
-            others = [f for f in _files(_stores(self.folder)) if f.path not in self.keep]
-            room = (
-                f"{decimal(free)} of disk free, half of it for the cache; {decimal(used)} used of "
-                f"the limit of {decimal(self.limit)}"
+        new = [number for number, view in enumerate(views) if view not in self]
+        if not new:
+            return
+        if not is_store(self.folder):
+            write_json(asdict(self.spec), self.folder / SPEC_FILE)
+        if len(new) < len(rows):
+            rows = rows[new]
+        size = shard_bytes(len(rows), rows[0].nbytes)
+        with self.quota.room_for(size) if self.quota else nullcontext():
+            shard = write_shard(self.folder, [views[number].key for number in new], rows)
+            if self.quota:
+                self.quota.keep.add(shard.path)
+        self._add(shard)
+
+    def gather(self, wanted: Sequence[View]) -> Float32s:
+        """Return the activations of ``wanted``, in that order, as float32.
+
+        Raises:
+            KeyError: for a view that was never computed.
+            CacheEvictedError: when shards have vanished or shrunk since they were opened.
+        """
+        places = [self._places[view.key] for view in wanted]
+        shape = places[0][0].shape
+        row, rows = np.empty(shape, np.float16), np.empty((len(wanted), *shape), np.float32)
+        lost = set()
+        for place, (shard, number) in enumerate(places):
+            try:
+                shard.read_row(number, row)
+            except (OSError, ValueError):
+                lost.add(shard)
+                continue
+            rows[place] = row
+        if lost:
+            raise CacheEvictedError(
+                f"expected the cached activations under {self.folder}; received {len(lost)} shards "
+                "less than there were; another process removes them: train again, they are "
+                "computed anew"
             )
-            if needed and missing > sum(file.bytes for file in others):
-                raise UsageError(
-                    f"expected room for {decimal(needed)} more of the cache in {self.folder}; "
-                    f"received {room}; free some disk, or choose a larger --cache-limit, fewer "
-                    "--views, a smaller --image-size, or --cache off; what was computed is kept"
-                )
-            removed, freed = 0, 0
-            for file in others:
-                if freed >= missing:
-                    break
-                removed += 1
-                freed += remove(file.path)
-            if removed:
-                say(
-                    f"removed {removed} cached shards ({decimal(freed)}), the longest unused "
-                    f"first; {decimal(needed)} are to be written ({room})"
-                )
-            yield
+        return rows
+
+    def shards(self, wanted: Iterable[View]) -> set[Shard]:
+        """Return the shards that hold rows of ``wanted``; views that are not here have none."""
+        return {self._places[view.key][0] for view in wanted if view in self}
+
+    def check(self, wanted: Iterable[View]) -> None:
+        """Read the shards of ``wanted`` from end to end, forget the damaged and note the use.
+
+        A flipped bit is found here, once a run, and its shard is computed again.
+        """
+        shards = sorted(self.shards(wanted), key=lambda shard: shard.path)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            whole = list(pool.map(Shard.is_whole, shards))
+        for shard in shards:
+            touch(shard.path)
+        self._remove([shard.path for shard, good in zip(shards, whole, strict=True) if not good])
+
+    def _add(self, shard: Shard) -> None:
+        self._places.update({key: (shard, row) for row, key in enumerate(shard.keys)})
+
+    def _remove(self, damaged: Collection[Path]) -> None:
+        """Remove damaged shards, and say so in one line."""
+        if not damaged:
+            return
+        say(
+            f"{len(damaged)} cached shards of {self.folder.name} are damaged or gone; they are "
+            "computed again"
+        )
+        gone = set(damaged)
+        self._places = {k: at for k, at in self._places.items() if at[0].path not in gone}
+        for path in gone:
+            remove(path)
 
 
-def clear(folder: Path, key: str | None = None, older_than: float = 0.0) -> tuple[int, int]:
-    """Remove what lies in all stores, or in one; return how many files, and the bytes that frees.
+def missing_views(stores: Collection[FeatureStore], wanted: Iterable[View]) -> list[View]:
+    """Return the views that are missing from at least one store."""
+    return [view for view in wanted if any(view not in store for store in stores)]
+
+
+def compute_features(
+    extract: Callable[[Pixels], list[NDArray[Any]]],
+    stores: Sequence[FeatureStore],
+    missing: Sequence[View],
+    image_size: int,
+    batch: int = BATCH,
+) -> None:
+    """Fill the stores with the rows of ``missing``, in one pass through the network.
+
+    The next views are drawn, and the last shard is written, while the network computes.
 
     Args:
-        folder: of all stores.
-        key: of the store to clear; all when None.
-        older_than: seconds; what was used since stays.
+        extract: gives one array for each store, in their order
+            (``app.features.extractor.FeatureExtractor``).
+        stores: one for each cut.
+        missing: views, each of which is computed (``missing_views``).
+        image_size: height and width of a view in pixels.
+        batch: views that ``extract`` gets at once; a divisor of ``SHARD_ROWS``.
+
+    Raises:
+        AppError: when the network gives NaN or infinity; nothing of it is kept.
+        UsageError: when a shard has no room.
     """
-    removed, freed = 0, 0
-    for store in [store for store in _stores(folder) if key in (None, store.name)]:
-        for file in _files([store]):
-            if not older_than or file.last_used <= time.time() - older_than:
-                removed += 1
-                freed += remove(file.path)
-        # Anything else there, such as a shard that another run is writing, keeps the store.
-        if [path.name for path in store.glob("*")] == [SPEC_FILE]:
-            (store / SPEC_FILE).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                store.rmdir()
-    return removed, freed
+    batches = load_batches(missing, image_size, batch)
+
+    def write(views: Sequence[View], rows: Sequence[Float16s]) -> None:
+        for store, part in zip(stores, rows, strict=True):
+            store.append(views, part)
+
+    with progress_bar() as bar, ThreadPoolExecutor(1) as writer:
+        task = bar.add_task("Frozen features", total=len(missing))
+        written: Future[None] | None = None
+        for start in range(0, len(missing), SHARD_ROWS):
+            parts = []
+            for images in islice(batches, SHARD_ROWS // batch):
+                parts.append([_as_float16(activations) for activations in extract(images)])
+                bar.advance(task, len(images))
+            rows = [np.concatenate(cut) for cut in zip(*parts, strict=True)]
+            if written is not None:
+                written.result()  # at most one shard waits: this limits memory and lost work
+            written = writer.submit(write, missing[start : start + SHARD_ROWS], rows)
+        if written is not None:
+            written.result()
 
 
-@dataclass(frozen=True, order=True)
-class _File:
-    """A file of ours in a store: a shard, frozen layers in int8, or what an interrupted run left.
-
-    The longest unused comes first in order.
-    """
-
-    last_used: float
-    path: Path
-    bytes: int
-
-
-def not_ours(folder: Path) -> int:
-    """Return how many files and folders under ``folder`` are neither a store nor our lock."""
-    names = {store.name for store in _stores(folder)} | {LOCK_FILE}
-    return sum(path.name not in names for path in folder.glob("*"))
-
-
-def _stores(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if is_store(path))
-
-
-def _files(stores: Iterable[Path]) -> list[_File]:
-    """Return what may be removed, the longest unused first; what vanishes meanwhile is left out."""
-    found = []
-    for path in [path for store in stores for path in store.glob("*") if is_ours(path)]:
-        with contextlib.suppress(OSError):
-            told = path.stat()
-            # Either way: a clock that was set back leaves files of the future.
-            if path.suffix != ".part" or abs(time.time() - told.st_mtime) > WRITING:
-                found.append(_File(told.st_mtime, path, told.st_size))
-    return sorted(found)
-
-
-def _describe(store: Path) -> StoreInfo:
-    spec: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        spec = dict(json.loads((store / SPEC_FILE).read_bytes()))
-    rows = 0
-    for path in shards_in(store):
-        with contextlib.suppress(OSError, ValueError):
-            rows += len(read_shard(path).keys)
-    files = _files([store])
-    used = datetime.fromtimestamp(files[-1].last_used, UTC).isoformat() if files else None
-    return StoreInfo(
-        key=store.name,
-        **{name: spec.get(name) for name in ("cut", "image_size", "precision", "backbone")},
-        rows=rows,
-        bytes=sum(path.stat().st_size for path in store.glob("*") if path.is_file()),
-        last_used=used,
-    )
+def _as_float16(activations: NDArray[np.floating[Any]]) -> Float16s:
+    # Activations of VGG stay below 65,504 by far for photos; clipping keeps infinity out.
+    limit = float(np.finfo(np.float16).max)
+    rows: Float16s = activations
+    if rows.dtype != np.float16:
+        rows = np.clip(activations, -limit, limit).astype(np.float16)
+    if not all_finite(rows):
+        raise AppError(
+            "expected activations that are numbers; received NaN from the frozen network; nothing "
+            "of it was cached; try --precision float32, or another KERAS_BACKEND"
+        )
+    return rows

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from app.core.console import progress_bar
-from app.core.errors import AppError
+from app.core.errors import ChangedPhotoError
 from app.data.augmentation import unchanged_bytes
 from app.data.manifest import Photo
 from app.evaluation.prediction_set import PredictionSet
@@ -19,18 +19,15 @@ def answer_photos(classifier: Classifier, photos: Sequence[Photo]) -> Prediction
     """Return what an exported classifier predicts for photos; each goes through it once.
 
     Raises:
-        AppError: when a photo is no longer the file that the audit saw.
+        ChangedPhotoError: when a photo is no longer the file that the audit saw.
         BundleError: when the model is not one that this project exports.
     """
     probabilities, novelty = [], []
     with progress_bar() as bar:
-        task = bar.add_task("Answering the test photos", total=len(photos))
+        task = bar.add_task("Answering held-out photos", total=len(photos))
         for answer in classifier.answers(_unchanged(photos)):
             if answer.probabilities is None:
-                raise AppError(
-                    f"expected {answer.path} as it was when training began; received: "
-                    f"{answer.error}; leave the photos alone meanwhile, and train again"
-                )
+                raise ChangedPhotoError(answer.path, str(answer.error))
             probabilities.append(list(answer.probabilities.values()))
             novelty.append(answer.novelty)
             bar.advance(task)

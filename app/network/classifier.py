@@ -155,7 +155,7 @@ def suffix(model: keras.Model, cut: str) -> keras.Model:
     return keras.Model(model.get_layer(cut).output, model.output)
 
 
-def describing_part(model: keras.Model, cut: str | None) -> keras.Model:
+def logits_and_embeddings(model: keras.Model, cut: str | None) -> keras.Model:
     """Return activations at ``cut``, or pixels where it is None → logits and embeddings.
 
     Embeddings, float32 ``(n, 512)``, are what ``app.evaluation.ood`` compares.
@@ -165,7 +165,7 @@ def describing_part(model: keras.Model, cut: str | None) -> keras.Model:
     return keras.Model(start, [model.output, _embeddings(maps)])
 
 
-def feature_part(model: keras.Model) -> keras.Model:
+def pooling_part(model: keras.Model) -> keras.Model:
     """Return the layers from ``block5_pool`` to what the head sees, float32 ``(n, 512 · 512)``."""
     return keras.Model(model.get_layer(CUTS[0]).output, model.get_layer(FEATURES).output)
 

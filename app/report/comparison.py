@@ -227,7 +227,7 @@ def right(given: PredictionSet) -> Bools:
 def losses(given: PredictionSet) -> Floats:
     """Return ``(n,)``, -ln of the probability that each photo's true class was given.
 
-    ``predictions.csv`` has six digits; 0 there is taken for the smallest float64 above it.
+    A probability of 0 is taken for the smallest float64 above it.
     """
     own = given.probabilities[np.arange(len(given.targets)), given.targets]
     found: Floats = -np.log(np.maximum(own, np.finfo(np.float64).tiny))

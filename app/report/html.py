@@ -104,36 +104,6 @@ def environment() -> Environment:
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table; numbers stand right, words left, by the type of the first row's cells.
-
-    Where the first title is empty, the first column names the rows.
-    """
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[object]]
-
-    def _repr_html_(self) -> str:
-        return str(Parts("parts.html.j2").table(self.header, self.rows))
-
-    def __repr__(self) -> str:
-        return f"a table of {len(self.rows)} rows"
-
-
-@dataclass(frozen=True)
-class Words:
-    """A paragraph made of data."""
-
-    text: str
-
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(_unbroken(shown(' '.join(self.text.split()))))}</p>"
-
-    def __repr__(self) -> str:
-        return shown(self.text)
-
-
-@dataclass(frozen=True)
 class Picture:
     """A figure as PNG; ``alt`` says in words what it shows, for those who do not see it."""
 

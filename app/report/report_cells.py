@@ -62,8 +62,8 @@ say = Parts(  # the words are in app/report/templates/report.html.j2
 # # How good is this classifier?
 
 # %%
-wrong = wilson_interval(metrics.test.counts.wrong, metrics.test.n)
-display(say.verdict(verdict(metrics), too_few(metrics.test), wrong))
+share_wrong = wilson_interval(metrics.test.counts.wrong, metrics.test.n)
+display(say.verdict(verdict(metrics), too_few(metrics.test), share_wrong))
 
 # %%
 display(say.scores(scored(metrics)))

@@ -76,7 +76,7 @@ def fit_decision(
         mirror: predict each photo and its mirror image (test-time augmentation), and average.
         neither: training photos that show none of the classes; None where there are none.
     """
-    model = source.describing(stage)
+    model = source.part_with_embeddings(stage)
     reference = source.batches(stage, "train")
     reference.keep(choose_landmarks(targets_of(reference.photos)).tolist())
     _, reference_embeddings = outputs_of(model, reference)

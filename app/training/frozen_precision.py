@@ -23,9 +23,9 @@ from app.data.manifest import Photo
 from app.evaluation.metrics import Ints, probability_moved
 from app.features.batches import Float32s, targets_of
 from app.features.dataset import HEAD_CUT
-from app.features.extractor import Batched, frozen_prefix
+from app.features.extractor import FeatureExtractor, make_extractor
 from app.features.int8_backbone import make_int8_backbone
-from app.network.classifier import feature_part
+from app.network.classifier import pooling_part
 from app.network.device import on_gpu, resolve_precision
 from app.training.nystroem import each_pair_once, fit_nystroem
 
@@ -62,11 +62,11 @@ def choose_precision(
     chosen = sorted(photos, key=lambda photo: photo.content)[:PHOTOS]
     chosen = sorted(chosen, key=lambda photo: photo.target)  # every third of each class
     targets = targets_of(chosen)
-    exact = _features(frozen_prefix(model, [HEAD_CUT], "float32"), model, chosen)
+    exact = _features(make_extractor(model, [HEAD_CUT], "float32"), model, chosen)
     why = ""
     for precision in candidates:
         made = make_int8_backbone(folder, model, weights, photos) if precision == "int8" else None
-        rounded = _features(frozen_prefix(model, [HEAD_CUT], precision, int8=made), model, chosen)
+        rounded = _features(make_extractor(model, [HEAD_CUT], precision, int8=made), model, chosen)
         moved = moved_by_rounding(exact, rounded, targets)
         if moved <= MOST_MOVED:
             if why:
@@ -84,9 +84,9 @@ def _say_slower(precision: Precision, why: str) -> None:
     )
 
 
-def _features(frozen: Batched, model: keras.Model, photos: Sequence[Photo]) -> Float32s:
+def _features(frozen: FeatureExtractor, model: keras.Model, photos: Sequence[Photo]) -> Float32s:
     """Return what the head sees of photos, ``(n, 131,328)``: each pair of channels once."""
-    part, size = feature_part(model), int(model.input.shape[1])
+    part, size = pooling_part(model), int(model.input.shape[1])
     parts = []
     for images in load_batches([View(photo, 0, 0) for photo in photos], size, frozen.batch):
         maps = frozen(images)[0].astype(np.float16).astype(np.float32)  # as the cache keeps them

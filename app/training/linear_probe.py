@@ -36,10 +36,9 @@ from app.evaluation.cross_validation import (
 )
 from app.evaluation.metrics import Floats, Ints, probabilities_of, score
 from app.evaluation.ood import embeddings_of
-from app.features.batches import Float32s
-from app.features.extractor import Batched
-from app.features.labelled import BATCH, LabelledFeatures, numbered
-from app.network.classifier import HEAD, feature_part, set_head
+from app.features.batches import BATCH, Float32s, LabelledMaps, numbered
+from app.features.extractor import FeatureExtractor
+from app.network.classifier import HEAD, pooling_part, set_head
 from app.training.nystroem import NystroemFeatures, choose_landmarks, each_pair_once, fit_nystroem
 from app.training.stage_result import StageResult
 
@@ -110,9 +109,9 @@ class LinearProbe:
     train: Projection
     validation: Projection
     basis: NystroemFeatures
-    extractor: Batched
+    extractor: FeatureExtractor
 
-    def project(self, photos: LabelledFeatures) -> Projection:
+    def project(self, photos: LabelledMaps) -> Projection:
         """Return other photos in the same space."""
         return _project(self.basis, self.extractor, photos)
 
@@ -120,8 +119,8 @@ class LinearProbe:
 def fit_linear_probe(
     model: keras.Model,
     stage: Stage,
-    train: LabelledFeatures,
-    validation: LabelledFeatures,
+    train: LabelledMaps,
+    validation: LabelledMaps,
     strengths: Sequence[float] = STRENGTHS,
     class_weight: dict[int, float] | None = None,
 ) -> LinearProbe:
@@ -146,9 +145,11 @@ def fit_linear_probe(
         The scores, and what they were found with.
     """
     started = time.monotonic()
-    part = feature_part(model)
+    part = pooling_part(model)
     channels = part.input.shape[-1]
-    extractor = Batched(lambda maps: [part.predict_on_batch(maps)], BATCH, "the head's features")
+    extractor = FeatureExtractor(
+        lambda maps: [part.predict_on_batch(maps)], BATCH, "the head's features"
+    )
     landmarks = choose_landmarks(train.targets)
     features, embeddings = _features_and_embeddings(extractor, train, landmarks, channels)
     basis = fit_nystroem(features)
@@ -212,7 +213,7 @@ def _solver(strength: float, class_weight: dict[int, float] | None) -> LogisticR
 
 
 def _batches(
-    extractor: Batched, photos: LabelledFeatures, numbers: NDArray[np.int64]
+    extractor: FeatureExtractor, photos: LabelledMaps, numbers: NDArray[np.int64]
 ) -> Iterator[tuple[Float32s, Float32s]]:
     """Yield what the head sees of photos ``(≤ BATCH, side²)`` and their embeddings."""
     for maps in photos.maps(numbers.tolist()):
@@ -222,7 +223,7 @@ def _batches(
 
 
 def _features_and_embeddings(
-    extractor: Batched, photos: LabelledFeatures, landmarks: NDArray[np.int64], channels: int
+    extractor: FeatureExtractor, photos: LabelledMaps, landmarks: NDArray[np.int64], channels: int
 ) -> tuple[Float32s, Float32s]:
     """Return the landmarks' features, each pair once, and their embeddings."""
     # One array from the start: to join batches would take as much again.
@@ -239,8 +240,8 @@ def _features_and_embeddings(
 
 def _project(
     basis: NystroemFeatures,
-    extractor: Batched,
-    photos: LabelledFeatures,
+    extractor: FeatureExtractor,
+    photos: LabelledMaps,
     landmarks: NDArray[np.int64] = NO_LANDMARKS,
     known: Projection | None = None,
 ) -> Projection:

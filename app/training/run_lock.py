@@ -11,7 +11,7 @@ from pathlib import Path
 
 from app.core.atomic_files import locked, remove_abandoned
 from app.core.console import heeding_ctrl_c, say
-from app.core.errors import AppError, UsageError, out_of_memory
+from app.core.errors import AppError, ChangedPhotoError, UsageError, out_of_memory
 from app.core.run_folder import DESCRIPTION_FILE, Run, complete_runs
 from app.inference.bundle_format import INT8_FILE, KERAS_FILE, ONNX_FILE
 from app.training.checkpoint import Checkpoint
@@ -90,6 +90,11 @@ def resumable(run: Run) -> Iterator[None]:
             yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(*() if run.is_complete() else (go_on,)) from None
+    except ChangedPhotoError as error:
+        raise AppError(
+            f"{error}, then {go_on}; what was learned is kept. Without that photo it is a new run: "
+            f"python train.py --config {shlex.quote(str(run.config))}"
+        ) from error
     except AppError as error:
         if isinstance(error.__cause__, OSError):
             raise AppError(f"{error} Then {go_on}") from error

@@ -18,13 +18,10 @@ from app.training.resume_callback import assign, copies_of, epochs_record
 
 @dataclass(frozen=True, kw_only=True)
 class StageResult(StageMetrics):
-    """What a stage did, and a row for each of its epochs.
-
-    Of the linear probe an epoch is a strength of regularisation that was tried. ``kept_epoch``
-    counts from 1; 0: the weights are as they were before.
+    """What a stage did, as ``metrics.json`` has it, and its epochs, which ``history.csv`` has.
 
     Attributes:
-        history: a row an epoch.
+        history: a row an epoch; of the linear probe, a row a strength of regularisation.
         limit: the limit for ``unsure`` by the head's out-of-fold answers, where validation is
             small; else None.
         confidence: the mean confidence of the head's answers to validation; None for other stages.

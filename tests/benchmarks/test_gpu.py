@@ -20,7 +20,7 @@ from app.core.config import STAGES, TrainConfig
 from app.core.errors import AppError
 from app.experiment import dataset_of
 from app.features.batches import AHEAD, ViewBatches
-from app.features.extractor import MAX_BATCH, fastest_batch, frozen_prefix
+from app.features.extractor import MAX_BATCH, fastest_batch, make_extractor
 from app.network.classifier import build_classifier
 from app.network.device import MEMORY_GROWTH, let_memory_grow, on_gpu
 from benchmarks.gpu import (
@@ -91,9 +91,9 @@ def test_the_batch_changes_no_activations(gpu, model, capsys, monkeypatch):
     monkeypatch.setattr(
         app.features.extractor, "seconds_of", lambda run, shape, batch: max(batch, 64)
     )
-    tried = frozen_prefix(model, ["block5_pool", "block4_pool"], "float32", photos=10**6)
+    tried = make_extractor(model, ["block5_pool", "block4_pool"], "float32", photos=10**6)
     assert tried.batch == 64
-    plain = frozen_prefix(model, ["block5_pool", "block4_pool"], "float32", photos=MAX_BATCH)
+    plain = make_extractor(model, ["block5_pool", "block4_pool"], "float32", photos=MAX_BATCH)
     assert plain.batch == 16
     for one, other in zip(tried(images), plain(images), strict=True):
         assert len(one) == 70

@@ -296,11 +296,13 @@ def test_archives_without_photos_beside_them_are_unpacked(photos_zip: Path) -> N
         "train.zip": zipped({"train/cat.0.jpg": PHOTO, "train/dog.0.jpg": PHOTO}),
         "sets/test1.tgz": gzip.compress(tarred(("1.jpg", PHOTO), ("2.zip", zipped({"a": b"a"})))),
         "sampleSubmission.csv": b"id,label",
+        "more.zip": zipped({"0.jpg": PHOTO}),
+        "more/notes.txt": b"",
     }
     pack(photos_zip, inner)
     assert tree(unpack_archive(photos_zip, photos_zip.parent / "out")) == [
-        "sampleSubmission.csv", "sets/test1/1.jpg", "sets/test1/2.zip",
-        "train/cat.0.jpg", "train/dog.0.jpg",
+        "more.zip/0.jpg", "more/notes.txt", "sampleSubmission.csv",
+        "sets/test1/1.jpg", "sets/test1/2.zip", "train/cat.0.jpg", "train/dog.0.jpg",
     ]  # fmt: skip
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from photos import make_photo
 
-from app.core.errors import AppError
+from app.core.errors import ChangedPhotoError
 from app.data.augmentation import (
     MIN_AREA,
     MIRROR,
@@ -18,6 +19,7 @@ from app.data.augmentation import (
     load_batches,
     load_views,
     make_view,
+    refuse_changed,
     tta_views,
 )
 from app.data.decode import load_image
@@ -38,8 +40,26 @@ def test_a_photo_that_changed_since_the_audit_is_named(tmp_path: Path, change: s
     path.unlink()
     if change == "other bytes":
         make_photo(path, seed=5)
-    with pytest.raises(AppError, match=r"photo\.jpg as it was"):
+    with pytest.raises(ChangedPhotoError, match=r"photo\.jpg as it was"):
         seen.pixels(64)
+
+
+def test_photos_that_are_gone_or_changed_are_missed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [make_photo(tmp_path / f"{n}.jpg", n) for n in range(4)]
+    photos = [view(path).photo for path in paths]
+    refuse_changed(photos, since=0)
+    later = time.time() + 10
+    with monkeypatch.context() as patch:  # what was not written since then is not read
+        patch.setattr("app.data.augmentation.read_bytes", None)
+        refuse_changed(photos, since=later)
+    paths[1].unlink()
+    paths[3].write_bytes(b"other")
+    with pytest.raises(ChangedPhotoError, match=r"1\.jpg as .*No such file.*; put it back"):
+        refuse_changed(photos, since=later)
+    with pytest.raises(ChangedPhotoError, match=r"1\.jpg as .*, and 1 more photos are gone"):
+        refuse_changed(photos, since=0)
 
 
 def random_photo(height: int = 40, width: int = 60) -> np.ndarray:

@@ -102,6 +102,8 @@ def test_unreadable_exif_does_not_spoil_sound_pixels() -> None:
         ("WEBP", {"quality": 95}),
         ("WEBP", {"lossless": True}),
         ("AVIF", {"quality": 95}),
+        ("JPEG2000", {}),
+        ("JPEG2000", {"irreversible": True, "tile_size": (32, 32), "no_jp2": True}),
         ("HEIF", {"quality": 95}),
     ],
 )
@@ -280,7 +282,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "pdf": (lambda: b"%PDF-1.4\n", "a PDF document"),
     "thumbnails": (lambda: b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99), "thumbnail database"),
     "video": (lambda: b"\0\0\0\x18ftypmp42\0\0\0\0" + bytes(99), "not a photo"),
-    "postscript": (lambda: encoded(picture(), "EPS"), "not a photo"),
+    "postscript": (lambda: encoded(picture(), "EPS"), "not read: a drawing"),
     "jpeg bomb": (huge_jpeg, "4,294,836,225 pixels"),
     "png bomb": (lambda: png(2**31 - 1, 2**31 - 1, 8, 2, b""), "pixels"),
     "1-bit bomb": (lambda: png(12_000, 12_000, 1, 0, bytes(1501 * 12_000)), "144,000,000 pixels"),

@@ -11,7 +11,7 @@ from PIL import Image
 from app.core.errors import FetchError, UsageError
 from app.data.sets.synthetic_pets import KINDS, Drawing, draw_animal, draw_sample
 
-NUM_DRAWINGS = 40  # of each kind: enough for averages, about three seconds
+NUM_DRAWINGS = 24  # of each kind: enough for averages
 
 
 @pytest.fixture(scope="module")

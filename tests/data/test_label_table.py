@@ -36,7 +36,7 @@ def test_a_table_beside_folders_without_classes_is_used_and_said(tmp_path: Path)
     photos(tmp_path, "train")
     photos(tmp_path, "test", 5)  # of the same numbers
     table(tmp_path / "trainLabels.csv", "id,label")
-    table(tmp_path / "sampleSubmission.csv", "id,label", 5)
+    table(tmp_path / "sampleSubmission.csv", "id,label")
     reading = read_folder(tmp_path, LayoutSettings())
     assert {(file.name.split("/")[0], file.label) for file in reading.files} == {
         ("train", "frog"),

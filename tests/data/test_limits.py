@@ -352,6 +352,11 @@ def largest(kind: str, **options: Any) -> bytes:
     return encoded(image, kind, **options)
 
 
+def noise(side: int) -> Image.Image:
+    """Return a picture that cannot be packed."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8))
+
+
 def one_scan(data: bytes) -> bytes:
     """Cut a progressive JPEG behind its first scan: all coefficients are held nevertheless."""
     return data[: data.index(b"\xff\xc4", data.index(b"\xff\xda"))] + b"\xff\xd9"
@@ -394,6 +399,12 @@ LARGEST: dict[str, Callable[[], bytes]] = {
     "webp lossless": lambda: largest("WEBP", mode="RGBA", lossless=True, method=0, each=18.5),
     "avif": lambda: largest("AVIF", speed=10),
     "heic": lambda: largest("HEIF", quality=50),
+    "jpeg2000": lambda: largest("JPEG2000", mode="RGBA", each=30.2),
+    "jpeg2000 of noise": lambda: encoded(noise(1_900), "JPEG2000"),
+    "jpeg2000 in tiles": lambda: largest(
+        "JPEG2000", each=30.2, tile_size=(128, 128), codeblock_size=(16, 16)
+    ),
+    "jpeg2000 of 16 bits": lambda: largest("JPEG2000", mode="I;16", each=30.2),
     # As many pixels as are converted, app.data.colour.MAX_PIXELS.
     "jpeg wide colours": lambda: largest("JPEG", each=10.75, icc_profile=rgb_profile()),
     "png wide colours": lambda: largest(

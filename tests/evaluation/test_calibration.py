@@ -106,7 +106,7 @@ def test_min_confidence_is_0_where_the_promise_holds_for_all_answers() -> None:
     less = fit_min_confidence(probabilities, np.array([1] * 6 + [0] * 994))
     assert less.value > 0.6
     assert less.promise is not None
-    assert less.promise.given == 950
+    assert less.promise.given == 975
 
 
 def test_the_search_ends_at_the_first_failure() -> None:

@@ -1,10 +1,13 @@
 """What is unlike the training photos, in NumPy, in Keras and in ONNX Runtime alike."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
 from sklearn.metrics.pairwise import cosine_distances
 from sklearn.neighbors import NearestNeighbors
+from small_vgg import few_channels
 
 import app.evaluation.ood
 from app.evaluation.ood import (
@@ -14,7 +17,8 @@ from app.evaluation.ood import (
     fit_ood_detector,
     unit_length,
 )
-from app.network.classifier import build_classifier, describing_part
+from app.evaluation.outlier_classifier import OutlierClassifier
+from app.network.classifier import build_classifier, logits_and_embeddings
 
 CHANNELS = 16
 
@@ -28,20 +32,20 @@ def photos(n: int, seed: int, channels: slice = slice(0, 8)) -> np.ndarray:
 
 
 @pytest.fixture
-def novelty() -> KnnOodDetector:
+def detector() -> KnnOodDetector:
     return fit_ood_detector(photos(300, 0), [photos(200, 1)])
 
 
-def test_distance_is_the_mean_cosine_distance_to_the_ten_nearest(novelty):
+def test_distance_is_the_mean_cosine_distance_to_the_ten_nearest(detector):
     asked = photos(50, 2)
     nearest = NearestNeighbors(n_neighbors=10, metric="cosine").fit(photos(300, 0))
     expected = nearest.kneighbors(asked)[0].mean(axis=1)
-    np.testing.assert_allclose(novelty.distances([asked]), expected, atol=1e-5)
-    np.testing.assert_allclose(novelty.distances([7 * asked]), expected, atol=1e-5)
+    np.testing.assert_allclose(detector.distances([asked]), expected, atol=1e-5)
+    np.testing.assert_allclose(detector.distances([7 * asked]), expected, atol=1e-5)
 
 
-def test_two_percent_of_validation_are_refused_and_its_middle_gets_a_twentieth(novelty):
-    given = novelty.novelty([photos(200, 1)])
+def test_two_percent_of_validation_are_refused_and_its_middle_gets_a_twentieth(detector):
+    given = detector.novelty([photos(200, 1)])
     assert (given > 0.5).sum() == 4
     assert np.median(given) == pytest.approx(0.05, rel=0.03)
     assert ((given >= 0) & (given <= 1)).all()
@@ -58,17 +62,17 @@ def test_a_small_validation_set_does_not_refuse_its_own_kind(count):
     assert np.mean(shares) < 0.08
 
 
-def test_strangers_are_refused_and_other_photos_of_the_kind_are_not(novelty):
-    strangers = novelty.novelty([photos(100, 3, slice(8, 16))])
+def test_strangers_are_refused_and_other_photos_of_the_kind_are_not(detector):
+    strangers = detector.novelty([photos(100, 3, slice(8, 16))])
     assert strangers.min() > 0.9
-    assert (novelty.novelty([photos(500, 4)]) > 0.5).mean() < 0.06
+    assert (detector.novelty([photos(500, 4)]) > 0.5).mean() < 0.06
 
 
-def test_several_looks_are_averaged(novelty):
+def test_several_looks_are_averaged(detector):
     one, other = photos(5, 5), photos(5, 6)
-    both = novelty.distances([one, other])
+    both = detector.distances([one, other])
     np.testing.assert_allclose(
-        both, (novelty.distances([one]) + novelty.distances([other])) / 2, atol=1e-6
+        both, (detector.distances([one]) + detector.distances([other])) / 2, atol=1e-6
     )
 
 
@@ -95,13 +99,14 @@ def test_distance_to_others_leaves_the_photo_itself_out(monkeypatch):
     np.testing.assert_allclose(found, np.sort(table, axis=1)[:, :10].mean(axis=1), atol=1e-5)
 
 
-@pytest.mark.parametrize("mirror", [False, True])
-def test_the_layers_say_what_numpy_says(mirror):
+@pytest.mark.parametrize(("mirror", "shown"), [(False, False), (True, False), (True, True)])
+def test_the_layers_say_what_numpy_says(mirror, shown):
     keras.utils.set_random_seed(0)
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (6, 32, 32, 3)).astype(np.float32)
     images[3:, ::2] = 255  # of several kinds
-    part = describing_part(build_classifier(2, image_size=32), None)
+    with few_channels(128):
+        part = logits_and_embeddings(build_classifier(2, image_size=32), None)
     tta_views = [images, images[:, :, ::-1]] if mirror else [images]
     descriptors = [part.predict(look, verbose=0)[1] for look in tta_views]
     at_block5 = keras.Model(part.input, part.get_layer("block5_pool").output)
@@ -111,14 +116,23 @@ def test_the_layers_say_what_numpy_says(mirror):
     # Random filters see hardly any difference between pictures: so near are the references.
     reference = unit_length(descriptors[0][:3])
     raw = KnnOodDetector(reference, neighbours=2, threshold=0, scale=1).distances(descriptors)
-    novelty = KnnOodDetector(
+    detector = KnnOodDetector(
         reference, 2, threshold=float(np.median(raw)), scale=float(np.ptp(raw))
     )
-    served = build_classifier(2, image_size=32, mirror=mirror, novelty=novelty)
+    if shown:  # decides for some of the photos
+        weights = (reference[2] - reference[0]).astype(np.float32)
+        weights /= np.ptp(np.mean([unit_length(view) for view in descriptors], axis=0) @ weights)
+        likeness = np.mean([unit_length(view) @ weights for view in descriptors], axis=0)
+        learned = OutlierClassifier(weights, float(-np.median(likeness)))
+        detector, far = replace(detector, outliers=learned), detector
+        decided = detector.novelty(descriptors) != far.novelty(descriptors)
+        assert 0 < decided.sum() < len(images)
+    with few_channels(128):
+        served = build_classifier(2, image_size=32, mirror=mirror, novelty=detector)
     for layer in part.layers:
         if layer.weights:
             served.get_layer(layer.name).set_weights(layer.get_weights())
     given = served.predict(images, verbose=0)["novelty"][:, 0]
-    expected = novelty.novelty(descriptors)
+    expected = detector.novelty(descriptors)
     assert np.ptp(expected) > 0.2
     np.testing.assert_allclose(given, expected, atol=0.01)

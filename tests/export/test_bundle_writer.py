@@ -15,9 +15,10 @@ from app.data.augmentation import View, load_views
 from app.evaluation.decision import Thresholds
 from app.evaluation.metrics import probabilities_of
 from app.evaluation.ood import KnnOodDetector, unit_length
+from app.evaluation.outlier_classifier import OutlierClassifier
 from app.evaluation.prediction_set import PredictionSet
 from app.export.bundle_writer import check_parity, classifier_graph, export_bundle
-from app.features.extractor import frozen_prefix
+from app.features.extractor import make_extractor
 from app.inference.bundle_format import FORMAT_VERSION, Bundle, file_sha256
 from app.inference.predictor import Classifier
 from app.network.classifier import CUTS, build_classifier, prefix
@@ -32,7 +33,9 @@ def model() -> keras.Model:
     keras.utils.set_random_seed(0)
     generator = np.random.default_rng(0)
     reference = unit_length(np.maximum(generator.normal(size=(20, CHANNELS)), 0))
-    novelty = KnnOodDetector(reference, neighbours=3, threshold=0.45, scale=0.05)
+    # It decides for four of the nine views, the distance for the others.
+    shown = OutlierClassifier(generator.normal(size=CHANNELS).astype(np.float32), bias=-0.5)
+    novelty = KnnOodDetector(reference, 3, threshold=0.45, scale=0.05, outliers=shown)
     with few_channels(CHANNELS):
         model = build_classifier(3, image_size=SIZE, temperature=1.7, novelty=novelty)
     model.get_layer("dense").set_weights(
@@ -119,9 +122,9 @@ def test_array_batch_keras_and_onnx_agree(bundle, views, trained):
 def test_the_frozen_prefix_agrees_with_keras(model, views, cut):
     images = load_views(views, SIZE)
     by_keras = prefix(model, [cut]).predict(images, verbose=0)
-    (by_onnx,) = frozen_prefix(model, [cut], "float32")(images)
+    (by_onnx,) = make_extractor(model, [cut], "float32")(images)
     np.testing.assert_allclose(by_onnx, by_keras, rtol=1e-3, atol=1e-4)
-    (rounded,) = frozen_prefix(model, [cut], "bfloat16")(images)  # Keras's road, same model
+    (rounded,) = make_extractor(model, [cut], "bfloat16")(images)  # Keras's road, same model
     np.testing.assert_allclose(rounded, by_keras, rtol=1e-3, atol=1e-4)
 
 
@@ -131,17 +134,17 @@ def test_onnxruntime_clips_what_float16_cannot_hold_and_keeps_nan(model, views):
     kernel, bias = before
     try:
         model.get_layer("block5_conv3").set_weights([kernel, bias + np.float32(1e6)])
-        (rows,) = frozen_prefix(model, ["block5_pool"], "float32")(images)
+        (rows,) = make_extractor(model, ["block5_pool"], "float32")(images)
         assert (rows == np.float16(65504)).all()
         model.get_layer("block5_conv3").set_weights([kernel * np.nan, bias])
-        (rows,) = frozen_prefix(model, ["block5_pool"], "float32")(images)
+        (rows,) = make_extractor(model, ["block5_pool"], "float32")(images)
         assert np.isnan(rows).all()
     finally:
         model.get_layer("block5_conv3").set_weights(before)
 
 
 def test_several_cuts_come_from_one_pass(model, views):
-    outputs = frozen_prefix(model, ["block5_pool", "block4_pool"], "float32")(
+    outputs = make_extractor(model, ["block5_pool", "block4_pool"], "float32")(
         load_views(views, SIZE)
     )
     assert [output.shape for output in outputs] == [(9, 1, 1, CHANNELS), (9, 2, 2, CHANNELS)]

@@ -22,6 +22,7 @@ from app.data.augmentation import View, load_views
 from app.evaluation.decision import Thresholds
 from app.evaluation.metrics import probabilities_of
 from app.evaluation.ood import KnnOodDetector, unit_length
+from app.evaluation.outlier_classifier import OutlierClassifier
 from app.evaluation.prediction_set import PredictionSet
 from app.experiment import dataset_of
 from app.export.bundle_writer import classifier_graph, export_bundle
@@ -79,7 +80,7 @@ def case(request, tmp_path_factory) -> Case:
     """A thin VGG16, its frozen layers in int8; after ``block5`` its top block is another one."""
     folder = tmp_path_factory.mktemp("case")
     photos = [as_photo(make_photo(folder / f"{n}.png", n, (80, 70)), n % 2) for n in range(44)]
-    split = {"train": photos[:20], "validation": photos[20:40], "test": photos[40:]}
+    split = {"train": photos[:20], "validation": photos[20:40]}
     config = TrainConfig(
         runs=folder / "runs",
         image_size=SIZE,
@@ -107,11 +108,14 @@ def case(request, tmp_path_factory) -> Case:
     head = [generator.normal(0, 1, (CHANNELS**2, 2)), np.array([3.0, 0.0])]
     model.get_layer("dense").set_weights(head)
     reference = unit_length(np.maximum(generator.normal(size=(8, CHANNELS)), 0))
-    strange = KnnOodDetector(reference, neighbours=3, threshold=0.9, scale=0.2)
+    shown = OutlierClassifier(generator.normal(size=CHANNELS).astype(np.float32), bias=0.0)
+    strange = KnnOodDetector(reference, 3, threshold=0.9, scale=0.2, outliers=shown)
     served = thin(temperature=1.5, novelty=strange)
     copy_weights(model, served)
     stage = STAGES[request.param]
-    logits, seen = outputs_of(source.describing(stage), source.batches(stage, "validation"))
+    logits, seen = outputs_of(
+        source.part_with_embeddings(stage), source.batches(stage, "validation")
+    )
     trained = PredictionSet(
         tuple(photo.name for photo in split["validation"]),
         targets_of(split["validation"]),

@@ -20,7 +20,7 @@ from app.evaluation.metrics import probabilities_of
 from app.evaluation.ood import KnnOodDetector, unit_length
 from app.evaluation.prediction_set import PredictionSet
 from app.export.bundle_writer import check_parity, classifier_graph, export_bundle
-from app.features.labelled import LabelledFeatures
+from app.features.batches import LabelledMaps
 from app.network.classifier import build_classifier, copy_weights, prefix
 from app.training.linear_probe import fit_linear_probe
 
@@ -61,7 +61,7 @@ def trained(tmp_path_factory) -> tuple[Path, list[View], Callable[..., Predictio
     images = load_views(views, SIZE)
     maps = prefix(model, ["block5_pool"]).predict(images, verbose=0)
     train, validation = (
-        LabelledFeatures(lambda numbers, half=half: iter([maps[half][numbers]]), targets[half])
+        LabelledMaps(lambda numbers, half=half: iter([maps[half][numbers]]), targets[half])
         for half in (slice(None, PHOTOS // 2), slice(PHOTOS // 2, None))
     )
     fit_linear_probe(model, STAGES["head"], train, validation)

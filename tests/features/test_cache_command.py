@@ -13,8 +13,8 @@ from cached import DAY, left, shards_of_days, spec
 
 from app.core.cli import run
 from app.features.cache_command import main
+from app.features.cache_folder import FEATURES_FOLDER
 from app.features.shards import SPEC_FILE, write_shard
-from app.features.store import FEATURES_FOLDER
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,19 +15,19 @@ from photos import as_photo, make_photo
 from rich.console import Console
 
 import app.core.console
-import app.features.cache
 import app.features.dataset
+import app.features.store
 from app.core.config import STAGES, TrainConfig
 from app.core.console import progress_bar
 from app.core.errors import CacheEvictedError, UsageError
 from app.data.augmentation import MIRROR, View, load_views
 from app.data.manifest import Photos
 from app.experiment import dataset_of
-from app.features.cache import FeatureStore
+from app.features.cache_folder import FEATURES_FOLDER, Quota, clear, list_stores
 from app.features.dataset import CachedDataset, FeatureDataset
-from app.features.extractor import frozen_prefix
+from app.features.extractor import make_extractor
 from app.features.shards import FRAME_BYTES
-from app.features.store import FEATURES_FOLDER, Quota, clear, list_stores
+from app.features.store import FeatureStore
 
 SIZE = 32
 HEAD = ("head",)
@@ -53,7 +53,7 @@ def model() -> keras.Model:
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Photos:
     folder = tmp_path_factory.mktemp("photos")
     every = [as_photo(make_photo(folder / f"{n}.png", n), n % 2) for n in range(10)]
-    return {"train": every[:6], "validation": every[6:8], "test": every[8:]}
+    return {"train": every[:6], "validation": every[6:]}
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def labelled_maps(source: FeatureDataset) -> np.ndarray:
 
 def expected(model: keras.Model, photos: Photos, cut: str = "block5_pool") -> np.ndarray:
     images = load_views([View(photo, 0, 0) for photo in photos["train"]], SIZE)
-    return frozen_prefix(model, [cut], "float32")(images)[0]
+    return make_extractor(model, [cut], "float32")(images)[0]
 
 
 def test_rows_are_those_of_the_prefix(config, model, photos, capsys):
@@ -103,6 +103,28 @@ def test_rows_are_those_of_the_prefix(config, model, photos, capsys):
     assert ONE_RUN == 5832
 
 
+def test_a_deeper_stage_gets_its_features_when_it_is_reached(
+    config, model, photos, capsys, monkeypatch
+):
+    monkeypatch.setattr("app.features.dataset.AT_ONCE", 1)
+    source, block5 = dataset_of(config, model, "w", photos), STAGES["block5"]
+    assert list(source.stores) == ["block5_pool"]
+    small = dataclasses.replace(source, quota=Quota(source.quota.folder, source.quota.used() + 99))
+    capsys.readouterr()
+    assert not small.prepare(block5)
+    assert "stage block5 is not tried: with its features the cache" in capsys.readouterr().err
+    assert source.prepare(block5)
+    np.testing.assert_allclose(
+        gathered(source, photos, "block4_pool"),
+        expected(model, photos, "block4_pool"),
+        rtol=1e-2,
+        atol=1e-2,
+    )
+    assert " to be computed" in capsys.readouterr().err
+    assert source.prepare(block5)
+    assert capsys.readouterr().err == ""
+
+
 def test_what_is_written_is_what_was_foreseen(config, model, photos):
     dataset_of(config, model, "w", photos)
     assert 0.8 * 16 * ROW < used(config) <= ONE_RUN
@@ -110,7 +132,7 @@ def test_what_is_written_is_what_was_foreseen(config, model, photos):
 
 def test_a_second_run_computes_nothing(config, model, photos, monkeypatch):
     dataset_of(config, model, "w", photos)
-    monkeypatch.setattr(app.features.dataset, "frozen_prefix", never)
+    monkeypatch.setattr(app.features.dataset, "make_extractor", never)
     source = dataset_of(dataclasses.replace(config, stages=HEAD), model, "w", photos)
     assert source.views == 1  # the head needs the photos alone
     assert labelled_maps(source).shape == (6, 1, 1, 12)
@@ -120,10 +142,22 @@ def test_answers_from_two_looks_need_the_mirror_images_too(config, model, photos
     """Of validation and test, in the rows that the last stage's batches read."""
     source = dataset_of(dataclasses.replace(config, mirror=True), model, "w", photos)
     assert len(source.spec.cached_views()) == 2 * 6 + 2 * 4
-    images = load_views([View(photo, MIRROR, 0) for photo in photos["test"]], SIZE)
-    batch, _ = source.batches(STAGES["block5"], "test", view=MIRROR)[0]
-    expected = frozen_prefix(model, ["block4_pool"], "float32")(images)[0]
+    images = load_views([View(photo, MIRROR, 0) for photo in photos["validation"]], SIZE)
+    batch, _ = source.batches(STAGES["block5"], "validation", view=MIRROR)[0]
+    expected = make_extractor(model, ["block4_pool"], "float32")(images)[0]
     np.testing.assert_allclose(batch, expected, rtol=1e-2, atol=1e-2)
+
+
+def test_photos_of_none_of_the_classes_are_cached_beside_the_others(config, model, photos):
+    """The photos themselves, no random views of them; without such photos there is no batch."""
+    assert dataset_of(config, model, "w", photos).batches_of_neither(STAGES["block5"]) is None
+    learned = {**photos, "train": photos["train"][:4]}
+    source = dataset_of(config, model, "w", learned, photos["train"][4:])
+    assert len(source.spec.cached_views()) == 2 * 4 + 2 + 2
+    batch, _ = source.batches_of_neither(STAGES["block5"])[0]
+    np.testing.assert_allclose(
+        batch, expected(model, photos, "block4_pool")[4:], rtol=1e-2, atol=1e-2
+    )
 
 
 # ---- room ----
@@ -155,7 +189,7 @@ def test_what_is_there_already_does_not_change_what_auto_takes(config, model, ph
 
 
 def test_a_cache_beyond_the_limit_is_refused_before_any_work(config, model, photos, monkeypatch):
-    monkeypatch.setattr(app.features.dataset, "frozen_prefix", never)
+    monkeypatch.setattr(app.features.dataset, "make_extractor", never)
     wrong = limited(config, LIMIT - 1, views=5, cache="disk")
     with pytest.raises(UsageError, match=r"34 views take .* choose fewer --views, a smaller"):
         dataset_of(wrong, model, "w", photos)
@@ -168,7 +202,7 @@ def test_a_full_disk_is_refused_before_any_work(config, model, photos, monkeypat
     asked = dataclasses.replace(config, cache=cache)
     disk_of(monkeypatch, free=2 * ONE_RUN - 1)
     with monkeypatch.context() as patch:
-        patch.setattr(app.features.dataset, "frozen_prefix", never)
+        patch.setattr(app.features.dataset, "make_extractor", never)
         with pytest.raises(UsageError, match=r"half of it for the cache.* or --cache off"):
             dataset_of(asked, model, "w", photos)
     assert shards_of(config) == []
@@ -201,7 +235,7 @@ def test_what_the_run_needs_is_not_removed(config, model, photos, monkeypatch):
     dataset_of(config, model, "others", photos)
     for shard in mine:
         os.utime(shard, (0, 0))
-    monkeypatch.setattr(app.features.cache, "touch", lambda path: None)
+    monkeypatch.setattr(app.features.store, "touch", lambda path: None)
     dataset_of(limited(config, 25 * ROW), model, "mine", photos)
     assert set(mine) < set(shards_of(config))
 

@@ -19,10 +19,10 @@ from app.core.errors import UsageError
 from app.data.augmentation import View, load_views
 from app.data.manifest import Photo
 from app.experiment import dataset_of
+from app.features.cache_folder import FEATURES_FOLDER, clear, list_stores
 from app.features.dataset import CachedDataset
-from app.features.extractor import frozen_prefix
+from app.features.extractor import make_extractor
 from app.features.int8_backbone import Int8Backbone, make_int8_backbone
-from app.features.store import FEATURES_FOLDER, clear, list_stores
 from app.network.classifier import CUTS, build_classifier
 from app.network.device import resolve_frozen_precision, resolve_precision
 
@@ -58,8 +58,8 @@ def int8(model, photos, tmp_path_factory) -> Int8Backbone:
 @pytest.mark.parametrize("cut", CUTS)
 def test_int8_is_near_float32_and_not_the_same(model, photos, int8, cut):
     images = load_views([View(photo, 0, 0) for photo in photos[:7]], SIZE)
-    (exact,) = frozen_prefix(model, [cut], "float32")(images)
-    (rounded,) = frozen_prefix(model, [cut], "float32", int8=int8)(images)
+    (exact,) = make_extractor(model, [cut], "float32")(images)
+    (rounded,) = make_extractor(model, [cut], "float32", int8=int8)(images)
     assert rounded.shape == exact.shape
     assert rounded.dtype == exact.dtype == np.float16
     rounded, exact = rounded.astype(np.float64), exact.astype(np.float64)
@@ -72,9 +72,9 @@ def test_int8_is_near_float32_and_not_the_same(model, photos, int8, cut):
 
 def test_cuts_come_from_one_pass_in_the_order_asked_for(model, photos, int8):
     images = load_views([View(photo, 0, 0) for photo in photos[:3]], SIZE)
-    together = frozen_prefix(model, CUTS[1::-1], "float32", int8=int8)(images)
+    together = make_extractor(model, CUTS[1::-1], "float32", int8=int8)(images)
     for cut, rows in zip(CUTS[1::-1], together, strict=True):
-        (alone,) = frozen_prefix(model, [cut], "float32", int8=int8)(images)
+        (alone,) = make_extractor(model, [cut], "float32", int8=int8)(images)
         np.testing.assert_array_equal(rows, alone)
 
 
@@ -102,7 +102,7 @@ def test_no_other_run_decides_the_scales(model, photos, tmp_path):
     ]
     assert both[0].digest == both[1].digest
     images = load_views([View(photo, 0, 0) for photo in photos[:3]], SIZE)
-    one, other = (frozen_prefix(model, CUTS, "float32", int8=int8)(images) for int8 in both)
+    one, other = (make_extractor(model, CUTS, "float32", int8=int8)(images) for int8 in both)
     for rows, same in zip(one, other, strict=True):
         np.testing.assert_array_equal(rows, same)
 
@@ -129,7 +129,7 @@ def test_a_damaged_file_is_made_again(model, photos, tmp_path):
     (path,) = tmp_path.glob("*/*.onnx")
     assert path.read_bytes() == second.model
     images = load_views([View(photo, 0, 0) for photo in photos[:2]], SIZE)
-    given = [frozen_prefix(model, CUTS, "float32", int8=q)(images) for q in (first, second)]
+    given = [make_extractor(model, CUTS, "float32", int8=q)(images) for q in (first, second)]
     for one, other in zip(*given, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -167,7 +167,7 @@ def test_a_store_belongs_to_the_scales_that_it_was_computed_with(model, photos, 
     (store,) = [store for store in list_stores(folder) if store.cut]
     assert store.precision == f"int8-{source.int8.digest[:8]}"
     images = load_views([View(photo, 0, 0) for photo in photos[:8]], SIZE)
-    (expected,) = frozen_prefix(model, CUTS[:1], "float32", int8=source.int8)(images)
+    (expected,) = make_extractor(model, CUTS[:1], "float32", int8=source.int8)(images)
     np.testing.assert_allclose(labelled_maps(source), expected, rtol=2**-10, atol=1e-3)
     opened(model, photos[20:32], config)
     assert len({store.precision for store in list_stores(folder) if store.cut}) == 2

@@ -1,22 +1,54 @@
-"""The folder of all stores: its limit, and what is removed to keep it."""
-
-import os
-import time
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cached import DAY, left, shards_of_days, spec, view
+from photos import as_photo
+from PIL import Image
 
-from app.core.atomic_files import locked, write_json
-from app.core.errors import UsageError
-from app.features.cache import FeatureStore
-from app.features.shards import SPEC_FILE, shards_in, store_name
-from app.features.store import LOCK_FILE, Quota, clear, list_stores
+import app.features.store
+from app.core.errors import AppError
+from app.data.augmentation import BATCH, View, load_views
+from app.features.shards import SHARD_ROWS, SPEC_FILE, read_shard, shards_in, write_shard
+from app.features.store import (
+    CacheEvictedError,
+    FeatureSpec,
+    FeatureStore,
+    compute_features,
+    missing_views,
+)
 
-BIG = 10**15
+SPEC = FeatureSpec(
+    cut="block5_pool", backbone="vgg16", weights="w", image_size=8, precision="float32"
+)
+
+
+class Counting:
+    """Stands for the frozen network: the mean colour of a view, and how many views were asked."""
+
+    def __init__(self) -> None:
+        self.views = 0
+
+    def __call__(self, images: np.ndarray) -> list[np.ndarray]:
+        self.views += len(images)
+        return [images.mean(axis=(1, 2), dtype=np.float32)]
+
+
+@pytest.fixture
+def views(tmp_path: Path) -> list[View]:
+    generator = np.random.default_rng(0)
+    result = []
+    for number in range(5):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(generator.integers(0, 256, (20, 30, 3), np.uint8)).save(path)
+        photo = as_photo(path)
+        result += [View(photo, 0, seed=7), View(photo, 1, seed=7)]
+    return result
 
 
 @pytest.fixture
@@ -24,217 +56,347 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.fixture
-def shards(folder: Path) -> dict[int, Path]:
-    return shards_of_days(folder)
+def fill(folder: Path, wanted: list[View], frozen: Counting | None = None) -> FeatureStore:
+    """Open the store as a run does, and compute what it lacks."""
+    store = FeatureStore(folder, SPEC)
+    store.check(wanted)
+    compute_features(frozen or Counting(), [store], missing_views([store], wanted), 8)
+    return store
 
 
-def make_room(folder: Path, needed: int, limit: int, keep: Iterable[Path] = ()) -> None:
-    quota = Quota(folder, limit)
-    quota.keep = set(keep)
-    with quota.room_for(needed):
-        assert written(folder) + needed <= limit or not needed
+def data_file(folder: Path) -> Path:
+    (path,) = folder.rglob("*.shard")
+    return path
 
 
-def written(folder: Path) -> int:
-    return Quota(folder, BIG).used()
+def means(views: list[View]) -> np.ndarray:
+    return load_views(views, 8).mean(axis=(1, 2))
 
 
-def size_of(path: Path) -> int:
-    return path.stat().st_size
+def test_rows_come_back_in_the_order_asked_for(folder, views):
+    store = fill(folder, views)
+    np.testing.assert_allclose(store.gather(views[::-1]), means(views[::-1]), rtol=1e-3)  # float16
+    assert store.gather(views).dtype == np.float32
 
 
-def test_shards_unused_for_longest_go_first_from_every_store(folder, shards, capsys):
-    used = sum(map(size_of, shards.values()))
-    assert written(folder) == used
-    make_room(folder, 0, used)
-    assert left(shards) == {40, 3, 20, 1}
-    assert capsys.readouterr().err == ""
-    make_room(folder, 5000, used)  # a shard has 4 kB of rows and some index
-    assert left(shards) == {3, 1}
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("removed 2 cached shards (")
-    assert written(folder) + 5000 <= used
+def test_nothing_is_computed_twice_even_by_another_process(folder, views):
+    frozen = Counting()
+    fill(folder, views, frozen)
+    fill(folder, views, frozen)
+    assert frozen.views == len(views)
 
 
-def test_what_the_run_needs_stays_however_old(folder, shards):
-    make_room(folder, 0, 1, keep={shards[40], shards[20]})
-    assert left(shards) == {40, 20}
+def test_more_views_compute_only_the_new_ones(folder, views):
+    frozen = Counting()
+    fill(folder, views[::2], frozen)
+    store = fill(folder, views, frozen)
+    assert frozen.views == len(views)
+    np.testing.assert_allclose(store.gather(views), means(views), rtol=1e-3)
 
 
-def test_opening_shards_makes_them_young(folder, shards):
-    """The store that a run uses outlives one that was used later than it had been before."""
-    FeatureStore(folder, spec()).check([view(80)])  # the shard of 40 days
-    make_room(folder, 0, sum(map(size_of, shards.values())) - 1)
-    assert left(shards) == {40, 3, 1}
-
-
-def test_an_opened_store_survives_that_another_run_makes_room(folder, shards):
-    old = FeatureStore(folder, spec())
-    make_room(folder, 0, 1)
-    old.append([view(80)], np.zeros((1, 1000), np.float16))  # it thinks that it has this one
-    old.append([view(999)], np.zeros((1, 1000), np.float16))
-    assert view(999) in FeatureStore(folder, spec())
-    assert (old.folder / SPEC_FILE).exists()
-
-
-def test_what_interrupted_runs_left_goes_by_age_too(folder, shards):
-    """Half-written files, and the two files that a shard was in an earlier version."""
-    store = shards[40].parent
-    old, young = store / f".{10:032x}.shard.76.part", store / f".{11:032x}.shard.77.part"
-    earlier = [store / f"{12:032x}.npy", store / f"{12:032x}.json"]
-    future = store / f".{13:032x}.shard.78.part"  # from before the clock was set back
-    for path in (old, young, future, *earlier):
-        path.write_bytes(b"x" * 100)
-        os.utime(path, (time.time() - 50 * DAY,) * 2)
-    os.utime(young)
-    os.utime(future, (time.time() + DAY,) * 2)
-    assert written(folder) == 400 + sum(map(size_of, shards.values()))
-    make_room(folder, 0, written(folder) - 300)
-    assert [path.exists() for path in (old, *earlier)] == [False] * 3
-    assert left(shards) == {40, 3, 20, 1}
-    assert future.exists()
-    clear(folder)
-    assert list(folder.rglob("*.part")) == [young]  # a run may be writing it
-
-
-# ---- other things in the folder ----
-
-
-def foreign_files(folder: Path) -> dict[Path, bytes]:
-    """Put old files of other people wherever something of ours may lie; return what they hold."""
-    names = [
-        "holiday/IMG1.jpg",  # a folder of photos
-        "holiday/spec.json",  # that describes something else
-        "holiday/notes.json",
-        "holiday/0a.npy",
-        "block5_pool-0123456789abcdef/weights.npy",  # a name like ours, without our description
-        f"block5_pool-0123456789abcdef/{7:032x}.json",
-        f"block5_pool-0123456789abcdef/{7:032x}.shard",
-        f"{spec().key}/notes.json",  # inside a store of ours
-        f"{spec().key}/model.onnx",
-        f"{spec().key}/table.npy",
-        f"{spec().key}/mine.shard",
-        f"{spec().key}/{9:064x}.npy",
-        f"{spec().key}/.draft.part",
-        f"{spec().key}/old/{8:032x}.shard",
-        "int8-mine.onnx",
-        ".int8-mine.part",
-        "thesis.json",
-        ".bashrc",
-    ]
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(name)
-        os.utime(path, (time.time() - 100 * DAY,) * 2)
-    return {folder / name: (folder / name).read_bytes() for name in names}
-
-
-@pytest.mark.parametrize("linked", [False, True], ids=["folder", "link to another disk"])
-def test_what_we_did_not_write_is_never_removed(tmp_path, linked):
-    folder = tmp_path / "runs" / ".features"
-    if linked:
-        (tmp_path / "disk").mkdir()
-        folder.parent.mkdir()
-        folder.symlink_to(tmp_path / "disk", target_is_directory=True)
-    shards = shards_of_days(folder)
-    foreign = foreign_files(folder)
-    make_room(folder, 0, 1)  # the least room: every shard goes
-    assert left(shards) == set()
-    shards = shards_of_days(folder)
-    clear(folder, spec().key)
-    clear(folder)
-    assert {path: path.read_bytes() for path in foreign} == foreign
-    assert left(shards) == set()
-    assert [store.name for store in folder.iterdir() if store.name.startswith("block4")] == []
-
-
-def test_a_store_is_proved_by_its_description(folder, shards):
-    """One whose description was changed is nobody's: it is neither counted nor removed."""
-    (shards[40].parent / SPEC_FILE).write_text('{"cut": "block5_pool"}')
-    clear(folder)
-    assert left(shards) == {40, 3}
-    assert list_stores(folder) == []
-
-
-# ---- runs that write at once ----
-
-
-def test_two_runs_at_once_keep_the_limit(folder):
-    """Both have found room for their four shards of 2 kB, before either writes; it is the same.
-
-    One removes what the other wrote where it must, and nothing of its own.
-    """
-    limit = 5 * 2500
-    stores = [FeatureStore(folder, spec(size=size), Quota(folder, limit)) for size in (64, 128)]
+def test_rows_that_a_store_has_are_not_written_again(folder, views):
+    """A run with one more stage fills one more store in the same pass."""
+    fill(folder, views[::2])
+    stores = [FeatureStore(folder, SPEC), FeatureStore(folder, replace(SPEC, cut="block4_pool"))]
+    missing = missing_views(stores, views)
+    assert missing == views
+    compute_features(lambda images: Counting()(images) * 2, stores, missing, 8)
     for store in stores:
-        with store.quota.room_for(4 * 2500):
-            pass
-    for number in range(4):
-        for store in stores:
-            own = set(shards_in(store.folder))
-            store.append([view(number)], np.ones((1, 1000), np.float16))
-            assert written(folder) <= limit
-            assert own < set(shards_in(store.folder))
-    assert written(folder) > 0.8 * limit
+        keys = [key for path in shards_in(store.folder) for key in read_shard(path).keys]
+        assert sorted(keys) == sorted(view.key for view in views)
+        np.testing.assert_allclose(store.gather(views), means(views), rtol=1e-3)
+        reopened = FeatureStore(folder, store.spec)
+        np.testing.assert_array_equal(reopened.gather(views), store.gather(views))
 
 
-def test_what_has_no_room_is_told_in_one_line_and_not_written(folder):
-    quota = Quota(folder, 5000)
-    store = FeatureStore(folder, spec(), quota)
-    for number in range(2):
-        store.append([view(number)], np.ones((1, 1000), np.float16))
-    before = written(folder)
-    with pytest.raises(UsageError, match=r"expected room for 2\.2 kB more .*larger --cache-limit"):
-        store.append([view(2)], np.ones((1, 1000), np.float16))
-    assert written(folder) == before
-    assert view(2) not in store
-    assert view(1) in FeatureStore(folder, spec())
+@pytest.mark.parametrize(
+    "change", [{"weights": "x"}, {"cut": "block4_pool"}, {"image_size": 9}, {"engine": "jax"}]
+)
+def test_what_activations_depend_on_is_in_the_key(change):
+    assert replace(SPEC, **change).key != SPEC.key
 
 
-def test_a_shard_is_written_when_no_other_run_writes(folder):
-    store = FeatureStore(folder, spec(), Quota(folder, BIG))
-    with ThreadPoolExecutor(1) as pool:
-        with locked(folder / LOCK_FILE):
-            writing = pool.submit(store.append, [view(0)], np.ones((1, 1000), np.float16))
-            with pytest.raises(TimeoutError):
-                writing.result(timeout=0.3)
-            assert written(folder) == 0
-        writing.result(timeout=10)
-    assert written(folder) > 2000
+@pytest.mark.parametrize("library", ["pillow", "onnxruntime", "keras"])
+def test_another_version_of_a_library_is_another_store(monkeypatch, library):
+    """Else a new decoder's photos would be answered by what was learned from the old one's."""
+    monkeypatch.setattr(app.features.store, "installed_version", lambda n: f"1.{n == library}")
+    other = FeatureSpec("block5_pool", "vgg16", "w", 8, "float32")
+    monkeypatch.setattr(app.features.store, "installed_version", lambda n: "1.False")
+    assert FeatureSpec("block5_pool", "vgg16", "w", 8, "float32").key != other.key
 
 
-def test_room_can_be_asked_for_a_folder_that_is_not_there(tmp_path):
-    quota = Quota(tmp_path / "not" / "yet", 5)
-    assert quota.used() == 0
-    assert quota.free() > 0
+def test_a_store_says_what_it_holds(folder, views):
+    store = fill(folder, views)
+    assert json.loads((store.folder / SPEC_FILE).read_text()) == asdict(SPEC)
 
 
-def test_at_most_half_of_the_free_disk_is_taken(folder, shards, monkeypatch):
-    """Two shards of 4.3 kB each are removed where 8 kB lack, and all is refused where more do."""
-    one = size_of(shards[40])
-    monkeypatch.setattr(Quota, "free", lambda _: 20_000)
-    make_room(folder, 10_000, BIG)
-    assert left(shards) == {40, 3, 20, 1}
-    with pytest.raises(UsageError, match=r"received 20\.0 kB of disk free, half of it"):
-        make_room(folder, 10_000 + 3 * one, BIG)
-    assert left(shards) == {40, 3, 20, 1}  # nothing is lost for what cannot be had
-    make_room(folder, 10_000 + one // 2 + 1, BIG)
-    assert left(shards) == {3, 1}
+def test_view_0_does_not_depend_on_the_seed_others_do(views):
+    photo = views[0].photo
+    assert View(photo, 0, seed=1).key == View(photo, 0, seed=2).key
+    assert View(photo, 1, seed=1).key != View(photo, 1, seed=2).key
 
 
-def test_frozen_layers_in_int8_count_and_go_by_age_too(folder, shards):
-    spec = {"precision": "int8"}
-    path = folder / store_name("int8", spec) / f"{5:064x}.onnx"
-    write_json(spec, path.parent / SPEC_FILE)
-    path.write_bytes(b"x" * 9000)
-    os.utime(path, (time.time() - 30 * DAY,) * 2)
-    assert written(folder) == 9000 + sum(map(size_of, shards.values()))
-    make_room(folder, 0, written(folder) - size_of(shards[40]) - 1)
-    assert left(shards) == {3, 20, 1}
-    assert not path.exists()
+def test_an_interrupted_run_keeps_its_finished_shards(folder, views):
+    class Breaks(Counting):
+        def __call__(self, images: np.ndarray) -> list[np.ndarray]:
+            if self.views >= SHARD_ROWS:
+                raise KeyboardInterrupt
+            return super().__call__(images)
+
+    many = [View(views[0].photo, number, seed=0) for number in range(SHARD_ROWS + 8)]
+    with pytest.raises(KeyboardInterrupt):
+        fill(folder, many, Breaks())
+    frozen = Counting()
+    fill(folder, many, frozen)
+    assert frozen.views == 8
 
 
-def test_stores_of_no_runs_folder(tmp_path):
-    assert list_stores(tmp_path / "none") == []
+def test_a_process_that_is_killed_leaves_its_finished_shards(tmp_path, folder):
+    """Killed in the third shard while the second may be written still; then continued here."""
+    code = f"""
+import os, signal, sys
+sys.path[:0] = {[str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]!r}
+import numpy as np
+from pathlib import Path
+from photos import as_photo, make_photo
+import tests.features.test_store as t
+photo = as_photo(make_photo(Path({str(tmp_path / "one.png")!r})))
+many = [t.View(photo, number, seed=0) for number in range(2 * t.SHARD_ROWS + 8)]
+class Dies(t.Counting):
+    def __call__(self, images):
+        if self.views >= 2 * t.SHARD_ROWS:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(images)
+t.fill(Path({str(folder)!r}), many, Dies())
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -9
+    photo = as_photo(tmp_path / "one.png")
+    frozen = Counting()
+    fill(folder, [View(photo, n, seed=0) for n in range(2 * SHARD_ROWS + 8)], frozen)
+    assert frozen.views in (8, SHARD_ROWS + 8)
+
+
+def shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def lengthen(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"1234")
+
+
+def flip_a_bit(place: int) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        found = bytearray(path.read_bytes())
+        found[place] ^= 4
+        path.write_bytes(found)
+
+    return damage
+
+
+def edit(text: str | None = None, **changes: object) -> Callable[[Path], None]:
+    """Return what changes entries of the first line, or puts another in its place."""
+
+    def damage(path: Path) -> None:
+        line, _, rows = path.read_bytes().partition(b"\n")
+        new = text or json.dumps({**json.loads(line), **changes})
+        path.write_bytes(new.encode() + b"\n" + rows)
+
+    return damage
+
+
+def one_key_less(path: Path) -> None:
+    edit(rows=read_shard(path).keys[1:])(path)
+
+
+def infinities_under_a_right_checksum(path: Path) -> None:
+    shard = read_shard(path)
+    rows = np.full((len(shard.keys), *shard.shape), np.inf, np.float16)
+    write_shard(path.parent, shard.keys, rows)
+    path.unlink()
+
+
+DAMAGES = {
+    "shortened": shorten,
+    "lengthened": lengthen,
+    "a bit of a row": flip_a_bit(-7),
+    "a bit of the first line": flip_a_bit(0),
+    "entries that lack": edit('{"rows": ["a"]}'),
+    "keys that are none": edit(rows=[{}]),
+    "a number for keys": edit(rows=5),
+    "a key less": one_key_less,
+    "infinite number": edit('{"rows": ["a"], "shape": [3], "crc32": Infinity}'),
+    "huge number": edit(shape=[10**40]),
+    "another shape": edit(shape=[5]),
+    "a shape with the same size": edit(shape=[1, 3]),
+    "negative shape": edit(shape=[-3]),
+    "no shape": edit(shape=[]),
+    "no JSON": edit("\x00"),
+    "deep JSON": edit("[" * 100_000),
+    "infinities": infinities_under_a_right_checksum,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_shard_is_noticed_and_computed_again(folder, views, capsys, damage):
+    fill(folder, views)
+    damage(data_file(folder))
+    frozen = Counting()
+    store = fill(folder, views, frozen)
+    assert frozen.views == len(views)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "1 cached shards of block5_pool-" in line
+    assert "computed again" in line
+    np.testing.assert_allclose(store.gather(views), means(views), rtol=1e-3)
+
+
+def test_only_the_damaged_shard_is_computed_again(folder, views):
+    fill(folder, views[:4])
+    damaged = data_file(folder)
+    fill(folder, views)
+    flip_a_bit(-7)(damaged)
+    frozen = Counting()
+    fill(folder, views, frozen)
+    assert frozen.views == 4
+
+
+@pytest.mark.parametrize("harm", [shorten, Path.unlink])
+def test_rows_that_vanish_while_they_are_used_are_told_in_one_line(folder, views, harm):
+    fill(folder, views)
+    store = FeatureStore(folder, SPEC)
+    harm(data_file(folder))
+    with pytest.raises(CacheEvictedError) as caught:
+        store.gather(views[:2])
+    assert isinstance(caught.value, AppError)
+    assert "\n" not in str(caught.value)
+    store.check(views)
+    assert missing_views([store], views) == views
+
+
+def test_activations_beyond_float16_are_clipped_not_infinite(folder, views):
+    store = FeatureStore(folder, SPEC)
+    compute_features(lambda images: [np.array([[1e9, -1e9]])], [store], views[:1], 8)
+    np.testing.assert_array_equal(store.gather(views[:1]), [[65504, -65504]])
+
+
+def test_float16_rows_of_the_network_are_kept_as_they_are(folder, views):
+    rows = np.array([[1.5, -65504, 0.1]], np.float16)
+    store = FeatureStore(folder, SPEC)
+    compute_features(lambda images: [rows], [store], views[:1], 8)
+    np.testing.assert_array_equal(store.gather(views[:1]), rows.astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_nan_is_never_cached(folder, views, dtype):
+    store = FeatureStore(folder, SPEC)
+    with pytest.raises(AppError, match="received NaN from the frozen network"):
+        compute_features(lambda images: [np.full((1, 2), np.nan, dtype)], [store], views[:1], 8)
+    assert views[0] not in FeatureStore(folder, SPEC)
+
+
+def test_the_next_shard_is_computed_while_one_is_written(folder, views, monkeypatch):
+    """Writing the first shard waits here for the second one's computation to have begun."""
+    many = [replace(views[1], number=1 + number) for number in range(2 * SHARD_ROWS)]
+    began, frozen = threading.Event(), Counting()
+
+    def computing(images: np.ndarray) -> list[np.ndarray]:
+        if frozen.views >= SHARD_ROWS:
+            began.set()
+        return frozen(images)
+
+    append = FeatureStore.append
+
+    def slow_append(self, *arguments) -> None:
+        assert began.wait(timeout=30)
+        append(self, *arguments)
+
+    monkeypatch.setattr(FeatureStore, "append", slow_append)
+    store = FeatureStore(folder, SPEC)
+    compute_features(computing, [store], many, 8)
+    assert all(view in store for view in many)
+
+
+def test_a_shard_that_cannot_be_written_ends_the_work(folder, views, monkeypatch):
+    def full(self, *arguments) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FeatureStore, "append", full)
+    with pytest.raises(OSError, match="No space left"):
+        compute_features(Counting(), [FeatureStore(folder, SPEC)], views, 8)
+
+
+MEMORY = """
+import re, sys
+from pathlib import Path
+import numpy as np
+from app.features.store import FeatureSpec, FeatureStore, compute_features, missing_views
+from app.data.augmentation import View
+sys.path.insert(0, "tests")
+from photos import as_photo, make_photo
+
+folder, rows = Path(sys.argv[1]), int(sys.argv[2])
+photo = as_photo(make_photo(folder / "one.png"))
+views = [View(photo, number, seed=0) for number in range(rows)]
+peak = {"RssAnon": 0, "RssFile": 0}
+
+def look():
+    status = Path("/proc/self/status").read_text()
+    for name in peak:
+        peak[name] = max(peak[name], int(re.search(name + r":\\s+(\\d+) kB", status)[1]))
+
+def frozen(images):
+    look()
+    return [np.ones((len(images), 8, 8, 512), np.float32)]  # block4_pool at 128 pixels
+
+def store():
+    return FeatureStore(folder, FeatureSpec("block4_pool", "vgg16", "w", 8, "float32"))
+
+first = store()
+compute_features(frozen, [first], views, 8)
+second = store()
+second.check(views)
+assert not missing_views([second], views)
+for epoch in range(2):
+    order = np.random.default_rng(epoch).permutation(rows)
+    for start in range(0, rows, 32):
+        second.gather([views[n] for n in order[start : start + 32]])
+        look()
+print(peak["RssAnon"], peak["RssFile"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells it by kind")
+def test_memory_does_not_grow_with_the_rows(tmp_path):
+    """1,500 rows more are 98 MB in float16; mapped pages, RssFile, are counted too."""
+
+    def peak(rows: int) -> np.ndarray:
+        folder = tmp_path / str(rows)
+        command = [sys.executable, "-c", MEMORY, str(folder), str(rows)]
+        told = subprocess.run(
+            command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
+        ).stdout
+        print(rows, "rows: RssAnon, RssFile in kB:", told)
+        return np.array([int(word) for word in told.split()])
+
+    grown = peak(2000) - peak(500)
+    assert (grown < 20_000).all(), grown
+
+
+@pytest.mark.parametrize("batch", [32, SHARD_ROWS])
+def test_larger_batches_give_the_same_rows(folder, views, batch):
+    """In shards of the same size, however many views go through the network at once."""
+    many = [View(views[0].photo, number, seed=0) for number in range(SHARD_ROWS + 40)]
+    asked, stores = [], []
+    for size in (BATCH, batch):
+        frozen, store = Counting(), FeatureStore(folder / str(size), SPEC)
+
+        def noting(images, frozen=frozen):
+            asked.append(len(images))
+            return frozen(images)
+
+        compute_features(noting, [store], many, 8, size)
+        stores.append(store)
+    small, large = stores
+    np.testing.assert_array_equal(small.gather(many), large.gather(many))
+    assert asked[-2:] == ([32, 8] if batch == 32 else [SHARD_ROWS, 40])
+    assert sorted(len(shard.keys) for shard in large.shards(many)) == [40, SHARD_ROWS]

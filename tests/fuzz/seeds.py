@@ -62,5 +62,8 @@ def seeds() -> dict[str, bytes]:
             found[f"tiff {packing}"] = encoded(rgb, "TIFF", compression=packing, exif=exif)
         except (KeyError, OSError):  # this libtiff was built without it
             continue
+    if features.check("jpg_2000"):
+        found["jpeg2000"] = encoded(rgba, "JPEG2000")
+        found["jpeg2000 bare"] = encoded(grey, "JPEG2000", no_jp2=True, tile_size=(16, 16))
     found["tiff fax"] = encoded(rgb.convert("1"), "TIFF", compression="group4")
     return found

@@ -11,7 +11,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
 
 from app.core.errors import AppError
 from app.features.batches import ViewBatches
-from app.features.extractor import Batched
+from app.features.extractor import FeatureExtractor
 from app.network.batch_memory import halving, out_of_memory
 from app.training.finetune import logits_of, train_stage
 from tests.training.test_finetune import PHOTOS, STAGE, fetch
@@ -115,7 +115,7 @@ def test_the_prefix_goes_on_with_smaller_batches(quick):
         return [images.mean(axis=(1, 2)), images[:, 0, 0, 0]]
 
     images = np.random.default_rng(0).integers(0, 256, (23, 4, 4, 3), np.uint8)
-    frozen = Batched(run)
+    frozen = FeatureExtractor(run)
     for _ in range(2):
         means, corners = frozen(images)
         np.testing.assert_array_equal(means, images.mean(axis=(1, 2)))

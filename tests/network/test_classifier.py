@@ -7,8 +7,8 @@ from app.network.bilinear_pooling import ROOT_OFFSET, TINY
 from app.network.classifier import (
     CUTS,
     build_classifier,
-    feature_part,
     open_layers,
+    pooling_part,
     prefix,
     row_bytes,
     suffix,
@@ -89,19 +89,19 @@ def larger() -> keras.Model:
 
 def test_features_are_square_roots_of_pairs_at_unit_length(larger, maps):
     maps = np.resize(maps, (4, 4, 4, 512))
-    features = feature_part(larger).predict(maps, verbose=0)
+    features = pooling_part(larger).predict(maps, verbose=0)
     places = maps.reshape(4, 16, 512).astype("float64")
     pairs = np.einsum("npi,npj->nij", places, places).reshape(4, -1)
     roots = np.sqrt(pairs / np.linalg.norm(pairs, axis=1, keepdims=True) + ROOT_OFFSET)
     expected = roots / np.linalg.norm(roots, axis=1, keepdims=True)
     np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-6)
-    brighter = feature_part(larger).predict(7 * maps, verbose=0)
+    brighter = pooling_part(larger).predict(7 * maps, verbose=0)
     np.testing.assert_allclose(brighter, features, rtol=1e-4, atol=1e-7)
 
 
 def test_a_photo_that_excites_nothing_has_an_answer_and_a_slope(larger):
     empty = np.zeros((2, 4, 4, 512), "float32")
-    features = feature_part(larger).predict(empty, verbose=0)
+    features = pooling_part(larger).predict(empty, verbose=0)
     np.testing.assert_allclose(features, 1 / 512, rtol=1e-4)
     above = suffix(larger, "block4_pool")
     above.compile(optimizer="sgd", loss=keras.losses.SparseCategoricalCrossentropy(True))

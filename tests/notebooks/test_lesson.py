@@ -1,4 +1,4 @@
-"""Which photos and which weights the notebook about VGG16 takes."""
+"""Which photos and which weights the notebook about VGG16 takes, and how it writes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from lesson import (
     SMALL_VARIABLE,
     WEIGHTS_VARIABLE,
     Settings,
+    Table,
+    Words,
     chosen_settings,
     lesson_photos,
     lesson_weights,
@@ -18,6 +20,8 @@ from lesson import (
 from photos import class_folders
 
 from app.core.errors import DataError
+from app.core.sanitise import shown
+from app.report.html import number
 
 FEW = Settings(train=3, validation=2)
 
@@ -90,3 +94,15 @@ def test_the_small_settings_are_asked_for(project: Path, monkeypatch: pytest.Mon
     assert chosen_settings() == Settings()
     monkeypatch.setenv(SMALL_VARIABLE, "1")
     assert chosen_settings() == SMALL
+
+
+def test_tables_put_numbers_to_the_right_and_escape_the_rest() -> None:
+    table = Table(["file", "n"], [["<i>", number(1234)]])._repr_html_()
+    assert "<td>&lt;i&gt;</td>" in table
+    assert '<td class="right">1,234</td>' in table
+    assert "<tbody>\n</tbody>" in Table(["file", "n"], [])._repr_html_()
+    assert Words("a < b")._repr_html_() == "<p>a &lt; b</p>"
+    assert Words("5 % of")._repr_html_() == "<p>5\xa0% of</p>"
+    assert '<th scope="col">file</th>' in table
+    assert '<th scope="row">&lt;i&gt;</th>' in Table(["", "n"], [["<i>", "m"]])._repr_html_()
+    assert shown("caf\udce9") == "caf\ufffd"

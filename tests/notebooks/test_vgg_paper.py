@@ -42,7 +42,7 @@ def shapes() -> Callable[..., keras.Model]:
     def build(make: Callable[..., keras.Model] = vgg, **arguments: Any) -> keras.Model:
         with keras.StatelessScope(initialize_variables=False):
             model = make(**arguments)
-        keras.utils.clear_session()  # forgets the variables that wait to be initialised
+        keras.utils.clear_session(free_memory=False)  # forgets variables that wait for numbers
         return model
 
     return build

@@ -11,19 +11,19 @@ from app.core.config import STAGES
 from app.evaluation.calibration import fit_min_confidence, fit_temperature
 from app.evaluation.cross_validation import make_folds, out_of_fold
 from app.evaluation.metrics import probabilities_of, score
-from app.features.labelled import LabelledFeatures, numbered
-from app.network.classifier import build_classifier, feature_part, suffix
+from app.features.batches import LabelledMaps, numbered
+from app.network.classifier import build_classifier, pooling_part, suffix
 from app.training.linear_probe import STRENGTHS, fit_linear_probe
 from app.training.nystroem import each_pair_once, fit_nystroem
 
 SIDE = 8  # channels
 
 
-def maps_of(labelled: LabelledFeatures) -> np.ndarray:
+def maps_of(labelled: LabelledMaps) -> np.ndarray:
     return np.concatenate(list(labelled.maps(range(len(labelled.targets)))))
 
 
-def labelled(n: int, classes: int, seed: int, noise: float = 1.5) -> LabelledFeatures:
+def labelled(n: int, classes: int, seed: int, noise: float = 1.5) -> LabelledMaps:
     """Maps as those of ``block5_pool`` (0 and up), where two channels together tell the class."""
     generator = np.random.default_rng(seed)
     targets = np.arange(n) % classes
@@ -35,7 +35,7 @@ def labelled(n: int, classes: int, seed: int, noise: float = 1.5) -> LabelledFea
         for start in range(0, len(numbers), 50):
             yield maps[numbers[start : start + 50]]
 
-    return LabelledFeatures(walk, targets)
+    return LabelledMaps(walk, targets)
 
 
 def model_of(classes: int) -> keras.Model:
@@ -65,7 +65,7 @@ def test_the_model_holds_the_solution_that_validates_best(solved):
 
 def test_it_is_scikit_learns_solution_at_validations_temperature(solved):
     model, train, validation, result = solved
-    part = feature_part(model)
+    part = pooling_part(model)
     features, others = (part.predict(maps_of(x), verbose=0) for x in (train, validation))
     basis = fit_nystroem(each_pair_once(features))
     x, seen = basis.landmark_coordinates, basis.coordinates(others)
@@ -135,7 +135,7 @@ def test_a_class_with_one_group_has_no_folds():
 def test_the_search_ends_when_validation_no_longer_follows():
     """Labels that say nothing: the strongest regularisation is best, and two more are tried."""
     train, validation = labelled(60, 2, 0), labelled(60, 2, 1)
-    shuffled = LabelledFeatures(train.maps, np.random.default_rng(0).permutation(train.targets))
+    shuffled = LabelledMaps(train.maps, np.random.default_rng(0).permutation(train.targets))
     model = model_of(2)
     result = fit_linear_probe(model, STAGES["head"], shuffled, validation).result
     assert result.epochs == result.kept_epoch + STAGES["head"].patience < len(STRENGTHS)
@@ -169,7 +169,7 @@ def test_more_photos_than_landmarks_are_all_learned_from(monkeypatch):
         return train.maps(numbers)
 
     monkeypatch.setattr(app.training.nystroem, "LANDMARKS", 40)
-    counted = LabelledFeatures(walk, train.targets)
+    counted = LabelledMaps(walk, train.targets)
     few = fit_linear_probe(model_of(2), STAGES["head"], counted, validation)
     assert sorted(asked) == list(range(120))  # each photo once
     np.testing.assert_array_equal(few.train.embeddings, maps_of(train).max(axis=(1, 2)))
@@ -189,7 +189,7 @@ def test_other_photos_get_coordinates_in_which_the_head_answers():
     assert accuracy == pytest.approx(head.result.validation.accuracy, abs=0.15)
 
 
-def rare(n: int, seed: int) -> LabelledFeatures:
+def rare(n: int, seed: int) -> LabelledMaps:
     """Two classes that overlap; one in ten is of the second."""
     of_each = labelled(2 * n, 2, seed, noise=3.0)
     kept = np.flatnonzero((of_each.targets == 0) | (np.arange(2 * n) % 20 == 1))
@@ -197,7 +197,7 @@ def rare(n: int, seed: int) -> LabelledFeatures:
     def walk(numbers):
         return of_each.maps(kept[list(numbers)])
 
-    return LabelledFeatures(walk, of_each.targets[kept])
+    return LabelledMaps(walk, of_each.targets[kept])
 
 
 def test_class_weights_find_more_of_the_rare_class():

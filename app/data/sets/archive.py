@@ -171,7 +171,9 @@ def _unpack_inner(archive: Path, budget: _Budget) -> None:
     archive.unlink()
     brought = place / name
     only = brought.is_dir() and len(list(place.iterdir())) == 1
-    (brought if only else place).rename(archive.with_name(name))
+    # Where a folder of that name lies beside it, the archive's own name is free now.
+    target = archive.with_name(name)
+    (brought if only else place).rename(archive if target.exists() else target)
     if only:
         place.rmdir()
 
@@ -242,7 +244,9 @@ def _tar_members(
                 if not member.isreg():
                     raise _Refused(f"holds {name!r}, which is a link or a device: {UNPACK_IT}")
                 if member.issparse() or member.size < 0:
-                    raise _Refused(f"holds {name!r}, which is packed in an unusual way")
+                    raise _Refused(
+                        f"holds {name!r}, which is packed in an unusual way: {UNPACK_IT}"
+                    )
                 source = opened.extractfile(member)
                 if source is not None:  # it is for what is no file
                     yield name, source
