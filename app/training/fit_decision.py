@@ -90,7 +90,8 @@ def fit_decision(
     photos = batches[0].photos
     targets = targets_of(photos)
 
-    temperature = _fit_temperature(logits, targets, results)
+    as_solved = not mirror and not any(result.kept_epoch for result in results[1:])
+    temperature = _fit_temperature(logits, targets, results, as_solved=as_solved)
     detector = fit_ood_detector(reference_embeddings, embeddings, outliers)
     validation = PredictionSet(
         tuple(photo.name for photo in photos),
@@ -98,17 +99,21 @@ def fit_decision(
         probabilities_of(logits / temperature),
         detector.novelty(embeddings),
     )
-    as_solved = not mirror and not any(result.kept_epoch for result in results[1:])
     limit = _fit_limit(validation, results[0].limit, as_solved=as_solved)
     return FittedDecision(temperature, Thresholds(limit.value), limit.promise, detector, validation)
 
 
-def _fit_temperature(logits: Float32s, targets: Int32s, results: Sequence[StageResult]) -> float:
-    """Return the temperature by the labels, or by the head's confidence where they are few."""
+def _fit_temperature(
+    logits: Float32s, targets: Int32s, results: Sequence[StageResult], *, as_solved: bool
+) -> float:
+    """Return the temperature by the labels; where these are few, by what the head's folds said.
+
+    The head was divided by its temperature when it was solved.
+    """
     head = results[0]
-    if head.limit is not None and head.confidence is not None:
-        return match_temperature(logits, head.confidence)
-    return fit_temperature(logits, targets, divided_by(results))
+    if head.limit is None or head.confidence is None:
+        return fit_temperature(logits, targets, divided_by(results))
+    return 1.0 if as_solved else match_temperature(logits, head.confidence)
 
 
 def _fit_limit(
