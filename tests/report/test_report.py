@@ -104,7 +104,9 @@ def test_the_page_says_what_the_metrics_say(run: Run, page: str) -> None:
     assert f"on average between {100 * low:.0f} and {100 * high:.0f} of 100." in page
     assert f"does not count 1, but 0.62 of {CLASSES[0]}, 2.50 of" in page
     data = report.photos_of(run)
-    command = f"python train.py --data {shlex.quote(str(data))} --image-size 320 --epochs 2 --seed 3"
+    command = (
+        f"python train.py --data {shlex.quote(str(data))} --image-size 320 --epochs 2 --seed 3"
+    )
     assert command in html.unescape(page)
 
 
