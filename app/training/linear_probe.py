@@ -5,6 +5,7 @@ The features are computed in ``app.network.bilinear_pooling``. The head is solve
 
 No rate, no epochs, no noise: one strength of regularisation after the other, from strong to weak,
 until validation says that it is enough. The same features give the same head, whatever the seed.
+Of more than 64 classes it is solved in directions that they share (``app.training.reduced_rank``).
 
 A small validation set tells too little. Strength, temperature and the limit for ``unsure`` are then
 chosen by out-of-fold answers to the training and validation photos together: each photo is answered
@@ -14,9 +15,9 @@ by a head that did not learn from it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 
 import keras
 import numpy as np
@@ -38,16 +39,20 @@ from app.evaluation.metrics import Floats, Ints, probabilities_of, score
 from app.evaluation.ood import embeddings_of
 from app.features.batches import BATCH, Float32s, LabelledMaps, numbered
 from app.features.extractor import FeatureExtractor
-from app.network.classifier import HEAD, pooling_part, set_head
+from app.network.classifier import MOST_FULL_CLASSES, head_layers, pooling_part, set_head
 from app.training.nystroem import NystroemFeatures, choose_landmarks, each_pair_once, fit_nystroem
+from app.training.reduced_rank import ReducedRankRegression, in_two_steps
 from app.training.stage_result import StageResult
 
 # scikit-learn's C, the inverse of the strength: the loss is a sum over photos, and coordinates have
 # a mean squared length of 1. On 2,000 photos 10 to 100 did equally well (docs/experiments.md).
 STRENGTHS = tuple(10.0 ** (half / 2) for half in range(-2, 8))
 NO_LANDMARKS = np.empty(0, np.int64)
+Count = Callable[[int], None]  # is told how many more photos are done
 PROJECTED = 256  # photos are projected together: this halves the time
 TOLERANCE, ITERATIONS = 1e-5, 1000  # of L-BFGS
+# Of many classes an iteration takes long, and the answers stand sooner.
+TOLERANCE_OF_MANY, ITERATIONS_OF_MANY = 1e-4, 100
 
 
 @dataclass(frozen=True)
@@ -151,11 +156,15 @@ def fit_linear_probe(
         lambda maps: [part.predict_on_batch(maps)], BATCH, "the head's features"
     )
     landmarks = choose_landmarks(train.targets)
-    features, embeddings = _features_and_embeddings(extractor, train, landmarks, channels)
-    basis = fit_nystroem(features)
-    known = Projection(basis.landmark_coordinates, embeddings)
-    x = _project(basis, extractor, train, landmarks, known)
-    x_validation = _project(basis, extractor, validation)
+    with progress_bar() as bar:
+        total = len(train.targets) + len(validation.targets)
+        task = bar.add_task("Second-order features", total=total)
+        done = partial(bar.advance, task)
+        features, embeddings = _features_and_embeddings(extractor, train, landmarks, channels, done)
+        basis = fit_nystroem(features)
+        known = Projection(basis.landmark_coordinates, embeddings)
+        x = _project(basis, extractor, train, landmarks, known, done)
+        x_validation = _project(basis, extractor, validation, done=done)
     both = (
         np.concatenate([x.coordinates, x_validation.coordinates]),
         np.concatenate([train.targets, validation.targets]),
@@ -179,16 +188,17 @@ def fit_linear_probe(
                 break
         bar.update(task, completed=len(strengths))
     best = trials[_best(trials) - 1]
-    set_head(model, *basis.dense(best.coefficients, best.intercept))
+    _set_head(model, basis, best)
     logits = best.out_of_fold
     if logits is None and folds:
-        solvers = [_solver(best.strength, class_weight) for _ in folds]
+        classes = best.coefficients.shape[1]
+        solvers = [_solver(best.strength, class_weight, classes) for _ in folds]
         logits = out_of_fold(solvers, *both, folds) / best.temperature
     answers = None if logits is None else probabilities_of(logits)
     answered = probabilities_of(x_validation.coordinates @ best.coefficients + best.intercept)
     result = StageResult(
         name=stage.name,
-        trainable_parameters=model.get_layer(HEAD).count_params(),
+        trainable_parameters=sum(layer.count_params() for layer in head_layers(model)),
         epochs=len(trials),
         kept_epoch=_best(trials),
         seconds=time.monotonic() - started,
@@ -202,12 +212,25 @@ def fit_linear_probe(
     return LinearProbe(result, answers, x, x_validation, basis, extractor)
 
 
-def _solver(strength: float, class_weight: dict[int, float] | None) -> LogisticRegression:
-    return LogisticRegression(
+def _set_head(model: keras.Model, basis: NystroemFeatures, trial: StrengthTrial) -> None:
+    """Set the layers from the features to the logits to what was solved."""
+    if len(head_layers(model)) == 1:
+        set_head(model, *basis.dense(trial.coefficients, trial.intercept))
+        return
+    first, kernel = in_two_steps(trial.coefficients, MOST_FULL_CLASSES)
+    projection, bias = basis.dense(first, np.zeros(MOST_FULL_CLASSES))
+    set_head(model, kernel, trial.intercept + bias @ kernel, projection)
+
+
+def _solver(
+    strength: float, class_weight: dict[int, float] | None, classes: int
+) -> LogisticRegression:
+    many = classes > MOST_FULL_CLASSES
+    return (ReducedRankRegression if many else LogisticRegression)(
         C=strength,
         class_weight=class_weight,
-        tol=TOLERANCE,
-        max_iter=ITERATIONS,
+        tol=TOLERANCE_OF_MANY if many else TOLERANCE,
+        max_iter=ITERATIONS_OF_MANY if many else ITERATIONS,
         warm_start=True,
     )
 
@@ -223,7 +246,11 @@ def _batches(
 
 
 def _features_and_embeddings(
-    extractor: FeatureExtractor, photos: LabelledMaps, landmarks: NDArray[np.int64], channels: int
+    extractor: FeatureExtractor,
+    photos: LabelledMaps,
+    landmarks: NDArray[np.int64],
+    channels: int,
+    count: Count,
 ) -> tuple[Float32s, Float32s]:
     """Return the landmarks' features, each pair once, and their embeddings."""
     # One array from the start: to join batches would take as much again.
@@ -232,9 +259,10 @@ def _features_and_embeddings(
     done = 0
     for some_features, some_embeddings in _batches(extractor, photos, landmarks):
         rows = slice(done, done + len(some_features))
-        features[rows] = each_pair_once(some_features)
+        each_pair_once(some_features, features[rows])
         embeddings[rows] = some_embeddings
         done += len(some_features)
+        count(len(some_features))
     return features, embeddings
 
 
@@ -244,6 +272,7 @@ def _project(
     photos: LabelledMaps,
     landmarks: NDArray[np.int64] = NO_LANDMARKS,
     known: Projection | None = None,
+    done: Count | None = None,
 ) -> Projection:
     """Return all photos in the space of ``basis``; what is ``known`` of landmarks is copied.
 
@@ -255,13 +284,19 @@ def _project(
     if known is not None:
         coordinates[landmarks], embeddings[landmarks] = known.coordinates, known.embeddings
     others = np.setdiff1d(np.arange(count), landmarks)
-    done, batches = 0, _batches(extractor, photos, others)
-    while together := list(islice(batches, PROJECTED // BATCH)):
-        features, some_embeddings = (np.concatenate(each) for each in zip(*together, strict=True))
-        rows = others[done : done + len(features)]
-        coordinates[rows] = basis.coordinates(features)
-        embeddings[rows] = some_embeddings
-        done += len(rows)
+    # One room for all: fresh memory for each group would take longer than to compute it.
+    room = np.empty((min(PROJECTED, len(others)), basis.landmarks.shape[1]), np.float32)
+    start = filled = 0
+    for features, some_embeddings in _batches(extractor, photos, others):
+        end = filled + len(features)
+        embeddings[others[start + filled : start + end]] = some_embeddings
+        each_pair_once(features, room[filled:end])
+        filled = end
+        if filled + BATCH > PROJECTED or start + filled == len(others):
+            coordinates[others[start : start + filled]] = basis.coordinates_of_pairs(room[:filled])
+            if done is not None:
+                done(filled)
+            start, filled = start + filled, 0
     return Projection(coordinates, embeddings)
 
 
@@ -287,8 +322,9 @@ class Search:
         """Yield the solutions for ascending strengths."""
         (x, targets), (x_validation, judged_targets) = self.train, self.validation
         # One for each fold: each begins from its own solution, never from that of another fold.
+        classes = len(np.unique(targets))
         solver, *others = (
-            _solver(strengths[0], self.class_weight) for _ in range(1 + len(self.folds))
+            _solver(strengths[0], self.class_weight, classes) for _ in range(1 + len(self.folds))
         )
         for strength in strengths:
             started = time.monotonic()
