@@ -207,8 +207,13 @@ def open_layers(model: keras.Model, stage: Stage) -> int:
 
 def head_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """Return the layers from the features to the logits: the dense one, or the projection first."""
-    names = {layer.name for layer in model.layers}
-    return [model.get_layer(name) for name in (PROJECTION, HEAD) if name in names]
+    names = [PROJECTION, HEAD] if has_projection(model) else [HEAD]
+    return [model.get_layer(name) for name in names]
+
+
+def has_projection(model: keras.Model) -> bool:
+    """Say whether the classes share directions: of more than ``MOST_FULL_CLASSES`` they do."""
+    return any(layer.name == PROJECTION for layer in model.layers)
 
 
 def set_head(

@@ -5,7 +5,7 @@ The features are computed in ``app.network.bilinear_pooling``. The head is solve
 
 No rate, no epochs, no noise: one strength of regularisation after the other, from strong to weak,
 until validation says that it is enough. The same features give the same head, whatever the seed.
-Of more than 64 classes it is solved in directions that they share (``app.training.reduced_rank``).
+Of more than 64 classes it is solved in the 64 directions in which the features vary most.
 
 A small validation set tells too little. Strength, temperature and the limit for ``unsure`` are then
 chosen by out-of-fold answers to the training and validation photos together: each photo is answered
@@ -39,9 +39,14 @@ from app.evaluation.metrics import Floats, Ints, probabilities_of, score
 from app.evaluation.ood import embeddings_of
 from app.features.batches import BATCH, Float32s, LabelledMaps, numbered
 from app.features.extractor import FeatureExtractor
-from app.network.classifier import MOST_FULL_CLASSES, head_layers, pooling_part, set_head
+from app.network.classifier import (
+    MOST_FULL_CLASSES,
+    has_projection,
+    head_layers,
+    pooling_part,
+    set_head,
+)
 from app.training.nystroem import NystroemFeatures, choose_landmarks, each_pair_once, fit_nystroem
-from app.training.reduced_rank import ReducedRankRegression, in_two_steps
 from app.training.stage_result import StageResult
 
 # scikit-learn's C, the inverse of the strength: the loss is a sum over photos, and coordinates have
@@ -51,8 +56,6 @@ NO_LANDMARKS = np.empty(0, np.int64)
 Count = Callable[[int], None]  # is told how many more photos are done
 PROJECTED = 256  # photos are projected together: this halves the time
 TOLERANCE, ITERATIONS = 1e-5, 1000  # of L-BFGS
-# Of many classes an iteration takes long, and the answers stand sooner.
-TOLERANCE_OF_MANY, ITERATIONS_OF_MANY = 1e-4, 100
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,8 @@ def fit_linear_probe(
         done = partial(bar.advance, task)
         features, embeddings = _features_and_embeddings(extractor, train, landmarks, channels, done)
         basis = fit_nystroem(features)
+        if has_projection(model):
+            basis = basis.leading(MOST_FULL_CLASSES)
         known = Projection(basis.landmark_coordinates, embeddings)
         x = _project(basis, extractor, train, landmarks, known, done)
         x_validation = _project(basis, extractor, validation, done=done)
@@ -191,8 +196,7 @@ def fit_linear_probe(
     _set_head(model, basis, best)
     logits = best.out_of_fold
     if logits is None and folds:
-        classes = best.coefficients.shape[1]
-        solvers = [_solver(best.strength, class_weight, classes) for _ in folds]
+        solvers = [_solver(best.strength, class_weight) for _ in folds]
         logits = out_of_fold(solvers, *both, folds) / best.temperature
     answers = None if logits is None else probabilities_of(logits)
     answered = probabilities_of(x_validation.coordinates @ best.coefficients + best.intercept)
@@ -214,23 +218,23 @@ def fit_linear_probe(
 
 def _set_head(model: keras.Model, basis: NystroemFeatures, trial: StrengthTrial) -> None:
     """Set the layers from the features to the logits to what was solved."""
-    if len(head_layers(model)) == 1:
+    if not has_projection(model):
         set_head(model, *basis.dense(trial.coefficients, trial.intercept))
         return
-    first, kernel = in_two_steps(trial.coefficients, MOST_FULL_CLASSES)
-    projection, bias = basis.dense(first, np.zeros(MOST_FULL_CLASSES))
+    # The coordinates themselves become a layer. There are 64 of them, of few photos less.
+    rank = len(trial.coefficients)
+    chosen = np.eye(rank, MOST_FULL_CLASSES)
+    projection, bias = basis.dense(chosen, np.zeros(MOST_FULL_CLASSES))
+    kernel = chosen.T @ trial.coefficients
     set_head(model, kernel, trial.intercept + bias @ kernel, projection)
 
 
-def _solver(
-    strength: float, class_weight: dict[int, float] | None, classes: int
-) -> LogisticRegression:
-    many = classes > MOST_FULL_CLASSES
-    return (ReducedRankRegression if many else LogisticRegression)(
+def _solver(strength: float, class_weight: dict[int, float] | None) -> LogisticRegression:
+    return LogisticRegression(
         C=strength,
         class_weight=class_weight,
-        tol=TOLERANCE_OF_MANY if many else TOLERANCE,
-        max_iter=ITERATIONS_OF_MANY if many else ITERATIONS,
+        tol=TOLERANCE,
+        max_iter=ITERATIONS,
         warm_start=True,
     )
 
@@ -322,9 +326,8 @@ class Search:
         """Yield the solutions for ascending strengths."""
         (x, targets), (x_validation, judged_targets) = self.train, self.validation
         # One for each fold: each begins from its own solution, never from that of another fold.
-        classes = len(np.unique(targets))
         solver, *others = (
-            _solver(strengths[0], self.class_weight, classes) for _ in range(1 + len(self.folds))
+            _solver(strengths[0], self.class_weight) for _ in range(1 + len(self.folds))
         )
         for strength in strengths:
             started = time.monotonic()

@@ -14,7 +14,7 @@ photo, its coordinates in float64.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ class NystroemFeatures:
     Attributes:
         landmarks: Z, ``(n, side · (side + 1) / 2)``: each symmetric pair once.
         mean: of the landmarks' features, as many numbers.
-        directions: V diag(λ)^-½ / s, ``(n, rank)``.
+        directions: V diag(λ)^-½ / s, ``(n, rank)``, the leading ones last.
         landmark_coordinates: φ(Z), ``(n, rank)``. Their mean square length is 1.
     """
 
@@ -49,6 +49,14 @@ class NystroemFeatures:
     def side(self) -> int:
         """The number of channels whose pairs the features are."""
         return round((math.sqrt(8 * len(self.mean) + 1) - 1) / 2)
+
+    def leading(self, count: int) -> NystroemFeatures:
+        """Return the space of the ``count`` directions in which the landmarks vary most."""
+        return replace(
+            self,
+            directions=self.directions[:, -count:],
+            landmark_coordinates=self.landmark_coordinates[:, -count:],
+        )
 
     def coordinates(self, features: Float32s) -> Floats:
         """Return the coordinates φ ``(n, rank)`` of features ``(n, side²)``."""
