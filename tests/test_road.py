@@ -564,7 +564,7 @@ def test_to_exclude_everything_is_refused(photos, tmp_path, capsys):
     argv = ["--data", str(photos), "--runs", str(tmp_path / "runs"), "--exclude-from-test"]
     assert run(train.main, [*argv, "--exclude", str(tmp_path / "list.txt")]) == 2
     *_, error = capsys.readouterr().err.splitlines()
-    assert "at least 10 usable photos of each class; received cat: 1, dog: 1" in error
+    assert "at least 5 usable photos of each class; received cat: 1, dog: 1" in error
     assert "excluded by" in error
 
 

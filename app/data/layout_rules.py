@@ -31,7 +31,7 @@ LAYOUTS = (
     "class folders (DIR/cat/*.jpg, DIR/dog/*.jpg), the same inside train/, validation/ and test/, "
     "class names before a number (DIR/cat.0.jpg, DIR/dog.0.jpg), or --labels TABLE"
 )
-ENOUGH = 10  # photos of a class: with fewer a reading of the folder cannot be trained on
+ENOUGH = 5  # photos of a class: with fewer a reading of the folder cannot be trained on
 
 
 @dataclass(frozen=True)

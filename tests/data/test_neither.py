@@ -122,7 +122,7 @@ def test_too_few_are_refused_and_they_make_no_second_class(tmp_path: Path) -> No
     class_folders(tmp_path, {"dog": 12})
     for number in range(3, 12):
         (tmp_path / "neither" / f"{number}.jpg").unlink()
-    with pytest.raises(DataError, match=r"at least 10 usable photos .* neither: 3"):
+    with pytest.raises(DataError, match=r"at least 10 usable photos of neither; .* neither: 3"):
         take_inventory(root, data=root, seed=0)
 
 
