@@ -198,6 +198,8 @@ def train_stages(
     trained: list[Stage] = []
 
     while stage := next_stage(config.stage_plan(), trained, results, config.budget):
+        if not source.prepare(stage):
+            break
         open_layers(model, stage)
         result = kept_stage(stage.name, model, checkpoint)
         if result is None:

@@ -103,6 +103,28 @@ def test_rows_are_those_of_the_prefix(config, model, photos, capsys):
     assert ONE_RUN == 5832
 
 
+def test_a_deeper_stage_gets_its_features_when_it_is_reached(
+    config, model, photos, capsys, monkeypatch
+):
+    monkeypatch.setattr("app.features.dataset.AT_ONCE", 1)
+    source, block5 = dataset_of(config, model, "w", photos), STAGES["block5"]
+    assert list(source.stores) == ["block5_pool"]
+    small = dataclasses.replace(source, quota=Quota(source.quota.folder, source.quota.used() + 99))
+    capsys.readouterr()
+    assert not small.prepare(block5)
+    assert "stage block5 is not tried: with its features the cache" in capsys.readouterr().err
+    assert source.prepare(block5)
+    np.testing.assert_allclose(
+        gathered(source, photos, "block4_pool"),
+        expected(model, photos, "block4_pool"),
+        rtol=1e-2,
+        atol=1e-2,
+    )
+    assert " to be computed" in capsys.readouterr().err
+    assert source.prepare(block5)
+    assert capsys.readouterr().err == ""
+
+
 def test_what_is_written_is_what_was_foreseen(config, model, photos):
     dataset_of(config, model, "w", photos)
     assert 0.8 * 16 * ROW < used(config) <= ONE_RUN

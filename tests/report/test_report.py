@@ -385,7 +385,9 @@ def test_answers_that_predict_would_not_give_are_called_so(page: str, run: Run) 
 def test_a_run_that_is_always_right_and_equally_sure(tmp_path: Path, told: Told) -> None:
     """And of the head alone, by a version that did not measure all that is measured now."""
     config = TrainConfig(data=tmp_path / "photos", stages=("head",))
-    run = made_up_run(tmp_path / "run", [0.0, 1.0] * 15, config=config)
+    shown = {"<i>fox": {"learned": 8, "held_out": 3, "refused": 2}}
+    shown[""] = {"learned": 0, "held_out": 1, "refused": 1}
+    run = made_up_run(tmp_path / "run", [0.0, 1.0] * 15, config=config, metrics={"neither": shown})
     metrics = json.loads(run.metrics.read_text())
     for split in ("validation", "test"):
         del metrics[split]["ece_bias"]
@@ -399,6 +401,8 @@ def test_a_run_that_is_always_right_and_equally_sure(tmp_path: Path, told: Told)
     refused = percent(float((few.novelty > OOD_THRESHOLD).mean()))
     assert refused != "2.0 %"
     assert f"refuses {refused} of the validation photos" in said
+    assert "learned from 8 of them. Of 4 others it refuses 3." in said
+    assert "of no named kind 0 1 1" in said
 
 
 def test_names_in_any_alphabet_are_drawn_or_at_least_written(tmp_path: Path) -> None:
