@@ -28,6 +28,7 @@ import app.data.decode
 import app.experiment
 import app.export.bundle_writer
 import app.features.store
+import app.inference.test_set
 import app.report.report
 import predict
 import train
@@ -229,7 +230,7 @@ def tested(tmp_path_factory) -> tuple[Run, Path, list[Path], list[Path]]:
     listing.write_text("train/cat/cat.0.jpg\ntest/dog/dog.30.jpg\n")
     read: list[Path] = []
     before: list[Path] = []
-    read_bytes, answer = app.data.augmentation.read_bytes, app.experiment.answer_photos
+    read_bytes, answer = app.data.augmentation.read_bytes, app.inference.test_set.answer_photos
 
     def recorded(path: Path) -> bytes:
         read.append(path)
@@ -243,7 +244,7 @@ def tested(tmp_path_factory) -> tuple[Run, Path, list[Path], list[Path]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(app.data.augmentation, "read_bytes", recorded)
         patch.setattr(app.data.decode, "read_bytes", recorded)
-        patch.setattr(app.experiment, "answer_photos", answered)
+        patch.setattr(app.inference.test_set, "answer_photos", answered)
         argv = ["--data", str(photos), "--runs", str(root / "runs"), "--run", "r", "--no-report"]
         argv += ["--exclude", str(listing), "--exclude-from-test", *FLAGS, "--precision", "auto"]
         assert run(train.main, argv) == 0
