@@ -19,7 +19,7 @@ from app.core.labels import NEITHER
 from app.core.sanitise import for_csv, for_json, for_terminal
 from app.core.text_file import read_text, row_readings, table_rows
 from app.inference.arguments import add_bundle_arguments, bundle_folder
-from app.inference.prediction import Prediction, unopened_prediction
+from app.inference.prediction import TOP, Prediction, unopened_prediction
 from app.inference.wording import in_words, percentage
 
 EPILOG = """\
@@ -206,12 +206,19 @@ class Output:
         print(f"{name}  {words}  {for_terminal(self._detail(answer))}")
 
     def _detail(self, answer: Prediction) -> str:
-        """Return the number behind the words, or why there are none."""
+        """Return the number behind the words, or why there are none.
+
+        Of more than five classes the four that come next follow.
+        """
         if answer.likeliest is None:
             return answer.error or ""
         if answer.label == NEITHER:
             return f"novelty {answer.novelty:.2f}"
-        return percentage(answer.likeliest[1]).rjust(NUMBER_WIDTH)
+        number = percentage(answer.likeliest[1]).rjust(NUMBER_WIDTH)
+        if answer.top is None or len(self.classes) <= TOP:
+            return number
+        others = (f"{each.label} {percentage(each.probability)}" for each in answer.top[1:])
+        return f"{number}  {', '.join(others)}"
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def test_what_would_stop_the_run_is_said_with_exit_code_2(
     class_folders(tmp_path, {"cat": 12, "dog": 3})
     assert cli.run(train.main, ["--data", str(tmp_path), "--check", "--json"]) == 2
     out, said = capsys.readouterr()
-    assert (out, "at least 10 usable photos" in said) == ("", True)
+    assert (out, "at least 5 usable photos" in said) == ("", True)
 
 
 def test_many_classes_and_many_names_make_short_lines(

@@ -1,7 +1,7 @@
-"""Messages and progress bars on stderr; results alone go to stdout.
+"""Messages and progress on stderr; results alone go to stdout.
 
-Colour and moving bars appear only on a terminal; elsewhere a bar prints nothing and messages are
-plain lines, so logs stay readable.
+Colour and moving bars appear only on a terminal. Elsewhere messages are plain lines, and what takes
+more than ten seconds says every half a minute how far it is, so logs stay readable.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -29,6 +30,7 @@ from rich.progress import (
 from app.core.sanitise import for_terminal
 
 LONGEST_SHOWN = 40  # letters of one name in a list of names
+FIRST_LINE, NEXT_LINES = 10.0, 30.0  # seconds after which a line tells the progress
 
 
 class _Stderr(io.TextIOBase):
@@ -91,12 +93,14 @@ def listing(texts: Iterable[object], most: int = 10) -> str:
 def progress_bar(*columns: TextColumn | BarColumn) -> Iterator[Progress]:
     """Show a bar with counts, the time left and extra ``columns`` while the block runs.
 
+    Where there is no terminal, a line says the same after 10 seconds and then every 30.
+
     Args:
         columns: put after the bar, for example ``TextColumn("{task.fields[loss]}")``.
 
     Yields:
         A ``rich.progress.Progress``: ``task = bar.add_task("Reading photos", total=n)``, then
-        ``bar.advance(task)``.
+        ``bar.advance(task)``. What an earlier process has done of it is ``completed=…, begun=…``.
     """
     with Progress(
         TextColumn("{task.description}"),
@@ -107,7 +111,50 @@ def progress_bar(*columns: TextColumn | BarColumn) -> Iterator[Progress]:
         console=_console,
         disable=not _console.is_terminal,
     ) as bar:
-        yield bar
+        if _console.is_terminal:
+            yield bar
+        else:
+            with _lines(bar):
+                yield bar
+
+
+@contextmanager
+def _lines(bar: Progress) -> Iterator[None]:
+    """Say now and then, in a line, how far the tasks of a bar that is not shown are."""
+    ended = threading.Event()
+
+    def tell() -> None:
+        wait = FIRST_LINE
+        while not ended.wait(wait):
+            wait = NEXT_LINES
+            for task in bar.tasks:
+                if task.total and not task.finished:
+                    say(progress_line(task))
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def progress_line(task: Task) -> str:
+    """Say how far a task is, which has a total, and how long the rest takes at the same pace.
+
+    Its field ``begun`` says how much of it was done before it was added, in an earlier process.
+    """
+    elapsed, total = task.elapsed or 0.0, task.total or 1.0
+    done = task.completed - task.fields.get("begun", 0)
+    line = f"{task.description}: {task.completed / total:.0%} done"
+    if done <= 0:
+        return f"{line} after {_duration(elapsed)}"
+    return f"{line}, about {_duration(elapsed * (total - task.completed) / done)} left"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 @contextmanager

@@ -19,7 +19,10 @@ from app.data.manifest import REASONS, ManifestRow
 from app.data.near_duplicates import Fingerprint, fingerprint, near_duplicates
 from app.data.photo_file import read_bytes
 
-MIN_PHOTOS = ENOUGH  # of each class: with fewer, validation and test would hold none
+MIN_PHOTOS = ENOUGH  # of each class: three to train on, one each for validation and test
+FEW_PHOTOS = (
+    10  # of a class with fewer a line says what to expect; of neither there must be as many
+)
 COUNTS_SHOWN = 10  # of classes, in a message
 # Of several copies the one stays that keeps the test set as the user made it.
 _SPLIT_ORDER = {"test": 0, "validation": 1, "train": 2, "": 3}
@@ -160,9 +163,9 @@ def _mark_near_duplicates(
 
 
 def check_enough(rows: Sequence[ManifestRow]) -> None:
-    """Raise ``DataError`` for fewer than two classes, or fewer than ten usable photos of one.
+    """Raise ``DataError`` for fewer than two classes, or fewer than five usable photos of one.
 
-    Of photos of none of the classes there may be none, or ten.
+    Of photos of none of the classes there may be none, or ten and more.
     """
     counts = Counter({row.label: 0 for row in rows})
     for row in rows:
@@ -175,10 +178,14 @@ def check_enough(rows: Sequence[ManifestRow]) -> None:
             f"expected photos of two classes or more; received {found or 'no files'}; "
             "put the photos of each class into a folder of its own"
         )
-    if min(counts.values()) < MIN_PHOTOS:
+    lacking = counts.get(NEITHER, FEW_PHOTOS) < FEW_PHOTOS
+    if lacking or min(counts.values()) < MIN_PHOTOS:
+        needed = f"at least {MIN_PHOTOS} usable photos of each class"
+        if lacking:
+            needed = f"at least {FEW_PHOTOS} usable photos of {NEITHER}"
         reasons = sorted({row.reason for row in rows if row.verdict == "skipped"})
         why = f" (skipped, for example: {reasons[0]})" if reasons else ""
         raise DataError(
-            f"expected at least {MIN_PHOTOS} usable photos of each class; received {found}{why}; "
+            f"expected {needed}; received {found}{why}; "
             "add photos or move the folder that is no class away"
         )

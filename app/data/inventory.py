@@ -13,7 +13,7 @@ from pathlib import Path
 from app.core.console import listing, say
 from app.core.errors import UsageError
 from app.core.labels import NEITHER
-from app.data.audit import check_enough, judge, mark_duplicates, rows_of_others
+from app.data.audit import FEW_PHOTOS, check_enough, judge, mark_duplicates, rows_of_others
 from app.data.folder_layout import SPLITS, FolderReading, LayoutSettings, read_folder
 from app.data.folder_names import is_photo_name
 from app.data.manifest import ManifestRow, excluded_names
@@ -84,6 +84,7 @@ def take_inventory(
         _say_counts(rows)
     _say_skipped(rows)
     _say_balance(rows)
+    _say_few(rows)
     return rows
 
 
@@ -231,6 +232,18 @@ def _counts(labels: Counter[str]) -> str:
     low, high = min(labels.values()), max(labels.values())
     each = f"{low:,} to {high:,}" if low < high else f"{low:,}"
     return f"{len(labels):,} classes, {each} photos each"
+
+
+def _say_few(rows: Sequence[ManifestRow]) -> None:
+    """Say what to expect where a class has few photos."""
+    counts = Counter(row.label for row in rows if row.verdict == "used" and row.label != NEITHER)
+    few = [label for label, count in counts.items() if count < FEW_PHOTOS]
+    if few:
+        say(
+            f"{len(few)} of {len(counts)} classes have fewer than {FEW_PHOTOS} photos: this trains, "
+            "but validation and test hold one photo or two of them, so go by the cross-validated "
+            "figures, and expect clearly better answers from 20 photos and more"
+        )
 
 
 def _say_balance(rows: Sequence[ManifestRow]) -> None:

@@ -25,7 +25,7 @@ def assign_splits(rows: Sequence[ManifestRow], *, seed: int) -> list[ManifestRow
     empty gives the photo whose number is nearest, one without near-duplicates if there is any.
 
     Args:
-        rows: as ``audit`` judged them, at least ten usable photos of each class.
+        rows: as ``audit`` judged them, at least five usable photos of each class.
         seed: another seed gives another division.
 
     Returns:

@@ -6,11 +6,22 @@ Those for a split, as arrays: ``app.evaluation.prediction_set``.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from heapq import nlargest
 from pathlib import Path
 
 from app.core.errors import ImageError
 from app.data.photo_file import read_bytes
 from app.inference.wording import in_words
+
+TOP = 5  # classes that an answer names, however many there are
+
+
+@dataclass(frozen=True)
+class Likely:
+    """A class and its probability, 0 to 1."""
+
+    label: str
+    probability: float
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,8 @@ class Prediction:
             threshold the label is ``neither``; None likewise.
         error: why there is no answer; None when there is one.
         words: the answer in words (``app.inference.wording``); None as for the label.
+        top: the five likeliest classes, the likeliest first, or all of fewer; None as for the
+            label.
     """
 
     path: str
@@ -35,15 +48,21 @@ class Prediction:
     novelty: float | None
     error: str | None
     words: str | None = field(init=False)
+    top: tuple[Likely, ...] | None = field(init=False)
 
     def __post_init__(self) -> None:
-        """Say the answer in words."""
+        """Say the answer in words, and find the likeliest classes."""
         words = None
         if self.label is not None and self.probabilities is not None:
             words = in_words(
                 self.label, list(self.probabilities), list(self.probabilities.values())
             )
         object.__setattr__(self, "words", words)
+        top = None
+        if self.probabilities is not None:
+            likeliest = nlargest(TOP, self.probabilities.items(), key=lambda item: item[1])
+            top = tuple(Likely(*item) for item in likeliest)
+        object.__setattr__(self, "top", top)
 
     @property
     def likeliest(self) -> tuple[str, float] | None:

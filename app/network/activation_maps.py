@@ -8,6 +8,9 @@ What no place has contributed (the bias, √o) is spread evenly. Idea: Zhou et a
 Deep Features for Discriminative Localization", section 2, where the features are averages.
 
 They are nodes of ``model.onnx`` beside the classifier's own: no Keras is needed to ask for them.
+Where many classes share a projection, the places' shares in its 64 directions are computed, and
+the dense layer, which is linear, makes those of the classes of them: memory hardly grows with the
+number of classes.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import numpy as np
 import onnx
 
 from app.network.bilinear_pooling import ROOT_OFFSET, TINY
-from app.network.classifier import CUTS, HEAD
+from app.network.classifier import CUTS, HEAD, head_layers
 from app.network.onnx_graph import Graph, value_info
 
 OUTPUT = "activation_maps"
@@ -50,7 +53,8 @@ def add_activation_maps(graph: Graph, model: keras.Model) -> onnx.ValueInfoProto
 
 def _shares(graph: Graph, model: keras.Model, places: int, channels: int) -> str:
     """Add each place's share in each logit, ``(batch, classes, places)``."""
-    classes = model.get_layer(HEAD).units
+    first, *further = head_layers(model)
+    classes = first.units  # or directions that all classes share
     root_of_offset = math.sqrt(ROOT_OFFSET)
 
     # The weight of a pair: its weight in the head, by the root that it is divided by.
@@ -59,7 +63,7 @@ def _shares(graph: Graph, model: keras.Model, places: int, channels: int) -> str
     divisor = graph.node("Add", [root, offset], f"{OUTPUT}/divisor")
     square = graph.integers(f"{OUTPUT}/square", [-1, 1, channels, channels])
     divisor = graph.node("Reshape", [divisor, square], f"{OUTPUT}/divisors")
-    kernel = graph.node("Transpose", [f"{HEAD}/kernel"], f"{OUTPUT}/kernel", perm=[1, 0])
+    kernel = graph.node("Transpose", [f"{first.name}/kernel"], f"{OUTPUT}/kernel", perm=[1, 0])
     by_class = graph.integers(f"{OUTPUT}/by_class", [classes, channels, channels])
     kernel = graph.node("Reshape", [kernel, by_class], f"{OUTPUT}/kernels")
     weights = graph.node("Div", [kernel, divisor], f"{OUTPUT}/weights")
@@ -85,13 +89,17 @@ def _shares(graph: Graph, model: keras.Model, places: int, channels: int) -> str
     shares = graph.node("Div", [sums, length], f"{OUTPUT}/of_unit_length")
 
     # √o of every pair, then the length of the roots, the bias and the temperature.
-    weights_of_head, bias = model.get_layer(HEAD).get_weights()
-    nothing = root_of_offset * weights_of_head.astype(np.float64).sum(axis=0) / places
-    column = (1, classes, 1)
+    kernel_of_features = first.get_weights()[0]
+    nothing = root_of_offset * kernel_of_features.astype(np.float64).sum(axis=0) / places
+    column = (1, -1, 1)
     zero = graph.constant(f"{OUTPUT}/nothing", nothing.reshape(column))
     shares = graph.node("Add", [shares, zero], f"{OUTPUT}/with_nothing")
     length = graph.node("Unsqueeze", ["features/divisor", axis], f"{OUTPUT}/length_of_roots")
     shares = graph.node("Div", [shares, length], f"{OUTPUT}/of_features")
+    for layer in further:
+        turned = graph.node("Transpose", [f"{layer.name}/kernel"], f"{OUTPUT}/{layer.name}/kernel")
+        shares = graph.node("MatMul", [turned, shares], f"{OUTPUT}/{layer.name}")
+    bias = model.get_layer(HEAD).get_weights()[1]
     spread = graph.constant(f"{OUTPUT}/bias", (bias / places).reshape(column))
     shares = graph.node("Add", [shares, spread], f"{OUTPUT}/with_bias")
     scale = graph.constant(f"{OUTPUT}/scale", np.asarray(model.get_layer("temperature").scale))

@@ -1,7 +1,7 @@
 """The classifier: preprocessing, a VGG backbone that can be cut at a block, and a linear head.
 
-    image (RGB 0–255) → preprocessing → block1 … block5 → second-order pooling → dense
-                      → ÷ temperature
+    image (RGB 0–255) → preprocessing → block1 … block5 → second-order pooling
+                      → (projection, of many classes) → dense → ÷ temperature
 
 One functional model of standard layers. ``prefix`` and ``suffix`` are the same layers cut in two,
 so what is trained in a piece is trained in the whole.
@@ -33,6 +33,10 @@ from app.network.vgg import convolution_blocks
 # (keras.applications.imagenet_utils, mode "caffe").
 MEAN_BGR = (103.939, 116.779, 123.68)
 HEAD = "dense"
+PROJECTION = "projection"  # the layer below it, of more than ``MOST_FULL_CLASSES`` classes
+# A class of its own kernel takes 262,144 numbers, 1 MB. More classes than these share as many
+# directions: the files then hardly grow with the number of classes (docs/experiments.md).
+MOST_FULL_CLASSES = 64
 REFERENCE = "similarity"  # the dense layer that holds the photos novelty compares with
 OUTLIERS = "outliers"  # the dense layer that holds what was learned from photos of neither
 LAST = "channels_last"  # whatever the user's ~/.keras/keras.json says
@@ -54,7 +58,8 @@ def build_classifier(
     """Build the whole network, with random weights in the backbone and zeros in the head.
 
     On the pooled features (``app.network.bilinear_pooling``) stands one dense layer: softmax
-    regression, a convex problem that ``app.training.linear_probe`` solves.
+    regression, a convex problem that ``app.training.linear_probe`` solves. Of more than 64 classes
+    a projection onto 64 directions, which all classes share, lies between the two.
 
     Args:
         num_classes: width of the answer, 2 or more.
@@ -86,7 +91,16 @@ def build_classifier(
     )(_with_mirror_images(image) if mirror else image)
     maps = convolution_blocks(x, backbone, dtype=policy)
     features = bilinear_pooling(maps)
-    x = layers.Dense(num_classes, kernel_initializer="zeros", name=HEAD, dtype="float32")(features)
+    x = features
+    if num_classes > MOST_FULL_CLASSES:
+        x = layers.Dense(
+            MOST_FULL_CLASSES,
+            use_bias=False,
+            kernel_initializer="zeros",
+            name=PROJECTION,
+            dtype="float32",
+        )(x)
+    x = layers.Dense(num_classes, kernel_initializer="zeros", name=HEAD, dtype="float32")(x)
     x = layers.Rescaling(1.0 / temperature, name="temperature", dtype="float32")(x)
     if mirror:
         x = _mean_of_views(x)
@@ -185,17 +199,40 @@ def open_layers(model: keras.Model, stage: Stage) -> int:
 
     A model compiled before must be compiled again.
     """
-    opened = stage.opens or (HEAD,)
+    opened = stage.opens or (PROJECTION, HEAD)
     for layer in model.layers:
         layer.trainable = layer.name.split("_")[0] in opened
     return int(sum(np.prod(variable.shape) for variable in model.trainable_variables))
 
 
+def head_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the layers from the features to the logits: the dense one, or the projection first."""
+    names = [PROJECTION, HEAD] if has_projection(model) else [HEAD]
+    return [model.get_layer(name) for name in names]
+
+
+def has_projection(model: keras.Model) -> bool:
+    """Say whether the classes share directions: of more than ``MOST_FULL_CLASSES`` they do."""
+    return any(layer.name == PROJECTION for layer in model.layers)
+
+
 def set_head(
-    model: keras.Model, kernel: NDArray[np.floating[Any]], bias: NDArray[np.floating[Any]]
+    model: keras.Model,
+    kernel: NDArray[np.floating[Any]],
+    bias: NDArray[np.floating[Any]],
+    projection: NDArray[np.floating[Any]] | None = None,
 ) -> None:
-    """Set the dense layer: ``kernel`` ``(features, classes)``, ``bias`` ``(classes,)``."""
+    """Set the layers from the features to the logits.
+
+    Args:
+        model: the classifier.
+        kernel: ``(features, classes)``; above a projection ``(64, classes)``.
+        bias: ``(classes,)``.
+        projection: ``(features, 64)`` where the model has one.
+    """
     model.get_layer(HEAD).set_weights([kernel, bias])
+    if projection is not None:
+        model.get_layer(PROJECTION).set_weights([projection])
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:

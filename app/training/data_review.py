@@ -11,13 +11,14 @@ import numpy as np
 from app.core.console import say
 from app.data.manifest import Photo, Photos
 from app.evaluation.findings import Finding, write_findings
-from app.evaluation.label_issues import find_label_issues
+from app.evaluation.label_issues import SURE, find_label_issues
 from app.evaluation.metrics import Floats, Ints
 from app.evaluation.ood import distances_to_others
 from app.features.batches import Float32s
 from app.inference.wording import percentage
 from app.training.linear_probe import LinearProbe
 
+MANY_UNSURE = 0.2  # from this share of photos on it is said that nothing can be told of them
 OUTLIERS_SHARE = 0.01  # listed: this share of the photos,
 FEWEST_OUTLIERS, FEW_SHARE = 20, 0.1  # but at least 20 of 200 or more, and a tenth of fewer
 
@@ -38,6 +39,21 @@ def review(photos: Photos, classes: Sequence[str], probe: LinearProbe, path: Pat
     say(
         f"photos worth checking, in {path}: {counts['label']} look like another class, "
         f"{counts['stranger']} are unlike all others; most are hard, not wrong"
+    )
+    if line := _cannot_tell(probe.out_of_fold):
+        say(line)
+
+
+def _cannot_tell(out_of_fold: Floats | None) -> str:
+    """Say for how many photos no label can be doubted; empty where these are few."""
+    if out_of_fold is None:
+        return "no label is doubted: a class has too few photos for folds"
+    unsure = int((out_of_fold.max(axis=1) < SURE).sum())
+    if unsure < MANY_UNSURE * len(out_of_fold):
+        return ""
+    return (
+        f"of {unsure} of {len(out_of_fold)} photos the linear probe cannot tell whether the label "
+        f"is wrong: it gives no class {SURE:.0%} or more"
     )
 
 

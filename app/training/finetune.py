@@ -288,6 +288,7 @@ class _Log(keras.callbacks.Callback):  # type: ignore[misc]
             f"Stage {stage.name}",
             total=stage.epochs * steps,
             completed=len(rows) * steps,
+            begun=len(rows) * steps,
             scores="",
         )
         self._started = time.monotonic()

@@ -5,6 +5,7 @@ The features are computed in ``app.network.bilinear_pooling``. The head is solve
 
 No rate, no epochs, no noise: one strength of regularisation after the other, from strong to weak,
 until validation says that it is enough. The same features give the same head, whatever the seed.
+Of more than 64 classes it is solved in the 64 directions in which the features vary most.
 
 A small validation set tells too little. Strength, temperature and the limit for ``unsure`` are then
 chosen by out-of-fold answers to the training and validation photos together: each photo is answered
@@ -14,9 +15,9 @@ by a head that did not learn from it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 
 import keras
 import numpy as np
@@ -38,7 +39,13 @@ from app.evaluation.metrics import Floats, Ints, probabilities_of, score
 from app.evaluation.ood import embeddings_of
 from app.features.batches import BATCH, Float32s, LabelledMaps, numbered
 from app.features.extractor import FeatureExtractor
-from app.network.classifier import HEAD, pooling_part, set_head
+from app.network.classifier import (
+    MOST_FULL_CLASSES,
+    has_projection,
+    head_layers,
+    pooling_part,
+    set_head,
+)
 from app.training.nystroem import NystroemFeatures, choose_landmarks, each_pair_once, fit_nystroem
 from app.training.stage_result import StageResult
 
@@ -46,6 +53,7 @@ from app.training.stage_result import StageResult
 # a mean squared length of 1. On 2,000 photos 10 to 100 did equally well (docs/experiments.md).
 STRENGTHS = tuple(10.0 ** (half / 2) for half in range(-2, 8))
 NO_LANDMARKS = np.empty(0, np.int64)
+Count = Callable[[int], None]  # is told how many more photos are done
 PROJECTED = 256  # photos are projected together: this halves the time
 TOLERANCE, ITERATIONS = 1e-5, 1000  # of L-BFGS
 
@@ -155,11 +163,17 @@ def fit_linear_probe(
         lambda maps: [part.predict_on_batch(maps)], BATCH, "the head's features"
     )
     landmarks = choose_landmarks(train.targets)
-    features, embeddings = _features_and_embeddings(extractor, train, landmarks, channels)
-    basis = fit_nystroem(features)
-    known = Projection(basis.landmark_coordinates, embeddings)
-    x = _project(basis, extractor, train, landmarks, known)
-    x_validation = _project(basis, extractor, validation)
+    with progress_bar() as bar:
+        total = len(train.targets) + len(validation.targets)
+        task = bar.add_task("Second-order features", total=total)
+        done = partial(bar.advance, task)
+        features, embeddings = _features_and_embeddings(extractor, train, landmarks, channels, done)
+        basis = fit_nystroem(features)
+        if has_projection(model):
+            basis = basis.leading(MOST_FULL_CLASSES)
+        known = Projection(basis.landmark_coordinates, embeddings)
+        x = _project(basis, extractor, train, landmarks, known, done)
+        x_validation = _project(basis, extractor, validation, done=done)
     both = (
         np.concatenate([x.coordinates, x_validation.coordinates]),
         np.concatenate([train.targets, validation.targets]),
@@ -183,7 +197,7 @@ def fit_linear_probe(
                 break
         bar.update(task, completed=len(strengths))
     best = trials[_best(trials) - 1]
-    set_head(model, *basis.dense(best.coefficients, best.intercept))
+    _set_head(model, basis, best)
     logits = best.out_of_fold
     if logits is None and folds:
         solvers = [_solver(best.strength, class_weight) for _ in folds]
@@ -192,7 +206,7 @@ def fit_linear_probe(
     answered = probabilities_of(x_validation.coordinates @ best.coefficients + best.intercept)
     result = StageResult(
         name=stage.name,
-        trainable_parameters=model.get_layer(HEAD).count_params(),
+        trainable_parameters=sum(layer.count_params() for layer in head_layers(model)),
         epochs=len(trials),
         kept_epoch=_best(trials),
         seconds=time.monotonic() - started,
@@ -204,6 +218,19 @@ def fit_linear_probe(
         confidence=float(answered.max(axis=1).mean()),
     )
     return LinearProbe(result, answers, x, x_validation, basis, extractor)
+
+
+def _set_head(model: keras.Model, basis: NystroemFeatures, trial: StrengthTrial) -> None:
+    """Set the layers from the features to the logits to what was solved."""
+    if not has_projection(model):
+        set_head(model, *basis.dense(trial.coefficients, trial.intercept))
+        return
+    # The coordinates themselves become a layer. There are 64 of them, of few photos less.
+    rank = len(trial.coefficients)
+    chosen = np.eye(rank, MOST_FULL_CLASSES)
+    projection, bias = basis.dense(chosen, np.zeros(MOST_FULL_CLASSES))
+    kernel = chosen.T @ trial.coefficients
+    set_head(model, kernel, trial.intercept + bias @ kernel, projection)
 
 
 def _solver(strength: float, class_weight: dict[int, float] | None) -> LogisticRegression:
@@ -227,7 +254,11 @@ def _batches(
 
 
 def _features_and_embeddings(
-    extractor: FeatureExtractor, photos: LabelledMaps, landmarks: NDArray[np.int64], channels: int
+    extractor: FeatureExtractor,
+    photos: LabelledMaps,
+    landmarks: NDArray[np.int64],
+    channels: int,
+    count: Count,
 ) -> tuple[Float32s, Float32s]:
     """Return the landmarks' features, each pair once, and their embeddings."""
     # One array from the start: to join batches would take as much again.
@@ -236,9 +267,10 @@ def _features_and_embeddings(
     done = 0
     for some_features, some_embeddings in _batches(extractor, photos, landmarks):
         rows = slice(done, done + len(some_features))
-        features[rows] = each_pair_once(some_features)
+        each_pair_once(some_features, features[rows])
         embeddings[rows] = some_embeddings
         done += len(some_features)
+        count(len(some_features))
     return features, embeddings
 
 
@@ -248,6 +280,7 @@ def _project(
     photos: LabelledMaps,
     landmarks: NDArray[np.int64] = NO_LANDMARKS,
     known: Projection | None = None,
+    done: Count | None = None,
 ) -> Projection:
     """Return all photos in the space of ``basis``; what is ``known`` of landmarks is copied.
 
@@ -259,13 +292,19 @@ def _project(
     if known is not None:
         coordinates[landmarks], embeddings[landmarks] = known.coordinates, known.embeddings
     others = np.setdiff1d(np.arange(count), landmarks)
-    done, batches = 0, _batches(extractor, photos, others)
-    while together := list(islice(batches, PROJECTED // BATCH)):
-        features, some_embeddings = (np.concatenate(each) for each in zip(*together, strict=True))
-        rows = others[done : done + len(features)]
-        coordinates[rows] = basis.coordinates(features)
-        embeddings[rows] = some_embeddings
-        done += len(rows)
+    # One room for all: fresh memory for each group would take longer than to compute it.
+    room = np.empty((min(PROJECTED, len(others)), basis.landmarks.shape[1]), np.float32)
+    start = filled = 0
+    for features, some_embeddings in _batches(extractor, photos, others):
+        end = filled + len(features)
+        embeddings[others[start + filled : start + end]] = some_embeddings
+        each_pair_once(features, room[filled:end])
+        filled = end
+        if filled + BATCH > PROJECTED or start + filled == len(others):
+            coordinates[others[start : start + filled]] = basis.coordinates_of_pairs(room[:filled])
+            if done is not None:
+                done(filled)
+            start, filled = start + filled, 0
     return Projection(coordinates, embeddings)
 
 

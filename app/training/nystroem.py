@@ -14,7 +14,7 @@ photo, its coordinates in float64.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ class NystroemFeatures:
     Attributes:
         landmarks: Z, ``(n, side · (side + 1) / 2)``: each symmetric pair once.
         mean: of the landmarks' features, as many numbers.
-        directions: V diag(λ)^-½ / s, ``(n, rank)``.
+        directions: V diag(λ)^-½ / s, ``(n, rank)``, the leading ones last.
         landmark_coordinates: φ(Z), ``(n, rank)``. Their mean square length is 1.
     """
 
@@ -50,9 +50,22 @@ class NystroemFeatures:
         """The number of channels whose pairs the features are."""
         return round((math.sqrt(8 * len(self.mean) + 1) - 1) / 2)
 
+    def leading(self, count: int) -> NystroemFeatures:
+        """Return the space of the ``count`` directions in which the landmarks vary most."""
+        return replace(
+            self,
+            directions=self.directions[:, -count:],
+            landmark_coordinates=self.landmark_coordinates[:, -count:],
+        )
+
     def coordinates(self, features: Float32s) -> Floats:
         """Return the coordinates φ ``(n, rank)`` of features ``(n, side²)``."""
-        return (each_pair_once(features) - self.mean) @ self.landmarks.T @ self.directions
+        return self.coordinates_of_pairs(each_pair_once(features))
+
+    def coordinates_of_pairs(self, pairs: Float32s) -> Floats:
+        """Return those of features from ``each_pair_once``, which are centred in place."""
+        pairs -= self.mean
+        return pairs @ self.landmarks.T @ self.directions
 
     def dense(self, coefficients: Floats, intercept: Floats) -> tuple[Floats, Floats]:
         """Return a linear answer on the coordinates as one on the features.
@@ -107,18 +120,19 @@ def choose_landmarks(targets: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     return np.sort(order[np.linspace(0, len(order) - 1, LANDMARKS).astype(np.int64)])
 
 
-def each_pair_once(features: Float32s) -> Float32s:
+def each_pair_once(features: Float32s, out: Float32s | None = None) -> Float32s:
     """Return each symmetric pair once, such that products of two photos stay the same.
 
     Args:
         features: ``(n, side²)``, a symmetric matrix a photo.
+        out: where the result is written; fresh memory takes longer than the work itself.
 
     Returns:
         ``(n, side · (side + 1) / 2)``; a pair that stood twice counts √2.
     """
     side = round(features.shape[1] ** 0.5)
     rows, columns = np.triu_indices(side)
-    result: Float32s = features[:, rows * side + columns] * _weights(side)
+    result: Float32s = np.multiply(features[:, rows * side + columns], _weights(side), out=out)
     return result
 
 

@@ -232,13 +232,13 @@ def test_files_without_a_jfif_header_are_used(pets: Path) -> None:
 
 def test_too_few_photos_are_refused_with_the_counts(pets: Path) -> None:
     (pets / "dog" / "0.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match=r"at least 10 .* cat: 10, dog: 9 .*the file is empty"):
+    with pytest.raises(DataError, match=r"at least 5 .* cat: 5, dog: 4 .*the file is empty"):
         audit(find_files(pets))
 
 
 def test_copies_do_not_count(pets: Path) -> None:
     copy(pets / "dog" / "1.jpg", pets / "dog" / "0.jpg")
-    with pytest.raises(DataError, match=r"cat: 10, dog: 9 .*a copy of"):
+    with pytest.raises(DataError, match=r"cat: 5, dog: 4 .*a copy of"):
         audit(find_files(pets))
 
 

@@ -246,3 +246,9 @@ def test_the_weights_are_the_balanced_ones(counts: dict[str, int]) -> None:
 def test_the_imbalance_is_that_of_the_largest_and_the_smallest() -> None:
     assert imbalance(labels_of(cat=12, dog=8, bird=4)) == 3
     assert imbalance(labels_of(cat=4, dog=4)) == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_five_photos_three_are_trained_on(seed: int) -> None:
+    divided = counts(assign_splits(photos("cat", 5) + photos("dog", 40), seed=seed))
+    assert [divided["cat", split] for split in SPLITS] == [3, 1, 1]

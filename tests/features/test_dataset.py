@@ -22,7 +22,7 @@ from app.core.console import progress_bar
 from app.core.errors import CacheEvictedError, UsageError
 from app.data.augmentation import MIRROR, View, load_views
 from app.data.manifest import Photos
-from app.experiment import dataset_of
+from app.experiment_setup import dataset_of
 from app.features.cache_folder import FEATURES_FOLDER, Quota, clear, list_stores
 from app.features.dataset import CachedDataset, FeatureDataset
 from app.features.extractor import make_extractor
@@ -153,7 +153,7 @@ def test_photos_of_none_of_the_classes_are_cached_beside_the_others(config, mode
     assert dataset_of(config, model, "w", photos).batches_of_neither(STAGES["block5"]) is None
     learned = {**photos, "train": photos["train"][:4]}
     source = dataset_of(config, model, "w", learned, photos["train"][4:])
-    assert len(source.spec.cached_views()) == 2 * 4 + 2 + 2
+    assert len(source.spec.cached_views()) == 2 * 4 + len(photos["validation"]) + 2
     batch, _ = source.batches_of_neither(STAGES["block5"])[0]
     np.testing.assert_allclose(
         batch, expected(model, photos, "block4_pool")[4:], rtol=1e-2, atol=1e-2

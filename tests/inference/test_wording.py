@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
+import predict
 from app.inference.prediction import Prediction, failed_prediction
 from app.inference.wording import in_words, percentage
 
@@ -32,6 +33,21 @@ def test_answers_of_many_classes_name_the_two_likeliest():
     assert in_words("d", classes, probabilities) == "perhaps d, or b"
     assert in_words("neither", classes, probabilities) == "neither: none of the 4 classes"
     assert failed_prediction("a", "no photo").words is None
+
+
+def test_the_five_likeliest_classes_are_named_in_their_order(capsys):
+    values = {f"class {number}": number / 28 for number in range(8)}
+    answer = Prediction("a.jpg", "class 7", values, 0.5, None)
+    assert [each.label for each in answer.top] == [f"class {number}" for number in (7, 6, 5, 4, 3)]
+    assert answer.top[0].probability == 7 / 28
+    assert asdict(answer)["top"][1] == {"label": "class 6", "probability": 6 / 28}
+    assert failed_prediction("a", "no photo").top is None
+    predict.Output("table", list(values), ["a.jpg"])(answer)
+    row = capsys.readouterr().out
+    assert row.endswith("25.0 %  class 6 21.4 %, class 5 17.9 %, class 4 14.3 %, class 3 10.7 %\n")
+    few = dict(list(values.items())[-5:])
+    predict.Output("table", list(few), ["a.jpg"])(Prediction("a.jpg", "class 7", few, 0.5, None))
+    assert capsys.readouterr().out.endswith("  25.0 %\n")
 
 
 @pytest.mark.parametrize(

@@ -10,25 +10,29 @@ import pytest
 from PIL import Image
 from small_vgg import few_channels
 
+import app.network.classifier
 from app.evaluation.ood import KnnOodDetector, unit_length
 from app.inference.heatmap import EDGE, LONGEST, contrastive_cam, overlay
 from app.network.activation_maps import add_activation_maps
 from app.network.bilinear_pooling import ROOT_OFFSET
-from app.network.classifier import build_classifier
+from app.network.classifier import build_classifier, set_head
 from app.network.onnx_graph import to_onnx
 
 SIZE, PLACES = 96, (3, 3)
 CHANNELS = 32
 
 
+def novelty() -> KnnOodDetector:
+    rows = np.random.default_rng(0).normal(size=(20, CHANNELS))
+    return KnnOodDetector(unit_length(np.maximum(rows, 0)), 3, threshold=0.45, scale=0.05)
+
+
 def classifier(**settings) -> keras.Model:
     """Return a classifier of three classes with random weights everywhere."""
     generator = np.random.default_rng(0)
-    reference = unit_length(np.maximum(generator.normal(size=(20, CHANNELS)), 0))
-    novelty = KnnOodDetector(reference, neighbours=3, threshold=0.45, scale=0.05)
     keras.utils.set_random_seed(0)
     with few_channels(CHANNELS):
-        model = build_classifier(3, image_size=SIZE, temperature=1.7, novelty=novelty, **settings)
+        model = build_classifier(3, image_size=SIZE, temperature=1.7, novelty=novelty(), **settings)
     weights = [generator.normal(size=(CHANNELS**2, 3)), generator.normal(size=3)]
     model.get_layer("dense").set_weights(weights)
     return model
@@ -81,6 +85,20 @@ def test_mirrored_photos_have_mirrored_maps(images):
     there, back = maps_of(model, images), maps_of(model, images[:, :, ::-1])
     assert np.abs(there - there[:, :, ::-1]).max() > 0.01
     np.testing.assert_allclose(back[:, :, ::-1], there, atol=1e-3)
+
+
+def test_of_many_classes_with_a_projection_the_maps_are_exact_too(images, monkeypatch):
+    monkeypatch.setattr(app.network.classifier, "MOST_FULL_CLASSES", 2)
+    generator = np.random.default_rng(2)
+    with few_channels(CHANNELS):
+        model = build_classifier(5, image_size=SIZE, temperature=1.7, novelty=novelty())
+    kernels = [generator.normal(size=shape) for shape in ((2, 5), (5,), (CHANNELS**2, 2))]
+    set_head(model, *kernels)
+    maps = maps_of(model, images)
+    assert maps.shape == (3, *PLACES, 5)
+    logits = model.predict(images, verbose=0)["logits"]
+    assert np.ptp(logits, axis=0).min() > 0.01
+    np.testing.assert_allclose(maps.sum(axis=(1, 2)), logits, rtol=1e-4, atol=2e-4)
 
 
 def test_a_photo_that_excites_nothing_has_a_map_too(images):

@@ -104,7 +104,9 @@ def test_the_page_says_what_the_metrics_say(run: Run, page: str) -> None:
     assert f"on average between {100 * low:.0f} and {100 * high:.0f} of 100." in page
     assert f"does not count 1, but 0.62 of {CLASSES[0]}, 2.50 of" in page
     data = report.photos_of(run)
-    command = f"python train.py --data {shlex.quote(str(data))} --epochs 2 --seed 3"
+    command = (
+        f"python train.py --data {shlex.quote(str(data))} --image-size 320 --epochs 2 --seed 3"
+    )
     assert command in html.unescape(page)
 
 
@@ -115,7 +117,7 @@ def test_of_few_test_photos_the_page_tells_no_share(tmp_path: Path) -> None:
     page = re.sub(r"[ \n\xa0]+", " ", page)
     assert '<strong class="number">2 of 2</strong> right; too few to say more' in page
     assert page.count("There are too few test photos to draw this.") == 3
-    assert len(re.findall(r"<img[^>]*image/png", page)) == 9 - 4
+    assert len(re.findall(r"<img[^>]*image/png", page)) == 4
     assert not re.search(
         r"(?i)\btest[^.<>]*?\d %", re.sub(r"<img[^>]*alt=|<style.*?</style>", "", page)
     )
@@ -296,7 +298,7 @@ def test_the_notebook_keeps_no_trace_of_the_machine(
     assert str(run.folder.parent) not in text
     for part in ("O'Brien", "O&#x27;Brien", "Brien"):
         assert part not in text
-    assert "python train.py --data photos --epochs 2 --seed 3" in text
+    assert "python train.py --data photos --image-size 320 --epochs 2 --seed 3" in text
     for row in (*FOUND, *read_results(run).skipped()):
         assert row.name.encode(errors="replace").decode() not in text
         assert row.name.rpartition("/")[2] not in text
@@ -385,13 +387,13 @@ def test_a_run_that_is_always_right_and_equally_sure(tmp_path: Path, told: Told)
     config = TrainConfig(data=tmp_path / "photos", stages=("head",))
     shown = {"<i>fox": {"learned": 8, "held_out": 3, "refused": 2}}
     shown[""] = {"learned": 0, "held_out": 1, "refused": 1}
-    run = made_up_run(tmp_path / "run", [0.0, 1.0] * 10, config=config, metrics={"neither": shown})
+    run = made_up_run(tmp_path / "run", [0.0, 1.0] * 15, config=config, metrics={"neither": shown})
     metrics = json.loads(run.metrics.read_text())
     for split in ("validation", "test"):
         del metrics[split]["ece_bias"]
     run.metrics.write_text(json.dumps(metrics), encoding="utf-8")
     said = told(run, tmp_path / "photos")
-    assert "There is no wrong answer among 20 test photos." in said
+    assert "There is no wrong answer among 30 test photos." in said
     assert "The head, which alone was trained, learned from each photo itself." in said
     assert "random crop" not in said
     assert "The Brier score is 0.0000. A classifier" in said

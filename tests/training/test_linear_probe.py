@@ -6,17 +6,20 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+import app.network.classifier
 import app.network.vgg
+import app.training.linear_probe
 from app.core.config import STAGES
 from app.evaluation.calibration import fit_min_confidence, fit_temperature
 from app.evaluation.cross_validation import make_folds, out_of_fold
 from app.evaluation.metrics import probabilities_of, score
 from app.features.batches import LabelledMaps, numbered
-from app.network.classifier import build_classifier, pooling_part, suffix
+from app.network.classifier import build_classifier, head_layers, pooling_part, suffix
 from app.training.linear_probe import STRENGTHS, fit_linear_probe
 from app.training.nystroem import each_pair_once, fit_nystroem
 
 SIDE = 8  # channels
+DIRECTIONS = 3
 
 
 def maps_of(labelled: LabelledMaps) -> np.ndarray:
@@ -228,3 +231,19 @@ def test_validation_is_scored_without_class_weights():
     held = score(validation.targets, probabilities_of(logits))
     assert result.validation.log_loss == pytest.approx(held.log_loss, rel=1e-4)
     assert fit_temperature(logits, validation.targets) == pytest.approx(1, abs=0.05)
+
+
+def test_many_classes_share_directions(monkeypatch):
+    """The network of a projection and a dense layer answers as it was solved."""
+    for module in (app.network.classifier, app.training.linear_probe):
+        monkeypatch.setattr(module, "MOST_FULL_CLASSES", DIRECTIONS)
+    model = model_of(4)
+    train, validation = labelled(160, 4, 0), labelled(240, 4, 1)
+    head = fit_linear_probe(model, STAGES["head"], train, validation)
+    assert [layer.name for layer in head_layers(model)] == ["projection", "dense"]
+    assert head.train.coordinates.shape == (160, DIRECTIONS)
+    assert head.result.trainable_parameters == DIRECTIONS * SIDE**2 + (DIRECTIONS + 1) * 4
+    logits = suffix(model, "block5_pool").predict(maps_of(validation), verbose=0)
+    held = score(validation.targets, probabilities_of(logits))
+    assert held.log_loss == pytest.approx(head.result.validation.log_loss, rel=1e-3)
+    assert held.accuracy == head.result.validation.accuracy > 0.35

@@ -64,7 +64,7 @@ class Card {
     this.element.classList.toggle("unsure", answer.label === "unsure");
     this.part("detail").textContent = detail(answer);
     this.part("detail").hidden = !detail(answer);
-    this.part("bars").replaceChildren(...Object.entries(answer.probabilities).map(bar));
+    this.part("bars").replaceChildren(...shown(answer).map(bar));
     // Only now: the service has looked whether the file could harm the one who decodes it.
     this.preview = this.url(this.file);
     this.picture(this.preview, `${this.file.name}, as it was sent`);
@@ -135,6 +135,13 @@ class Card {
     this.urls.forEach((url) => URL.revokeObjectURL(url));
     this.element.remove();
   }
+}
+
+// In the order of the classes; of many the likeliest alone.
+function shown(answer) {
+  const all = Object.entries(answer.probabilities);
+  const top = answer.top.map(({ label, probability }) => [label, probability]);
+  return all.length > top.length ? top : all;
 }
 
 function bar([name, probability]) {
