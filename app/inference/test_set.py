@@ -19,7 +19,8 @@ from app.data.manifest import NeitherPhoto, Photo
 from app.evaluation.decision import Thresholds
 from app.evaluation.findings import Finding, write_findings
 from app.evaluation.label_issues import find_label_issues
-from app.evaluation.prediction_set import PredictionSet, split_metrics, write_predictions
+from app.evaluation.metrics import split_metrics
+from app.evaluation.prediction_set import PredictionSet, write_predictions
 from app.inference.answered_photos import answer_photos
 from app.inference.predictor import Classifier
 from app.inference.refusals import refusals
@@ -68,8 +69,7 @@ def answer_test_set(
     if held_out := sum(kind.held_out for kind in refused.values()):
         count = sum(kind.refused for kind in refused.values())
         say(
-            f"{count} of {held_out} photos of neither are refused, of those that nothing was "
-            "learned from"
+            f"{count} of the {held_out} photos of neither that nothing was learned from are refused"
         )
     kept = [number for number, name in enumerate(answered.names) if name not in excluded]
     some = 0 < len(kept) < len(answered.names)
