@@ -89,7 +89,7 @@ def fit_to_photos(config: TrainConfig, rows: Sequence[ManifestRow]) -> TrainConf
     if config.image_size != AUTO_SIZE:
         return config
     size = fitting_image_size(rows)
-    say(f"image size {size}: from the photos' own sizes (--image-size auto)")
+    say(f"image size {size}: from the training photos' own sizes (--image-size auto)")
     return replace(config, image_size=size)
 
 

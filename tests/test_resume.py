@@ -23,7 +23,9 @@ from photos import drawn_photos
 from small_vgg import small_network
 
 import app.experiment
+import app.experiment_setup
 import app.features.store
+import app.inference.test_set
 import app.network.classifier
 import app.pipeline
 import app.training.finetune
@@ -158,12 +160,12 @@ def test_broken_off_everywhere_it_ends_as_if_unbroken(photos, unbroken, tmp_path
     result = Run(tmp_path / "run")
     argv = command(photos, result)
     for place, name, at in [
-        (app.experiment, "load_classifier", 1),
+        (app.experiment_setup, "load_classifier", 1),
         (app.features.store.FeatureStore, "append", 2),  # one of two cuts is written
         (app.experiment, "train_stage", 1),  # the head is solved
         (app.training.finetune._Log, "on_epoch_begin", 2),
         (app.training.finetune._Log, "on_epoch_begin", 2),  # epoch 3
-        (app.experiment, "write_predictions", 1),  # the bundle is written
+        (app.inference.test_set, "write_predictions", 1),  # the bundle is written
     ]:
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed, match=name):
             break_off(patch, place, name, at)
@@ -336,7 +338,7 @@ def test_other_photos_are_refused(what, copy, photos, tmp_path, capsys):
     ("name", "place", "what"),
     [
         ("weights", app.network.classifier, "tensor_digest"),
-        ("device", app.experiment, "device_name"),
+        ("device", app.experiment_setup, "device_name"),
         ("backend", app.experiment.keras.backend, "backend"),
         ("frozen layers", app.features.dataset.CachedDataset, "frozen"),
     ],

@@ -22,7 +22,7 @@ from app.core.console import progress_bar
 from app.core.errors import CacheEvictedError, UsageError
 from app.data.augmentation import MIRROR, View, load_views
 from app.data.manifest import Photos
-from app.experiment import dataset_of
+from app.experiment_setup import dataset_of
 from app.features.cache_folder import FEATURES_FOLDER, Quota, clear, list_stores
 from app.features.dataset import CachedDataset, FeatureDataset
 from app.features.extractor import make_extractor
