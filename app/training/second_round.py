@@ -2,8 +2,9 @@
 
 A head that was solved on the training photos knows nearly all of them: little loss is left that
 could teach the blocks below it. So the blocks are trained below a head that is held back by strong
-regularisation, under which all photos pull, and the head is solved again above them: on 1,000
-flowers accuracy rose from 0.726 to 0.754, below the solved head not at all (docs/experiments.md).
+regularisation, under which all photos pull, and the head is solved again above them. With 1,000
+flowers to train on, accuracy rose from 0.726 to 0.754 below such a head, and not at all below the
+solved one (docs/experiments.md).
 Whatever is not better on validation than what was there before is undone.
 """
 
