@@ -34,7 +34,7 @@ from app.data.manifest import (
     photos_of,
 )
 from app.data.splits import class_weights
-from app.evaluation.prediction_set import split_metrics
+from app.evaluation.metrics import split_metrics
 from app.experiment_setup import set_up
 from app.export.bundle_writer import Parity, classifier_graph, export_bundle, library_versions
 from app.export.int8_export import Int8Model, int8_model

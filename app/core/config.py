@@ -159,7 +159,7 @@ class TrainConfig:
     image_size: int = setting(
         AUTO_SIZE,
         "height and width in pixels that photos are resized to; time grows with its square; auto: "
-        f"from the photos' own sizes, at most {LARGEST_AUTO_SIZE}",
+        f"from the training photos' own sizes, at most {LARGEST_AUTO_SIZE}",
     )
     epochs: int | None = setting(None, "at most this many epochs a stage (default: the stage's)")
     patience: int | None = setting(

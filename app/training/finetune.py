@@ -201,10 +201,12 @@ def outputs_of(model: keras.Model, batches: ViewBatches) -> list[Float32s]:
 
     def attempt(batch: int) -> list[Float32s]:
         batches.begin_again(batch)
-        parts = [
-            keras.tree.flatten(model.predict_on_batch(batches[number][0]))
-            for number in range(len(batches))
-        ]
+        parts = []
+        with progress_bar() as bar:
+            task = bar.add_task("Predicting", total=len(batches))
+            for number in range(len(batches)):
+                parts.append(keras.tree.flatten(model.predict_on_batch(batches[number][0])))
+                bar.advance(task)
         return [np.concatenate(rows).astype(np.float32) for rows in zip(*parts, strict=True)]
 
     return halving(attempt, batches.batch_size, "answers")

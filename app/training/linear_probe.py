@@ -46,7 +46,13 @@ from app.network.classifier import (
     pooling_part,
     set_head,
 )
-from app.training.nystroem import NystroemFeatures, choose_landmarks, each_pair_once, fit_nystroem
+from app.training.nystroem import (
+    LEADING,
+    NystroemFeatures,
+    choose_landmarks,
+    each_pair_once,
+    fit_nystroem,
+)
 from app.training.stage_result import StageResult
 
 # scikit-learn's C, the inverse of the strength: the loss is a sum over photos, and coordinates have
@@ -171,6 +177,8 @@ def fit_linear_probe(
         basis = fit_nystroem(features)
         if has_projection(model):
             basis = basis.leading(MOST_FULL_CLASSES)
+        elif len(landmarks) < len(train.targets):
+            basis = basis.leading(LEADING)
         known = Projection(basis.landmark_coordinates, embeddings)
         x = _project(basis, extractor, train, landmarks, known, done)
         x_validation = _project(basis, extractor, validation, done=done)
