@@ -21,7 +21,7 @@ from app.evaluation.metrics import Floats, probabilities_of, score
 from app.evaluation.paired_tests import stage_gain
 from app.features.batches import targets_of
 from app.features.dataset import FeatureDataset
-from app.network.classifier import HEAD, open_layers
+from app.network.classifier import head_layers, open_layers
 from app.training.checkpoint import Checkpoint
 from app.training.finetune import logits_of, say_gain, train_stage
 from app.training.linear_probe import STRENGTHS, fit_linear_probe
@@ -118,4 +118,5 @@ def train_second_round(
 def open_second_round(model: keras.Model, stage: Stage) -> None:
     """Make trainable what a second round changes: the stage's blocks and the head."""
     open_layers(model, stage)
-    model.get_layer(HEAD).trainable = True
+    for layer in head_layers(model):
+        layer.trainable = True
