@@ -202,7 +202,7 @@ def _lines(config: TrainConfig, rows: Sequence[ManifestRow]) -> list[str]:
         "",
         f"training would take about {_duration(needed.seconds)}, "
         f"{decimal(needed.disk_bytes)} of disk and {decimal(needed.memory_bytes)} of memory: an "
-        "estimate for this processor, which may be wrong by a factor of two",
+        "estimate for this processor when it does nothing else",
     ]
     return lines
 

@@ -48,7 +48,8 @@ def train(config: TrainConfig) -> Run:
     check_settings(config)
     refuse_existing(config.runs, config.run)
     with data_folder(config.data) as root:
-        refuse_among_photos(config.runs, config.data, [root, *linked_folders(root)])
+        others = [] if config.neither is None else [config.neither]
+        refuse_among_photos(config.runs, config.data, [root, *linked_folders(root), *others])
         rows = _inventory(config, root, clock)
         config = fit_to_photos(config, rows)
         this_run = begin_run(config.runs, config.run)

@@ -111,6 +111,9 @@ def made_up_run(
         metrics: what counts more than the usual of ``metrics.json``.
     """
     run, config = Run(folder), config or TrainConfig(data=Path("photos"), seed=3)
+    config = dataclasses.replace(
+        config, image_size=config.image_size or 320
+    )  # as a run resolves it
     run.bundle.mkdir(parents=True)
     (run.bundle / "bundle.json").write_text('{"format_version": 2}', encoding="utf-8")
     write_json(config_values(config), run.config)

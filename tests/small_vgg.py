@@ -17,7 +17,7 @@ from app.core.config import STAGES, Stage, TrainConfig
 from app.data.augmentation import View, load_views
 from app.data.folder_layout import Split
 from app.data.manifest import Photos
-from app.experiment import dataset_spec
+from app.experiment_setup import dataset_spec
 from app.features.batches import ViewBatches
 from app.features.cache_folder import Quota
 from app.features.dataset import CachedDataset, FeatureDataset, FreshDataset

@@ -238,6 +238,11 @@ class TrainConfig:
             )
         _known("--log", self.trackers(), TRACKERS)
         _known("--export", self.formats(), FORMATS)
+        if self.labels is not None and self.layout not in (None, "table"):
+            raise UsageError(
+                f"expected --labels without --layout; received --layout {self.layout} as well; "
+                "leave one of them out"
+            )
         _in_range("--views", self.views, 1, 1000)
         if self.image_size != AUTO_SIZE:
             _in_range("--image-size", self.image_size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE)

@@ -182,9 +182,9 @@ def _check_classes(files: list[LabelledFile], *, same: bool) -> None:
             spelled = Counter(label.casefold() for label in wrong)
             join = "; or add --join-case" if max(spelled.values()) > 1 else ""
             raise DataError(
-                f"expected the classes of train ({listing(sorted(expected))}) in every split; "
-                f"received {listing(sorted(labels))} in {split}, which differs by "
-                f"{listing(sorted(wrong))}; rename or move folders{join}"
+                f"expected the classes of train ({listing(sorted(expected), 4)}) in every split; "
+                f"received {listing(sorted(labels), 4)} in {split}, which differs by "
+                f"{listing(sorted(wrong), 4)}; rename or move folders{join}"
             )
     if taken := sorted(filter(is_unsure, every)):
         raise DataError(

@@ -15,7 +15,8 @@ from app.core.text_file import FILE_COLUMNS, Row, name_readings, read_text_file,
 from app.data.folder_names import Split, split_of, stem_of
 
 SUFFIXES = (".csv", ".tsv")
-MOST_BYTES = 64_000_000  # of a table that nobody has named: half a million rows
+MOST_BYTES = 16_000_000  # of a table that nobody has named: hundreds of thousands of rows
+MOST_COLUMNS = 200
 # What columns are called, the likeliest first; compared in lower case, without blanks and _ and -.
 _LABELS = (
     "label", "labels", "class", "classname", "classes", "category", "target", "breed", "species",
@@ -69,6 +70,11 @@ def read_table(path: Path, names: Collection[str], beside: str = "") -> LabelTab
         raise UsageError(f"expected {what}; received {path}, which is empty")
     files = _PhotoNames(names, beside)
     width = max(len(row.cells) for row in rows)
+    if width > MOST_COLUMNS:
+        raise UsageError(
+            f"expected {what}; received {path} with {width:,} columns, as tables of numbers have; "
+            f"keep at most {MOST_COLUMNS}"
+        )
     titles = [_title(_cell(rows[0], column)) for column in range(width)]
     matches = [
         (len({cell for row in rows if files.known(cell := _cell(row, column))}), title in _FILES)
@@ -203,6 +209,8 @@ class _PhotoNames:
 
     def _candidates(self, cell: str) -> list[str]:
         text = cell.replace("\\", "/").removeprefix("./")
+        if text.isascii() and text.rpartition("/")[2] not in self._own:
+            return []  # most cells of most tables
         for reading in name_readings(text):
             for whole in (self._beside + reading, reading):
                 if whole in self._whole:

@@ -381,12 +381,12 @@ class LayoutReader:
 
     def _settle(self, labels: Labels, table: Labels) -> Labels:
         """Return one of two readings; where both make sense, they must say the same."""
-        if len(labels.counts()) < 2 or not labels.files.keys() & table.files.keys():
-            return table if len(labels.counts()) < 2 else labels
+        if len(labels.counts()) < 2:
+            return table
+        self.notes.clear()
         both = labels.files.keys() & table.files.keys()
         pairs = {(labels.files[name][0], table.files[name][0]) for name in both}
         one_to_one = all(len({pair[side] for pair in pairs}) == len(pairs) for side in (0, 1))
-        self.notes.clear()
         if one_to_one or len(both) < len(labels.files) / 2:
             return labels
         raise self._two_readings(self.tree.root, labels, table)

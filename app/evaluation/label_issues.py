@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from app.evaluation.metrics import Floats, Ints
 
-
 SURE = 0.9  # the least probability of another class by which a label is doubted
 
 

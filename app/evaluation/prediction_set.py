@@ -5,14 +5,19 @@ The prediction for one file, in words, is ``app.inference.prediction.Prediction`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.evaluation.decision import Thresholds, decide, label_of
+from app.core.atomic_files import write_rows
+from app.core.run_metrics import AnswerCounts, SplitMetrics
+from app.data.folder_layout import Split
+from app.evaluation.decision import IS_NEITHER, IS_UNSURE, Thresholds, decide, label_of
+from app.evaluation.metrics import reliability_bins, score
 
 
 @dataclass(frozen=True)
@@ -71,3 +76,52 @@ class PredictionSet:
         """Return the numbers of all photos, those with the least confident answers first."""
         numbers = range(len(self.names))
         return sorted(numbers, key=lambda n: (self.confidence[n], self.names[n]))
+
+
+def split_metrics(predicted: PredictionSet, thresholds: Thresholds) -> SplitMetrics:
+    """Return a split's part of ``metrics.json``."""
+    targets, probabilities = predicted.targets, predicted.probabilities
+    answers = predicted.decided(thresholds)
+    right, neither, unsure = (
+        int((answers == other).sum()) for other in (targets, IS_NEITHER, IS_UNSURE)
+    )
+    return SplitMetrics(
+        **vars(score(targets, probabilities)),
+        counts=AnswerCounts(right, len(answers) - right - neither - unsure, neither, unsure),
+        reliability=tuple(reliability_bins(targets, probabilities)),
+    )
+
+
+def write_predictions(
+    predictions: Mapping[Split, PredictionSet],
+    classes: Sequence[str],
+    thresholds: Thresholds,
+    path: Path,
+) -> None:
+    """Write truth, answer, likeliest class, probabilities and novelty of photos as CSV.
+
+    Numbers have all their digits, so that the answers can be decided from them again.
+    """
+    rows = (
+        {
+            "name": name,
+            "split": split,
+            "label": classes[target],
+            "answer": label_of(answer, classes),
+            "likeliest": classes[int(row.argmax())],
+            **{f"p_{label}": str(float(p)) for label, p in zip(classes, row, strict=True)},
+            "novelty": str(float(novelty)),
+        }
+        for split, each in predictions.items()
+        for name, target, answer, row, novelty in zip(
+            each.names,
+            each.targets,
+            each.decided(thresholds).tolist(),
+            each.probabilities,
+            each.novelty,
+            strict=True,
+        )
+    )
+    probabilities = [f"p_{name}" for name in classes]
+    columns = ["name", "split", "label", "answer", "likeliest", *probabilities, "novelty"]
+    write_rows(rows, columns, path)

@@ -6,7 +6,7 @@ import threading
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import Any, ClassVar, Literal
 
@@ -39,6 +39,7 @@ from app.network.classifier import logits_and_embeddings, prefix, row_bytes, suf
 from app.network.device import on_gpu, resolve_frozen_precision, resolve_precision
 
 HEAD_CUT = STAGES["head"].cut
+AT_ONCE = 2  # stages whose activations are computed in one pass; a deeper one may never be reached
 _RECOVERY = threading.Lock()  # training and validation batches are made in threads of their own
 
 
@@ -183,6 +184,10 @@ class FeatureDataset(ABC):
             threads=2 if fresh else 1,  # when a batch's first views are drawn, the next begins
         )
 
+    def prepare(self, stage: Stage) -> bool:
+        """Make ready what a stage trains on; say whether there is room for it."""
+        return True
+
     @abstractmethod
     def _inputs(self, stage: Stage, views: Sequence[View]) -> NDArray[Any]:
         """Return what the stage's part of the network takes of some views."""
@@ -195,9 +200,10 @@ class FeatureDataset(ABC):
 def open_dataset(spec: DatasetSpec, cache: CacheMode, quota: Quota) -> FeatureDataset:
     """Return the input that ``cache`` names, ready to be read, and say in a line what it is.
 
-    ``auto`` is ``disk`` where all features of the run are within the limit, else ``off``: photos
-    and settings decide, never what else the disk holds. Where the disk has no room for what is
-    within the limit, the run is refused.
+    ``auto`` is ``disk`` where the features of the first two stages are within the limit, else
+    ``off``: photos and settings decide, never what else the disk holds. Where the disk has no room
+    for what is within the limit, the run is refused. Features of deeper stages are computed when
+    they are reached (``FeatureDataset.prepare``).
 
     Args:
         spec: what the input depends on.
@@ -207,7 +213,7 @@ def open_dataset(spec: DatasetSpec, cache: CacheMode, quota: Quota) -> FeatureDa
     Raises:
         UsageError: when a cache has no room.
     """
-    cuts = list(dict.fromkeys(stage.cut for stage in spec.stages))
+    cuts = list(dict.fromkeys(stage.cut for stage in spec.stages[:AT_ONCE]))
     count = len(spec.cached_views())
     size = spec.bytes_of(dict.fromkeys(cuts, count))
     too_large = f"{count:,} views take {decimal(size)}, --cache-limit is {decimal(quota.limit)}"
@@ -254,9 +260,9 @@ class CachedDataset(FeatureDataset):
         untrained: a checksum of the weights below each cut, as the features were computed.
     """
 
-    stores: Mapping[str, FeatureStore]
+    stores: dict[str, FeatureStore]
     quota: Quota
-    untrained: Mapping[str, int]
+    untrained: dict[str, int]
     name: ClassVar[Literal["disk", "off"]] = "disk"
 
     def labelled(self, split: Split) -> LabelledMaps:
@@ -269,6 +275,27 @@ class CachedDataset(FeatureDataset):
                 yield self._rows(HEAD_CUT, [View(photos[number], 0, 0) for number in some])
 
         return LabelledMaps(maps, targets_of(photos), groups_of(photos))
+
+    def prepare(self, stage: Stage) -> bool:
+        """Compute a stage's activations if they are not there; False: they pass the limit.
+
+        Raises:
+            UsageError: when the disk has no room for what is within the limit.
+        """
+        if stage.cut in self.stores:
+            return True
+        rows = dict.fromkeys([*self.stores, stage.cut], len(self.spec.cached_views()))
+        if (size := self.spec.bytes_of(rows)) > self.quota.limit:
+            say(
+                f"stage {stage.name} is not tried: with its features the cache takes "
+                f"{decimal(size)}, --cache-limit is {decimal(self.quota.limit)}"
+            )
+            return False
+        feature_spec = replace(self.stores[HEAD_CUT].spec, cut=stage.cut)
+        self.stores[stage.cut] = FeatureStore(self.quota.folder, feature_spec, self.quota)
+        self.untrained[stage.cut] = self.spec.checksum(stage.cut)
+        self.fill([stage.cut])
+        return True
 
     def fill(self, cuts: Sequence[str]) -> None:
         """Compute what the stores of these cuts lack, after a look at what they hold.

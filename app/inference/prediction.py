@@ -13,7 +13,6 @@ from app.core.errors import ImageError
 from app.data.photo_file import read_bytes
 from app.inference.wording import in_words
 
-
 TOP = 5  # classes that an answer names, however many there are
 
 

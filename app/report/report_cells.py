@@ -43,6 +43,7 @@ album = photo_album(results, run.bundle, photos) if photos else drawn_album(resu
 metrics, classes = results.metrics, [shown(name) for name in results.classes]
 confusion = np.array(metrics.test.confusion)
 test = results.predictions["test"]
+few = too_few(metrics.test)  # test photos: no share of them is told
 right = test.answers == test.targets
 out = test.novelty > OOD_THRESHOLD
 beyond = {
@@ -63,7 +64,7 @@ say = Parts(  # the words are in app/report/templates/report.html.j2
 
 # %%
 share_wrong = wilson_interval(metrics.test.counts.wrong, metrics.test.n)
-display(say.verdict(verdict(metrics), too_few(metrics.test), share_wrong))
+display(say.verdict(verdict(metrics), few, share_wrong))
 
 # %%
 display(say.scores(scored(metrics)))
@@ -143,33 +144,40 @@ if plots.FULL_CELLS < len(classes) <= plots.MOST_CELLS and mistakes:
     display(say.confused(mistakes[:SHOWN]))
 
 # %%
-display(
-    say.roc(plots.CURVES_SHOWN),
-    Picture(plots.roc(test.targets, test.probabilities, classes), say.roc_alt().text),
-)
+if few:
+    display(say.too_few())
+else:
+    display(
+        say.roc(plots.CURVES_SHOWN),
+        Picture(plots.roc(test.targets, test.probabilities, classes), say.roc_alt().text),
+    )
 
 # %%
-rarest = int(confusion.sum(axis=1).argmin())
-areas = plots.precision_areas(test.targets, test.probabilities)
-display(
-    say.precision_recall(
-        classes[rarest], confusion[rarest].sum() / confusion.sum(), plots.CURVES_SHOWN
-    ),
-    Picture(
-        plots.precision_recall(test.targets, test.probabilities, classes),
-        say.precision_recall_alt([(classes[k], area) for k, area in areas.items()]).text,
-    ),
-)
+if not few:
+    rarest = int(confusion.sum(axis=1).argmin())
+    areas = plots.precision_areas(test.targets, test.probabilities)
+    display(
+        say.precision_recall(
+            classes[rarest], confusion[rarest].sum() / confusion.sum(), plots.CURVES_SHOWN
+        ),
+        Picture(
+            plots.precision_recall(test.targets, test.probabilities, classes),
+            say.precision_recall_alt([(classes[k], area) for k, area in areas.items()]).text,
+        ),
+    )
 
 # %% [markdown]
 # ## How far its confidence can be trusted
 
 # %%
-display(
-    say.reliability(),
-    Picture(plots.reliability(test.targets, test.probabilities), say.reliability_alt().text),
-    say.brier(),
-)
+if few:
+    display(say.too_few())
+else:
+    display(
+        say.reliability(),
+        Picture(plots.reliability(test.targets, test.probabilities), say.reliability_alt().text),
+        say.brier(),
+    )
 
 # %% [markdown]
 # ## What “unsure” buys
@@ -182,8 +190,8 @@ display(
         plots.coverage(test.confidence[~out], right[~out], len(right), sure),
         say.coverage_alt((~out).mean(), right[~out].mean()).text,
     )
-    if not out.all()
-    else say.nothing_to_draw(),
+    if not (few or out.all())
+    else say.nothing_to_draw(few),
     say.unsure(beyond, MAX_WRONG),
 )
 
@@ -224,10 +232,14 @@ display(say.outliers(listed["stranger"]))
 # ## Neither
 
 # %%
+told = {split: share for split, share in beyond.items() if split == "validation" or not few}
 novelty = {split: answers.novelty for split, answers in results.predictions.items()}
 display(
     say.novelty(beyond),
-    Picture(plots.novelty(novelty, OOD_THRESHOLD), say.novelty_alt(beyond).text),
+    Picture(
+        plots.novelty(novelty, OOD_THRESHOLD),
+        say.novelty_alt(told).text,
+    ),
     say.refused((out & right).sum(), (out & ~right).sum()),
 )
 

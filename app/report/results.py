@@ -112,14 +112,14 @@ class Results:
         ``runs`` is left out, since where a run lies is no part of how it was made.
         """
         config = self.config
-        shown = replace(
-            config,
-            data=Path(config.data.name or "photos"),
-            exclude=config.exclude and Path(config.exclude.name),
-            weights=config.weights and Path(config.weights).name,
-            runs=TrainConfig.runs,
-        )
-        return replace(self, config=shown)
+        given = {field.name: getattr(config, field.name) for field in fields(config)}
+        last: dict[str, Any] = {
+            name: Path(value.name) for name, value in given.items() if isinstance(value, Path)
+        }
+        last["data"] = Path(config.data.name or "photos")
+        last["weights"] = config.weights and Path(config.weights).name
+        last["runs"] = TrainConfig.runs
+        return replace(self, config=replace(config, **last))
 
     def command(self) -> str:
         """Return the command that trains this again; flags that repeat a default are left out.

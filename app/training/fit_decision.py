@@ -5,18 +5,15 @@ Nothing of test is looked at.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from app.core.atomic_files import write_rows
 from app.core.config import Stage
 from app.core.console import say
-from app.core.run_metrics import AnswerCounts, ConfidenceLimit, Promise, SplitMetrics
+from app.core.run_metrics import ConfidenceLimit, Promise
 from app.data.augmentation import tta_views
-from app.data.folder_layout import Split
 from app.evaluation.calibration import (
     CONFIDENCE,
     DEFAULT_MIN_CONFIDENCE,
@@ -25,8 +22,8 @@ from app.evaluation.calibration import (
     fit_temperature,
     match_temperature,
 )
-from app.evaluation.decision import IS_NEITHER, IS_UNSURE, Thresholds, label_of
-from app.evaluation.metrics import probabilities_of, reliability_bins, score
+from app.evaluation.decision import IS_NEITHER, Thresholds
+from app.evaluation.metrics import probabilities_of
 from app.evaluation.ood import KnnOodDetector, fit_ood_detector
 from app.evaluation.prediction_set import PredictionSet
 from app.features.batches import Float32s, Int32s, ViewBatches, targets_of
@@ -90,7 +87,8 @@ def fit_decision(
     photos = batches[0].photos
     targets = targets_of(photos)
 
-    temperature = _fit_temperature(logits, targets, results)
+    as_solved = not mirror and not any(result.kept_epoch for result in results[1:])
+    temperature = _fit_temperature(logits, targets, results, as_solved=as_solved)
     detector = fit_ood_detector(reference_embeddings, embeddings, outliers)
     validation = PredictionSet(
         tuple(photo.name for photo in photos),
@@ -98,17 +96,21 @@ def fit_decision(
         probabilities_of(logits / temperature),
         detector.novelty(embeddings),
     )
-    as_solved = not mirror and not any(result.kept_epoch for result in results[1:])
     limit = _fit_limit(validation, results[0].limit, as_solved=as_solved)
     return FittedDecision(temperature, Thresholds(limit.value), limit.promise, detector, validation)
 
 
-def _fit_temperature(logits: Float32s, targets: Int32s, results: Sequence[StageResult]) -> float:
-    """Return the temperature by the labels, or by the head's confidence where they are few."""
+def _fit_temperature(
+    logits: Float32s, targets: Int32s, results: Sequence[StageResult], *, as_solved: bool
+) -> float:
+    """Return the temperature by the labels; where these are few, by what the head's folds said.
+
+    The head was divided by its temperature when it was solved.
+    """
     head = results[0]
-    if head.limit is not None and head.confidence is not None:
-        return match_temperature(logits, head.confidence)
-    return fit_temperature(logits, targets, divided_by(results))
+    if head.limit is None or head.confidence is None:
+        return fit_temperature(logits, targets, divided_by(results))
+    return 1.0 if as_solved else match_temperature(logits, head.confidence)
 
 
 def _fit_limit(
@@ -143,52 +145,3 @@ def _fit_limit(
             + (f"; unsure below {limit.value:.1%}" if limit.value else "")
         )
     return limit
-
-
-def split_metrics(predicted: PredictionSet, thresholds: Thresholds) -> SplitMetrics:
-    """Return a split's part of ``metrics.json``."""
-    targets, probabilities = predicted.targets, predicted.probabilities
-    answers = predicted.decided(thresholds)
-    right, neither, unsure = (
-        int((answers == other).sum()) for other in (targets, IS_NEITHER, IS_UNSURE)
-    )
-    return SplitMetrics(
-        **vars(score(targets, probabilities)),
-        counts=AnswerCounts(right, len(answers) - right - neither - unsure, neither, unsure),
-        reliability=tuple(reliability_bins(targets, probabilities)),
-    )
-
-
-def write_predictions(
-    predictions: Mapping[Split, PredictionSet],
-    classes: Sequence[str],
-    thresholds: Thresholds,
-    path: Path,
-) -> None:
-    """Write truth, answer, likeliest class, probabilities and novelty of photos as CSV.
-
-    Numbers have all their digits, so that the answers can be decided from them again.
-    """
-    rows = (
-        {
-            "name": name,
-            "split": split,
-            "label": classes[target],
-            "answer": label_of(answer, classes),
-            "likeliest": classes[int(row.argmax())],
-            **{f"p_{label}": str(float(p)) for label, p in zip(classes, row, strict=True)},
-            "novelty": str(float(novelty)),
-        }
-        for split, each in predictions.items()
-        for name, target, answer, row, novelty in zip(
-            each.names,
-            each.targets,
-            each.decided(thresholds).tolist(),
-            each.probabilities,
-            each.novelty,
-            strict=True,
-        )
-    )
-    probabilities = [f"p_{name}" for name in classes]
-    columns = ["name", "split", "label", "answer", "likeliest", *probabilities, "novelty"]
-    write_rows(rows, columns, path)

@@ -18,7 +18,7 @@ import app.features.dataset
 import app.features.extractor
 from app.core.config import STAGES, TrainConfig
 from app.core.errors import AppError
-from app.experiment import dataset_of
+from app.experiment_setup import dataset_of
 from app.features.batches import AHEAD, ViewBatches
 from app.features.extractor import MAX_BATCH, fastest_batch, make_extractor
 from app.network.classifier import build_classifier

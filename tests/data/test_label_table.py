@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.core.config import TrainConfig
 from app.core.errors import DataError, UsageError
 from app.data.folder_layout import LayoutSettings, read_folder
 
@@ -35,7 +36,7 @@ def test_a_table_beside_folders_without_classes_is_used_and_said(tmp_path: Path)
     photos(tmp_path, "train")
     photos(tmp_path, "test", 5)  # of the same numbers
     table(tmp_path / "trainLabels.csv", "id,label")
-    table(tmp_path / "sampleSubmission.csv", "id,label", 5)
+    table(tmp_path / "sampleSubmission.csv", "id,label")
     reading = read_folder(tmp_path, LayoutSettings())
     assert {(file.name.split("/")[0], file.label) for file in reading.files} == {
         ("train", "frog"),
@@ -111,6 +112,12 @@ def test_a_table_that_agrees_with_the_folders_changes_nothing(tmp_path: Path) ->
     assert counts(tmp_path, layout="folders") == {"frog": 12, "truck": 12}
 
 
+def test_a_table_wins_over_a_single_folder_without_classes(tmp_path: Path) -> None:
+    photos(tmp_path, "mine")
+    table(tmp_path / "labels.csv", "id,label")
+    assert counts(tmp_path) == {"frog": 6, "truck": 6}
+
+
 def test_two_parts_and_a_table_are_two_readings(tmp_path: Path) -> None:
     for part, numbers in (("part_1", range(12)), ("part_2", range(12, 24))):
         for n in numbers:
@@ -139,6 +146,7 @@ def test_photos_of_none_of_the_classes_and_rows_of_none_of_the_photos(tmp_path: 
 WRONG = {
     "no photo": ("id,label\nx,frog\n", "no cell of which names a photo"),
     "empty": ("\n", "which is empty"),
+    "pixels": ("," * 784 + "\n1" + "," * 784, "785 columns, as tables of numbers have"),
     "no labels": ("id\n1\n2\n", "of file names only"),
     "several columns": ("id,a,b\n1,x,u\n2,x,v\n3,y,u\n4,y,v\n", "received the columns a, b; call"),
     "two labels": (
@@ -154,6 +162,12 @@ def test_wrong_tables_are_refused(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises((UsageError, DataError), match=said):
         counts(tmp_path, labels=tmp_path / "labels.csv")
+
+
+def test_a_table_and_another_layout_are_not_asked_for_together() -> None:
+    with pytest.raises(UsageError, match="--labels without --layout; received --layout flat"):
+        TrainConfig(labels=Path("labels.csv"), layout="flat")
+    assert TrainConfig(labels=Path("labels.csv"), layout="table").layout == "table"
 
 
 def test_a_row_that_may_mean_two_photos_is_refused(tmp_path: Path) -> None:

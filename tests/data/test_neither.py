@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from photos import class_folders, make_photo
 
+from app.core.config import TrainConfig
 from app.core.errors import DataError, UsageError
 from app.data.folder_layout import SPLITS, LayoutSettings, find_files
 from app.data.inventory import take_inventory
 from app.data.manifest import class_names, neither_photos_of, photos_of
 from app.data.splits import class_weights
+from app.pipeline import train
 
 
 def strangers(root: Path, neither: Path | None = None) -> set[tuple[str, str | None, str]]:
@@ -59,6 +61,16 @@ def test_another_folder_may_be_named(tmp_path: Path) -> None:
     assert strangers(pets, pets / "wild") == {("wild/fox/0.jpg", None, "fox")}
     outside = (tmp_path / "wild" / "wolf" / "0.jpg").as_posix()
     assert strangers(pets, tmp_path / "wild") == {(outside, None, "wolf")}
+
+
+def test_runs_are_not_written_among_them(tmp_path: Path) -> None:
+    class_folders(tmp_path / "pets", {"cat": 1, "dog": 1})
+    class_folders(tmp_path / "wild", {"fox": 1})
+    config = TrainConfig(
+        data=tmp_path / "pets", neither=tmp_path / "wild", runs=tmp_path / "wild" / "runs"
+    )
+    with pytest.raises(UsageError, match=r"outside of the photos.*which is in .*wild"):
+        train(config)
 
 
 @pytest.mark.parametrize("given", ["pets", "none", "cat.jpg"])

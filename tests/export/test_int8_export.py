@@ -24,7 +24,7 @@ from app.evaluation.metrics import probabilities_of
 from app.evaluation.ood import KnnOodDetector, unit_length
 from app.evaluation.outlier_classifier import OutlierClassifier
 from app.evaluation.prediction_set import PredictionSet
-from app.experiment import dataset_of
+from app.experiment_setup import dataset_of
 from app.export.bundle_writer import classifier_graph, export_bundle
 from app.export.int8_export import Int8Model, int8_model
 from app.features.batches import targets_of

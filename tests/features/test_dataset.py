@@ -22,7 +22,7 @@ from app.core.console import progress_bar
 from app.core.errors import CacheEvictedError, UsageError
 from app.data.augmentation import MIRROR, View, load_views
 from app.data.manifest import Photos
-from app.experiment import dataset_of
+from app.experiment_setup import dataset_of
 from app.features.cache_folder import FEATURES_FOLDER, Quota, clear, list_stores
 from app.features.dataset import CachedDataset, FeatureDataset
 from app.features.extractor import make_extractor
@@ -103,6 +103,28 @@ def test_rows_are_those_of_the_prefix(config, model, photos, capsys):
     assert ONE_RUN == 5832
 
 
+def test_a_deeper_stage_gets_its_features_when_it_is_reached(
+    config, model, photos, capsys, monkeypatch
+):
+    monkeypatch.setattr("app.features.dataset.AT_ONCE", 1)
+    source, block5 = dataset_of(config, model, "w", photos), STAGES["block5"]
+    assert list(source.stores) == ["block5_pool"]
+    small = dataclasses.replace(source, quota=Quota(source.quota.folder, source.quota.used() + 99))
+    capsys.readouterr()
+    assert not small.prepare(block5)
+    assert "stage block5 is not tried: with its features the cache" in capsys.readouterr().err
+    assert source.prepare(block5)
+    np.testing.assert_allclose(
+        gathered(source, photos, "block4_pool"),
+        expected(model, photos, "block4_pool"),
+        rtol=1e-2,
+        atol=1e-2,
+    )
+    assert " to be computed" in capsys.readouterr().err
+    assert source.prepare(block5)
+    assert capsys.readouterr().err == ""
+
+
 def test_what_is_written_is_what_was_foreseen(config, model, photos):
     dataset_of(config, model, "w", photos)
     assert 0.8 * 16 * ROW < used(config) <= ONE_RUN
@@ -131,7 +153,7 @@ def test_photos_of_none_of_the_classes_are_cached_beside_the_others(config, mode
     assert dataset_of(config, model, "w", photos).batches_of_neither(STAGES["block5"]) is None
     learned = {**photos, "train": photos["train"][:4]}
     source = dataset_of(config, model, "w", learned, photos["train"][4:])
-    assert len(source.spec.cached_views()) == 2 * 4 + 2 + 2
+    assert len(source.spec.cached_views()) == 2 * 4 + len(photos["validation"]) + 2
     batch, _ = source.batches_of_neither(STAGES["block5"])[0]
     np.testing.assert_allclose(
         batch, expected(model, photos, "block4_pool")[4:], rtol=1e-2, atol=1e-2

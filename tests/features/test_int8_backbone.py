@@ -18,7 +18,7 @@ from app.core.environment import has_vnni
 from app.core.errors import UsageError
 from app.data.augmentation import View, load_views
 from app.data.manifest import Photo
-from app.experiment import dataset_of
+from app.experiment_setup import dataset_of
 from app.features.cache_folder import FEATURES_FOLDER, clear, list_stores
 from app.features.dataset import CachedDataset
 from app.features.extractor import make_extractor

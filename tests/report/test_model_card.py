@@ -61,7 +61,7 @@ def test_its_figures_are_those_of_the_run(run):
     assert "| cat | 4 | 3 | 20 |" in card  # photos of each split
     assert "python 3.11.0, keras 3.9.9, backend tensorflow" in card
     assert "Files not used: 1 " in card
-    assert "$ python train.py --data photos --seed 3\n" in card
+    assert "$ python train.py --data photos --image-size 320 --seed 3\n" in card
 
 
 def test_the_chapters_are_those_of_the_paper_and_every_one_says_something(run):
@@ -221,7 +221,7 @@ def test_the_model_in_int8_is_named_with_its_cost(tmp_path, run):
 def test_of_relative_paths_the_last_part_is_told_too(tmp_path):
     config = TrainConfig(data=Path("../Jane/photos"), exclude=Path("Jane/list.txt"))
     card = card_of(made_up_run(tmp_path / "run", config=config))
-    assert "$ python train.py --data photos --exclude list.txt\n" in card
+    assert "$ python train.py --data photos --exclude list.txt --image-size 320\n" in card
     assert "Jane" not in card
 
 

@@ -104,11 +104,26 @@ def test_the_page_says_what_the_metrics_say(run: Run, page: str) -> None:
     assert f"on average between {100 * low:.0f} and {100 * high:.0f} of 100." in page
     assert f"does not count 1, but 0.62 of {CLASSES[0]}, 2.50 of" in page
     data = report.photos_of(run)
-    command = f"python train.py --data {shlex.quote(str(data))} --epochs 2 --seed 3"
+    command = (
+        f"python train.py --data {shlex.quote(str(data))} --image-size 320 --epochs 2 --seed 3"
+    )
     assert command in html.unescape(page)
 
 
-def test_photos_worth_a_look_are_shown_with_their_reason(page: str) -> None:
+def test_of_few_test_photos_the_page_tells_no_share(tmp_path: Path) -> None:
+    """Shares and curves of validation stay; the heat of a photo's own answer too."""
+    few = made_up_run(tmp_path / "few", [0.1, 0.9])
+    page = report.render(report.execute(few), title="few")
+    page = re.sub(r"[ \n\xa0]+", " ", page)
+    assert '<strong class="number">2 of 2</strong> right; too few to say more' in page
+    assert page.count("There are too few test photos to draw this.") == 3
+    assert len(re.findall(r"<img[^>]*image/png", page)) == 4
+    assert not re.search(
+        r"(?i)\btest[^.<>]*?\d %", re.sub(r"<img[^>]*alt=|<style.*?</style>", "", page)
+    )
+
+
+def test_photos_worth_checking_are_shown_with_their_reason(page: str) -> None:
     for found in FOUND:
         name = found.name.replace("/", "/<wbr>")
         caption = f"<figcaption>{name}: {html.escape(found.reason)}</figcaption>"
@@ -283,7 +298,7 @@ def test_the_notebook_keeps_no_trace_of_the_machine(
     assert str(run.folder.parent) not in text
     for part in ("O'Brien", "O&#x27;Brien", "Brien"):
         assert part not in text
-    assert "python train.py --data photos --epochs 2 --seed 3" in text
+    assert "python train.py --data photos --image-size 320 --epochs 2 --seed 3" in text
     for row in (*FOUND, *read_results(run).skipped()):
         assert row.name.encode(errors="replace").decode() not in text
         assert row.name.rpartition("/")[2] not in text
@@ -370,13 +385,15 @@ def test_answers_that_predict_would_not_give_are_called_so(page: str, run: Run) 
 def test_a_run_that_is_always_right_and_equally_sure(tmp_path: Path, told: Told) -> None:
     """And of the head alone, by a version that did not measure all that is measured now."""
     config = TrainConfig(data=tmp_path / "photos", stages=("head",))
-    run = made_up_run(tmp_path / "run", [0.0, 1.0] * 10, config=config)
+    shown = {"<i>fox": {"learned": 8, "held_out": 3, "refused": 2}}
+    shown[""] = {"learned": 0, "held_out": 1, "refused": 1}
+    run = made_up_run(tmp_path / "run", [0.0, 1.0] * 15, config=config, metrics={"neither": shown})
     metrics = json.loads(run.metrics.read_text())
     for split in ("validation", "test"):
         del metrics[split]["ece_bias"]
     run.metrics.write_text(json.dumps(metrics), encoding="utf-8")
     said = told(run, tmp_path / "photos")
-    assert "There is no wrong answer among 20 test photos." in said
+    assert "There is no wrong answer among 30 test photos." in said
     assert "The head, which alone was trained, learned from each photo itself." in said
     assert "random crop" not in said
     assert "The Brier score is 0.0000. A classifier" in said
@@ -384,6 +401,8 @@ def test_a_run_that_is_always_right_and_equally_sure(tmp_path: Path, told: Told)
     refused = percent(float((few.novelty > OOD_THRESHOLD).mean()))
     assert refused != "2.0 %"
     assert f"refuses {refused} of the validation photos" in said
+    assert "learned from 8 of them. Of 4 others it refuses 3." in said
+    assert "of no named kind 0 1 1" in said
 
 
 def test_names_in_any_alphabet_are_drawn_or_at_least_written(tmp_path: Path) -> None:

@@ -243,6 +243,7 @@ def test_where_validation_is_small_the_heads_answers_decide():
     unchanged = result_of("block5", kept_epoch=0)
     for decision in (decided(head), decided(head, unchanged)):
         assert (decision.thresholds.confidence, decision.promise) == (0.0, promise)
+        assert decision.temperature == 1  # the head was divided by its own
     for decision in (decided(head, result_of("block5")), decided(head, mirror=True)):
         assert decision.promise is None
         assert decision.thresholds.confidence == DEFAULT_MIN_CONFIDENCE

@@ -19,7 +19,8 @@ from app.core.config import STAGES
 from app.core.run_folder import Run
 from app.data.manifest import Photos
 from app.evaluation.findings import read_findings
-from app.experiment import dataset_of, dataset_spec, linear_probe
+from app.experiment import linear_probe
+from app.experiment_setup import dataset_of, dataset_spec
 from app.features.dataset import FreshDataset
 from app.network.classifier import prefix
 

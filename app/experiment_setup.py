@@ -1,0 +1,129 @@
+"""The network of a run and what it is trained on, as the settings ask for them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from app.core.config import TrainConfig
+from app.core.console import say
+from app.core.run_folder import FEATURES_FOLDER
+from app.data.manifest import Photo, Photos
+from app.features.cache_folder import Quota
+from app.features.dataset import DatasetSpec, FeatureDataset, open_dataset
+from app.network.classifier import load_classifier
+from app.network.device import device_name, resolve_frozen_precision, resolve_precision
+from app.training.frozen_precision import choose_precision
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the stages train, and on what.
+
+    Attributes:
+        model: the classifier, its backbone pretrained.
+        weights: the digest of the backbone's weights.
+        source: the input of the stages.
+        precision: the arithmetic of layers that are trained.
+        frozen_precision: that of frozen layers.
+    """
+
+    model: keras.Model
+    weights: str
+    source: FeatureDataset
+    precision: str
+    frozen_precision: str
+
+    def conditions(self) -> dict[str, Any]:
+        """Return all that must be the same when the run is resumed."""
+        return {
+            "backend": keras.backend.backend(),
+            "device": device_name(),
+            "weights": self.weights,
+            "precision": self.precision,
+            "cache": self.source.name,
+            "views": self.source.views,
+            "frozen layers": self.source.frozen,
+        }
+
+
+def set_up(
+    config: TrainConfig, classes: int, photos: Photos, neither: Sequence[Photo] = ()
+) -> Setup:
+    """Load the network, choose its arithmetic, and compute its frozen features where they are kept.
+
+    Args:
+        config: of the run.
+        classes: how many.
+        photos: to train and validate on.
+        neither: training photos that show none of the classes.
+
+    Raises:
+        WeightsError: when the pretrained weights cannot be found.
+        UsageError: when the features have no room.
+    """
+    trained = resolve_precision(config.precision)
+    frozen = trained if config.cache == "off" else resolve_frozen_precision(config.precision)
+    say(f"computing on {device_name()}, frozen layers in {frozen}, trained ones in {trained}")
+    model, weights = classifier_of(config, classes, trained)
+    if config.precision == "auto":
+        folder = config.runs / FEATURES_FOLDER
+        precision = choose_precision(model, weights, photos["train"], folder, int8=frozen == "int8")
+        if precision != "auto":
+            config, frozen = dataclasses.replace(config, precision=precision), precision
+        if precision == "float32":
+            trained = precision
+            model, weights = classifier_of(config, classes, trained)
+    source = dataset_of(config, model, weights, photos, neither)
+    return Setup(model, weights, source, trained, frozen if source.name == "disk" else trained)
+
+
+def classifier_of(config: TrainConfig, classes: int, precision: str) -> tuple[keras.Model, str]:
+    """Return the untrained classifier of a run, and the digest of its backbone's weights."""
+    return load_classifier(
+        classes,
+        image_size=config.image_size,
+        backbone=config.backbone,
+        precision=precision,
+        weights=config.weights,
+        seed=config.seed,
+    )
+
+
+def dataset_of(
+    config: TrainConfig,
+    model: keras.Model,
+    digest: str,
+    photos: Photos,
+    neither: Sequence[Photo] = (),
+) -> FeatureDataset:
+    """Open the input of the run's stages; ``digest`` is that of the backbone's weights."""
+    quota = Quota(config.runs / FEATURES_FOLDER, round(config.cache_limit * 1e9))
+    return open_dataset(dataset_spec(config, model, digest, photos, neither), config.cache, quota)
+
+
+def dataset_spec(
+    config: TrainConfig,
+    model: keras.Model,
+    digest: str,
+    photos: Photos,
+    neither: Sequence[Photo] = (),
+) -> DatasetSpec:
+    """Return the few settings that the input depends on."""
+    return DatasetSpec(
+        model=model,
+        backbone=config.backbone,
+        weights=digest,
+        photos=photos,
+        neither=neither,
+        stages=config.stage_plan(),
+        views=config.training_views(),
+        seed=config.seed,
+        precision=config.precision,
+        mirror=config.mirror,
+        deterministic=config.deterministic,
+    )

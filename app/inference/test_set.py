@@ -1,0 +1,74 @@
+"""The test set meets the finished product, once: the exported bundle answers its photos at the end.
+
+Until then nothing has looked at them but the inventory, which decodes them and compares them with
+the others. So the figures of a run are those of ``predict.py`` over the same photos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from app.core.console import say
+from app.core.run_folder import Run
+from app.core.run_metrics import AnsweredBy, NeitherMetrics, SplitMetrics
+from app.data.folder_layout import Split
+from app.data.manifest import NeitherPhoto, Photo
+from app.evaluation.findings import write_findings
+from app.evaluation.prediction_set import PredictionSet, split_metrics, write_predictions
+from app.evaluation.test_findings import findings_of_test
+from app.inference.answered_photos import answer_photos
+from app.inference.predictor import Classifier
+from app.inference.refusals import refusals
+
+
+@dataclass(frozen=True)
+class TestSetAnswers:
+    """The test photos' scores: of all, without the excluded ones if any are, and by which model.
+
+    ``neither`` counts how many photos of none of the classes it refuses, by kind.
+    """
+
+    scores: SplitMetrics
+    without_excluded: SplitMetrics | None
+    answered_by: AnsweredBy
+    neither: dict[str, NeitherMetrics]
+
+
+def answer_test_set(
+    run: Run,
+    photos: Sequence[Photo],
+    excluded: Collection[str],
+    validation: PredictionSet,
+    neither: Mapping[Split, Sequence[NeitherPhoto]],
+) -> TestSetAnswers:
+    """Let the exported bundle answer the test photos, once, as ``predict.py`` answers.
+
+    What it answers is written into the run, with what training predicted for validation.
+
+    Args:
+        run: that has its bundle.
+        photos: of test.
+        excluded: names; those of test photos are left out of ``without_excluded``.
+        validation: what training predicted for the validation photos.
+        neither: photos of none of the classes, of all splits.
+    """
+    classifier = Classifier(run.bundle)
+    classes, thresholds = classifier.bundle.classes, classifier.thresholds
+    say(f"answering {len(photos)} test photos with {classifier.file} ({classifier.precision})")
+    answered = answer_photos(classifier, photos)
+    predictions: dict[Split, PredictionSet] = {"validation": validation, "test": answered}
+    write_predictions(predictions, classes, thresholds, run.predictions)
+    write_findings(findings_of_test(answered, classes, thresholds), run.test_audit)
+    refused = refusals(classifier, neither)
+    if held_out := sum(kind.held_out for kind in refused.values()):
+        count = sum(kind.refused for kind in refused.values())
+        say(f"of {held_out} photos of neither that nothing was learned from {count} are refused")
+    kept = [number for number, name in enumerate(answered.names) if name not in excluded]
+    some = 0 < len(kept) < len(answered.names)
+    return TestSetAnswers(
+        split_metrics(answered, thresholds),
+        split_metrics(answered.chosen(kept), thresholds) if some else None,
+        AnsweredBy(classifier.file, classifier.precision),
+        refused,
+    )

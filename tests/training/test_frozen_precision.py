@@ -1,0 +1,73 @@
+"""Arithmetic that would change answers is noticed before the long work, and a slower one taken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from unittest.mock import patch
+
+import keras
+import numpy as np
+import pytest
+from photos import as_photo, make_photo
+
+import app.network.vgg
+import app.training.frozen_precision as tested
+from app.data.manifest import Photo
+from app.network.classifier import build_classifier
+from app.training.frozen_precision import choose_precision, moved_by_rounding
+
+TARGETS = np.arange(60) // 30
+
+
+def test_what_rounding_moves_is_measured_in_answers() -> None:
+    generator = np.random.default_rng(0)
+    exact = generator.normal(size=(60, 36)).astype(np.float32)
+    exact[:, 0] += 4 * TARGETS
+    noise = generator.normal(size=exact.shape).astype(np.float32)
+    moved = [moved_by_rounding(exact, exact + share * noise, TARGETS) for share in (0, 0.05, 0.5)]
+    assert moved[0] == 0
+    assert 0 < 3 * moved[1] < moved[2] < 1
+    assert moved_by_rounding(exact[:2], exact[:2], TARGETS[:2]) == 1.0  # nothing can be told
+    assert moved_by_rounding(exact[:9], exact[:9], TARGETS[:9]) == 1.0  # all of one class
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    with patch.object(app.network.vgg, "FILTERS", (4, 4, 8, 8, 8)):
+        return build_classifier(2, image_size=32)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Photo]:
+    folder = tmp_path_factory.mktemp("photos")
+    return [as_photo(make_photo(folder / f"{n}.png", n), n % 2) for n in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("moved", "chosen"),
+    [
+        ({"int8": 0.004}, "auto"),
+        ({"int8": 0.006, "bfloat16": 0.004}, "bfloat16"),
+        ({"int8": 0.006, "bfloat16": float("nan")}, "float32"),
+    ],
+)
+def test_the_fastest_that_leaves_answers_alone_is_taken(
+    moved, chosen, model, photos, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    shares = iter(moved.values())
+    monkeypatch.setattr(tested, "moved_by_rounding", lambda *_: next(shares))
+    monkeypatch.setattr(tested, "resolve_precision", lambda _: "bfloat16")
+    assert choose_precision(model, "w", photos, tmp_path, int8=True) == chosen
+    assert not list(shares)  # no more was measured than needed
+    told = capsys.readouterr().err
+    if chosen == "auto":
+        assert "frozen layers in" not in told
+    else:
+        assert f"frozen layers in {chosen}: int8 moves 0.60% of the probability" in told
+        assert "times as long as in int8" in told
+
+
+def test_float32_needs_no_measuring(model, photos, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(tested, "resolve_precision", lambda _: "float32")
+    monkeypatch.setattr(tested, "make_extractor", None)
+    assert choose_precision(model, "w", photos, tmp_path, int8=False) == "auto"
