@@ -64,7 +64,7 @@ def answer_test_set(
     answered = answer_photos(classifier, photos)
     predictions: dict[Split, PredictionSet] = {"validation": validation, "test": answered}
     write_predictions(predictions, classes, thresholds, run.predictions)
-    write_findings(_worth_checking(answered, classes, thresholds), run.test_audit)
+    write_findings(worth_checking(answered, classes, thresholds), run.test_audit)
     refused = refusals(classifier, neither)
     if held_out := sum(kind.held_out for kind in refused.values()):
         count = sum(kind.refused for kind in refused.values())
@@ -81,7 +81,7 @@ def answer_test_set(
     )
 
 
-def _worth_checking(
+def worth_checking(
     answered: PredictionSet, classes: Sequence[str], thresholds: Thresholds
 ) -> list[Finding]:
     """Return the test photos that surely look like another class, then those answered neither."""

@@ -7,6 +7,7 @@ the likeliest class, which is what others call accuracy.
 from __future__ import annotations
 
 from app.core.run_metrics import Metrics, SplitMetrics
+from app.evaluation.calibration import SMALL_VALIDATION
 
 FEWEST = 30  # test photos; of fewer no share is told: even 29 of 29 may be 0.88 (95 % interval)
 
@@ -32,6 +33,11 @@ def verdict(metrics: Metrics) -> list[str]:
 def too_few(test: SplitMetrics) -> bool:
     """Return whether there are too few test photos for a share of them to say anything."""
     return test.n < FEWEST
+
+
+def chosen_out_of_fold(metrics: Metrics) -> bool:
+    """Return whether out-of-fold answers made the head's choices, because validation is small."""
+    return metrics.cross_validated is not None and metrics.photos["validation"] < SMALL_VALIDATION
 
 
 def scored(metrics: Metrics) -> list[tuple[str, SplitMetrics]]:
