@@ -46,7 +46,13 @@ from app.network.classifier import (
     pooling_part,
     set_head,
 )
-from app.training.nystroem import NystroemFeatures, choose_landmarks, each_pair_once, fit_nystroem
+from app.training.nystroem import (
+    LEADING,
+    NystroemFeatures,
+    choose_landmarks,
+    each_pair_once,
+    fit_nystroem,
+)
 from app.training.stage_result import StageResult
 
 # scikit-learn's C, the inverse of the strength: the loss is a sum over photos, and coordinates have
@@ -131,6 +137,8 @@ def fit_linear_probe(
     validation: LabelledMaps,
     strengths: Sequence[float] = STRENGTHS,
     class_weight: dict[int, float] | None = None,
+    *,
+    cross_validate: bool = True,
 ) -> LinearProbe:
     """Set the dense layer of ``model`` to the solution that validates best.
 
@@ -148,6 +156,8 @@ def fit_linear_probe(
         strengths: to be tried, ascending.
         class_weight: the weight of each class in the training loss, by the class's number; all
             scores are without weights.
+        cross_validate: whether photos are answered out of fold too. Not where blocks were trained
+            on them: no fold is then new to the features.
 
     Returns:
         The scores, and what they were found with.
@@ -167,6 +177,8 @@ def fit_linear_probe(
         basis = fit_nystroem(features)
         if has_projection(model):
             basis = basis.leading(MOST_FULL_CLASSES)
+        elif len(landmarks) < len(train.targets):
+            basis = basis.leading(LEADING)
         known = Projection(basis.landmark_coordinates, embeddings)
         x = _project(basis, extractor, train, landmarks, known, done)
         x_validation = _project(basis, extractor, validation, done=done)
@@ -174,7 +186,7 @@ def fit_linear_probe(
         np.concatenate([x.coordinates, x_validation.coordinates]),
         np.concatenate([train.targets, validation.targets]),
     )
-    folds = make_folds(both[1], numbered(train, validation))
+    folds = make_folds(both[1], numbered(train, validation)) if cross_validate else []
     small = bool(folds) and len(validation.targets) < SMALL_VALIDATION
     search = Search(
         (x.coordinates, train.targets),

@@ -1,4 +1,4 @@
-"""Progress where there is no terminal: a line now and then, with the share done and the time left."""
+"""Progress where there is no terminal: a line now and then, with what is done and left."""
 
 import re
 import time

@@ -101,3 +101,23 @@ def test_photos_that_are_all_alike_have_finite_coordinates():
     assert basis.landmark_coordinates.shape == (4, 1)
     np.testing.assert_allclose(basis.landmark_coordinates, 0, atol=1e-5)
     np.testing.assert_array_equal(basis.coordinates(features), 0)
+
+
+def test_leading_directions_are_the_same_coordinates_without_the_others():
+    basis = basis_of(symmetric(15, 0))
+    others = symmetric(5, 1)
+    few = basis.leading(4)
+    assert few.landmarks.shape == (4, SIDE * (SIDE + 1) // 2)
+    np.testing.assert_allclose(
+        few.coordinates(others), basis.coordinates(others)[:, -4:], rtol=1e-3, atol=1e-4
+    )
+    variances = np.square(basis.landmark_coordinates).sum(axis=0)
+    assert variances[-4:].min() >= variances[:-4].max()
+    coefficients, intercept = np.random.default_rng(2).normal(size=(4, 3)), np.arange(3.0)
+    kernel, bias = few.dense(coefficients, intercept)
+    np.testing.assert_allclose(
+        others @ kernel + bias,
+        few.coordinates(others) @ coefficients + intercept,
+        rtol=1e-3,
+        atol=1e-3,
+    )
