@@ -69,7 +69,7 @@ def model_card(results: Results) -> str:
         scored=scored(results.metrics),
         out_of_fold=chosen_out_of_fold(results.metrics),
         labels=len(results.findings_of("label")),
-        outliers=len(results.findings_of("stranger")),
+        outliers=len(results.findings_of("outlier")),
         command=results.without_places().command(),
         ood_threshold=OOD_THRESHOLD,
     )

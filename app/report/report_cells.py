@@ -98,9 +98,9 @@ display(say.not_used(list(results.refusals().items()), SHOWN))
 # %%
 groups = results.near_duplicates()
 across = [group for group in groups if len({row.label for row in group}) > 1]
-listed = {kind: len(results.findings_of(kind)) for kind in ("label", "stranger")}
+listed = {kind: len(results.findings_of(kind)) for kind in ("label", "outlier")}
 display(say.near_duplicates(groups, across, SHOWN))
-display(say.listed(listed["label"], listed["stranger"]))
+display(say.listed(listed["label"], listed["outlier"]))
 
 # %% [markdown]
 # ## What training saw of them
@@ -228,7 +228,7 @@ display(say.label_issues(listed["label"], EXCHANGED))
 # ## Photos unlike all others
 
 # %%
-display(say.outliers(listed["stranger"]))
+display(say.outliers(listed["outlier"]))
 
 # %% [markdown]
 # ## Neither

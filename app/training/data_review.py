@@ -38,7 +38,7 @@ def review(photos: Photos, classes: Sequence[str], probe: LinearProbe, path: Pat
     counts = Counter(finding.finding for finding in found)
     say(
         f"photos worth checking, in {path}: {counts['label']} look like another class, "
-        f"{counts['stranger']} are unlike all others; most are hard, not wrong"
+        f"{counts['outlier']} are unlike all others; most are hard, not wrong"
     )
     if line := _cannot_tell(probe.out_of_fold):
         say(line)
@@ -102,7 +102,7 @@ def _outliers(photos: Sequence[Photo], distances: Floats) -> list[Finding]:
     return [
         Finding(
             photos[number].name,
-            "stranger",
+            "outlier",
             rank,
             float(distances[number]),
             f"distance {distances[number]:.3f} to the most similar photos; {usual:.3f} is usual",

@@ -18,6 +18,6 @@ def test_sure_contradictions_come_first_then_what_is_answered_neither():
     found = worth_checking(answered, ("cat", "dog"), Thresholds(0.8))
     assert [(row.name, row.finding, row.rank, row.reason) for row in found] == [
         ("wrong", "label", 1, "labelled cat; the likeliest class is dog (> 99.9 %)"),
-        ("stranger", "stranger", 1, "answered neither: its novelty is 0.700"),
-        ("strange", "stranger", 2, "answered neither: its novelty is 0.600"),
+        ("stranger", "outlier", 1, "answered neither: its novelty is 0.700"),
+        ("strange", "outlier", 2, "answered neither: its novelty is 0.600"),
     ]
