@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.core.console import say
+from app.core.console import percent, say
 from app.data.manifest import Photo, Photos
 from app.evaluation.findings import Finding, write_findings
 from app.evaluation.label_issues import SURE, find_label_issues
@@ -52,8 +52,8 @@ def _cannot_tell(out_of_fold: Floats | None) -> str:
     if unsure < MANY_UNSURE * len(out_of_fold):
         return ""
     return (
-        f"of {unsure} of {len(out_of_fold)} photos the linear probe cannot tell whether the label "
-        f"is wrong: it gives no class {SURE:.0%} or more"
+        f"for {unsure} of {len(out_of_fold)} photos the linear probe cannot tell whether the label "
+        f"is wrong: it gives no class {percent(SURE)} or more"
     )
 
 
