@@ -19,6 +19,7 @@ from rich.filesize import decimal
 from app.core.config import AUTO_SIZE, STAGES, TrainConfig
 from app.core.console import say
 from app.core.environment import has_vnni
+from app.core.errors import UsageError
 from app.core.labels import NEITHER
 from app.core.sanitise import for_json, for_terminal
 from app.data.folder_layout import SPLITS, LayoutSettings, data_folder
@@ -71,8 +72,13 @@ def inventory_of(config: TrainConfig, root: Path, *, counts: bool = True) -> lis
         counts: whether to say how many photos each split has.
 
     Raises:
-        AppError: as ``app.data.inventory.take_inventory``.
+        AppError: as ``app.data.inventory.take_inventory``, or for settings that do not fit.
     """
+    if config.exclude_from_test and config.exclude is None:
+        raise UsageError(
+            "expected --exclude-from-test beside --exclude FILE; received it alone; name the list "
+            "of photos"
+        )
     return take_inventory(
         root,
         data=config.data,

@@ -80,6 +80,13 @@ def test_what_would_stop_the_run_is_said_with_exit_code_2(
     assert (out, "at least 5 usable photos" in said) == ("", True)
 
 
+def test_to_exclude_test_photos_needs_a_list_of_them(
+    pets: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(train.main, ["--data", str(pets), "--check", "--exclude-from-test"]) == 2
+    assert "expected --exclude-from-test beside --exclude FILE" in capsys.readouterr().err
+
+
 def test_many_classes_and_many_names_make_short_lines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

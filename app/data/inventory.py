@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from app.core.console import listing, say
+from app.core.console import listing, percent, say
 from app.core.errors import UsageError
 from app.core.labels import NEITHER
 from app.data.audit import FEW_PHOTOS, check_enough, judge, mark_duplicates, rows_of_others
@@ -197,7 +197,7 @@ def _say_near_duplicates(judged: Sequence[ManifestRow]) -> None:
 def _say_splits(judged: list[ManifestRow], rows: list[ManifestRow]) -> None:
     """Say which splits the user's folders give and which photos were moved to make the others."""
     if not any(row.split for row in judged):
-        shares = ", ".join(f"{share:.0%} {split}" for split, share in SHARES.items())
+        shares = ", ".join(f"{percent(share)} {split}" for split, share in SHARES.items())
         say(f"no splits given: photos are divided by their content into {shares}")
         return
     for split in SPLITS[1:]:

@@ -64,7 +64,7 @@ def answer_test_set(
     answered = answer_photos(classifier, photos)
     predictions: dict[Split, PredictionSet] = {"validation": validation, "test": answered}
     write_predictions(predictions, classes, thresholds, run.predictions)
-    write_findings(_worth_checking(answered, classes, thresholds), run.test_audit)
+    write_findings(worth_checking(answered, classes, thresholds), run.test_audit)
     refused = refusals(classifier, neither)
     if held_out := sum(kind.held_out for kind in refused.values()):
         count = sum(kind.refused for kind in refused.values())
@@ -81,13 +81,13 @@ def answer_test_set(
     )
 
 
-def _worth_checking(
+def worth_checking(
     answered: PredictionSet, classes: Sequence[str], thresholds: Thresholds
 ) -> list[Finding]:
     """Return the test photos that surely look like another class, then those answered neither."""
     labels = find_label_issues(answered.probabilities, answered.targets)
     falling = np.argsort(-answered.novelty, kind="stable")
-    strangers = falling[answered.novelty[falling] > thresholds.novelty].tolist()
+    outliers = falling[answered.novelty[falling] > thresholds.novelty].tolist()
     return [
         *(
             Finding(
@@ -103,11 +103,11 @@ def _worth_checking(
         *(
             Finding(
                 answered.names[number],
-                "stranger",
+                "outlier",
                 rank,
                 float(answered.novelty[number]),
                 f"answered neither: its novelty is {answered.novelty[number]:.3f}",
             )
-            for rank, number in enumerate(strangers, start=1)
+            for rank, number in enumerate(outliers, start=1)
         ),
     ]
