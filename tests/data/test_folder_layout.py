@@ -237,7 +237,8 @@ def test_where_two_readings_remain_a_flag_decides(
 NO_CLASSES = {
     "splits without labels": (("train/#.jpg", "test/#.jpg"), "test/, train/: names of splits"),
     "splits without labels beside another folder": (
-        ("train/#.jpg", "test/#.jpg", "bus/#.jpg"), "with test/, train/: names of splits"
+        ("train/#.jpg", "test/#.jpg", "bus/#.jpg"),
+        "with test/, train/: names of splits",
     ),
     "splits with images and labels": (
         [f"{s}/{p}" for s in ("train", "valid") for p in ("images/#.jpg", "labels/#.txt")],
