@@ -25,7 +25,7 @@ FORMATS = ("savedmodel", "litert", "openvino")  # besides ONNX and Keras's own
 TRACKERS = ("tensorboard", "mlflow")
 
 AUTO_SIZE = 0  # --image-size auto: app.data.image_size finds it from the photos
-LARGEST_AUTO_SIZE = 320  # more pixels hardly helped photos of any size (docs/experiments.md)
+LARGEST_AUTO_SIZE = 320  # more pixels hardly helped on pets (docs/experiments.md)
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 1024  # five poolings halve 32 to 1; 1024 is 640 GFLOP a photo
 MEND = "mend the file, or give the settings as flags"
 

@@ -20,9 +20,7 @@ from app.data.near_duplicates import Fingerprint, fingerprint, near_duplicates
 from app.data.photo_file import read_bytes
 
 MIN_PHOTOS = ENOUGH  # of each class: three to train on, one each for validation and test
-FEW_PHOTOS = (
-    10  # of a class with fewer a line says what to expect; of neither there must be as many
-)
+FEW_PHOTOS = 10  # with fewer of a class a line says what to expect; of neither so many are needed
 COUNTS_SHOWN = 10  # of classes, in a message
 # Of several copies the one stays that keeps the test set as the user made it.
 _SPLIT_ORDER = {"test": 0, "validation": 1, "train": 2, "": 3}

@@ -10,7 +10,7 @@ from app.core.labels import NEITHER
 from app.data.manifest import ManifestRow
 
 STEP = 32  # five poolings halve the image
-SMALLEST = 160  # smaller photos gain by being enlarged to this (docs/experiments.md)
+SMALLEST = 160  # leaves block5 5×5 places; other sizes were not compared (docs/experiments.md)
 
 
 def fitting_image_size(rows: Iterable[ManifestRow]) -> int:

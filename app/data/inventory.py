@@ -251,8 +251,8 @@ def _say_few(rows: Sequence[ManifestRow]) -> None:
     few = [label for label, count in counts.items() if count < FEW_PHOTOS]
     if few:
         say(
-            f"{len(few)} of {len(counts)} classes have fewer than {FEW_PHOTOS} photos: this trains,"
-            " but validation and test hold one photo or two of them, so go by the cross-validated "
+            f"{len(few)} of {len(counts)} classes have fewer than {FEW_PHOTOS} photos: they train, "
+            "but validation and test hold one photo or two of them, so go by the cross-validated "
             "figures, and expect clearly better answers from 20 photos and more"
         )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from warnings import catch_warnings, simplefilter
 
 import keras
 import numpy as np
@@ -113,7 +114,9 @@ def moved_by_rounding(exact: Float32s, rounded: Float32s, targets: Ints) -> floa
         return 1.0
     basis = fit_nystroem(rounded[~answered])
     solver = LogisticRegression(C=STRENGTH, max_iter=1000)
-    solver.fit(basis.landmark_coordinates, targets[~answered])
+    with catch_warnings():
+        simplefilter("ignore", UserWarning)  # that many of the photos are the only one of a class
+        solver.fit(basis.landmark_coordinates, targets[~answered])
     first, second = (
         solver.predict_proba(((each[answered] - basis.mean) @ basis.landmarks.T) @ basis.directions)
         for each in (exact, rounded)

@@ -1,4 +1,4 @@
-"""Progress where there is no terminal: a line now and then, with share done and time left."""
+"""Progress where there is no terminal: a line now and then, with what is done and left."""
 
 import re
 import time

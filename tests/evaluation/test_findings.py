@@ -4,13 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from app.evaluation.test_findings import findings_of_test
 from sklearn.linear_model import LogisticRegression
 
 from app.data.manifest import Photo
 from app.evaluation.cross_validation import make_folds, out_of_fold
+from app.evaluation.decision import Thresholds
 from app.evaluation.findings import read_findings, write_findings
 from app.evaluation.label_issues import SURE, find_label_issues
 from app.evaluation.metrics import probabilities_of
+from app.evaluation.prediction_set import PredictionSet
 from app.training.data_review import find
 
 CLASSES = ("cat", "dog", "owl")
@@ -111,3 +114,13 @@ def test_both_lists_are_whole_and_come_back_from_the_file(x, targets, tmp_path):
     assert [(r.name, r.finding, r.rank, r.reason) for r in back] == [
         (r.name, r.finding, r.rank, r.reason) for r in found
     ]
+
+
+def test_of_test_photos_sure_contradictions_and_strangers_are_listed():
+    """Right, surely wrong, doubtfully wrong, and one that is answered neither."""
+    probabilities = np.array([[0.97, 0.03], [0.95, 0.05], [0.6, 0.4], [0.9, 0.1]])
+    novelty = np.array([0.1, 0.2, 0.3, 0.8])
+    predicted = PredictionSet(tuple("abcd"), np.array([0, 1, 1, 0]), probabilities, novelty)
+    found = findings_of_test(predicted, CLASSES[:2], Thresholds(confidence=0.0))
+    assert [(each.name, each.finding) for each in found] == [("b", "label"), ("d", "stranger")]
+    assert found[0].reason == "labelled dog; the likeliest class is cat (95.0%)"

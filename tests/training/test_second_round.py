@@ -10,7 +10,7 @@ import pytest
 from small_vgg import classifier, config_of, small_network, twelve_photos, weights_of
 
 from app.core.config import STAGES
-from app.experiment import dataset_of
+from app.experiment_setup import dataset_of
 from app.features.dataset import FeatureDataset
 from app.network.classifier import HEAD
 from app.training.checkpoint import Checkpoint
