@@ -14,7 +14,7 @@ from app.evaluation.label_issues import SURE, find_label_issues
 from app.evaluation.metrics import probabilities_of
 from app.evaluation.prediction_set import PredictionSet
 from app.evaluation.test_findings import findings_of_test
-from app.training.data_review import find
+from app.training.data_review import cannot_tell, find
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -124,3 +124,11 @@ def test_of_test_photos_sure_contradictions_and_strangers_are_listed():
     found = findings_of_test(predicted, CLASSES[:2], Thresholds(confidence=0.0))
     assert [(each.name, each.finding) for each in found] == [("b", "label"), ("d", "stranger")]
     assert found[0].reason == "labelled dog; the likeliest class is cat (95.0%)"
+
+
+def test_a_weak_classifier_says_for_how_many_photos_it_cannot_tell():
+    sure, unsure = np.tile([0.95, 0.05], (8, 1)), np.tile([0.7, 0.3], (3, 1))
+    line = cannot_tell(np.concatenate([sure, unsure]))
+    assert line.startswith("of 3 of 11 photos the linear probe cannot tell")
+    assert cannot_tell(np.concatenate([sure, sure, unsure])) == ""
+    assert "too few photos for folds" in cannot_tell(None)
