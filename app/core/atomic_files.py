@@ -57,7 +57,7 @@ def write_json(value: Any, path: Path) -> None:
     A list of whole numbers takes one line: a confusion matrix has a row for each class.
     """
     text = _WHOLE_NUMBERS.sub(
-        lambda found: f"[{', '.join(found[1].replace(',', ' ').split())}]", for_json(value, indent=2)
+        lambda found: "[" + " ".join(found[1].split()) + "]", for_json(value, indent=2)
     )
     with open_whole(path) as file:
         file.write(text + "\n")
