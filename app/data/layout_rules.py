@@ -147,7 +147,7 @@ class LayoutReader:
         if splits and not lone:
             return self._joined(folder, splits)
         if not forced:
-            folders = self._with_labels(folder, folders)
+            folders = list(self._with_labels(folder, folders))
             classes = self._classes(folder, folders)
         loose = self._flat(folder)
         inside = self._inside(folders[0]) if len(folders) == 1 else None
