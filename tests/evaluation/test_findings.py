@@ -116,6 +116,6 @@ def test_both_lists_are_whole_and_come_back_from_the_file(x, targets, tmp_path):
 def test_a_weak_classifier_says_for_how_many_photos_it_cannot_tell():
     sure, unsure = np.tile([0.95, 0.05], (8, 1)), np.tile([0.7, 0.3], (3, 1))
     line = cannot_tell(np.concatenate([sure, unsure]))
-    assert line.startswith("of 3 of 11 photos the linear probe cannot tell")
+    assert line.startswith("for 3 of 11 photos the linear probe cannot tell")
     assert cannot_tell(np.concatenate([sure, sure, unsure])) == ""
     assert "too few photos for folds" in cannot_tell(None)
