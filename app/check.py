@@ -89,7 +89,7 @@ def fit_to_photos(config: TrainConfig, rows: Sequence[ManifestRow]) -> TrainConf
     if config.image_size != AUTO_SIZE:
         return config
     size = fitting_image_size(rows)
-    say(f"image size {size}: from the photos' own sizes (--image-size auto)")
+    say(f"image size {size}: from the training photos' own sizes (--image-size auto)")
     return replace(config, image_size=size)
 
 
@@ -194,11 +194,15 @@ def _lines(config: TrainConfig, rows: Sequence[ManifestRow]) -> list[str]:
     lines += ["", f"left out: {left.total():,} files"]
     lines += [f"{count:>10,}  {REASONS[code]}" for code, count in left.most_common()]
     same, needed = duplicates(rows), estimate(config, rows)
+    kinds = {
+        "copies of other files, left out": same.copies,
+        "near-duplicates of test or validation photos, left out": same.near_duplicates_left_out,
+        "used photos that are nearly the same as others": same.near_duplicates_used,
+        "of all these lie in several classes: a label may be wrong": same.in_several_classes,
+    }
+    shown = [f"{count:>10,}  {what}" for what, count in kinds.items() if count]
+    lines += ["", "duplicates:", *shown] if shown else ["", "duplicates: none"]
     lines += [
-        "",
-        f"duplicates: {same.copies:,} copies and {same.near_duplicates_left_out:,} near-duplicates "
-        f"are left out; {same.near_duplicates_used:,} used photos are nearly the same as others; "
-        f"{same.in_several_classes:,} files lie in several classes, so a label may be wrong",
         "",
         f"training would take about {_duration(needed.seconds)}, "
         f"{decimal(needed.disk_bytes)} of disk and {decimal(needed.memory_bytes)} of memory: an "

@@ -34,7 +34,7 @@ from app.data.manifest import (
     photos_of,
 )
 from app.data.splits import class_weights
-from app.evaluation.prediction_set import split_metrics
+from app.evaluation.metrics import split_metrics
 from app.experiment_setup import set_up
 from app.export.bundle_writer import Parity, classifier_graph, export_bundle, library_versions
 from app.export.int8_export import Int8Model, int8_model
@@ -52,8 +52,9 @@ from app.training.finetune import train_stage
 from app.training.fit_decision import FittedDecision, fit_decision
 from app.training.linear_probe import STRENGTHS, fit_linear_probe
 from app.training.run_lock import finish_time
-from app.training.schedule import next_stage, report_gains, seconds_left
-from app.training.stage_result import StageResult, keep_stage, kept_stage
+from app.training.schedule import is_second, next_stage, report_gains, seconds_left
+from app.training.second_round import open_second_round, train_second_round
+from app.training.stage_result import StageResult, divided_by, keep_stage, kept_stage
 from app.training.tracking import Tracking
 
 
@@ -152,16 +153,16 @@ def train_stages(
     while stage := next_stage(config.stage_plan(), trained, results, config.budget):
         if not source.prepare(stage):
             break
-        open_layers(model, stage)
+        (open_second_round if is_second(stage) else open_layers)(model, stage)
         result = kept_stage(stage.name, model, checkpoint)
         if result is None:
             if stage.opens:
-                epochs = sum(each.epochs for each in trained)
-                seconds = seconds_left(results, config.budget)
-                result = fine_tune(stage, source, class_weight, checkpoint, epochs, seconds)
+                result = fine_tune(
+                    config, stage, source, class_weight, checkpoint, trained, results
+                )
             else:
                 result = linear_probe(
-                    stage, model, source, photos, classes, class_weight, config.head_strength, run
+                    stage, model, source, photos, classes, class_weight, strengths_of(config), run
                 )
             keep_stage(result, model, checkpoint)
         tracking.stage(stage.name, result.history)
@@ -178,7 +179,7 @@ def linear_probe(
     photos: Photos,
     classes: Sequence[str],
     class_weight: dict[int, float] | None,
-    strength: float | None,
+    strengths: Sequence[float],
     run: Run,
 ) -> StageResult:
     """Solve the head; then list the photos that a person should look at."""
@@ -187,7 +188,7 @@ def linear_probe(
         stage,
         source.labelled("train"),
         source.labelled("validation"),
-        STRENGTHS if strength is None else (strength,),
+        strengths,
         class_weight,
     )
     review(photos, classes, probe, run.audit)
@@ -195,14 +196,29 @@ def linear_probe(
 
 
 def fine_tune(
+    config: TrainConfig,
     stage: Stage,
     source: FeatureDataset,
     class_weight: dict[int, float] | None,
     checkpoint: Checkpoint,
-    epochs_before: int,
-    seconds: float,
+    trained: Sequence[Stage],
+    results: Sequence[StageResult],
 ) -> StageResult:
-    """Train the blocks that the stage opens; the head stays as it was solved."""
+    """Train the blocks that the stage opens: below the solved head, or in a second round."""
+    epochs_before = sum(each.epochs for each in trained)
+    seconds = seconds_left(results, config.budget)
+    if is_second(stage):
+        return train_second_round(
+            source,
+            trained[0],
+            stage,
+            checkpoint,
+            class_weight,
+            epochs_before=epochs_before,
+            seconds=seconds,
+            strengths=strengths_of(config),
+            divided_by=divided_by(results),
+        )
     return train_stage(
         source.part(stage),
         stage,
@@ -212,6 +228,11 @@ def fine_tune(
         class_weight,
         seconds,
     )
+
+
+def strengths_of(config: TrainConfig) -> tuple[float, ...]:
+    """Return the strengths of regularisation that the head is solved with."""
+    return STRENGTHS if config.head_strength is None else (config.head_strength,)
 
 
 def export(

@@ -25,7 +25,7 @@ FORMATS = ("savedmodel", "litert", "openvino")  # besides ONNX and Keras's own
 TRACKERS = ("tensorboard", "mlflow")
 
 AUTO_SIZE = 0  # --image-size auto: app.data.image_size finds it from the photos
-LARGEST_AUTO_SIZE = 320  # more pixels hardly helped photos of any size (docs/experiments.md)
+LARGEST_AUTO_SIZE = 320  # more pixels hardly helped on pets (docs/experiments.md)
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 1024  # five poolings halve 32 to 1; 1024 is 640 GFLOP a photo
 MEND = "mend the file, or give the settings as flags"
 
@@ -159,7 +159,7 @@ class TrainConfig:
     image_size: int = setting(
         AUTO_SIZE,
         "height and width in pixels that photos are resized to; time grows with its square; auto: "
-        f"from the photos' own sizes, at most {LARGEST_AUTO_SIZE}",
+        f"from the training photos' own sizes, at most {LARGEST_AUTO_SIZE}",
     )
     epochs: int | None = setting(None, "at most this many epochs a stage (default: the stage's)")
     patience: int | None = setting(

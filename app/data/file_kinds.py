@@ -14,7 +14,7 @@ from app.core.errors import ImageError
 from app.core.text_file import decode_text
 from app.data.photo_file import Header
 
-_RAW = "a camera raw file; develop it"
+_RAW = "a camera raw file; export it"
 # The first bytes of pictures that are not read, as regular expressions.
 _PICTURES: dict[bytes, str] = {
     rb"8BPS": "a Photoshop file",
@@ -33,9 +33,11 @@ _OTHERS: dict[bytes, str] = {
     rb"%PDF": "a PDF document",
     rb"\xd0\xcf\x11\xe0": "an old Office document or a thumbnail database",
     rb"\0\x05\x16[\0\7]": "macOS's notes on a file (AppleDouble), not that file",
-    rb".{4}ftyp(M4A|M4B|F4A)|ID3|\xff[\xf2\xf3\xfa\xfb]|fLaC|OggS|RIFF.{4}WAVE|MThd": "a sound",
+    rb".{4}ftyp(M4A|M4B|F4A)|ID3|\xff[\xf2\xf3\xfa\xfb]|fLaC|OggS|RIFF.{4}WAVE|MThd": (
+        "an audio file"
+    ),
     rb"(.{4}(moov|mdat|wide|pnot)|RIFF.{4}AVI |\x1a\x45\xdf\xa3|FLV\1|\0\0\1[\xb3\xba]|0&\xb2\x75"
-    rb"|\x47[^I].{186}\x47.{187}\x47)": "a film",
+    rb"|\x47[^I].{186}\x47.{187}\x47)": "a video",
     rb"MZ.[\0\1]|\x7fELF|L\0\0\0\1\x14\2\0|\xcf\xfa\xed\xfe": "a program or a shortcut to a file",
     rb"SQLite format 3\0|bplist0": "a program's data",
     rb"version https://git-lfs\.": "a Git LFS pointer; the photo was not fetched: git lfs pull",
@@ -46,7 +48,7 @@ _SIGNATURE = re.compile(
     b"|".join(b"(?P<k%d>%s)" % each for each in enumerate(_PICTURES | _OTHERS)), re.DOTALL
 )
 _LOOKED_AT = 1024
-# Brands of ISO media files (ISO/IEC 14496-12, 4.3) that are pictures; the others are films.
+# Brands of ISO media files (ISO/IEC 14496-12, 4.3) that are pictures; the others are videos.
 _PICTURE_BRANDS = {
     b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs",
     b"mif1", b"mif2", b"msf1", b"miaf",
@@ -77,7 +79,7 @@ def refuse_other_kinds(data: bytes) -> None:
     if data[4:8] == b"ftyp":
         size = min(int.from_bytes(data[:4], "big"), _LOOKED_AT)
         if not {data[at : at + 4] for at in range(8, max(size, 12), 4)} & _PICTURE_BRANDS:
-            raise _not_a_photo("a film")
+            raise _not_a_photo("a video")
 
 
 def refuse_rare_jpeg(header: Header) -> None:
@@ -85,7 +87,7 @@ def refuse_rare_jpeg(header: Header) -> None:
     if header.frame in _RARE_FRAMES:
         raise _not_read(f"a JPEG of a rare kind ({_RARE_FRAMES[header.frame]})")
     if header.bits == 12:
-        raise _not_read("a JPEG of 12 bits a colour")
+        raise _not_read("a JPEG of 12 bits per colour")
 
 
 def refuse_raw(image: TiffImageFile) -> None:

@@ -28,6 +28,8 @@ _PHOTOS = {
     "original", "raw", "files", "all", "thumbs", "thumbnails", "unlabeled", "unlabelled",
     "samples", "examples",
 }  # fmt: skip
+# What people call folders of photos that are to be predicted.
+_UNLABELLED = re.compile(r"un-?label+ed|(.*[ ._-])?(to[ ._-]?)?pred(ict|iction|ictions)?")
 # What belongs to photos in a folder beside it, and is drawn, not taken.
 _ANNOTATIONS = {
     "annotations", "annotation", "annots", "labels", "masks", "mask", "trimaps", "segmentations",
@@ -99,6 +101,16 @@ def holds_photos(name: str) -> bool:
 def holds_annotations(name: str) -> bool:
     """Return whether a folder's name says that masks or other notes are in it."""
     return plain_name(name).casefold() in _ANNOTATIONS
+
+
+def holds_unlabelled(name: str) -> bool:
+    """Return whether a folder's name says that its photos are to be predicted.
+
+    That is, beside folders of classes: ``test1``, ``Validation``, ``unlabeled``,
+    ``single_prediction``.
+    """
+    text = plain_name(name).casefold()
+    return split_of(name) in ("validation", "test") or bool(_UNLABELLED.fullmatch(text))
 
 
 def annotated_by(name: str) -> str | None:

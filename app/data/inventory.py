@@ -94,7 +94,7 @@ def _excluded(data: Path, listing: Path | None, reading: FolderReading) -> dict[
         return {}
     every = {*reading.others, *(file.name for file in reading.files)}
     names = excluded_names(listing, data, every)
-    say(f"{len(names)} files are excluded by {listing}")
+    say(f"{_are(len(names), 'file')} excluded by {listing}")
     return dict.fromkeys(names, f"excluded by {listing.name}")
 
 
@@ -104,12 +104,18 @@ def _say_reading(reading: FolderReading) -> None:
         say(note)
     photos = [n for n, code in reading.others.items() if code == "no_class" and is_photo_name(n)]
     if photos:
-        places = Counter(f"{name.partition('/')[0]}/" if "/" in name else "." for name in photos)
+        places = Counter(
+            f"{name.partition('/')[0]}/" if "/" in name else "in no folder" for name in photos
+        )
         where = listing(f"{place} {count:,}" for place, count in places.most_common())
-        say(f"{len(photos):,} photos without a label are left out ({where})")
+        say(f"{_are(len(photos), 'photo', ' without a label')} left out ({where})")
     for code, what in _COUNTED.items():
         if count := list(reading.others.values()).count(code):
-            say(f"{count:,} files are left out: {what}")
+            say(f"{_are(count, 'file')} left out: {what}")
+
+
+def _are(count: int, what: str, which: str = "") -> str:
+    return f"1 {what}{which} is" if count == 1 else f"{count:,} {what}s{which} are"
 
 
 def _excluded_test_photos(

@@ -20,6 +20,7 @@ from app.data.folder_names import (
     class_before_number,
     holds_annotations,
     holds_photos,
+    holds_unlabelled,
     is_helper,
     is_photo_name,
     may_be_photo,
@@ -32,6 +33,7 @@ LAYOUTS = (
     "class names before a number (DIR/cat.0.jpg, DIR/dog.0.jpg), or --labels TABLE"
 )
 ENOUGH = 5  # photos of a class: with fewer a reading of the folder cannot be trained on
+SURELY_SEVERAL = 10  # names before numbers: if most photos have their own, they are no classes
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,9 @@ class LayoutReader:
             raise self._two_readings(folder, classes, next(iter(splits.values())))
         if splits and not lone:
             return self._joined(folder, splits)
+        if not forced:
+            folders = list(self._with_labels(folder, folders))
+            classes = self._classes(folder, folders)
         loose = self._flat(folder)
         inside = self._inside(folders[0]) if len(folders) == 1 else None
         if inside is not None:
@@ -167,7 +172,28 @@ class LayoutReader:
         self._refuse_parts(folder, folders, classes)
         if loose.enough():
             raise self._two_readings(folder, classes, loose)
+        for name in (child.own_name for child in folders):
+            if is_helper(name) or split_of(name):
+                self.notes.append(f"{name}/ is read as a class; if it is none, move it away")
         return classes
+
+    def _with_labels(self, folder: Folder, folders: Sequence[Folder]) -> Sequence[Folder]:
+        """Leave out what lies beside class folders to be predicted: ``test1/``, ``unlabeled/``.
+
+        A folder called ``train`` may be a class, that of trains, but not beside one called
+        ``test``: together they are the parts of a set.
+        """
+        without = [child for child in folders if holds_unlabelled(child.own_name)]
+        others = [child for child in folders if child not in without]
+        called = [child for child in others if not is_helper(child.own_name)]
+        if not without or not called:
+            return folders
+        if any(split_of(child.own_name) for child in called):
+            if all(split_of(child.own_name) for child in called):
+                return folders
+            parts = [child for child in folders if split_of(child.own_name)]
+            raise self._no_classes(folder, [f"{child.own_name}/" for child in parts])
+        return others if len(called) > 1 else folders
 
     def _splits(self, folders: Sequence[Folder]) -> dict[Split, Labels]:
         """Return the folders called like splits that hold labels."""
@@ -197,6 +223,8 @@ class LayoutReader:
             if not self._folders(child) and len(self._flat(child).counts()) < 2:
                 break
             folder = child  # seg_train/seg_train, train/images
+        if all(is_helper(each.own_name) or split_of(each.own_name) for each in folders):
+            folders = []  # train/images, test/test
         if folders and _photos(folder.files) <= sum(_photos(each.below()) for each in folders):
             labels = self._classes(folder, folders)
         elif len(loose.counts()) > 1:
@@ -218,7 +246,11 @@ class LayoutReader:
             )
         found = Labels("splits with class folders", "--layout folders", same_classes=True)
         found.neither = self._neither_in(folder, None)
+        known = {_key(label) for label in splits["train"].counts()} if "train" in splits else set()
         for split, labels in splits.items():
+            inside = {_key(label) for label in labels.counts()}
+            if split != "train" and len(inside) == 1 and not inside & known:
+                continue  # test/unknown: photos to be predicted
             given = split if len(splits) > 1 else None
             found.files |= {name: (label, given) for name, (label, _) in labels.files.items()}
             found.neither += [(each, given) for each, _ in labels.neither]
@@ -243,6 +275,14 @@ class LayoutReader:
             )
         if all(is_helper(label) or split_of(label) for label in loose.counts()):
             raise self._no_classes(folder, [f"{label}….jpg" for label in loose.counts()])
+        names = sorted(loose.counts())
+        if len(names) > max(SURELY_SEVERAL, len(loose.files) / 2):
+            raise DataError(
+                "expected names of photos with the class before the last number, such as "
+                f"cat.0.jpg; received {self._shown(folder)} with {len(loose.files):,} photos and "
+                f"{len(names):,} classes ({listing(names)}); make a folder for each class, or name "
+                "a table of labels: --labels FILE"
+            )
         return loose
 
     def _refuse_parts(self, folder: Folder, folders: Sequence[Folder], classes: Labels) -> None:

@@ -25,7 +25,7 @@ REASONS = {
     "copy": "a copy of another file",
     "near_duplicate": "nearly the same picture as one in test or validation",
     "several_classes": "the same file lies in several classes",
-    "no_class": "its place gives no class",
+    "no_class": "no folder, name or table gives its class",
     "hidden": "hidden, or in a folder of a system or a program",
     "link": "a link to a folder that is read already",
     "not_a_photo": "not a photo",

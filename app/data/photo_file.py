@@ -19,8 +19,8 @@ from app.core.errors import ImageError
 from app.data.heif_boxes import walk_boxes
 from app.data.jpeg2000_markers import CODESTREAM, SIGNATURE, walk_jpeg2000
 
-# 53 million pixels as RGB, not packed; a film among the photos fills no memory. Decoders copy parts
-# of a file once or twice: three times this stays under 512 MiB.
+# 53 million pixels as RGB, not packed; a video among the photos fills no memory. Decoders copy
+# parts of a file once or twice: three times this stays under 512 MiB.
 MAX_BYTES = 160_000_000
 MAX_PIECES = 65_536  # a PNG of 160 MB in the usual pieces of 8 kB has 20,000
 MAX_SEGMENTS = 4_096  # of a JPEG: 160 MB of the largest would be 2,400

@@ -10,7 +10,9 @@ from scipy.special import softmax
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, log_loss, roc_auc_score
 
-from app.core.run_metrics import ReliabilityBin, Scores
+from app.core.run_metrics import AnswerCounts, ReliabilityBin, Scores, SplitMetrics
+from app.evaluation.decision import IS_NEITHER, IS_UNSURE, Thresholds
+from app.evaluation.prediction_set import PredictionSet
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
@@ -47,6 +49,20 @@ def score(targets: Ints, probabilities: Floats) -> Scores:
         ece_bias=calibration_bias(probabilities),
         roc_auc=_roc_auc(targets, probabilities),
         confusion=confusion_matrix(targets, answers, labels=classes).tolist(),
+    )
+
+
+def split_metrics(predicted: PredictionSet, thresholds: Thresholds) -> SplitMetrics:
+    """Return a split's part of ``metrics.json``."""
+    targets, probabilities = predicted.targets, predicted.probabilities
+    answers = predicted.decided(thresholds)
+    right, neither, unsure = (
+        int((answers == other).sum()) for other in (targets, IS_NEITHER, IS_UNSURE)
+    )
+    return SplitMetrics(
+        **vars(score(targets, probabilities)),
+        counts=AnswerCounts(right, len(answers) - right - neither - unsure, neither, unsure),
+        reliability=tuple(reliability_bins(targets, probabilities)),
     )
 
 

@@ -14,10 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.atomic_files import write_rows
-from app.core.run_metrics import AnswerCounts, SplitMetrics
 from app.data.folder_layout import Split
-from app.evaluation.decision import IS_NEITHER, IS_UNSURE, Thresholds, decide, label_of
-from app.evaluation.metrics import reliability_bins, score
+from app.evaluation.decision import Thresholds, decide, label_of
 
 
 @dataclass(frozen=True)
@@ -76,20 +74,6 @@ class PredictionSet:
         """Return the numbers of all photos, those with the least confident answers first."""
         numbers = range(len(self.names))
         return sorted(numbers, key=lambda n: (self.confidence[n], self.names[n]))
-
-
-def split_metrics(predicted: PredictionSet, thresholds: Thresholds) -> SplitMetrics:
-    """Return a split's part of ``metrics.json``."""
-    targets, probabilities = predicted.targets, predicted.probabilities
-    answers = predicted.decided(thresholds)
-    right, neither, unsure = (
-        int((answers == other).sum()) for other in (targets, IS_NEITHER, IS_UNSURE)
-    )
-    return SplitMetrics(
-        **vars(score(targets, probabilities)),
-        counts=AnswerCounts(right, len(answers) - right - neither - unsure, neither, unsure),
-        reliability=tuple(reliability_bins(targets, probabilities)),
-    )
 
 
 def write_predictions(

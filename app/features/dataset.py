@@ -184,6 +184,21 @@ class FeatureDataset(ABC):
             threads=2 if fresh else 1,  # when a batch's first views are drawn, the next begins
         )
 
+    def maps(self, stage: Stage, split: Split) -> LabelledMaps:
+        """Return block5's maps of a split's photos themselves, as the network computes them now."""
+        model, photos = self.spec.model, self.spec.photos[split]
+        start = model.input if self.views is None else model.get_layer(stage.cut).output
+        part = keras.Model(start, model.get_layer(HEAD_CUT).output)
+
+        def walk(numbers: Sequence[int]) -> Iterator[Float32s]:
+            for first in range(0, len(numbers), stage.batch_size):
+                some = numbers[first : first + stage.batch_size]
+                inputs = self._inputs(stage, [View(photos[number], 0, 0) for number in some])
+                maps = keras.ops.convert_to_numpy(part.predict_on_batch(inputs))
+                yield maps.astype(np.float32)
+
+        return LabelledMaps(walk, targets_of(photos), groups_of(photos))
+
     def prepare(self, stage: Stage) -> bool:
         """Make ready what a stage trains on; say whether there is room for it."""
         return True

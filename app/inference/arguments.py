@@ -21,8 +21,8 @@ def add_bundle_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-confidence",
         type=share,
         metavar="P",
-        help="answer unsure below this probability, 0 to 1 (default: the run's, from which on at "
-        "most 1 %% of the answers to its validation photos were wrong)",
+        help="answer unsure below this probability, 0 to 1 (default: the run's, chosen so that at "
+        "most 1 %% of the answers that name a class are wrong, or 0.8 where this cannot be shown)",
     )
     parser.add_argument(
         "--precision",

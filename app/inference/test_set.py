@@ -9,17 +9,22 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from app.core.console import say
 from app.core.run_folder import Run
 from app.core.run_metrics import AnsweredBy, NeitherMetrics, SplitMetrics
 from app.data.folder_layout import Split
 from app.data.manifest import NeitherPhoto, Photo
-from app.evaluation.findings import write_findings
-from app.evaluation.prediction_set import PredictionSet, split_metrics, write_predictions
-from app.evaluation.test_findings import findings_of_test
+from app.evaluation.decision import Thresholds
+from app.evaluation.findings import Finding, write_findings
+from app.evaluation.label_issues import find_label_issues
+from app.evaluation.metrics import split_metrics
+from app.evaluation.prediction_set import PredictionSet, write_predictions
 from app.inference.answered_photos import answer_photos
 from app.inference.predictor import Classifier
 from app.inference.refusals import refusals
+from app.inference.wording import percentage
 
 
 @dataclass(frozen=True)
@@ -59,11 +64,13 @@ def answer_test_set(
     answered = answer_photos(classifier, photos)
     predictions: dict[Split, PredictionSet] = {"validation": validation, "test": answered}
     write_predictions(predictions, classes, thresholds, run.predictions)
-    write_findings(findings_of_test(answered, classes, thresholds), run.test_audit)
+    write_findings(worth_checking(answered, classes, thresholds), run.test_audit)
     refused = refusals(classifier, neither)
     if held_out := sum(kind.held_out for kind in refused.values()):
         count = sum(kind.refused for kind in refused.values())
-        say(f"of {held_out} photos of neither that nothing was learned from {count} are refused")
+        say(
+            f"{count} of the {held_out} photos of neither that nothing was learned from are refused"
+        )
     kept = [number for number, name in enumerate(answered.names) if name not in excluded]
     some = 0 < len(kept) < len(answered.names)
     return TestSetAnswers(
@@ -72,3 +79,35 @@ def answer_test_set(
         AnsweredBy(classifier.file, classifier.precision),
         refused,
     )
+
+
+def worth_checking(
+    answered: PredictionSet, classes: Sequence[str], thresholds: Thresholds
+) -> list[Finding]:
+    """Return the test photos that surely look like another class, then those answered neither."""
+    labels = find_label_issues(answered.probabilities, answered.targets)
+    falling = np.argsort(-answered.novelty, kind="stable")
+    strangers = falling[answered.novelty[falling] > thresholds.novelty].tolist()
+    return [
+        *(
+            Finding(
+                answered.names[issue.number],
+                "label",
+                rank,
+                -issue.margin,
+                f"labelled {classes[answered.targets[issue.number]]}; the likeliest class is "
+                f"{classes[issue.likely]} ({percentage(issue.probability)})",
+            )
+            for rank, issue in enumerate(labels, start=1)
+        ),
+        *(
+            Finding(
+                answered.names[number],
+                "stranger",
+                rank,
+                float(answered.novelty[number]),
+                f"answered neither: its novelty is {answered.novelty[number]:.3f}",
+            )
+            for rank, number in enumerate(strangers, start=1)
+        ),
+    ]

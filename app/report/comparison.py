@@ -1,4 +1,4 @@
-"""Finished runs side by side: who is right on the same test photos, and what differs."""
+"""Finished runs side by side: which is right about the same test photos, and what differs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A photo that only one of two runs answers rightly; ``name`` is the first run's."""
+    """A photo whose likeliest class is right in one of two runs only; ``name`` is the first's."""
 
     name: str
     truth: str
@@ -78,7 +78,7 @@ class Comparison:
         log_loss: the difference, interval by ``bootstrap_interval`` over photos.
         mcnemar: the test.
         p_value_holm: its p-value, with Holm's correction where there are several comparisons.
-        disagreements: photos that only one of them answers rightly, in the order of their names.
+        disagreements: photos whose likeliest class is right in one only, in the order of names.
     """
 
     names: tuple[str, str]

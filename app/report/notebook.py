@@ -75,7 +75,9 @@ def run_notebook(
             client.execute(cleanup_kc=True, cwd=str(PROJECT), env=environment, **silent)
         except CellExecutionError as error:
             reason = f"{error.ename}: {error.evalue}"
-        except (CellTimeoutError, DeadKernelError, RuntimeError, OSError) as error:
+        except (DeadKernelError, AssertionError):  # the latter is nbclient's, as it cleans up
+            reason = "a process that was killed while it ran them, perhaps for its memory"
+        except (CellTimeoutError, RuntimeError, OSError) as error:
             # RuntimeError: the kernel did not start; OSError: no loopback, no disk.
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         else:

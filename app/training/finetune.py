@@ -35,6 +35,8 @@ def train_stage(
     checkpoint: Checkpoint = KEEP_NOTHING,
     class_weight: dict[int, float] | None = None,
     seconds: float = math.inf,
+    *,
+    quiet: bool = False,
 ) -> StageResult:
     """Train ``model`` as ``stage`` says; afterwards it holds the weights that validated best.
 
@@ -54,6 +56,7 @@ def train_stage(
         class_weight: what each training photo of a class counts in the loss, by the class's number;
             validation is scored as it is.
         seconds: that the stage may take; no epoch is begun that would probably end later.
+        quiet: do not say what it brought.
 
     Returns:
         The stage's scores and its history.
@@ -105,13 +108,15 @@ def train_stage(
             history=tuple(rows),
             gain=stage_gain(probabilities_of(logits_before), answers, targets),
         )
-        _say_gain(result)
+        if not quiet:
+            say_gain(result)
         return result
 
     return halving(attempt, state.batch_size or train.batch_size, f"stage {stage.name}")
 
 
-def _say_gain(result: StageResult) -> None:
+def say_gain(result: StageResult) -> None:
+    """Say in a line what a stage brought on validation."""
     if result.gain is None or not result.kept_epoch:
         say(f"stage {result.name} brought nothing: the weights before it stay")
         return

@@ -137,6 +137,8 @@ def fit_linear_probe(
     validation: LabelledMaps,
     strengths: Sequence[float] = STRENGTHS,
     class_weight: dict[int, float] | None = None,
+    *,
+    cross_validate: bool = True,
 ) -> LinearProbe:
     """Set the dense layer of ``model`` to the solution that validates best.
 
@@ -154,6 +156,8 @@ def fit_linear_probe(
         strengths: to be tried, ascending.
         class_weight: the weight of each class in the training loss, by the class's number; all
             scores are without weights.
+        cross_validate: whether photos are answered out of fold too. Not where blocks were trained
+            on them: no fold is then new to the features.
 
     Returns:
         The scores, and what they were found with.
@@ -183,7 +187,7 @@ def fit_linear_probe(
         np.concatenate([x.coordinates, x_validation.coordinates]),
         np.concatenate([train.targets, validation.targets]),
     )
-    folds = make_folds(both[1], numbered(train, validation))
+    folds = make_folds(both[1], numbered(train, validation)) if cross_validate else []
     small = bool(folds) and len(validation.targets) < SMALL_VALIDATION
     search = Search(
         (x.coordinates, train.targets),

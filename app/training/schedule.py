@@ -1,9 +1,9 @@
 """How far fine-tuning goes: on from what paid, back to where it did not, within a budget of time.
 
-A stage begins at a low rate, which harms nothing. Where it pays, it is trained again from there at
-three times the rate, and so on (warm restarts: Loshchilov & Hutter 2017, here with a rising rate).
-It pays if the log-loss on validation falls by more than chance explains, photo by photo. Lower
-blocks are opened only where the blocks above them paid.
+A stage begins at a low rate below the solved head, which harms nothing. It pays if the log-loss on
+validation falls by more than chance explains, photo by photo. Where it pays, a second, thorough
+round follows (``app.training.second_round``). Lower blocks are opened only where the blocks above
+them paid.
 """
 
 from __future__ import annotations
@@ -13,10 +13,16 @@ from collections.abc import Sequence
 
 from app.core.config import Stage
 from app.core.console import say
+from app.evaluation.calibration import SMALL_VALIDATION
 from app.training.stage_result import StageResult
 
-GROWTH = 3.0  # of the rate, from one round to the next
-HIGHEST_RATE = 3e-4  # a block's weights are lost beyond it
+SECOND = "-2"  # ends the name of a second round
+RATE, EPOCHS = 6.0, 2  # of the second round, as multiples of the first one's
+
+
+def is_second(stage: Stage) -> bool:
+    """Say whether a stage is a second round."""
+    return stage.name.endswith(SECOND)
 
 
 def next_stage(
@@ -30,7 +36,7 @@ def next_stage(
     Args:
         plan: the stages of the settings, the head first.
         trained: the stages so far.
-        results: of these.
+        results: of these, in the same order.
         budget: minutes for all of fine-tuning; None: no limit.
 
     Returns:
@@ -39,25 +45,24 @@ def next_stage(
     if not trained:
         return plan[0]
     last = trained[-1]
-    deeper = plan[[stage.name for stage in plan].index(_planned(last.name)) + 1 :]
-    rounds = [each for each in results if last.opens and _planned(each.name) == _planned(last.name)]
-    rate = GROWTH * last.learning_rate
+    first = last.name.removesuffix(SECOND)
+    deeper = plan[[stage.name for stage in plan].index(first) + 1 :]
     stage = deeper[0] if deeper else None
-    if rounds and pays(rounds[-1]) and rate <= HIGHEST_RATE:
-        name = f"{_planned(last.name)}-{len(rounds) + 1}"
-        stage = dataclasses.replace(last, name=name, learning_rate=rate)
-    elif stage and rounds and not any(map(pays, rounds)):
-        say(f"stage {stage.name} is not tried: what stage {last.name} brought may be chance")
-        return None
+    if last.opens and not is_second(last):
+        if pays(results[-1]) and results[-1].validation.n >= SMALL_VALIDATION:
+            stage = dataclasses.replace(
+                last,
+                name=last.name + SECOND,
+                learning_rate=min(RATE * last.learning_rate, 1.0),
+                epochs=EPOCHS * last.epochs,
+            )
+        elif stage and not pays(results[-1]):
+            say(f"stage {stage.name} is not tried: what stage {last.name} brought may be chance")
+            return None
     if stage and seconds_left(results, budget) <= 0:
         say(f"stage {stage.name} is not tried: the --budget of {budget:g} minutes is spent")
         return None
     return stage
-
-
-def _planned(name: str) -> str:
-    """Return the name that a stage has in the plan."""
-    return name.partition("-")[0]
 
 
 def pays(result: StageResult) -> bool:

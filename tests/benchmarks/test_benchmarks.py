@@ -183,7 +183,7 @@ def results(answers: list[int], **test: float) -> Results:
     }
     scores = {"accuracy": float((given == 0).mean()), "log_loss": 0.1, "ece": 0.01, **test}
     metrics: Any = SimpleNamespace(test=SimpleNamespace(**scores))
-    return Results("seed0", TrainConfig(), metrics, [], [], [], predictions)
+    return Results("seed0", TrainConfig(), metrics, [], [], [], [], predictions)
 
 
 def test_mcnemar_by_hand():
@@ -258,6 +258,7 @@ def finished(folder: Path, data: Path, flags: list[str], photo: str = "a.jpg") -
     rows = [ManifestRow(n, c, "test", "0" * 64, "used", "", 9, 9) for c, n in names.items()]
     write_manifest(rows, made.manifest)
     write_findings([], made.audit)
+    write_findings([], made.test_audit)
     write_history([HistoryRow("head", 1, 0.5, 0.8, 0.4, 0.75, 0.0, 1.5)], made.history)
     answers = [
         {"split": split, "name": name, "label": label, "p_cat": 0.7, "p_dog": 0.3}

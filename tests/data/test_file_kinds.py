@@ -40,8 +40,8 @@ NOT_READ = {
     "camera raw": b"II*\0\x10\0\0\0CR\2\0" + ZEROS,  # Canon CR2
     "a camera raw": box(b"crx ", b"isom") + ZEROS,  # Canon CR3
     "a camera raw file": b"FUJIFILMCCD-RAW 0201" + ZEROS,
-    "camera raw file; dev": tiff((50706, 1, 1)),  # Adobe DNG
-    "camera raw file; develop": tiff((254, 3, 1), (330, 3, 8)),  # Nikon NEF, Sony ARW
+    "camera raw file; exp": tiff((50706, 1, 1)),  # Adobe DNG
+    "a camera raw file; export it": tiff((254, 3, 1), (330, 3, 8)),  # Nikon NEF, Sony ARW
     "a TIFF of a rare kind": b"MM\0*\0\0\0\x08" + ZEROS,
     "a drawing (EPS": b"\xc5\xd0\xd3\xc6" + ZEROS,
     "a picture of a rare kind": b"#?RADIANCE\n" + ZEROS,
@@ -53,11 +53,11 @@ NO_PHOTO = {
     + b"ustar\0"
     + ZEROS,
     "an arch": b"Rar!\x1a\7" + ZEROS,
-    "a film": box(b"mp42", b"isom") + ZEROS,
-    "a fil": box(b"qt  ") + ZEROS,
-    "a fi": b"\x1a\x45\xdf\xa3" + ZEROS,
-    "a f": (b"G@" + bytes(186)) * 3,
-    "a sound": b"ID3\4" + ZEROS,
+    "a video": box(b"mp42", b"isom") + ZEROS,
+    "a vide": box(b"qt  ") + ZEROS,
+    "a vid": b"\x1a\x45\xdf\xa3" + ZEROS,
+    "a vi": (b"G@" + bytes(186)) * 3,
+    "an audio file": b"ID3\4" + ZEROS,
     "macOS's notes": b"\0\5\x16\7\0\2\0\0Mac OS X" + ZEROS,
     "a Git LFS pointer; the photo was not fetched": b"version https://git-lfs.github.com/spec/v1\n",
     "a git-annex pointer": b"/annex/objects/SHA256E-s1--0.jpg\n",

@@ -110,6 +110,19 @@ LAYOUTS = {
     "classes called like splits": (
         ("train/#.jpg", "bus/#.jpg", "car/#.jpg"), {"train": 12, "bus": 12, "car": 12}
     ),
+    "photos to be predicted beside classes": (
+        ("cats/#.jpg", "dogs/#.jpg", "test1/#.jpg", "unlabelled/#.jpg", "seg_pred/#.jpg"),
+        {"cats": 12, "dogs": 12},
+    ),
+    "photos to be predicted in a folder of no class": (
+        [*(f"{s}/{p}/#.jpg" for s in ("train", "val") for p in PETS), "test/unknown/#.jpg"],
+        {f"{p} {s}": 12 for s in ("train", "validation") for p in PETS},
+    ),
+    "photos to be predicted in folders of helpers": (
+        ("train/cats/images/#.jpg", "train/dogs/images/#.jpg", "val/images/#.jpg",
+         "test/test/#.jpg"),
+        {"cats": 12, "dogs": 12},
+    ),
     "a class of trains called so": (
         ("train/train_#.jpg", "bus/bus_#.jpg", "car/car_#.jpg"),
         {"train": 12, "bus": 12, "car": 12},
@@ -223,6 +236,15 @@ def test_where_two_readings_remain_a_flag_decides(
 
 NO_CLASSES = {
     "splits without labels": (("train/#.jpg", "test/#.jpg"), "test/, train/: names of splits"),
+    "splits without labels beside another folder": (
+        ("train/#.jpg", "test/#.jpg", "bus/#.jpg"),
+        "with test/, train/: names of splits",
+    ),
+    "splits with images and labels": (
+        [f"{s}/{p}" for s in ("train", "valid") for p in ("images/#.jpg", "labels/#.txt")],
+        "images/: names of splits or of helpers",
+    ),
+    "a number of its own in each name": (("cat_#_640x480.jpg",), "12 photos and 12 classes"),
     "helpers": (("images/#.jpg", "thumbs/#.jpg"), "images/, thumbs/: names of splits or of help"),
     "folders of a camera": (
         ("DCIM/100CANON/#.jpg", "DCIM/101_PANA/#.jpg"),
@@ -253,6 +275,14 @@ def test_what_gives_no_classes_is_refused(tmp_path: Path, case: tuple[str, ...])
     names, said, *layout = case
     with pytest.raises(DataError, match=said):
         read(fill(tmp_path, *names), layout=layout[0] if layout else None)
+
+
+@pytest.mark.parametrize(("name", "others"), [("train", ("bus", "car")), ("images", PETS)])
+def test_a_class_called_like_no_class_is_said(
+    tmp_path: Path, name: str, others: tuple[str, ...]
+) -> None:
+    reading = read(fill(tmp_path, *(f"{each}/#.jpg" for each in (name, *others))))
+    assert reading.notes == [f"{name}/ is read as a class; if it is none, move it away"]
 
 
 @pytest.mark.parametrize(

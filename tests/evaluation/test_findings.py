@@ -13,7 +13,7 @@ from app.evaluation.findings import read_findings, write_findings
 from app.evaluation.label_issues import SURE, find_label_issues
 from app.evaluation.metrics import probabilities_of
 from app.evaluation.prediction_set import PredictionSet
-from app.evaluation.test_findings import findings_of_test
+from app.inference.test_set import worth_checking
 from app.training.data_review import cannot_tell, find
 
 CLASSES = ("cat", "dog", "owl")
@@ -121,9 +121,9 @@ def test_of_test_photos_sure_contradictions_and_strangers_are_listed():
     probabilities = np.array([[0.97, 0.03], [0.95, 0.05], [0.6, 0.4], [0.9, 0.1]])
     novelty = np.array([0.1, 0.2, 0.3, 0.8])
     predicted = PredictionSet(tuple("abcd"), np.array([0, 1, 1, 0]), probabilities, novelty)
-    found = findings_of_test(predicted, CLASSES[:2], Thresholds(confidence=0.0))
+    found = worth_checking(predicted, CLASSES[:2], Thresholds(confidence=0.0))
     assert [(each.name, each.finding) for each in found] == [("b", "label"), ("d", "stranger")]
-    assert found[0].reason == "labelled dog; the likeliest class is cat (95.0%)"
+    assert found[0].reason == "labelled dog; the likeliest class is cat (95.0 %)"
 
 
 def test_a_weak_classifier_says_for_how_many_photos_it_cannot_tell():

@@ -154,7 +154,7 @@ def test_the_page_lies_beside_the_runs_and_needs_nothing_else(folders, capsys):
     page = folders[0].parent / "compare-A-B.html"
     assert output.splitlines()[-1] == str(page)
     assert re.search(r"^B +6 +1 +1 +2 +10 +– +– +– +8 ", output, re.MULTILINE)
-    assert "by A only: 0, by B only: 3, by neither: 1. McNemar's test p = 0.25" in output
+    assert "right in A only: 0, in B only: 3, wrong in both: 1. McNemar's test p = 0.25" in output
     assert "seed: 3 | 4" in output
     text = page.read_text(encoding="utf-8")
     assert not re.search(r"<script|<link|<iframe|@import|url\(|http", text)
@@ -182,7 +182,7 @@ def test_names_of_runs_cannot_break_the_page_and_are_told_as_they_are(folders, t
     run = shutil.copytree(folders[1], tmp_path / "<b>B & b")
     page = tmp_path / "page.html"
     assert run_command(main, [str(folders[0]), str(run), "--output", str(page)]) == 0
-    assert "by A only: 0, by <b>B & b only: 3, by neither: 1." in capsys.readouterr().out
+    assert "in A only: 0, in <b>B & b only: 3, wrong in both: 1." in capsys.readouterr().out
     text = page.read_text(encoding="utf-8")
     assert "<b>" not in text
     assert "<title>Comparison: A, &lt;b&gt;B &amp; b</title>" in text

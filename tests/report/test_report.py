@@ -393,7 +393,7 @@ def test_a_run_that_is_always_right_and_equally_sure(tmp_path: Path, told: Told)
         del metrics[split]["ece_bias"]
     run.metrics.write_text(json.dumps(metrics), encoding="utf-8")
     said = told(run, tmp_path / "photos")
-    assert "There is no wrong answer among 30 test photos." in said
+    assert "The likeliest class is right for all 30 test photos." in said
     assert "The head, which alone was trained, learned from each photo itself." in said
     assert "random crop" not in said
     assert "The Brier score is 0.0000. A classifier" in said

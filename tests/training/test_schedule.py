@@ -23,6 +23,7 @@ from app.experiment import linear_probe
 from app.experiment_setup import dataset_of, dataset_spec
 from app.features.dataset import FreshDataset
 from app.network.classifier import prefix
+from app.training.linear_probe import STRENGTHS
 
 # Largest distance between the weights that both sources lead to, as a share of how far they moved.
 # Seen: 0 under each backend, on a processor. An engine may order additions otherwise in a whole
@@ -76,6 +77,7 @@ def test_a_cached_batch_is_what_the_frozen_part_says_of_the_fresh_one(photos, tm
     fresh = SameViews(spec=dataset_spec(config, model, "digest", photos))
     cache = dataset_of(config, model, "digest", photos)
     assert cache.name == "disk"
+    assert cache.prepare(stage)
     for split, different in (("train", VIEWS * 12), ("validation", 12)):
         seen = []
         given, expected = (
@@ -97,11 +99,12 @@ def test_a_cached_batch_is_what_the_frozen_part_says_of_the_fresh_one(photos, tm
 
 def test_a_given_strength_reaches_the_head(photos, tmp_path):
     for strength in (0.5, None):
+        strengths = STRENGTHS if strength is None else (strength,)
         config = config_of(tmp_path)
         model, run = classifier(config, photos), Run(tmp_path / str(strength))
         source = FreshDataset(spec=dataset_spec(config, model, "", photos))
         run.folder.mkdir()
         stage = STAGES["head"]
-        result = linear_probe(stage, model, source, photos, ("cat", "dog"), None, strength, run)
+        result = linear_probe(stage, model, source, photos, ("cat", "dog"), None, strengths, run)
         assert (result.epochs == 1) == (strength is not None)
         assert {finding.finding for finding in read_findings(run.audit)} >= {"stranger"}
