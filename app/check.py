@@ -201,10 +201,10 @@ def _lines(config: TrainConfig, rows: Sequence[ManifestRow]) -> list[str]:
     lines += [f"{count:>10,}  {REASONS[code]}" for code, count in left.most_common()]
     same, needed = duplicates(rows), estimate(config, rows)
     kinds = {
-        "copies of other files, left out": same.copies,
-        "near-duplicates of test or validation photos, left out": same.near_duplicates_left_out,
-        "used photos that are nearly the same as others": same.near_duplicates_used,
-        "of all these lie in several classes: a label may be wrong": same.in_several_classes,
+        f"{REASONS['copy']}: left out": same.copies,
+        f"{REASONS['near_duplicate']}: left out": same.near_duplicates_left_out,
+        "nearly the same picture as another one: used": same.near_duplicates_used,
+        "in several classes: a label may be wrong": same.in_several_classes,
     }
     shown = [f"{count:>10,}  {what}" for what, count in kinds.items() if count]
     lines += ["", "duplicates:", *shown] if shown else ["", "duplicates: none"]

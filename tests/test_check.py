@@ -64,7 +64,7 @@ def test_a_person_is_told_the_same(pets: Path, capsys: pytest.CaptureFixture[str
     assert "neither" in out
     assert "left out: 6 files" in out
     assert "1  a copy of another file" not in said
-    assert "1  copies of other files, left out" in out
+    assert "1  a copy of another file: left out" in out
     assert "training would take about" in out
     assert "2 photos without a label are left out (single_prediction/ 2)" in said
     assert "1 file is left out: hidden, or in folders of systems and programs" in said

@@ -20,6 +20,9 @@ from typing import Any, TextIO
 from app.core.errors import FetchError
 from app.core.sanitise import for_csv, for_json, from_csv
 
+# A list of whole numbers as indented JSON has it; a line break in a text is written otherwise.
+_WHOLE_NUMBERS = re.compile(r"\[\n\s+(-?\d+(?:,\n\s+-?\d+)*)\n\s+\]")
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
@@ -49,9 +52,15 @@ def open_whole(path: Path) -> Iterator[TextIO]:
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Write ``value`` as indented JSON, whole or not at all; NaN and infinity are refused."""
+    """Write ``value`` as indented JSON, whole or not at all; NaN and infinity are refused.
+
+    A list of whole numbers takes one line: a confusion matrix has a row for each class.
+    """
+    text = _WHOLE_NUMBERS.sub(
+        lambda found: "[" + " ".join(found[1].split()) + "]", for_json(value, indent=2)
+    )
     with open_whole(path) as file:
-        file.write(for_json(value, indent=2) + "\n")
+        file.write(text + "\n")
 
 
 def write_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], path: Path) -> None:

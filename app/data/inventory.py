@@ -187,7 +187,10 @@ def _say_near_duplicates(judged: Sequence[ManifestRow]) -> None:
     sizes = Counter(row.group for row in used)
     several = {group: size for group, size in sizes.items() if size > 1}
     if several:
-        say(f"{sum(several.values())} used photos are nearly the same as others: see manifest.csv")
+        say(
+            f"{sum(several.values())} used photos are nearly the same as others: manifest.csv of "
+            "the run names them"
+        )
     classes = Counter(group for group, _ in places)
     strange = sum(size for group, size in several.items() if classes[group] > 1)
     if strange:
@@ -228,7 +231,9 @@ def _say_skipped(rows: list[ManifestRow]) -> None:
     for row in skipped[:SKIPPED_SHOWN]:
         say(f"skipped {row.name!r}: {row.reason}")
     if len(skipped) > SKIPPED_SHOWN:
-        say(f"... and {len(skipped) - SKIPPED_SHOWN} more; manifest.csv lists every file")
+        say(
+            f"... and {len(skipped) - SKIPPED_SHOWN} more; manifest.csv of the run lists every file"
+        )
 
 
 def _counts(labels: Counter[str]) -> str:

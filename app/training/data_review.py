@@ -40,11 +40,11 @@ def review(photos: Photos, classes: Sequence[str], probe: LinearProbe, path: Pat
         f"photos worth checking, in {path}: {counts['label']} look like another class, "
         f"{counts['outlier']} are unlike all others; most are hard, not wrong"
     )
-    if line := _cannot_tell(probe.out_of_fold):
+    if line := cannot_tell(probe.out_of_fold):
         say(line)
 
 
-def _cannot_tell(out_of_fold: Floats | None) -> str:
+def cannot_tell(out_of_fold: Floats | None) -> str:
     """Say for how many photos no label can be doubted; empty where these are few."""
     if out_of_fold is None:
         return "no label is doubted: a class has too few photos for folds"

@@ -179,6 +179,7 @@ def fit_linear_probe(
             basis = basis.leading(MOST_FULL_CLASSES)
         elif len(landmarks) < len(train.targets):
             basis = basis.leading(LEADING)
+        del features  # 1.1 GB, unless they are the basis
         known = Projection(basis.landmark_coordinates, embeddings)
         x = _project(basis, extractor, train, landmarks, known, done)
         x_validation = _project(basis, extractor, validation, done=done)

@@ -162,3 +162,12 @@ def test_nothing_is_written_over_or_merged(tmp_path, kind):
     with pytest.raises(FetchError, match="holds something already"), whole_folder(target):
         raise AssertionError("the block must not begin")
     assert contents(tmp_path) == before
+
+
+def test_lists_of_whole_numbers_take_one_line(tmp_path):
+    values = {"confusion": [[3, 0], [-1, 25]], "shares": [0.5, 1], "names": ["[\n  1\n]"]}
+    write_json(values, tmp_path / "file.json")
+    text = (tmp_path / "file.json").read_text()
+    assert json.loads(text) == values
+    assert "    [3, 0],\n    [-1, 25]\n" in text
+    assert "[\n    0.5,\n    1\n" in text

@@ -10,6 +10,7 @@ from photos import class_folders
 from PIL import Image
 
 from app.core.errors import UsageError
+from app.data.folder_layout import SPLITS
 from app.data.inventory import take_inventory
 from app.data.manifest import ManifestRow
 
@@ -90,3 +91,14 @@ def test_a_photo_freed_by_the_list_goes_with_its_near_duplicates(pets: Path) -> 
     assert inventory(pets, [])[f"{label}/again.jpg"].code == "several_classes"
     after = inventory(pets, [f"{other}/again.jpg"])
     assert (after[f"{label}/again.jpg"].split, after[twin].split) == ("test", "test")
+
+
+def test_of_five_photos_of_a_class_it_is_said_what_to_expect(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = class_folders(tmp_path / "pets", {"cat": 5, "dog": 10})
+    rows = inventory(root, [])
+    assert [len(names_of(rows, split)) for split in SPLITS] == [11, 2, 2]
+    assert "1 of 2 classes have fewer than 10 photos" in capsys.readouterr().err
+    inventory(class_folders(tmp_path / "more", {"cat": 10, "dog": 10}), [])
+    assert "fewer than 10 photos" not in capsys.readouterr().err

@@ -11,7 +11,7 @@ from app.evaluation.cross_validation import make_folds, out_of_fold
 from app.evaluation.findings import read_findings, write_findings
 from app.evaluation.label_issues import SURE, find_label_issues
 from app.evaluation.metrics import probabilities_of
-from app.training.data_review import find
+from app.training.data_review import cannot_tell, find
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -111,3 +111,11 @@ def test_both_lists_are_whole_and_come_back_from_the_file(x, targets, tmp_path):
     assert [(r.name, r.finding, r.rank, r.reason) for r in back] == [
         (r.name, r.finding, r.rank, r.reason) for r in found
     ]
+
+
+def test_a_weak_classifier_says_for_how_many_photos_it_cannot_tell():
+    sure, unsure = np.tile([0.95, 0.05], (8, 1)), np.tile([0.7, 0.3], (3, 1))
+    line = cannot_tell(np.concatenate([sure, unsure]))
+    assert line.startswith("for 3 of 11 photos the linear probe cannot tell")
+    assert cannot_tell(np.concatenate([sure, sure, unsure])) == ""
+    assert "too few photos for folds" in cannot_tell(None)
