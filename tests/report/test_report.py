@@ -400,7 +400,7 @@ def test_a_run_that_is_always_right_and_equally_sure(tmp_path: Path, told: Told)
     few = read_results(run).predictions["validation"]
     refused = percent(float((few.novelty > OOD_THRESHOLD).mean()))
     assert refused != "2.0 %"
-    assert f"refuses {refused} of the validation photos" in said
+    assert f"of these validation photos {refused} are" in said
     assert "learned from 8 of them. Of 4 others it refuses 3." in said
     assert "of no named kind 0 1 1" in said
 
