@@ -179,7 +179,7 @@ class LayoutReader:
                 self.notes.append(f"{name}/ is read as a class; if it is none, move it away")
         return classes
 
-    def _with_labels(self, folder: Folder, folders: Sequence[Folder]) -> Sequence[Folder]:
+    def _with_labels(self, folder: Folder, folders: list[Folder]) -> list[Folder]:
         """Leave out what lies beside class folders to be predicted: ``test1/``, ``unlabeled/``.
 
         A folder called ``train`` may be a class, that of trains, but not beside one called
