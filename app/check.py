@@ -19,6 +19,7 @@ from rich.filesize import decimal
 from app.core.config import AUTO_SIZE, STAGES, TrainConfig
 from app.core.console import say
 from app.core.environment import has_vnni
+from app.core.errors import UsageError
 from app.core.labels import NEITHER
 from app.core.sanitise import for_json, for_terminal
 from app.data.folder_layout import SPLITS, LayoutSettings, data_folder
@@ -71,8 +72,13 @@ def inventory_of(config: TrainConfig, root: Path, *, counts: bool = True) -> lis
         counts: whether to say how many photos each split has.
 
     Raises:
-        AppError: as ``app.data.inventory.take_inventory``.
+        AppError: as ``app.data.inventory.take_inventory``, or for settings that do not fit.
     """
+    if config.exclude_from_test and config.exclude is None:
+        raise UsageError(
+            "expected --exclude-from-test beside --exclude FILE; received it alone; name the list "
+            "of photos"
+        )
     return take_inventory(
         root,
         data=config.data,
@@ -195,10 +201,10 @@ def _lines(config: TrainConfig, rows: Sequence[ManifestRow]) -> list[str]:
     lines += [f"{count:>10,}  {REASONS[code]}" for code, count in left.most_common()]
     same, needed = duplicates(rows), estimate(config, rows)
     kinds = {
-        "copies of other files, left out": same.copies,
-        "near-duplicates of test or validation photos, left out": same.near_duplicates_left_out,
-        "used photos that are nearly the same as others": same.near_duplicates_used,
-        "of all these lie in several classes: a label may be wrong": same.in_several_classes,
+        f"{REASONS['copy']}: left out": same.copies,
+        f"{REASONS['near_duplicate']}: left out": same.near_duplicates_left_out,
+        "nearly the same picture as another one: used": same.near_duplicates_used,
+        "in several classes: a label may be wrong": same.in_several_classes,
     }
     shown = [f"{count:>10,}  {what}" for what, count in kinds.items() if count]
     lines += ["", "duplicates:", *shown] if shown else ["", "duplicates: none"]

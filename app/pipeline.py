@@ -182,11 +182,6 @@ def write_reports(config: TrainConfig, this_run: Run, tracking: Tracking) -> Run
 
 def check_settings(config: TrainConfig) -> None:
     """Raise ``UsageError`` for what would fail only after minutes of reading photos."""
-    if config.exclude_from_test and config.exclude is None:
-        raise UsageError(
-            "expected --exclude-from-test beside --exclude FILE; received it alone; name the list "
-            "of photos"
-        )
     require_backend()
     require_precision(config.precision)
     require_trackers(config.trackers(), config.data)

@@ -39,6 +39,7 @@ from app.data.folder_layout import SPLITS, find_files
 from app.data.sets.synthetic_pets import draw_sample
 from app.data.splits import SHARES
 from app.training.nystroem import LANDMARKS
+from app.training.schedule import SECOND
 from benchmarks.command import answer, parser_of, train_flags
 from benchmarks.markdown import GB, gib, markdown_table
 from benchmarks.measured import folder_bytes, load_average, measure, train_command
@@ -178,7 +179,7 @@ def cost_of(photos: Path, runs: Path, size: int, flags: Sequence[str]) -> Cost:
         epoch_seconds={
             row.stage: row.seconds
             for row in read_history(finished.history)
-            if STAGES[row.stage].epochs
+            if STAGES[row.stage.removesuffix(SECOND)].epochs
         },
         disk=folder_bytes(runs),
         peak_rss=done.peak_rss,

@@ -30,7 +30,7 @@ CLASSES = ("cat", "dog & <b>wolf</b>")
 SPLITS = {"train": 40, "validation": 20, "test": 30}
 FOUND = (
     Finding("cat/train0.jpg", "label", 1, 0.9, "labelled cat; looks like <b>"),
-    Finding("dog/train1.jpg", "stranger", 1, 0.4, "unlike all others"),
+    Finding("dog/train1.jpg", "outlier", 1, 0.4, "unlike all others"),
 )
 
 

@@ -64,7 +64,7 @@ def test_a_person_is_told_the_same(pets: Path, capsys: pytest.CaptureFixture[str
     assert "neither" in out
     assert "left out: 6 files" in out
     assert "1  a copy of another file" not in said
-    assert "1  copies of other files, left out" in out
+    assert "1  a copy of another file: left out" in out
     assert "training would take about" in out
     assert "2 photos without a label are left out (single_prediction/ 2)" in said
     assert "1 file is left out: hidden, or in folders of systems and programs" in said
@@ -78,6 +78,13 @@ def test_what_would_stop_the_run_is_said_with_exit_code_2(
     assert cli.run(train.main, ["--data", str(tmp_path), "--check", "--json"]) == 2
     out, said = capsys.readouterr()
     assert (out, "at least 5 usable photos" in said) == ("", True)
+
+
+def test_to_exclude_test_photos_needs_a_list_of_them(
+    pets: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(train.main, ["--data", str(pets), "--check", "--exclude-from-test"]) == 2
+    assert "expected --exclude-from-test beside --exclude FILE" in capsys.readouterr().err
 
 
 def test_many_classes_and_many_names_make_short_lines(

@@ -294,11 +294,11 @@ def test_photos_of_test_that_are_worth_checking_are_listed_apart(tested):
     with trained.predictions.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
     found = read_findings(trained.test_audit)
-    listed = {kind: {f.name for f in found if f.finding == kind} for kind in ("label", "stranger")}
+    listed = {kind: {f.name for f in found if f.finding == kind} for kind in ("label", "outlier")}
     wrong = [row for row in rows if row["likeliest"] != row["label"]]
     sure = {row["name"] for row in wrong if float(row[f"p_{row['likeliest']}"]) >= SURE}
     assert listed["label"] == sure
-    assert listed["stranger"] == {r["name"] for r in rows if r["answer"] == "neither"}
+    assert listed["outlier"] == {r["name"] for r in rows if r["answer"] == "neither"}
     assert not {f.name for f in read_findings(trained.audit)} & {row["name"] for row in rows}
 
 

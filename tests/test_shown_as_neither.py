@@ -77,4 +77,7 @@ def test_the_card_says_what_was_shown_and_how_much_of_it_is_refused(runs):
     card = shown.model_card.read_text(encoding="utf-8")
     assert f"| fog | {some.learned} | {some.held_out} | {some.refused} |" in card
     assert "| of no named kind |" in card
+    answered = shown.read_metrics().cross_validated
+    assert answered is not None
+    assert f"out-of-fold answers to all {answered.photos} training and validation photos" in card
     assert "shown as neither" not in without.model_card.read_text(encoding="utf-8")

@@ -60,7 +60,7 @@ def test_nine_of_ten_labels_turned_round_are_in_the_first_3_percent(trained):
 
 
 def test_four_of_five_strangers_are_among_the_first_twenty(trained):
-    first = {Path(found.name).name for found in listed(trained[0], "stranger")[:20]}
+    first = {Path(found.name).name for found in listed(trained[0], "outlier")[:20]}
     assert len(first & STRANGERS) >= 4
 
 

@@ -78,6 +78,11 @@ def say(message: str) -> None:
     _console.print(for_terminal(message), markup=False)
 
 
+def percent(share: float, digits: int = 0) -> str:
+    """Write a share as a percentage: ``98 %``."""
+    return f"{100 * share:.{digits}f} %"
+
+
 def listing(texts: Iterable[object], most: int = 10) -> str:
     """Return texts separated by commas; of many, the first ones and how many more there are.
 
@@ -147,7 +152,7 @@ def progress_line(task: Task) -> str:
     """
     elapsed, total = task.elapsed or 0.0, task.total or 1.0
     done = task.completed - task.fields.get("begun", 0)
-    line = f"{task.description}: {task.completed / total:.0%} done"
+    line = f"{task.description}: {percent(task.completed / total)} done"
     if done <= 0:
         return f"{line} after {_duration(elapsed)}"
     return f"{line}, about {_duration(elapsed * (total - task.completed) / done)} left"

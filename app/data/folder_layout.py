@@ -63,10 +63,12 @@ def data_folder(data: Path) -> Iterator[Path]:
         with unpacked(data) as folder:
             yield folder
     else:
-        found = "a file" if exists(data) else "nothing there"
+        found, mend = "nothing there", f"`python -m app fetch drawn {data}` makes a sample to try"
+        if exists(data):
+            found, mend = "a file", "name the folder that it lies in, or unpack it first"
         raise UsageError(
             f"expected --data to be a folder of photos or a {KINDS} of one; received {data} "
-            f"({found}); `python -m app fetch drawn {data}` makes a sample to try with"
+            f"({found}); {mend}"
         )
 
 
@@ -83,11 +85,14 @@ def read_folder(root: Path, settings: LayoutSettings) -> FolderReading:
     1. What systems and programs put there never counts; links to folders are followed once.
     2. ``neither/`` beside classes or splits, or in a split, holds photos of none of the classes.
     3. Folders called like splits are splits where they hold class folders, or photos that are
-       called by their class. What else lies beside several splits has no label.
+       called by their class. What else lies beside several splits has no label, but class folders
+       beside ``test/`` with the same classes are train. A single folder in a split that train does
+       not have, or that is called like no class, holds photos without a label.
     4. Folders with photos are classes, loose photos beside them have no label. But folders are no
        classes that hold sub-folders, or photos, of the same two names or more; nor when all of
        them are called like splits or helpers (``images/``, ``masks/``, ``100CANON/``). A folder
-       that holds folders of the names of two others beside it is another copy of these.
+       that holds folders of the names of two others beside it is another copy of these. Beside
+       two others, those called like validation, test or ``unlabeled`` have no label.
     5. A single folder with photos is gone into, if it holds any of this.
     6. Without class folders, photos are of the class before the number in their names.
     7. Without these, a table beside the photos gives the labels.

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from app.core.console import listing, say
+from app.core.console import listing, percent, say
 from app.core.errors import UsageError
 from app.core.labels import NEITHER
 from app.data.audit import FEW_PHOTOS, check_enough, judge, mark_duplicates, rows_of_others
@@ -187,7 +187,10 @@ def _say_near_duplicates(judged: Sequence[ManifestRow]) -> None:
     sizes = Counter(row.group for row in used)
     several = {group: size for group, size in sizes.items() if size > 1}
     if several:
-        say(f"{sum(several.values())} used photos are nearly the same as others: see manifest.csv")
+        say(
+            f"{sum(several.values())} used photos are nearly the same as others: manifest.csv of "
+            "the run names them"
+        )
     classes = Counter(group for group, _ in places)
     strange = sum(size for group, size in several.items() if classes[group] > 1)
     if strange:
@@ -197,7 +200,7 @@ def _say_near_duplicates(judged: Sequence[ManifestRow]) -> None:
 def _say_splits(judged: list[ManifestRow], rows: list[ManifestRow]) -> None:
     """Say which splits the user's folders give and which photos were moved to make the others."""
     if not any(row.split for row in judged):
-        shares = ", ".join(f"{share:.0%} {split}" for split, share in SHARES.items())
+        shares = ", ".join(f"{percent(share)} {split}" for split, share in SHARES.items())
         say(f"no splits given: photos are divided by their content into {shares}")
         return
     for split in SPLITS[1:]:
@@ -228,7 +231,9 @@ def _say_skipped(rows: list[ManifestRow]) -> None:
     for row in skipped[:SKIPPED_SHOWN]:
         say(f"skipped {row.name!r}: {row.reason}")
     if len(skipped) > SKIPPED_SHOWN:
-        say(f"... and {len(skipped) - SKIPPED_SHOWN} more; manifest.csv lists every file")
+        say(
+            f"... and {len(skipped) - SKIPPED_SHOWN} more; manifest.csv of the run lists every file"
+        )
 
 
 def _counts(labels: Counter[str]) -> str:

@@ -78,13 +78,15 @@ def read_table(path: Path, names: Collection[str], beside: str = "") -> LabelTab
     titles = [_title(_cell(rows[0], column)) for column in range(width)]
     matches = [
         (len({cell for row in rows if files.known(cell := _cell(row, column))}), title in _FILES)
+        if title not in _LABELS  # 0 and 1 may be names of photos, too
+        else (0, False)
         for column, title in enumerate(titles)
     ]
     column = max(range(width), key=lambda column: matches[column])
     if not matches[column][0]:
         raise UsageError(
             f"expected {what}; received {path}, no cell of which names a photo of the data folder; "
-            "write one row for each photo: its file name and its label"
+            "write one row for each photo, its file name and its label, as CSV or TSV"
         )
     header = None if files.known(_cell(rows[0], column)) else rows[0]
     rows = rows[1:] if header else rows

@@ -130,8 +130,10 @@ class LayoutReader:
 
     def _layout(self, folder: Folder) -> Labels:
         """Read a folder by its sub-folders and the names of its photos."""
-        folders = _without_copies(self._folders(folder), self._folders)
         forced = self.settings.layout == "folders"
+        if not forced and (found := self._splits_beside_classes(folder)) is not None:
+            return found
+        folders = _without_copies(self._folders(folder), self._folders)
         splits = self._splits(folders)
         lone = len(splits) == 1 and [
             child
@@ -255,6 +257,20 @@ class LayoutReader:
             found.files |= {name: (label, given) for name, (label, _) in labels.files.items()}
             found.neither += [(each, given) for each, _ in labels.neither]
         return found
+
+    def _splits_beside_classes(self, folder: Folder) -> Labels | None:
+        """Return the labels of ``cat/``, ``dog/``, ``test/cat``, ``test/dog``; else None."""
+        folders = self._folders(folder)
+        classes = [child for child in folders if split_of(child.own_name) is None]
+        names = {_key(child.own_name) for child in classes}
+        if len(names) < 2 or any(split_of(child.own_name) == "train" for child in folders):
+            return None
+        splits = self._splits([child for child in folders if child not in classes])
+        if not splits or any(set(map(_key, each.counts())) != names for each in splits.values()):
+            return None
+        train = self._classes(folder, classes)
+        train.neither = []  # those of the folder, which are of no split
+        return self._joined(folder, {"train": train, **splits})
 
     def _splits_in_classes(self, folder: Folder, folders: Sequence[Folder]) -> Labels | None:
         """Return the labels of ``cat/train``, ``cat/test``, ``dog/train`` …; else None."""

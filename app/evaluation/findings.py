@@ -13,7 +13,7 @@ from typing import Literal
 
 from app.core.atomic_files import read_rows, write_rows
 
-Kind = Literal["label", "stranger"]
+Kind = Literal["label", "outlier"]
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Finding:
 
     Attributes:
         name: path relative to the data folder.
-        finding: ``label`` for one that looks like another class than its folder's, ``stranger`` for
+        finding: ``label`` for one that looks like another class than its folder's, ``outlier`` for
             one unlike all others.
         rank: place in its list, from 1.
         score: the higher the surer; for ``label`` the probability of another class less that of its
-            own, 0 to 1; for ``stranger`` the cosine distance to the ten most similar photos, of a
+            own, 0 to 1; for ``outlier`` the cosine distance to the ten most similar photos, of a
             test photo its novelty.
         reason: in words.
     """

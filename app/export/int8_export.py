@@ -23,7 +23,7 @@ from onnx import TensorProto, compose, helper
 from onnx.utils import Extractor
 
 from app.core.config import Stage
-from app.core.console import progress_bar
+from app.core.console import percent, progress_bar
 from app.data.augmentation import View, load_batches
 from app.data.manifest import Photo
 from app.evaluation.decision import Thresholds
@@ -58,9 +58,10 @@ class Int8Model:
         if self.gate is None or self.why_not:
             return f"no int8 model: {self.why_not}"
         return (
-            f"int8 model: {self.gate.labels_changed:.2%} of {self.gate.photos} photos answered "
-            f"otherwise than by float32, which answered {self.gate.asked} in doubt; of new photos "
-            f"at most {self.gate.changed_at_most:.1%} (with {CONFIDENCE:.0%} confidence)"
+            f"int8 model: {percent(self.gate.labels_changed, 2)} of {self.gate.photos} photos "
+            f"answered otherwise than by float32, which answered {self.gate.asked} in doubt; of "
+            f"new photos at most {percent(self.gate.changed_at_most, 1)} (with "
+            f"{percent(CONFIDENCE)} confidence)"
         )
 
 

@@ -87,7 +87,7 @@ def worth_checking(
     """Return the test photos that surely look like another class, then those answered neither."""
     labels = find_label_issues(answered.probabilities, answered.targets)
     falling = np.argsort(-answered.novelty, kind="stable")
-    strangers = falling[answered.novelty[falling] > thresholds.novelty].tolist()
+    outliers = falling[answered.novelty[falling] > thresholds.novelty].tolist()
     return [
         *(
             Finding(
@@ -103,11 +103,11 @@ def worth_checking(
         *(
             Finding(
                 answered.names[number],
-                "stranger",
+                "outlier",
                 rank,
                 float(answered.novelty[number]),
                 f"answered neither: its novelty is {answered.novelty[number]:.3f}",
             )
-            for rank, number in enumerate(strangers, start=1)
+            for rank, number in enumerate(outliers, start=1)
         ),
     ]

@@ -20,6 +20,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 from rich.filesize import decimal
 
+from app.core import console
 from app.core.safe_output import PAGE_MARK
 from app.core.sanitise import shown
 from app.data.decode import Pixels
@@ -148,7 +149,7 @@ def jpeg(pixels: Pixels) -> bytes:
 
 def percent(share: float, digits: int = 1) -> Number:
     """Write a share as a percentage: ``98.4 %``."""
-    return Number(f"{100 * share:.{digits}f} %")
+    return Number(console.percent(share, digits))
 
 
 def number(value: float, digits: int = 0) -> Number:

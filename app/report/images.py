@@ -99,7 +99,7 @@ def photo_album(results: Results, bundle: Path, photos: Path) -> Album:
     answered = results.predictions["test"]
     samples = [row.name for row in sample_rows(results)]
     labels = results.findings_of("label")[:SHOWN]
-    outliers = results.findings_of("stranger")[:SHOWN]
+    outliers = results.findings_of("outlier")[:SHOWN]
     names = [*samples, *(answered.names[n] for n in chosen(answered))]
     names += [finding.name for finding in (*labels, *outliers)]
     images = read_images(results, photos, list(dict.fromkeys(names)), samples)
@@ -283,6 +283,6 @@ def most_unlike(answered: PredictionSet) -> list[Finding]:
     order = np.argsort(-answered.novelty, kind="stable")[:SHOWN].tolist()
     novelty = [float(answered.novelty[n]) for n in order]
     return [
-        Finding(answered.names[n], "stranger", rank, value, f"novelty {value:.3f}")
+        Finding(answered.names[n], "outlier", rank, value, f"novelty {value:.3f}")
         for rank, (n, value) in enumerate(zip(order, novelty, strict=True), start=1)
     ]

@@ -29,7 +29,7 @@ from app.evaluation.decision import OOD_THRESHOLD
 from app.evaluation.metrics import wilson_interval
 from app.report.html import environment, interval, percent
 from app.report.results import Results, read_results
-from app.report.verdict import scored, too_few, verdict
+from app.report.verdict import chosen_out_of_fold, scored, too_few, verdict
 
 BEGIN = "<!-- model card: made by python -m app card {source} --readme docs/results.md -->"
 END = "<!-- end of the model card -->"
@@ -67,8 +67,9 @@ def model_card(results: Results) -> str:
         counts=results.counts(),
         skipped=len(results.skipped()),
         scored=scored(results.metrics),
+        out_of_fold=chosen_out_of_fold(results.metrics),
         labels=len(results.findings_of("label")),
-        outliers=len(results.findings_of("stranger")),
+        outliers=len(results.findings_of("outlier")),
         command=results.without_places().command(),
         ood_threshold=OOD_THRESHOLD,
     )

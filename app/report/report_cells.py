@@ -26,13 +26,14 @@ from IPython.display import display
 from app.evaluation.calibration import MAX_WRONG
 from app.evaluation.decision import OOD_THRESHOLD
 from app.evaluation.metrics import wilson_interval
+from app.evaluation.ood import REFUSED
 from app.inference.bundle_format import ONNX_FILE
 from app.report import figures as plots
 from app.report.html import Parts, Picture, number, shown
 from app.report.images import EXCHANGED, drawn_album, photo_album
 from app.report.images import SHOWN as PICTURES
 from app.report.results import chosen_photos, chosen_run, read_blocks, read_results
-from app.report.verdict import scored, too_few, verdict
+from app.report.verdict import chosen_out_of_fold, scored, too_few, verdict
 
 run = chosen_run(project)
 results = read_results(run)
@@ -56,6 +57,7 @@ say = Parts(  # the words are in app/report/templates/report.html.j2
     classes=classes,
     metrics=metrics,
     ood_threshold=OOD_THRESHOLD,
+    out_of_fold=chosen_out_of_fold(metrics),
     results=results,
 )
 
@@ -96,9 +98,9 @@ display(say.not_used(list(results.refusals().items()), SHOWN))
 # %%
 groups = results.near_duplicates()
 across = [group for group in groups if len({row.label for row in group}) > 1]
-listed = {kind: len(results.findings_of(kind)) for kind in ("label", "stranger")}
+listed = {kind: len(results.findings_of(kind)) for kind in ("label", "outlier")}
 display(say.near_duplicates(groups, across, SHOWN))
-display(say.listed(listed["label"], listed["stranger"]))
+display(say.listed(listed["label"], listed["outlier"]))
 
 # %% [markdown]
 # ## What training saw of them
@@ -226,7 +228,7 @@ display(say.label_issues(listed["label"], EXCHANGED))
 # ## Photos unlike all others
 
 # %%
-display(say.outliers(listed["stranger"]))
+display(say.outliers(listed["outlier"]))
 
 # %% [markdown]
 # ## Neither
@@ -235,7 +237,7 @@ display(say.outliers(listed["stranger"]))
 told = {split: share for split, share in beyond.items() if split == "validation" or not few}
 novelty = {split: answers.novelty for split, answers in results.predictions.items()}
 display(
-    say.novelty(beyond),
+    say.novelty(beyond, REFUSED),
     Picture(
         plots.novelty(novelty, OOD_THRESHOLD),
         say.novelty_alt(told).text,

@@ -6,7 +6,9 @@ the likeliest class, which is what others call accuracy.
 
 from __future__ import annotations
 
+from app.core.console import percent
 from app.core.run_metrics import Metrics, SplitMetrics
+from app.evaluation.calibration import SMALL_VALIDATION
 
 FEWEST = 30  # test photos; of fewer no share is told: even 29 of 29 may be 0.88 (95 % interval)
 
@@ -17,7 +19,7 @@ def verdict(metrics: Metrics) -> list[str]:
     cross_validated = metrics.cross_validated
     if too_few(metrics.test) and cross_validated is not None:
         n, right = cross_validated.photos, cross_validated.right
-        share = f" ({_percent(right, n)})" if n >= FEWEST else ""
+        share = f" ({percent(right / n, 1)})" if n >= FEWEST else ""
         sentences.append(
             f"Cross-validated on the {n:,} photos of train and validation: the likeliest class is "
             f"right for {right:,}{share}, log-loss {cross_validated.log_loss:.4f}."
@@ -32,6 +34,11 @@ def verdict(metrics: Metrics) -> list[str]:
 def too_few(test: SplitMetrics) -> bool:
     """Return whether there are too few test photos for a share of them to say anything."""
     return test.n < FEWEST
+
+
+def chosen_out_of_fold(metrics: Metrics) -> bool:
+    """Return whether out-of-fold answers made the head's choices, because validation is small."""
+    return metrics.cross_validated is not None and metrics.photos["validation"] < SMALL_VALIDATION
 
 
 def scored(metrics: Metrics) -> list[tuple[str, SplitMetrics]]:
@@ -50,7 +57,7 @@ def _about(test: SplitMetrics, photos: str) -> list[str]:
         said += [f"{count} {name}" for name, count in numbers.items() if name != "right" and count]
         return [f"{', '.join(said)}; too few to say more."]
     shares = ", ".join(
-        f"{count:,} {name} ({_percent(count, n)})" for name, count in numbers.items()
+        f"{count:,} {name} ({percent(count / n, 1)})" for name, count in numbers.items()
     )
     low, high = test.accuracy_interval_95
     right = sum(row[i] for i, row in enumerate(test.confusion))
@@ -60,7 +67,3 @@ def _about(test: SplitMetrics, photos: str) -> list[str]:
         f"interval {low:.4f}–{high:.4f}), log-loss {test.log_loss:.4f}, calibration error "
         f"{test.ece:.4f}.",
     ]
-
-
-def _percent(part: int, n: int) -> str:
-    return f"{100 * part / n:.1f} %"

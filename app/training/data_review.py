@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.core.console import say
+from app.core.console import percent, say
 from app.data.manifest import Photo, Photos
 from app.evaluation.findings import Finding, write_findings
 from app.evaluation.label_issues import SURE, find_label_issues
@@ -38,7 +38,7 @@ def review(photos: Photos, classes: Sequence[str], probe: LinearProbe, path: Pat
     counts = Counter(finding.finding for finding in found)
     say(
         f"photos worth checking, in {path}: {counts['label']} look like another class, "
-        f"{counts['stranger']} are unlike all others; most are hard, not wrong"
+        f"{counts['outlier']} are unlike all others; most are hard, not wrong"
     )
     if line := cannot_tell(probe.out_of_fold):
         say(line)
@@ -52,8 +52,8 @@ def cannot_tell(out_of_fold: Floats | None) -> str:
     if unsure < MANY_UNSURE * len(out_of_fold):
         return ""
     return (
-        f"of {unsure} of {len(out_of_fold)} photos the linear probe cannot tell whether the label "
-        f"is wrong: it gives no class {SURE:.0%} or more"
+        f"for {unsure} of {len(out_of_fold)} photos the linear probe cannot tell whether the label "
+        f"is wrong: it gives no class {percent(SURE)} or more"
     )
 
 
@@ -102,7 +102,7 @@ def _outliers(photos: Sequence[Photo], distances: Floats) -> list[Finding]:
     return [
         Finding(
             photos[number].name,
-            "stranger",
+            "outlier",
             rank,
             float(distances[number]),
             f"distance {distances[number]:.3f} to the most similar photos; {usual:.3f} is usual",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.core.config import Stage
-from app.core.console import say
+from app.core.console import percent, say
 from app.core.run_metrics import ConfidenceLimit, Promise
 from app.data.augmentation import tta_views
 from app.evaluation.calibration import (
@@ -136,12 +136,14 @@ def _fit_limit(
     if limit.promise is None:
         say(
             f"nothing is promised of the share of wrong answers: {answered} do not show that it is "
-            f"at most {MAX_WRONG:.0%}; unsure below {limit.value:.1%} (--min-confidence)"
+            f"at most {percent(MAX_WRONG)}; unsure below {percent(limit.value, 1)} "
+            "(--min-confidence)"
         )
     else:
         say(
-            f"at most {MAX_WRONG:.0%} of the given answers is wrong, with {CONFIDENCE:.0%} "
-            f"confidence: {limit.promise.wrong} of {limit.promise.given} were, by {answered}"
-            + (f"; unsure below {limit.value:.1%}" if limit.value else "")
+            f"at most {percent(MAX_WRONG)} of the answers that name a class are wrong, with "
+            f"{percent(CONFIDENCE)} confidence: {limit.promise.wrong} of {limit.promise.given} "
+            f"were, by {answered}"
+            + (f"; unsure below {percent(limit.value, 1)}" if limit.value else "")
         )
     return limit

@@ -18,7 +18,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from app.core.config import Precision
-from app.core.console import say
+from app.core.console import percent, say
 from app.data.augmentation import View, load_batches
 from app.data.manifest import Photo
 from app.evaluation.metrics import Ints, probability_moved
@@ -73,15 +73,15 @@ def choose_precision(
             if why:
                 _say_slower(precision, why)
             return precision if why else "auto"
-        why = why or f"{precision} moves {moved:.2%} of the probability to other classes"
+        why = why or f"{precision} moves {percent(moved, 2)} of the probability to other classes"
     _say_slower("float32", why)
     return "float32"
 
 
 def _say_slower(precision: Precision, why: str) -> None:
     say(
-        f"frozen layers in {precision}: {why}, more than {MOST_MOVED:.1%}; a photo takes about "
-        f"{COSTS[precision]:g} times as long as in int8, and there will be no int8 model"
+        f"frozen layers in {precision}: {why}, more than {percent(MOST_MOVED, 1)}; a photo takes "
+        f"about {COSTS[precision]:g} times as long as in int8, and there will be no int8 model"
     )
 
 

@@ -20,7 +20,7 @@ def test_without_a_terminal_lines_tell_the_progress(monkeypatch, capsys):
         while said.count("\n") < 2 and time.monotonic() < deadline:
             time.sleep(0.02)
             said += capsys.readouterr().err
-    assert re.fullmatch(r"(Reading photos: 25% done, about \d+ s left\n){2,}", said)
+    assert re.fullmatch(r"(Reading photos: 25 % done, about \d+ s left\n){2,}", said)
     time.sleep(0.1)
     assert capsys.readouterr().err.count("\n") <= 1  # one may have come before the end
 
@@ -39,6 +39,6 @@ def test_the_time_left_leaves_out_what_an_earlier_process_did():
         (task,) = bar.tasks
         task._get_time = bar.get_time
         now[0] = 60.0
-        assert progress_line(task) == "Stage block5: 50% done after 60 s"
+        assert progress_line(task) == "Stage block5: 50 % done after 60 s"
         bar.advance(task.id, 50)
-        assert progress_line(task) == "Stage block5: 62% done, about 3 min left"
+        assert progress_line(task) == "Stage block5: 62 % done, about 3 min left"

@@ -99,6 +99,10 @@ LAYOUTS = {
         [f"small/{s}/{p}/#.jpg" for s in ("train", "test") for p in PETS],
         {f"{p} {s}": 12 for s in ("train", "test") for p in PETS},
     ),
+    "other splits beside the classes": (
+        ("cats/#.jpg", "dogs/#.jpg", "test/cats/#.jpg", "test/dogs/#.jpg"),
+        {f"{p} {s}": 12 for s in ("train", "test") for p in PETS},
+    ),
     "splits inside classes": (
         [f"{p}/{s}/#.jpg" for s in ("train", "test") for p in PETS],
         {f"{p} {s}": 12 for s in ("train", "test") for p in PETS},
@@ -505,11 +509,14 @@ def test_a_damaged_zip_is_refused(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize(("name", "reason"), [("cat.jpg", "a file"), ("none", "nothing there")])
-def test_what_is_no_folder_is_refused_with_a_remedy(tmp_path: Path, name: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("cat.jpg", r"\(a file\); name the folder"), ("none", "nothing there.*python -m app fetch")],
+)
+def test_what_is_no_folder_is_refused_with_a_remedy(tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "cat.jpg").touch()
     with (
-        pytest.raises(UsageError, match=rf"{reason}.*python -m app fetch"),
+        pytest.raises(UsageError, match=said),
         data_folder(tmp_path / name),
     ):
         pass

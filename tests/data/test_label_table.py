@@ -145,6 +145,7 @@ def test_photos_of_none_of_the_classes_and_rows_of_none_of_the_photos(tmp_path: 
 
 WRONG = {
     "no photo": ("id,label\nx,frog\n", "no cell of which names a photo"),
+    "labels that are names of photos": ("id,label\n001,1\n002,2\n", "no cell of which names"),
     "empty": ("\n", "which is empty"),
     "pixels": ("," * 784 + "\n1" + "," * 784, "785 columns, as tables of numbers have"),
     "no labels": ("id\n1\n2\n", "of file names only"),

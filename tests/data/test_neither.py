@@ -36,14 +36,15 @@ def test_beside_the_class_folders_its_sub_folders_are_kinds(tmp_path: Path, name
     assert {file.label for file in find_files(tmp_path)} == {"cat", "dog", "neither"}
 
 
-def test_inside_and_beside_splits(tmp_path: Path) -> None:
-    for split in ("train", "test"):
+@pytest.mark.parametrize("train", ["train/", ""])
+def test_inside_and_beside_splits(tmp_path: Path, train: str) -> None:
+    for split in (train, "test/"):
         for label in ("cat", "dog"):
-            make_photo(tmp_path / split / label / "0.jpg")
-    make_photo(tmp_path / "train" / "neither" / "wolf" / "0.jpg")
+            make_photo(tmp_path / f"{split}{label}" / "0.jpg")
+    make_photo(tmp_path / "test" / "neither" / "wolf" / "0.jpg")
     make_photo(tmp_path / "neither" / "1.jpg")
     assert strangers(tmp_path) == {
-        ("train/neither/wolf/0.jpg", "train", "wolf"),
+        ("test/neither/wolf/0.jpg", "test", "wolf"),
         ("neither/1.jpg", None, ""),
     }
 

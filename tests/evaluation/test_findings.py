@@ -1,4 +1,4 @@
-"""Labels that may be wrong and strangers: found, ranked, written and read back."""
+"""Label issues and outliers: found, ranked, written and read back."""
 
 from pathlib import Path
 
@@ -8,12 +8,9 @@ from sklearn.linear_model import LogisticRegression
 
 from app.data.manifest import Photo
 from app.evaluation.cross_validation import make_folds, out_of_fold
-from app.evaluation.decision import Thresholds
 from app.evaluation.findings import read_findings, write_findings
 from app.evaluation.label_issues import SURE, find_label_issues
 from app.evaluation.metrics import probabilities_of
-from app.evaluation.prediction_set import PredictionSet
-from app.inference.test_set import worth_checking
 from app.training.data_review import cannot_tell, find
 
 CLASSES = ("cat", "dog", "owl")
@@ -99,13 +96,13 @@ def test_both_lists_are_whole_and_come_back_from_the_file(x, targets, tmp_path):
     embeddings[42] = [0, 0, 0, 5]
     found = find(photos, CLASSES, embeddings, answered(x, np.array([p.target for p in photos])))
     labels = [row for row in found if row.finding == "label"]
-    strangers = [row for row in found if row.finding == "stranger"]
+    outliers = [row for row in found if row.finding == "outlier"]
     assert labels[0].name == names[7]
     assert labels[0].reason.startswith("labelled dog; a model that never saw it says cat (")
-    assert strangers[0].name == names[42]
-    assert strangers[0].score == pytest.approx(1)
-    assert len(strangers) == 20
-    for rows in (labels, strangers):
+    assert outliers[0].name == names[42]
+    assert outliers[0].score == pytest.approx(1)
+    assert len(outliers) == 20
+    for rows in (labels, outliers):
         assert [row.rank for row in rows] == list(range(1, len(rows) + 1))
         assert [row.score for row in rows] == sorted((r.score for r in rows), reverse=True)
     path = tmp_path / "audit.csv"
@@ -116,19 +113,9 @@ def test_both_lists_are_whole_and_come_back_from_the_file(x, targets, tmp_path):
     ]
 
 
-def test_of_test_photos_sure_contradictions_and_strangers_are_listed():
-    """Right, surely wrong, doubtfully wrong, and one that is answered neither."""
-    probabilities = np.array([[0.97, 0.03], [0.95, 0.05], [0.6, 0.4], [0.9, 0.1]])
-    novelty = np.array([0.1, 0.2, 0.3, 0.8])
-    predicted = PredictionSet(tuple("abcd"), np.array([0, 1, 1, 0]), probabilities, novelty)
-    found = worth_checking(predicted, CLASSES[:2], Thresholds(confidence=0.0))
-    assert [(each.name, each.finding) for each in found] == [("b", "label"), ("d", "stranger")]
-    assert found[0].reason == "labelled dog; the likeliest class is cat (95.0 %)"
-
-
 def test_a_weak_classifier_says_for_how_many_photos_it_cannot_tell():
     sure, unsure = np.tile([0.95, 0.05], (8, 1)), np.tile([0.7, 0.3], (3, 1))
     line = cannot_tell(np.concatenate([sure, unsure]))
-    assert line.startswith("of 3 of 11 photos the linear probe cannot tell")
+    assert line.startswith("for 3 of 11 photos the linear probe cannot tell")
     assert cannot_tell(np.concatenate([sure, sure, unsure])) == ""
     assert "too few photos for folds" in cannot_tell(None)

@@ -212,7 +212,7 @@ def test_the_model_in_int8_is_named_with_its_cost(tmp_path, run):
     assert "The share of wrong answers is not promised." in card
     promise = {"max_wrong": 0.01, "confidence": 0.9, "photos": 980, "given": 980, "wrong": 4}
     promised = made_up_run(tmp_path / "promised", metrics={"promise": {**promise, "bound": 0.0082}})
-    assert "At most 1 % of the answers that name a class is wrong, with 90 %" in card_of(promised)
+    assert "At most 1 % of the answers that name a class are wrong, with 90 %" in card_of(promised)
     none = made_up_run(tmp_path / "none", metrics={"int8": {"why_not": "the *mirror* image"}})
     assert "- **In int8:** there is none; the \\*mirror\\* image." in card_of(none)
     assert "int8.onnx" not in card_of(run)

@@ -11,7 +11,7 @@ from made_up import least_metrics
 from app.core.run_folder import Run
 from app.core.run_metrics import Metrics
 from app.report.report import print_summary
-from app.report.verdict import scored, verdict
+from app.report.verdict import chosen_out_of_fold, scored, verdict
 
 
 def scores(accuracy: float, log_loss: float) -> dict[str, object]:
@@ -99,6 +99,13 @@ def test_of_few_test_photos_no_share_is_told():
     ]
     assert [name for name, _ in scored(metrics(29))] == ["validation"]
     assert verdict(metrics(30))[0].startswith("Of 30 test photos: 29 right (96.7 %), 0 wrong")
+
+
+def test_small_validation_chooses_by_out_of_fold_answers_where_there_are_any():
+    head = {**METRICS["stages"][0], "cross_validated": CROSS_VALIDATED}
+    for count, stages, expected in ((229, [head], True), (230, [head], False), (229, [], False)):
+        photos = {"train": 9, "validation": count, "test": 60}
+        assert chosen_out_of_fold(metrics(60, stages=stages, photos=photos)) is expected
 
 
 def test_test_without_excluded_photos_is_told_after_the_whole():

@@ -63,7 +63,7 @@ def test_the_fastest_that_leaves_answers_alone_is_taken(
     if chosen == "auto":
         assert "frozen layers in" not in told
     else:
-        assert f"frozen layers in {chosen}: int8 moves 0.60% of the probability" in told
+        assert f"frozen layers in {chosen}: int8 moves 0.60 % of the probability" in told
         assert "times as long as in int8" in told
 
 

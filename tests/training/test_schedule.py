@@ -107,4 +107,4 @@ def test_a_given_strength_reaches_the_head(photos, tmp_path):
         stage = STAGES["head"]
         result = linear_probe(stage, model, source, photos, ("cat", "dog"), None, strengths, run)
         assert (result.epochs == 1) == (strength is not None)
-        assert {finding.finding for finding in read_findings(run.audit)} >= {"stranger"}
+        assert {finding.finding for finding in read_findings(run.audit)} >= {"outlier"}
