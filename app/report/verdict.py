@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from app.core.console import percent
 from app.core.run_metrics import Metrics, SplitMetrics
-from app.evaluation.calibration import SMALL_VALIDATION
 
 FEWEST = 30  # test photos; of fewer no share is told: even 29 of 29 may be 0.88 (95 % interval)
 
@@ -38,6 +37,8 @@ def too_few(test: SplitMetrics) -> bool:
 
 def chosen_out_of_fold(metrics: Metrics) -> bool:
     """Return whether out-of-fold answers made the head's choices, because validation is small."""
+    from app.evaluation.calibration import SMALL_VALIDATION  # brings SciPy, which --help needs not
+
     return metrics.cross_validated is not None and metrics.photos["validation"] < SMALL_VALIDATION
 
 
