@@ -4,6 +4,7 @@ import contextlib
 import csv
 import dataclasses
 import hashlib
+import inspect
 import io
 import json
 import os
@@ -530,7 +531,8 @@ def test_the_weights_reach_every_stage(photos, tmp_path, monkeypatch):
 
     def recording(name, function):
         def call(*args, **options):
-            seen[name] = args[-1]
+            given = inspect.signature(function).bind(*args, **options)
+            seen[name] = given.arguments["class_weight"]
             return function(*args, **options)
 
         monkeypatch.setattr(app.experiment, name, call)
