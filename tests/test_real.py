@@ -57,9 +57,10 @@ def test_160_photos_are_enough_to_tell_cats_from_dogs(trained):
 
 
 def test_the_report_is_written(trained):
-    """With the number that comes first; of so few test photos no share is told."""
+    """With the number that comes first, and what others call accuracy."""
     page, test = trained.report.read_text(encoding="utf-8"), trained.read_metrics().test
-    assert f"{test.counts.right} of {test.n} test photos right" in page
+    assert f"{test.counts.right} right" in page
+    assert f"accuracy {test.accuracy:.4f}" in page
 
 
 def test_the_model_card_names_what_the_bundle_holds(trained):
