@@ -18,6 +18,7 @@ COMMANDS = {
     "train": ("train", "train a classifier on a folder of photos"),
     "predict": ("predict", "say what photos show"),
     "score": ("app.scoring.score", "say what any number of photos show, as Parquet files"),
+    "sort": ("app.scoring.sort", "sort scored files into folders of their answers"),
     "fetch": ("app.data.sets.fetch", "download photos to train on, or draw a sample"),
     "serve": ("app.serving.serve", "predict over HTTP, with a page to drop photos on"),
     "report": ("app.report.report", "write the report of a finished run again"),

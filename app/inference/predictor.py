@@ -42,6 +42,7 @@ class Classifier:
         min_confidence: below it an answer is ``unsure`` (default: the bundle's).
         precision: ``auto`` computes in int8 where the bundle has such a model and the processor
             has instructions for it (only Linux tells), else in float32.
+        threads: that compute; default: one for each core.
 
     Raises:
         BundleError: when the bundle is missing, incomplete or was changed, has its weights
@@ -54,6 +55,8 @@ class Classifier:
         folder: Path,
         min_confidence: float | None = None,
         precision: Precision = "auto",
+        *,
+        threads: int | None = None,
     ) -> None:
         self.bundle = Bundle.read(folder)
         default = self.bundle.thresholds[CONFIDENCE]
@@ -65,6 +68,7 @@ class Classifier:
         self.file = INT8_FILE if self.precision == "int8" else ONNX_FILE
         path = self._path = self._checked(folder, self.file)
         options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
         options.log_severity_level = 4  # errors come as exceptions; on stderr they would be twice
         # Its threads sleep while they wait: to spin they would take the cores from decoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -90,10 +90,10 @@ def table_of(rows: Sequence[Row], classes: Sequence[str]) -> pa.Table:
 def schema(classes: Sequence[str]) -> pa.Schema:
     """Return the columns of a part.
 
-    ``path``, ``member`` (of an archive; else null), ``size`` in bytes, ``modified`` (UTC),
-    ``label`` (null without an answer), a probability for each class,
-    ``novelty``, ``error`` (null with an answer), ``path_bytes`` (of a path that is no UTF-8, which
-    ``path`` shows with escapes; else null), and ``number``, which the file has in the index.
+    ``path`` (absolute), ``member`` (of an archive; else null), ``size`` in bytes, ``modified``
+    (UTC), ``label`` (null without an answer), a probability for each class, ``novelty``, ``error``
+    (null with an answer), ``path_bytes`` (of a path that is no UTF-8, which ``path`` shows with
+    escapes; else null), and ``number``, which the file has in the index.
     """
     import pyarrow as pa
 

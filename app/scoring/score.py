@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 RECORD, INDEX, LOCK, PARTS = "score.json", "index.sqlite", ".lock", "parts"
 FORMAT_VERSION = 1
 PART_ROWS = 10_000
+SHARDS_A_WORKER = 8  # at least; so at the end at most an eighth of a worker's time is waited for
 AGAIN = "the same command goes on where it ended"
 _SAID_EVERY = 10.0  # seconds, while files are listed
 _ABANDONED = re.compile(r"\.(part-\d+\.parquet)\.\d+\.part")
@@ -304,9 +305,20 @@ def ray_workers(
         ) as workers,
         progress(index) as advance,
     ):
-        for part, files in workers.score(index.waiting(arguments.part_rows), index.next_part()):
+        rows = shard_rows(index.counts()[1], workers.number, arguments.part_rows)
+        for part, files in workers.score(index.waiting(rows), index.next_part()):
             index.keep(part, files)
             advance(len(files))
+
+
+def shard_rows(files: int, workers: int, most: int) -> int:
+    """Return the files of a shard: a multiple of a batch, so few that each worker gets several.
+
+    With few large ones some workers would have nothing to do at the end.
+    """
+    from app.inference.predictor import BATCH
+
+    return min(most, max(1, files // (workers * SHARDS_A_WORKER * BATCH)) * BATCH)
 
 
 @contextmanager

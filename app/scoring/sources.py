@@ -33,7 +33,7 @@ class Found(NamedTuple):
     """A file, or a member of an archive, as it was found.
 
     Attributes:
-        path: of the file or the archive, as it was given.
+        path: of the file or the archive, absolute: a worker or a later call may be elsewhere.
         member: the name in the archive; empty for a file.
         place: where a member begins in its archive; 0 for a file.
         size: bytes; None where the system does not say.
@@ -64,7 +64,7 @@ def find(sources: Iterable[str]) -> Iterator[Found]:
                 matches += 1
                 yield from _of_source(match)
             if not matches:
-                yield found_file(source)
+                yield found_file(_absolute(source))
         else:
             yield from _of_source(source)
 
@@ -84,6 +84,7 @@ def _of_source(name: str) -> Iterator[Found]:
 
 def _of_name(name: str) -> Iterator[Found]:
     """Yield what a folder, an archive or a file is."""
+    name = _absolute(name)
     if isdir(name):
         for entry in stream(name):
             if isinstance(entry, OSError):
@@ -105,6 +106,13 @@ def _of_archive(name: str) -> Iterator[Found]:
     except DataError as error:
         say(f"{error}; {number:,} files were found in it; get it again")
         yield found_file(name)
+
+
+def _absolute(name: str) -> str:
+    """Return a path from the root; ``..`` stays, since a link before it would lead elsewhere."""
+    if ".." in Path(name).parts:
+        return os.path.join(os.getcwd(), name)  # noqa: PTH109, PTH118
+    return os.path.abspath(name)  # noqa: PTH100
 
 
 def found_file(path: str) -> Found:
