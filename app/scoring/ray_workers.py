@@ -24,6 +24,7 @@ from app.scoring.shard import ShardScorer
 LOCAL = "local"
 QUEUED = 2  # shards that a worker has, one of them waiting: so it never waits for the next
 KNOCK = 10.0  # seconds in which a cluster's address is to answer
+STORE = 200 * 2**20  # bytes for what travels: names and counts; Ray would take 30 % of the memory
 RETRIES = 2  # of a shard whose worker died; if it dies again, a file of the shard kills it
 
 
@@ -205,6 +206,7 @@ def _connect(address: str) -> None:
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         options["runtime_env"] = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}
         options["include_dashboard"] = False
+        options["object_store_memory"] = STORE
         options["num_cpus"] = os.cpu_count() or 1
     try:
         if address not in (LOCAL, "auto"):

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -325,3 +326,20 @@ def test_ten_kills_change_nothing(bundle: Path, photos: Path, tmp_path: Path) ->
                 path.unlink()
     subprocess.run(command(bundle, tmp_path / "killed", many), cwd=ROOT, capture_output=True)
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+
+
+def test_the_filters_of_the_document_run(
+    bundle: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    duckdb, _ = pytest.importorskip("duckdb"), pytest.importorskip("pandas")
+    score(photos, "--bundle", bundle, "--output", tmp_path / "scores")
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
+    (sql,) = re.findall(r"^```sql\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (python,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    wanted = [row["path"] for row in rows(tmp_path / "scores") if (row["p_dog"] or 0) >= 0.9]
+    for program in (lambda: duckdb.connect().execute(sql).fetchall(), lambda: exec(python, {})):
+        program()
+        assert set(pq.read_table("dogs.parquet")["path"].to_pylist()) <= set(wanted)
+        assert len(pq.read_table("dogs.parquet")) > 0
+        Path("dogs.parquet").unlink()

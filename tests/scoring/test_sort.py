@@ -163,8 +163,9 @@ def test_rows_that_duckdb_or_pandas_filtered_can_be_sorted(scored: Path) -> None
     duckdb = pytest.importorskip("duckdb")
     parts = scored / "scores/parts/*.parquet"
     rows = f"SELECT * FROM '{parts}' WHERE label = 'dog' AND p_dog >= 0.9"
-    duckdb.sql(f"COPY ({rows}) TO '{scored / 'dogs.parquet'}'")
-    number = duckdb.sql(f"SELECT count(*) FROM ({rows})").fetchall()[0][0]
+    connection = duckdb.connect()
+    connection.execute(f"COPY ({rows}) TO '{scored / 'dogs.parquet'}'").fetchall()
+    number = connection.execute(f"SELECT count(*) FROM ({rows})").fetchall()[0][0]
     assert run(sort.main, [str(scored / "dogs.parquet"), str(scored / "sorted"), "--yes"]) == 0
     assert len(list((scored / "sorted" / "dog").iterdir())) == number > 0
 
