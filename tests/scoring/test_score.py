@@ -24,7 +24,10 @@ from photos import picture
 from served import ROOT, tiny_bundle
 
 from app.core.cli import run
+from app.core.errors import ImageError
+from app.data.decode import Pixels, load_image
 from app.inference.predictor import Classifier
+from app.scoring import shard
 from app.scoring.score import main
 
 Row = dict[str, Any]
@@ -115,16 +118,28 @@ def test_a_second_call_answers_what_is_new_or_changed_and_nothing_else(
 
 
 def test_a_file_that_could_not_be_read_is_tried_again(
-    bundle: Path, photos: Path, tmp_path: Path
+    bundle: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late, names = tmp_path / "late.png", tmp_path / "names.txt"
-    names.write_text(f"{photos / 'a' / '0.png'}\n{late}\n", encoding="utf-8")
+    names.write_text(f"{photos / 'a' / '0.png'}\n{photos / 'a' / '3.png'}\n{late}\n")
     arguments = (names, "--bundle", bundle, "--output", tmp_path / "out")
+
+    def failing(path: Path, size: int) -> Pixels:
+        if path.name == "3.png":
+            raise ImageError("cannot be read: Input/output error", "unreadable")
+        return load_image(path, size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shard, "load_image", failing)
+        assert score(*arguments) == 1
+    assert sorted(str(row["error"])[:14] for row in rows(tmp_path / "out")) == [
+        "None", "cannot be read", "cannot be read"
+    ]  # fmt: skip
     assert score(*arguments) == 1
-    assert sorted(row["error"] is None for row in rows(tmp_path / "out")) == [False, True]
+    assert [row["path"] for row in rows(tmp_path / "out") if row["error"]] == [str(late)]
     picture(1, (40, 30)).save(late)
     assert score(*arguments) == 0
-    assert [row["error"] for row in rows(tmp_path / "out")] == [None, None]
+    assert len(rows(tmp_path / "out")) == 3
 
 
 def test_damaged_and_removed_parts_are_answered_again(
@@ -132,9 +147,12 @@ def test_damaged_and_removed_parts_are_answered_again(
 ) -> None:
     arguments = (photos, "--bundle", bundle, "--output", tmp_path / "out")
     score(*arguments)
-    before, (first, second, *_) = rows(tmp_path / "out"), sorted((tmp_path / "out/parts").iterdir())
-    first.write_bytes(first.read_bytes()[:-100])
+    before = rows(tmp_path / "out")
+    first, second, third, _ = sorted((tmp_path / "out/parts").iterdir())
+    data = first.read_bytes()
+    first.write_bytes(data[:500] + bytes([data[500] ^ 1]) + data[501:])
     second.unlink()
+    third.write_bytes(third.read_bytes()[:-100])
     score(*arguments)
     assert rows(tmp_path / "out") == before
 
