@@ -11,6 +11,8 @@ from served import tiny_bundle
 
 from benchmarks import score
 
+pytest.importorskip("pyarrow", reason="PyArrow is optional and not installed")
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:

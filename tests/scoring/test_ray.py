@@ -22,7 +22,8 @@ from app.scoring.parts import read_part
 from app.scoring.score import main
 from app.scoring.sources import find
 
-pytest.importorskip("ray")
+for library in ("ray", "pyarrow"):
+    pytest.importorskip(library, reason="optional and not installed")
 pytestmark = pytest.mark.slow
 
 

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from photos import picture
 from served import ROOT, tiny_bundle
@@ -30,6 +29,7 @@ from app.inference.predictor import Classifier
 from app.scoring import shard
 from app.scoring.score import main
 
+pq = pytest.importorskip("pyarrow.parquet", reason="PyArrow is optional and not installed")
 Row = dict[str, Any]
 
 

@@ -19,6 +19,8 @@ from app.core.cli import run
 from app.scoring import score, sort, sort_steps
 from app.scoring.parts import read_part
 
+pytest.importorskip("pyarrow", reason="PyArrow is optional and not installed")
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
