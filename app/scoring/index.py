@@ -20,7 +20,7 @@ from typing import NamedTuple
 from app.core.errors import AppError, UsageError
 from app.scoring.sources import Found
 
-LISTED_AT_ONCE = 10_000  # files in a transaction
+LISTED_AT_ONCE = 1_000  # files in a transaction
 # `part` is null while a file waits for its answer. The trigger counts what a part has lost to files
 # that changed: it is then written again without them.
 _SCHEMA = """
@@ -114,16 +114,16 @@ class Index:
     def waiting(self, most: int) -> Iterator[list[Waiting]]:
         """Yield the files that wait, in the order in which they were found, ``most`` at a time."""
         last = 0
-        while rows := self._db.execute(
-            "SELECT id, path, member, place, size, modified FROM files"
-            " WHERE part IS NULL AND id > ? ORDER BY id LIMIT ?",
-            (last, most),
-        ).fetchall():
-            last = rows[-1][0]
-            yield [
-                Waiting(number, Found(os.fsdecode(path), os.fsdecode(member), *rest))
-                for number, path, member, *rest in rows
-            ]
+        while shard := [
+            Waiting(number, Found(os.fsdecode(path), os.fsdecode(member), *rest))
+            for number, path, member, *rest in self._db.execute(
+                "SELECT id, path, member, place, size, modified FROM files"
+                " WHERE part IS NULL AND id > ? ORDER BY id LIMIT ?",
+                (last, most),
+            )
+        ]:
+            last = shard[-1].number
+            yield shard
 
     def counts(self) -> tuple[int, int]:
         """Return how many files there are, and how many of them wait."""

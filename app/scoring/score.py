@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from os.path import exists, isdir
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,11 +26,12 @@ from app.inference.arguments import add_bundle_arguments, bundle_folder
 if TYPE_CHECKING:
     from app.inference.predictor import Classifier
     from app.scoring.index import Index
-    from app.scoring.parts import Row
+    from app.scoring.parts import PartRows
 
 RECORD, INDEX, LOCK, PARTS = "score.json", "index.sqlite", ".lock", "parts"
 FORMAT_VERSION = 1
 PART_ROWS = 10_000
+AT_ONCE = 500  # files taken from the index
 SHARDS_A_WORKER = 8  # at least; so at the end at most an eighth of a worker's time is waited for
 AGAIN = "the same command goes on where it ended"
 _SAID_EVERY = 10.0  # seconds, while files are listed
@@ -264,27 +266,38 @@ def drop_outdated(index: Index, folder: Path) -> None:
         part_path(folder, old).unlink()
 
 
+def keep(index: Index, rows: PartRows, parts: Path, number: int) -> None:
+    """Write a part and record it; of no rows nothing."""
+    from app.scoring.parts import write_part
+
+    if len(table := rows.table()):
+        part = write_part(table, parts, number, rows.unread)
+        index.keep(part, table["number"].to_pylist())
+
+
 def one_process(
     index: Index, classifier: Classifier, bundle: Path, arguments: argparse.Namespace
 ) -> None:
     """Answer all files that wait, one part after the other."""
+    from app.scoring.parts import PartRows
     from app.scoring.shard import ShardScorer
 
-    number = index.next_part()
+    number, parts = index.next_part(), arguments.output / PARTS
     with (
-        ShardScorer(classifier, arguments.output / PARTS) as scorer,
+        ShardScorer(classifier, parts) as scorer,
         progress(index) as advance,
     ):
-        for shard in index.waiting(arguments.part_rows):
-            rows: list[Row] = []
+        files = chain.from_iterable(index.waiting(AT_ONCE))
+        while (first := next(files, None)) is not None:
+            rows = PartRows(classifier.bundle.classes)
+            shard = chain([first], islice(files, arguments.part_rows - 1))
             try:
                 for row in scorer.answers(shard, advance):
-                    rows.append(row)
+                    rows.add(row)
             except KeyboardInterrupt:
-                if rows:
-                    index.keep(scorer.write(rows, number), [row.number for row in rows])
+                keep(index, rows, parts, number)
                 raise
-            index.keep(scorer.write(rows, number), [row.number for row in rows])
+            keep(index, rows, parts, number)
             number += 1
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 
@@ -17,7 +18,7 @@ from app.inference.prediction import failed_prediction
 from app.inference.predictor import BATCH, Classifier
 from app.scoring.archive_members import ArchiveReader
 from app.scoring.index import Part, Waiting
-from app.scoring.parts import Row, table_of, write_part
+from app.scoring.parts import PartRows, Row, write_part
 from app.scoring.sources import Found
 
 DECODERS = 4  # threads at most: each may take 512 MiB (app.data.decode)
@@ -74,16 +75,13 @@ class ShardScorer:
             BundleError: when the model is not one that this project exports.
             OSError: when the part cannot be written.
         """
-        rows = list(self.answers(shard, advance))
-        return self.write(rows, number)
-
-    def write(self, rows: Sequence[Row], number: int) -> Part:
-        """Write a part of these rows."""
-        table = table_of(rows, self.classifier.bundle.classes)
-        return write_part(table, self.parts, number, [row.number for row in rows if row.unread])
+        rows = PartRows(self.classifier.bundle.classes)
+        for row in self.answers(shard, advance):
+            rows.add(row)
+        return write_part(rows.table(), self.parts, number, rows.unread)
 
     def answers(
-        self, shard: Sequence[Waiting], advance: Callable[[int], None] = lambda files: None
+        self, shard: Iterable[Waiting], advance: Callable[[int], None] = lambda files: None
     ) -> Iterator[Row]:
         """Yield the answers to a shard in its order, while the next files are decoded."""
         for files, loaded in self._batches(shard):
@@ -101,19 +99,18 @@ class ShardScorer:
             advance(len(files))
 
     def _batches(
-        self, shard: Sequence[Waiting]
+        self, shard: Iterable[Waiting]
     ) -> Iterator[tuple[Sequence[Waiting], Sequence[Loaded]]]:
         """Yield batches of files with their pixels, which are decoded meanwhile."""
-        starts = iter(range(0, len(shard), BATCH))
+        remaining = iter(shard)
         ahead: deque[tuple[Sequence[Waiting], Future[list[Loaded]]]] = deque()
-        for start in starts:
-            files = shard[start : start + BATCH]
+        while files := list(islice(remaining, BATCH)):
             ahead.append((files, self._reader.submit(self._begin, files)))
             if len(ahead) > AHEAD:
-                files, begun = ahead.popleft()
-                yield files, begun.result()
-        for files, begun in ahead:
-            yield files, begun.result()
+                earlier, begun = ahead.popleft()
+                yield earlier, begun.result()
+        for earlier, begun in ahead:
+            yield earlier, begun.result()
 
     def _begin(self, files: Sequence[Waiting]) -> list[Loaded]:
         """Read what lies in archives, and let all files be decoded."""
