@@ -1,9 +1,9 @@
 """The bundle's int8 model: a third of the size and of the time, if it answers alike.
 
 The layers that stayed frozen are the very ones that computed the features in training
-(``app.features.int8_backbone``), so their answers for validation are in the cache. Only the blocks
-above them, which were trained since, are brought to int8 here; on a run of stage ``head`` there are
-none.
+(``app.features.int8_backbone``), so their answers for validation are in the cache; where a GPU
+computed the features, they are computed here. Only the blocks above them, which were trained since,
+are brought to int8 here; on a run of stage ``head`` there are none.
 Everything above block5 stays float32.
 """
 
@@ -40,7 +40,8 @@ from app.export.int8_gate import (
     with_float32,
 )
 from app.features.batches import ViewBatches, targets_of
-from app.features.dataset import FeatureDataset
+from app.features.dataset import DatasetSpec, FeatureDataset
+from app.features.extractor import make_extractor
 from app.features.int8_backbone import CALIBRATION_PHOTOS, Feed, Int8Backbone, write_int8
 from app.network.onnx_graph import output_of
 
@@ -82,7 +83,7 @@ def int8_model(
         thresholds: of the answers.
         mirror: whether the model looks at the mirror image too.
     """
-    frozen = source.int8
+    frozen = source.int8_twin
     if frozen is None:
         return Int8Model(None, "training did not compute the frozen layers in int8")
     if mirror:
@@ -92,7 +93,11 @@ def int8_model(
     if (lacking := COMPARED - len(compared[0].photos)) > 0:
         compared.append(_some_training(source, stage, lacking))
     photos = [photo for batches in compared for photo in batches.photos]
-    rows = (row for batches in compared for row in _rows(batches))
+    rows = (
+        (row for batches in compared for row in _rows(batches))
+        if source.int8
+        else _computed(frozen, stage.cut, source.spec, photos)
+    )
     int8 = _predictions(upper, output_of(stage.cut), rows, photos)
     gate = _compare(int8, graph, photos, thresholds)
     if fault := gate.fault():
@@ -140,6 +145,19 @@ def _some_training(source: FeatureDataset, stage: Stage, count: int) -> ViewBatc
 def _rows(batches: ViewBatches) -> Iterator[NDArray[np.float32]]:
     for number in range(len(batches)):
         yield np.asarray(batches[number][0], np.float32)
+
+
+def _computed(
+    frozen: Int8Backbone, cut: str, spec: DatasetSpec, photos: Sequence[Photo]
+) -> Iterator[NDArray[Any]]:
+    """Yield what the frozen layers in int8 give for photos."""
+    extractor = make_extractor(spec.model, [cut], "float32", frozen)
+    views = [View(photo, 0, 0) for photo in photos]
+    with progress_bar() as bar:
+        task = bar.add_task("Computing in int8", total=len(views))
+        for (rows,) in extractor.stream(load_batches(views, spec.image_size, extractor.batch)):
+            yield rows.astype(np.float32)
+            bar.advance(task, len(rows))
 
 
 def _upper_int8(exported: onnx.ModelProto, cut: str, scales: Iterator[Feed]) -> onnx.ModelProto:
