@@ -15,7 +15,6 @@ beyond rounding. On a processor 16 is as fast as any, on a GPU 32.
 
 from __future__ import annotations
 
-import importlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -35,7 +34,7 @@ from app.network.batch_memory import halving
 from app.network.classifier import prefix
 from app.network.device import on_gpu
 from app.network.onnx_graph import float16_outputs, output_of, to_onnx
-from app.network.whole_batches import filled
+from app.network.whole_batches import compute_of, filled
 
 # Of frozen layers: pixels uint8 (n, size, size, 3) → activations float16 (n, ...), one array for
 # each cut; of a GPU they may be on their way yet.
@@ -158,22 +157,8 @@ def _by_keras(lower: keras.Model) -> Forward:
     ops, outputs = keras.ops, keras.tree.flatten(lower.output)
     halves = [ops.cast(ops.clip(each, -MOST, MOST), "float16") for each in outputs]
     rounded = keras.Model(lower.input, halves)
-    if keras.backend.backend() != "jax":
-        # With one output Keras gives the array itself.
-        return lambda images: list(keras.tree.flatten(rounded.predict_on_batch(images)))
-
-    # predict_on_batch waits for its result; a compiled function of JAX does not.
-    def compute(trainable: list[Any], others: list[Any], images: Any) -> list[Any]:
-        return list(rounded.stateless_call(trainable, others, images, training=False)[0])
-
-    compiled = importlib.import_module("jax").jit(compute)
-    return lambda images: list(
-        compiled(
-            [each.value for each in rounded.trainable_variables],
-            [each.value for each in rounded.non_trainable_variables],
-            images,
-        )
-    )
+    compute = compute_of(rounded)
+    return lambda images: keras.tree.flatten(compute(images))  # with one output it is no list
 
 
 def _by_onnxruntime(proto: onnx.ModelProto, cuts: Sequence[str]) -> Forward:

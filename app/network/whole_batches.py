@@ -1,4 +1,4 @@
-"""Predictions in batches of one size, where the backend compiles anew for each size.
+"""Answers in batches of one size, where the backend compiles anew for each size.
 
 XLA, with which JAX computes, compiles a network for each number of photos: up to 3 seconds a time
 on a GPU (docs/experiments.md). A last batch that is not full is filled up, and what the filling
@@ -7,11 +7,17 @@ gave is cut off.
 
 from __future__ import annotations
 
+import importlib
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
+
+Compute = Callable[[NDArray[Any]], Any]
+_COMPILED: weakref.WeakKeyDictionary[keras.Model, Any] = weakref.WeakKeyDictionary()
 
 
 def compiles_for_each_size() -> bool:
@@ -28,7 +34,7 @@ def filled(inputs: NDArray[Any], batch: int) -> NDArray[Any]:
 
 
 def predict_batch(model: keras.Model, inputs: NDArray[Any], batch: int) -> Any:
-    """Return what ``model.predict_on_batch`` gives for ``inputs``, at most ``batch`` rows.
+    """Return a model's outputs for ``inputs``, at most ``batch`` rows.
 
     Args:
         model: with one input; its outputs have any structure.
@@ -38,5 +44,29 @@ def predict_batch(model: keras.Model, inputs: NDArray[Any], batch: int) -> Any:
     Returns:
         Arrays ``(n, ...)`` in the structure of the outputs.
     """
-    outputs = model.predict_on_batch(filled(inputs, batch))
-    return keras.tree.map_structure(lambda rows: rows[: len(inputs)], outputs)
+    outputs = compute_of(model)(filled(inputs, batch))
+    return keras.tree.map_structure(lambda rows: np.asarray(rows)[: len(inputs)], outputs)
+
+
+def compute_of(model: keras.Model) -> Compute:
+    """Return what computes a model's outputs from a batch; JAX begins, and does not wait for them.
+
+    Under JAX it is no ``predict_on_batch``: that one waits, and it may not be called between the
+    epochs of ``fit`` (Keras 3.15.1 deletes the weights).
+    """
+    if not compiles_for_each_size():
+        return lambda inputs: model.predict_on_batch(inputs)
+    if model not in _COMPILED:
+        itself = weakref.ref(model)
+
+        def answer(trainable: list[Any], others: list[Any], inputs: Any) -> Any:
+            alive: Any = itself()
+            return alive.stateless_call(trainable, others, inputs, training=False)[0]
+
+        _COMPILED[model] = importlib.import_module("jax").jit(answer)
+    compiled = _COMPILED[model]
+    return lambda inputs: compiled(
+        [each.value for each in model.trainable_variables],
+        [each.value for each in model.non_trainable_variables],
+        inputs,
+    )
