@@ -85,7 +85,7 @@ def int8_model(
     """
     frozen = source.int8_twin
     if frozen is None:
-        return Int8Model(None, "training did not compute the frozen layers in int8")
+        return Int8Model(None, "the frozen layers were not computed in int8")
     if mirror:
         return Int8Model(None, "not for a model that looks at the mirror image too")
     upper = _upper_int8(graph, stage.cut, _calibration(source, stage))

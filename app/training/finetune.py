@@ -212,8 +212,11 @@ def _compile(model: keras.Model, stage: Stage, train: ViewBatches) -> None:
 
 
 def _validated(model: keras.Model, validation: ViewBatches) -> dict[str, float]:
-    """Return what Keras calls the scores of validation."""
-    scores = score(targets_of(validation.photos), probabilities_of(logits_of(model, validation)))
+    """Return what Keras calls the scores of validation; NaN where training diverged."""
+    logits = logits_of(model, validation)
+    if not np.isfinite(logits).all():
+        return dict.fromkeys(("val_loss", "val_accuracy"), math.nan)
+    scores = score(targets_of(validation.photos), probabilities_of(logits))
     return {"val_loss": scores.log_loss, "val_accuracy": scores.accuracy}
 
 
