@@ -48,6 +48,7 @@ class Setup:
             "cache": self.source.name,
             "views": self.source.views,
             "frozen layers": self.source.frozen,
+            "engine": self.source.spec.engine,
         }
 
 
@@ -126,4 +127,5 @@ def dataset_spec(
         precision=config.precision,
         mirror=config.mirror,
         deterministic=config.deterministic,
+        engine=config.engine_of_run(),
     )
