@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from app.inference.engines import Arrays, CompiledModel, compile_model
 
 USUAL: EngineName = "onnxruntime"
 OTHER: EngineName = "openvino"
+ENGINES = get_args(EngineName)
 APPLICATION = "cats-vs-dogs"  # the name of the cache folder
 FEW = 32  # so many photos do not make up for loading another engine, 0.4 s
 WORTH_MEASURING = 200  # photos: 7 s in int8 on two Zen 5 cores
