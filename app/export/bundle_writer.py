@@ -195,7 +195,7 @@ def check_parity(
     _refuse_other_than_trained(ONNX_FILE, probabilities, novelty, trained)
     for other, rows in zip(others, by_others, strict=True):
         theirs, their_novelty = (np.concatenate(parts) for parts in zip(*rows, strict=True))
-        name = f"{other.file} in {other.engine}"
+        name = other.file + f" ({other.engine})" * (other.engine != classifier.engine)
         _refuse_other_than_trained(name, theirs, their_novelty, trained)
     return parity
 

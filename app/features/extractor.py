@@ -33,7 +33,8 @@ from app.core.errors import out_of_memory
 from app.data.augmentation import BATCH
 from app.features.int8_backbone import Int8Backbone
 from app.features.shards import SHARD_ROWS
-from app.inference.engine_choice import USUAL, Task, open_model
+from app.inference.engine_choice import USUAL, Task, choose_engine
+from app.inference.engines import compile_model
 from app.network.batch_memory import halving
 from app.network.classifier import prefix
 from app.network.device import on_gpu
@@ -134,7 +135,7 @@ def onnx_engine(
 
     ``auto`` measures where that pays (``app.inference.engine_choice``).
     """
-    return open_model(onnx_task(model, cuts, int8), wanted, photos).engine
+    return choose_engine(lambda: onnx_task(model, cuts, int8), wanted, photos)
 
 
 def onnx_task(model: keras.Model, cuts: Sequence[str], int8: Int8Backbone | None) -> Task:
@@ -148,7 +149,7 @@ def onnx_task(model: keras.Model, cuts: Sequence[str], int8: Int8Backbone | None
 
 
 def _by_engine(task: Task, engine: Engine) -> Forward:
-    compiled = open_model(task, engine)
+    compiled = compile_model(choose_engine(lambda: task, engine), task.model)
     return lambda images: compiled.run(images, task.names)
 
 

@@ -27,7 +27,7 @@ from app.core.config import Engine, EngineName
 from app.core.environment import installed_version, processor_name, require_engine
 from app.core.errors import AppError
 from app.core.records import read_record, values_of
-from app.inference.engines import Arrays, CompiledModel, compile_model
+from app.inference.engines import Arrays, compile_model
 
 USUAL: EngineName = "onnxruntime"
 OTHER: EngineName = "openvino"
@@ -74,36 +74,38 @@ class Measured:
         return f"engine {self.engine}: {times} ms a photo{self.why_not and '; ' + self.why_not}"
 
 
-def open_model(task: Task, engine: Engine = "auto", photos: float = 1) -> CompiledModel:
-    """Return a model, ready to run by the engine that is asked for, or by the fastest one.
+def choose_engine(
+    task: Callable[[], Task], engine: Engine = "auto", photos: float = 1
+) -> EngineName:
+    """Return the engine that is asked for, or the fastest one.
 
     Args:
-        task: what it will be asked.
+        task: returns what the engine will be asked; called where that is to be known.
         engine: ``auto`` measures where that pays, and says in a line what it found.
         photos: how many are to come.
 
     Raises:
         UsageError: when the engine that is asked for is not installed.
-        Exception: of the engine (``compile_model``).
+        Exception: of ONNX Runtime, when it cannot run the model.
     """
     require_engine(engine)
     if engine != "auto":
-        return compile_model(engine, task.model)
+        return engine
     if photos < FEW or platform.machine() not in TRIED or find_spec(OTHER) is None:
-        return compile_model(USUAL, task.model)
-    record = record_path(task.digest)
+        return USUAL
+    asked = task()
+    record = record_path(asked.digest)
     with suppress(AppError):
-        return compile_model(read_record(record, Measured, AppError, "").engine, task.model)
-    usual = compile_model(USUAL, task.model)
+        return read_record(record, Measured, AppError, "").engine
     if photos < WORTH_MEASURING:
-        return usual
+        return USUAL
     from app.core.console import say  # Rich: not for a lone photo
 
-    measured, chosen = _measure(task, usual)
+    measured = _measure(asked)
     say(measured.summary())
     with suppress(OSError):  # it is measured again the next time
         write_json(values_of(measured), record)
-    return chosen
+    return measured.engine
 
 
 def record_path(digest: str) -> Path:
@@ -116,11 +118,11 @@ def record_path(digest: str) -> Path:
     return folder / f"{key.hexdigest()[:16]}.json"
 
 
-def _measure(task: Task, usual: CompiledModel) -> tuple[Measured, CompiledModel]:
-    """Time the engines in turn; return what was found, and the model in the fastest of them."""
+def _measure(task: Task) -> Measured:
+    """Time the engines in turn."""
     images = pictures(BATCH, task.size)
-    models, why_not = [usual], ""
-    expected = usual.run(images, task.names)
+    models, why_not = [compile_model(USUAL, task.model)], ""
+    expected = models[0].run(images, task.names)
     try:
         other = compile_model(OTHER, task.model)
         if same_answers(expected, other.run(images, task.names)):
@@ -133,8 +135,8 @@ def _measure(task: Task, usual: CompiledModel) -> tuple[Measured, CompiledModel]
     times: dict[str, float] = {
         each.engine: 1000 * took / BATCH for each, took in zip(models, best, strict=True)
     }
-    chosen = models[-1] if best[0] > GAIN * best[-1] else usual
-    return Measured(times, why_not, chosen.engine), chosen
+    chosen = models[-1] if best[0] > GAIN * best[-1] else models[0]
+    return Measured(times, why_not, chosen.engine)
 
 
 def pictures(count: int, size: int) -> NDArray[np.uint8]:

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.config import Engine
-from app.core.environment import has_dot_product, has_vnni, require_engine
-from app.core.errors import BundleError, ImageError, out_of_memory
+from app.core.environment import has_dot_product, has_vnni
+from app.core.errors import BundleError, ImageError, UsageError, out_of_memory
 from app.data.decode import Pixels, load_image
 from app.evaluation.decision import Thresholds, decide, label_of
 from app.inference.bundle_format import CONFIDENCE, INT8_FILE, NOVELTY, ONNX_FILE, Bundle
-from app.inference.engine_choice import Task, open_model
-from app.inference.engines import EXTERNAL_DATA
+from app.inference.engine_choice import Task, choose_engine
+from app.inference.engines import EXTERNAL_DATA, compile_model
 from app.inference.prediction import Prediction, failed_prediction
 
 ANSWERS = ("probabilities", "novelty")  # outputs of the model
@@ -75,9 +75,10 @@ class Classifier:
         self.file = INT8_FILE if self.precision == "int8" else ONNX_FILE
         path = self._path = self._checked(folder, self.file)
         task = Task(path, self.bundle.sha256[self.file], ANSWERS, self.bundle.image_size)
-        require_engine(engine)
         try:
-            self._model = open_model(task, engine, photos)
+            self._model = compile_model(choose_engine(lambda: task, engine, photos), path)
+        except UsageError:
+            raise
         except Exception as error:  # the engines' exceptions have no common class but this
             if out_of_memory(error):  # the bundle is not to blame
                 raise MemoryError from error
@@ -87,8 +88,8 @@ class Classifier:
                     "which no digest covers; train again"
                 ) from error
             raise BundleError(
-                f"expected a model that can be run; received {path} ({error}); "
-                "update onnxruntime, or train again"
+                f"expected a model that ONNX Runtime and OpenVINO can run; received {path} "
+                f"({error}); update onnxruntime, or train again"
             ) from error
         self.engine = self._model.engine
 
