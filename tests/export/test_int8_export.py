@@ -59,7 +59,7 @@ class Case:
         graph = classifier_graph(served or self.served, CLASSES, 1.5)
         return int8_model(graph, self.source, self.stage, Thresholds(0.0), mirror=mirror)
 
-    def bundle(self, folder: Path, made: Int8Model, answering: Answering = Answering()) -> Path:
+    def bundle(self, folder: Path, made: Int8Model, answering: Answering = ALONE) -> Path:
         photos = [View(photo, 0, 0) for photo in self.source.spec.photos["validation"]]
         export_bundle(
             self.served,
