@@ -38,6 +38,7 @@ from app.training.finetune import outputs_of
 
 SIZE, CHANNELS = 64, 16
 CLASSES = ("cat", "dog")
+ALONE = Answering()
 
 
 def thin(**settings) -> keras.Model:
