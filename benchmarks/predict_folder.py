@@ -33,7 +33,7 @@ from app.core.run_folder import Run, newest_complete_run
 from app.data.decode import Pixels, load_image
 from app.data.folder_layout import files_below
 from app.inference.bundle_format import INT8_FILE, ONNX_FILE
-from app.inference.engine_choice import ENGINES
+from app.inference.engine_choice import ENGINES, WORTH_MEASURING
 from app.inference.engines import compile_model
 from app.inference.predictor import Classifier, Precision
 from benchmarks.command import answer
@@ -81,6 +81,8 @@ def evenly(paths: Sequence[Path], count: int) -> list[Path]:
 def measured(bundle: Path, paths: Sequence[Path], repeat: int) -> dict[str, Any]:
     """Return every figure and whether its bar is met."""
     few = [str(path) for path in paths[: max(1, len(paths) // 5)]]
+    if len(paths) >= WORTH_MEASURING:
+        measure(command(bundle, list(map(str, paths))))  # the engine is measured, and kept
     # First: a process starts with the peak of the one that started it, and this one will grow.
     one, with_few, with_all = (
         measure(command(bundle, some)).peak_rss for some in (few[:1], few, list(map(str, paths)))
