@@ -53,6 +53,7 @@ class Setup:
             "cache": self.source.name,
             "views": self.source.views,
             "frozen layers": self.source.frozen,
+            "engine": self.source.spec.engine,
         }
 
 
@@ -132,4 +133,5 @@ def dataset_spec(
         precision=config.precision,
         mirror=config.mirror,
         deterministic=config.deterministic,
+        engine=config.engine_of_run(),
     )

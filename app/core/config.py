@@ -18,6 +18,8 @@ from app.core.records import as_record, read_json, values_of
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 CacheMode = Literal["auto", "disk", "off"]
 Backbone = Literal["vgg16", "vgg19"]
+EngineName = Literal["onnxruntime", "openvino"]
+Engine = Literal["auto", "onnxruntime", "openvino"]
 # How a folder says what its photos show: by its folders, by the folders in these, by the names of
 # its photos, or by a table.
 Layout = Literal["folders", "subfolders", "flat", "table"]
@@ -187,6 +189,11 @@ class TrainConfig:
         "arithmetic of the backbone: auto takes what the processor has instructions for, int8 for "
         "frozen layers and bfloat16 for trained ones; the export is always float32",
     )
+    engine: Engine = setting(
+        "auto",
+        "what runs the frozen layers and the exported model on a processor: auto takes the one "
+        "that is measured to be faster here",
+    )
     cache: CacheMode = setting(
         "auto",
         "disk: features are computed once and kept; off: fresh views go through the whole network "
@@ -296,6 +303,10 @@ class TrainConfig:
     def training_views(self) -> int:
         """Return how many views of each training photo are used; the head needs one."""
         return self.views if any(stage.opens for stage in self.stage_plan()) else 1
+
+    def engine_of_run(self) -> Engine:
+        """Return ``engine``; of a deterministic run what is never measured."""
+        return "onnxruntime" if self.deterministic and self.engine == "auto" else self.engine
 
     def smoke(self) -> TrainConfig:
         """Return the same run in its smallest form, for a new folder or machine, in seconds.

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.filesize import decimal
 
-from app.core.config import STAGES, CacheMode, Precision, Stage
+from app.core.config import STAGES, CacheMode, Engine, Precision, Stage
 from app.core.console import say
+from app.core.environment import installed_version
 from app.core.errors import CacheEvictedError, UsageError
 from app.data.augmentation import View, load_batches, load_views, tta_views
 from app.data.folder_layout import Split
@@ -30,10 +31,11 @@ from app.features.batches import (
     targets_of,
 )
 from app.features.cache_folder import Quota
-from app.features.extractor import FeatureExtractor, engine, make_extractor
+from app.features.extractor import FeatureExtractor, engine, make_extractor, onnx_engine
 from app.features.int8_backbone import Int8Backbone, make_int8_backbone
 from app.features.shards import SHARD_ROWS, shard_bytes
 from app.features.store import FeatureSpec, FeatureStore, compute_features, missing_views
+from app.inference.engine_choice import USUAL
 from app.network.classifier import logits_and_embeddings, prefix, row_bytes, suffix
 from app.network.device import on_gpu, resolve_frozen_precision, resolve_precision
 from app.network.whole_batches import predict_batch
@@ -59,6 +61,7 @@ class DatasetSpec:
         precision: of the run; the arithmetic of frozen layers follows from it.
         mirror: whether answers are made from the mirror image as well.
         deterministic: whether nothing may depend on what is measured.
+        engine: what computes frozen layers where Keras does not.
     """
 
     model: keras.Model
@@ -72,6 +75,7 @@ class DatasetSpec:
     precision: Precision = "auto"
     mirror: bool = False
     deterministic: bool = False
+    engine: Engine = USUAL
 
     @property
     def image_size(self) -> int:
@@ -98,7 +102,8 @@ class DatasetSpec:
 
     def extractor(self, cuts: Sequence[str], int8: Int8Backbone | None = None) -> FeatureExtractor:
         """Return what computes features at ``cuts``."""
-        return make_extractor(self.model, cuts, resolve_precision(self.precision), int8)
+        precision = resolve_precision(self.precision)
+        return make_extractor(self.model, cuts, precision, int8, self.engine)
 
     def checksum(self, cut: str) -> int:
         """Return the CRC-32 of the weights below a cut."""
@@ -127,6 +132,11 @@ class FeatureDataset(ABC):
     def views(self) -> int | None:
         """How many views of each training photo there are; None: a fresh one in every epoch."""
         return self.spec.views if self.name == "disk" else None
+
+    @property
+    def made_by(self) -> str:
+        """What computes frozen layers (``app.features.extractor.engine``)."""
+        return engine(resolve_precision(self.spec.precision))
 
     @property
     def frozen(self) -> str:
@@ -246,6 +256,10 @@ def open_dataset(spec: DatasetSpec, cache: CacheMode, quota: Quota) -> FeatureDa
     if precision == "int8" and twin is not None:
         int8 = twin
         precision += f"-{int8.digest[:8]}"
+    if made_by == USUAL:
+        spec = replace(spec, engine=onnx_engine(spec.model, cuts, int8, spec.engine, count))
+        if spec.engine != USUAL:  # the version of the usual one is in every key
+            made_by = f"{spec.engine} {installed_version(spec.engine)}"
     how = (spec.backbone, spec.weights, spec.image_size, precision, made_by)
     stores = {cut: FeatureStore(quota.folder, FeatureSpec(cut, *how), quota) for cut in cuts}
     untrained = {cut: spec.checksum(cut) for cut in cuts}
@@ -270,6 +284,11 @@ class CachedDataset(FeatureDataset):
     quota: Quota
     untrained: dict[str, int]
     name: ClassVar[Literal["disk", "off"]] = "disk"
+
+    @property
+    def made_by(self) -> str:
+        """What computed the features."""
+        return self.stores[HEAD_CUT].spec.engine
 
     def labelled(self, split: Split) -> LabelledMaps:
         """Return the cached maps of a split."""

@@ -15,6 +15,7 @@ beyond rounding. On a processor 16 is as fast as any, on a GPU 32.
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -22,14 +23,15 @@ from typing import Any
 
 import keras
 import numpy as np
-import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
+from app.core.config import Engine, EngineName
 from app.core.environment import installed_version
 from app.core.errors import out_of_memory
 from app.data.augmentation import BATCH
 from app.features.int8_backbone import Int8Backbone
+from app.inference.engine_choice import USUAL, Task, choose_engine
+from app.inference.engines import compile_model
 from app.network.batch_memory import halving
 from app.network.classifier import prefix
 from app.network.device import on_gpu
@@ -133,6 +135,7 @@ def make_extractor(
     cuts: Sequence[str],
     precision: str,
     int8: Int8Backbone | None = None,
+    engine_of_onnx: Engine = USUAL,
 ) -> FeatureExtractor:
     """Return what computes the activations at ``cuts``.
 
@@ -143,13 +146,14 @@ def make_extractor(
         cuts: names out of ``app.network.classifier.CUTS``.
         precision: ``float32`` or ``bfloat16``, as the model was built.
         int8: the same layers in int8 (``app.features.int8_backbone``), which then compute.
+        engine_of_onnx: what computes where Keras does not (``onnx_engine``).
     """
     if int8 is not None:
-        return FeatureExtractor(_by_onnxruntime(int8.proto(), cuts))
+        return FeatureExtractor(_by_engine(onnx_task(model, cuts, int8), engine_of_onnx))
     lower = prefix(model, cuts)
     if engine(precision) != "onnxruntime":
         return FeatureExtractor(_by_keras(lower), GPU_BATCH if on_gpu() else BATCH)
-    return FeatureExtractor(_by_onnxruntime(to_onnx(lower, [output_of(cut) for cut in cuts]), cuts))
+    return FeatureExtractor(_by_engine(onnx_task(model, cuts, None), engine_of_onnx))
 
 
 def _by_keras(lower: keras.Model) -> Forward:
@@ -161,10 +165,26 @@ def _by_keras(lower: keras.Model) -> Forward:
     return lambda images: keras.tree.flatten(compute(images))  # with one output it is no list
 
 
-def _by_onnxruntime(proto: onnx.ModelProto, cuts: Sequence[str]) -> Forward:
-    float16_outputs(proto, [output_of(cut) for cut in cuts])
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only: they come as exceptions as well
-    graph, providers = proto.SerializeToString(), ["CPUExecutionProvider"]
-    session = onnxruntime.InferenceSession(graph, options, providers=providers)
-    return lambda images: list(session.run(None, {"image": images}))  # None: all of them
+def onnx_engine(
+    model: keras.Model, cuts: Sequence[str], int8: Int8Backbone | None, wanted: Engine, photos: int
+) -> EngineName:
+    """Return what computes the frozen layers of so many photos where Keras does not.
+
+    ``auto`` measures where that pays (``app.inference.engine_choice``).
+    """
+    return choose_engine(lambda: onnx_task(model, cuts, int8), wanted, photos)
+
+
+def onnx_task(model: keras.Model, cuts: Sequence[str], int8: Int8Backbone | None) -> Task:
+    """Return the frozen layers as ONNX, with the activations at ``cuts`` as float16."""
+    names = [output_of(cut) for cut in cuts]
+    proto = to_onnx(prefix(model, cuts), names) if int8 is None else int8.proto()
+    float16_outputs(proto, names)
+    data = proto.SerializeToString()
+    names = [output.name for output in proto.graph.output]
+    return Task(data, hashlib.sha256(data).hexdigest(), names, int(model.input.shape[1]))
+
+
+def _by_engine(task: Task, engine: Engine) -> Forward:
+    compiled = compile_model(choose_engine(lambda: task, engine), task.model)
+    return lambda images: compiled.run(images, task.names)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from app.core.config import Engine
 from app.core.console import say
 from app.core.run_folder import Run
 from app.core.run_metrics import AnsweredBy, NeitherMetrics, SplitMetrics
@@ -46,6 +47,7 @@ def answer_test_set(
     excluded: Collection[str],
     validation: PredictionSet,
     neither: Mapping[Split, Sequence[NeitherPhoto]],
+    engine: Engine = "auto",
 ) -> TestSetAnswers:
     """Let the exported bundle answer the test photos, once, as ``predict.py`` answers.
 
@@ -57,10 +59,14 @@ def answer_test_set(
         excluded: names; those of test photos are left out of ``without_excluded``.
         validation: what training predicted for the validation photos.
         neither: photos of none of the classes, of all splits.
+        engine: that runs the model.
     """
-    classifier = Classifier(run.bundle)
+    classifier = Classifier(run.bundle, engine=engine, photos=len(photos))
     classes, thresholds = classifier.bundle.classes, classifier.thresholds
-    say(f"answering {len(photos)} test photos with {classifier.file} ({classifier.precision})")
+    say(
+        f"answering {len(photos)} test photos with {classifier.file} ({classifier.precision}, "
+        f"{classifier.engine})"
+    )
     answered = answer_photos(classifier, photos)
     predictions: dict[Split, PredictionSet] = {"validation": validation, "test": answered}
     write_predictions(predictions, classes, thresholds, run.predictions)
@@ -76,7 +82,7 @@ def answer_test_set(
     return TestSetAnswers(
         split_metrics(answered, thresholds),
         split_metrics(answered.chosen(kept), thresholds) if some else None,
-        AnsweredBy(classifier.file, classifier.precision),
+        AnsweredBy(classifier.file, classifier.precision, classifier.engine),
         refused,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -63,7 +64,9 @@ def main(argv: Sequence[str]) -> int:
     with bind(arguments.host, arguments.port) as listening:
         host, port = listening.getsockname()[:2]
         loopback = is_loopback(host)
-        classifier = Classifier(folder, arguments.min_confidence, arguments.precision)
+        classifier = Classifier(
+            folder, arguments.min_confidence, arguments.precision, arguments.engine, math.inf
+        )
         service = Service(
             classifier, limits, names=arguments.name, loopback=loopback, prefix=arguments.prefix
         )
@@ -74,7 +77,8 @@ def main(argv: Sequence[str]) -> int:
                 "no password, and nothing is encrypted. Leave --host out to serve this machine only"
             )
         say(
-            f"{folder} answers at http://{shown}:{port}/ in {classifier.precision} (Ctrl-C ends it)"
+            f"{folder} answers at http://{shown}:{port}/ in {classifier.precision} by "
+            f"{classifier.engine} (Ctrl-C ends it)"
         )
         end = GracefulServer(service).serve_on(listening)
     say(str(end))

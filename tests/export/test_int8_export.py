@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import patch
 
@@ -13,6 +14,7 @@ from photos import as_photo, make_photo
 
 import app.core.environment
 import app.export.int8_gate
+import app.inference.engines
 import app.network.vgg
 import predict
 from app.core.cli import run
@@ -25,7 +27,7 @@ from app.evaluation.ood import KnnOodDetector, unit_length
 from app.evaluation.outlier_classifier import OutlierClassifier
 from app.evaluation.prediction_set import PredictionSet
 from app.experiment_setup import dataset_of
-from app.export.bundle_writer import classifier_graph, export_bundle
+from app.export.bundle_writer import Answering, classifier_graph, export_bundle
 from app.export.int8_export import Int8Model, int8_model
 from app.features.batches import targets_of
 from app.features.dataset import FeatureDataset
@@ -36,6 +38,7 @@ from app.training.finetune import outputs_of
 
 SIZE, CHANNELS = 64, 16
 CLASSES = ("cat", "dog")
+ALONE = Answering()
 
 
 def thin(**settings) -> keras.Model:
@@ -57,7 +60,7 @@ class Case:
         graph = classifier_graph(served or self.served, CLASSES, 1.5)
         return int8_model(graph, self.source, self.stage, Thresholds(0.0), mirror=mirror)
 
-    def bundle(self, folder: Path, made: Int8Model) -> Path:
+    def bundle(self, folder: Path, made: Int8Model, answering: Answering = ALONE) -> Path:
         photos = [View(photo, 0, 0) for photo in self.source.spec.photos["validation"]]
         export_bundle(
             self.served,
@@ -71,6 +74,7 @@ class Case:
             trained=self.trained,
             int8=made.model,
             why_no_int8=made.why_not,
+            answering=answering,
         )
         return folder
 
@@ -211,6 +215,31 @@ def test_a_file_that_says_something_else_than_its_parts_is_refused(case, tmp_pat
     with pytest.raises(ExportError, match=r"model.int8.onnx to predict what training predicted"):
         case.bundle(tmp_path / "bundle", dataclasses.replace(made, model=other))
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+def test_each_engine_that_will_answer_passes_the_gate(case, tmp_path, monkeypatch):
+    made, answering = case.made(), Answering("openvino")
+    bundle = case.bundle(tmp_path / "bundle", made, answering)
+    images = load_views([View(p, 0, 0) for p in case.source.spec.photos["validation"]], SIZE)
+    for precision, tolerance in (("int8", 0.01), ("float32", 1e-5)):
+        usual, other = (
+            Classifier(bundle, precision=precision, engine=engine)
+            for engine in ("onnxruntime", "openvino")
+        )
+        assert (usual.engine, other.engine) == ("onnxruntime", "openvino")
+        for one, two in zip(usual.outputs(images), other.outputs(images), strict=True):
+            np.testing.assert_allclose(one, two, atol=tolerance)
+        sums = probabilities_of(other.activation_maps(images).sum(axis=(1, 2)))
+        np.testing.assert_allclose(sums, other.outputs(images)[0], atol=1e-3)
+
+    right = app.inference.engines._OpenvinoModel.run
+    monkeypatch.setattr(
+        app.inference.engines._OpenvinoModel, "run", lambda *args: [1 - x for x in right(*args)]
+    )
+    with pytest.raises(ExportError, match=r"model.int8.onnx \(openvino\) to predict what training"):
+        case.bundle(tmp_path / "other", made, answering)
+    assert not (tmp_path / "other").exists()
 
 
 def test_without_frozen_int8_there_is_none(case):
