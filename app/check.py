@@ -6,7 +6,6 @@ The estimate of what training takes rests on straight lines through measured run
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from rich.filesize import decimal
 
 from app.core.config import AUTO_SIZE, STAGES, TrainConfig
 from app.core.console import say
-from app.core.environment import has_vnni
+from app.core.environment import has_vnni, usable_cores
 from app.core.errors import UsageError
 from app.core.labels import NEITHER
 from app.core.sanitise import for_json, for_terminal
@@ -176,8 +175,7 @@ def _speed() -> float:
         start = time.thread_time()
         np.matmul(matrices, matrices, out=result)
         times.append(time.thread_time() - start)
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    cores = usable_cores()
     return float(cores * 2 * len(matrices) * 64**3 / max(min(times), 1e-6))
 
 
