@@ -45,7 +45,7 @@ _NOT_INLINE = re.compile(
     |\ font-family:[^;"]*;|\ transform="rotate\(-0\ [^"]*"|\n\s*(?=<)""",
     re.DOTALL | re.VERBOSE,
 )
-_DIGITS = re.compile(r"(\.\d\d)\d+")  # hundredths of a point are enough
+_TAG, _DIGITS = re.compile("<[^>]*>"), re.compile(r"(\.\d\d)\d+")  # hundredths are enough
 
 
 class Number(str):
@@ -150,7 +150,9 @@ class Picture:
         # Parts are named by what they are and the salt, so no two figures share a name.
         with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": self.alt}):
             text = self._saved("svg", unnamed).decode()
-        drawn = with_tokens(_DIGITS.sub(r"\1", _NOT_INLINE.sub("", text)).strip())
+        drawn = _TAG.sub(
+            lambda tag: with_tokens(_DIGITS.sub(r"\1", tag[0])), _NOT_INLINE.sub("", text).strip()
+        )
         width = f'style="width: {self.width}px"'
         label = f'role="img" aria-label="{escape(repr(self))}"'
         return Markup(drawn.replace("<svg", f'<svg class="figure" {width} {label}', 1))

@@ -137,6 +137,7 @@ display(
     say.found_neither(list(metrics.neither.values())),
     say.novelty(beyond, REFUSED),
     picture(plots.novelty(novelty, OOD_THRESHOLD), say.novelty_alt(told)),
+    say.none_of_the_classes(),
     say.refused((out & right).sum(), (out & ~right).sum()),
 )
 if answered is not None and not album.drawn:
