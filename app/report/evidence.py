@@ -44,8 +44,9 @@ def evidence(cam: Floats, most: float, shape: tuple[int, ...]) -> Pixels:
     share = cam / most if most > 0 else np.zeros_like(cam)
     scale = SIDE / max(shape[:2])
     height, width = (max(1, round(length * scale)) for length in shape[:2])
+    # Bilinear: a bicubic curve would go beyond what the places say.
     stretched = Image.fromarray(share.astype(np.float32)).resize(
-        (width, height), Image.Resampling.BICUBIC
+        (width, height), Image.Resampling.BILINEAR
     )
     drawn = np.clip(np.asarray(stretched), -1, 1)
     colours = [ImageColor.getrgb(COLOURS[name]) for name in ("against", "for")]

@@ -166,9 +166,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
     ):
         ends = [to_rgba(colour, 0), to_rgba(colour, most)]
         shades = LinearSegmentedColormap.from_list("", ends)
-        axes.pcolormesh(
-            edges, edges, np.ma.array(drawn, mask=hidden), cmap=shades, vmin=0, vmax=1
-        )
+        axes.pcolormesh(edges, edges, np.ma.array(drawn, mask=hidden), cmap=shades, vmin=0, vmax=1)
     axes.invert_yaxis()
     size = 13 if len(classes) <= 4 else 9
     for (i, j), count in np.ndenumerate(counts):
