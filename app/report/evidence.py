@@ -18,7 +18,7 @@ from app.report.tokens import COLOURS
 SIDE = 48  # pixels of the layer's longer side: a browser stretches it, and it takes some 3 kB
 STRONGEST = 0.75  # opacity where most is said; the photo is still seen there
 TYPICAL = 0.9  # the quantile of the photos whose strongest place gets that: one shall not pale all
-GREY_LIGHT = 0.7  # brightness of the photo below, which is without colours
+CONTRAST = 0.6  # of the photo below, which is grey: a layer is seen on black and on white as well
 
 Floats = NDArray[np.floating[Any]]
 
@@ -59,6 +59,7 @@ def evidence(cam: Floats, most: float, shape: tuple[int, ...]) -> Pixels:
 def laid_over(pixels: Pixels, layer: Pixels) -> Pixels:
     """Return a photo in grey with a layer on it, where no style sheet can lay one on the other."""
     photo = Image.fromarray(pixels)
-    grey = photo.convert("L").point(lambda value: round(GREY_LIGHT * value)).convert("RGBA")
+    levels = [round(255 * (0.5 + CONTRAST * (value / 255 - 0.5))) for value in range(256)]
+    grey = photo.convert("L").point(levels).convert("RGBA")
     over = Image.fromarray(layer).resize(photo.size, Image.Resampling.BICUBIC)
     return np.asarray(Image.alpha_composite(grey, over).convert("RGB"))

@@ -109,6 +109,7 @@ def learning_curves(history: Sequence[HistoryRow]) -> Figure:
     below.set(xlabel="Epoch", ylabel="Validation accuracy", xlim=(0.5, len(history) + 0.5))
     below.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     below.yaxis.set_major_formatter(PERCENT)
+    below.set_ylim(top=min(below.get_ylim()[1], 1.005))  # no accuracy is above 100 %
     last = history[-1]
     losses = {"training": last.loss, "validation": last.validation_loss}
     (lower, low), (upper, high) = sorted(losses.items(), key=itemgetter(1))

@@ -436,7 +436,7 @@ def test_a_run_that_is_always_right_and_equally_sure(tmp_path: Path, told: Told)
         del metrics[split]["ece_bias"]
     run.metrics.write_text(json.dumps(metrics), encoding="utf-8")
     said = told(run, tmp_path / "photos")
-    assert "The likeliest class is right for all 30 test photos." in said
+    assert "So there is no mistake to show: all 30 were answered rightly." in said
     assert "The head, which alone was trained, learned from each photo itself." in said
     assert "random crop" not in said
     assert "Perfectly calibrated" not in said
