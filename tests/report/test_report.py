@@ -132,7 +132,7 @@ def test_of_few_test_photos_the_page_tells_no_share(tmp_path: Path) -> None:
     few = made_up_run(tmp_path / "few", [0.1, 0.9])
     page = report.render(report.execute(few), title="few")
     page = re.sub(r"[ \n\xa0]+", " ", page)
-    assert re.search(r'number">2</strong> <span class="words">right</span>[^/]*of 2 test', page)
+    assert re.search(r'number">2</strong> <span class="words">right</span><br>[^/]*of 2 test', page)
     assert "These test photos are too few to say how good it is with new ones." in page
     assert page.count("There are too few test photos to draw this.") == 4
     assert len(re.findall(r"<img[^>]*image/png", page)) == 5
