@@ -105,6 +105,7 @@ def environment() -> Environment:
         "filesize": decimal,
         "right": Number,
         "breakable": _breakable,
+        "unbroken": _unbroken_words,
         "jpeg": lambda pixels: base64.b64encode(jpeg(pixels)).decode(),
         "png": lambda pixels: base64.b64encode(png(pixels)).decode(),
     }
@@ -228,6 +229,11 @@ def duration(seconds: float) -> Number:
 def _unbroken(text: str) -> Number:
     """Keep a percent sign on the line of its number."""
     return Number(text.replace(" %", "\xa0%"))
+
+
+def _unbroken_words(text: str) -> Markup:
+    """Escape text and keep each word of it on one line, also where it has a hyphen."""
+    return Markup(" ").join(map(Markup("<span>{}</span>").format, shown(text).split(" ")))
 
 
 def _breakable(text: str) -> Markup:

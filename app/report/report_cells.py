@@ -30,7 +30,7 @@ from app.evaluation.ood import REFUSED
 from app.inference.bundle_format import ONNX_FILE
 from app.inference.wording import SURELY
 from app.report import figures as plots
-from app.report.first_screen import advice, refused, waffle, wall
+from app.report.first_screen import advice, of_so_many, refused, waffle, wall
 from app.report.html import Parts, Picture, number, shown
 from app.report.images import EXCHANGED, drawn_album, photo_album
 from app.report.images import SHOWN as PICTURES
@@ -83,6 +83,7 @@ display(
         wall(answered, album.outcomes) if answered is not None else [],
         verdict(metrics)[1:] if few else [],
         few,
+        of_so_many(metrics.test.counts, 1000 if metrics.test.n >= 1000 else 100),
         wilson_interval(metrics.test.counts.wrong, metrics.test.n),
         advice(metrics.test),
         mistakes,
@@ -98,7 +99,7 @@ if answered is None:
 else:
     wrong = answered.mistakes()
     display(
-        say.found_mistakes(len(wrong)),
+        say.found_mistakes(),
         say.mistakes(len(wrong), wrong[:PICTURES]) if wrong else say.no_mistakes(),
     )
 

@@ -11,7 +11,7 @@ from made_up import least_metrics
 
 from app.core.run_metrics import AnswerCounts, Metrics, SplitMetrics
 from app.evaluation.prediction_set import PredictionSet
-from app.report.first_screen import Waffle, advice, outcomes, refused, waffle, wall
+from app.report.first_screen import Waffle, advice, of_so_many, outcomes, refused, waffle, wall
 from app.report.html import Parts
 
 # Two classes, right answers first: the truth, the probability of class 1, the novelty.
@@ -50,6 +50,13 @@ def test_of_many_photos_there_are_a_thousand_dots(counts: tuple[int, ...], dots:
     found = waffle(AnswerCounts(*counts))
     assert [each.dots for each in found] == dots
     assert sum(dots) == 1000
+
+
+@pytest.mark.parametrize("photos", [100, 1000])
+def test_what_is_expected_adds_up(photos: int) -> None:
+    expected = of_so_many(AnswerCounts(right=1858, wrong=13, neither=36, unsure=93), photos)
+    assert sum(expected.values()) == photos
+    assert expected["wrong"] == {100: 1, 1000: 7}[photos], "6.5 of 1,000"
 
 
 @pytest.mark.parametrize("right", [1, 40, 41, 1000])

@@ -211,6 +211,8 @@ def test_names_that_are_no_text_can_be_written() -> None:
     for part in (say.views(opening=False), say.label_issues(1, 0)):
         part.encode()
         assert "cat/<wbr>&lt;b&gt;\ufffd.jpg" in part
+    command = words(album, results=SimpleNamespace(command=lambda: "a <b>\udcff --c d")).command()
+    assert "<span>a</span> <span>&lt;b&gt;\ufffd</span> <span>--c</span>" in command
 
 
 def test_drawings_say_nothing_of_other_classes(run: Run, results: Results) -> None:
