@@ -1,10 +1,10 @@
-"""Does the review list find wrong labels? Labels turned at random, and a person who follows the list.
+"""Does the review list find wrong labels? Some are turned at random, and a person follows the list.
 
     python -m benchmarks.review --data FOLDER --runs FOLDER -- --stages head --image-size 160
 
 Three runs: with the labels as they are; with some labels of training and validation turned at
 random; and with these corrected. Between the last two a simulated person goes through the list of
-``app.report.review_queue`` from its top, one key a photo, and knows the truth, which is the label of
+``app.report.review_queue`` from its top, one key a photo, and knows the truth: the label in
 the first run. Validation of all runs is judged by the true labels.
 
 Runs that are there already are not trained again.

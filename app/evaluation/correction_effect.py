@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.core.console import percent, say
+from app.core.console import say
 from app.core.errors import BundleError
 from app.core.labels import NEITHER
 from app.core.run_folder import Run
@@ -52,7 +52,6 @@ def correction_metrics(
     except (BundleError, OSError, ValueError, KeyError, TypeError) as error:
         say(f"no comparison with {before.folder}: one of its files is damaged or missing ({error})")
         return found
-    _say(validation)
     return replace(found, validation=validation)
 
 
@@ -78,14 +77,3 @@ def _by_content(predicted: PredictionSet, run: Run) -> tuple[PredictionSet, dict
     """Return the predictions, and the place of each photo by its SHA-256."""
     contents = {row.name: row.sha256 for row in read_manifest(run.manifest)}
     return predicted, {contents[name]: place for place, name in enumerate(predicted.names)}
-
-
-def _say(found: PairedGain | None) -> None:
-    if found is None:
-        return
-    low, high = found.gain.accuracy_interval_95
-    say(
-        f"validation, by the corrected labels: {found.right_after} of {found.photos} photos right, "
-        f"{found.right_before} before ({found.before}); accuracy {found.gain.accuracy:+.2%} (95 % "
-        f"interval {percent(low, 2)} to {percent(high, 2)})"
-    )

@@ -2,10 +2,10 @@
 
 First one picture in several classes, where a label must be wrong; then what models that never saw a
 photo say against its label, the surest first; then photos unlike all others, near-duplicates, and
-files that were refused. Photos of test come last of all: their labels stay, and a person who looks
-at them chooses no longer without them. Each photo stands there once, with all its reasons. Decisions about them go
-into the run's ``corrections.csv`` (``app.data.corrections``), from which ``train.py --corrections``
-trains again.
+files that were refused. Photos of test come last of all: their labels stay, and whoever looks at
+them chooses no longer without them. Each photo stands there once, with all its reasons. Decisions
+about them go into the run's ``corrections.csv`` (``app.data.corrections``), from which
+``train.py --corrections`` trains again.
 """
 
 from __future__ import annotations
