@@ -33,6 +33,7 @@ from app.data.manifest import (
     corrected_test_photos,
     neither_photos_of,
     photos_of,
+    training_photos_before_corrections,
 )
 from app.data.splits import class_weights
 from app.evaluation.metrics import split_metrics
@@ -79,7 +80,13 @@ def run_experiment(
     neither = {split: neither_photos_of(rows, split, root) for split in SPLITS}
     learned: Photos = {split: photos[split] for split in ("train", "validation")}
     with clock.phase("features"):
-        setup = set_up(config, len(classes), learned, [each.photo for each in neither["train"]])
+        setup = set_up(
+            config,
+            len(classes),
+            learned,
+            [each.photo for each in neither["train"]],
+            training_photos_before_corrections(rows, root),
+        )
         keep_conditions(setup.conditions(), library_versions(), checkpoint)
     model, source = setup.model, setup.source
     refuse_changed([*photos["validation"], *photos["test"]], clock.began)

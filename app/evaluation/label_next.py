@@ -20,7 +20,7 @@ from app.evaluation.ood import Float32s, similarities, unit_length
 
 Ints = NDArray[np.int64]
 
-FEW_LABELS = 20  # of each class: below, typical photos come first (docs/experiments.md)
+FEW_LABELS = 5  # of each class: with fewer, typical photos come first (docs/experiments.md)
 NEIGHBOURS = 20  # that say how typical a photo is
 MOST_CLUSTERS = 500
 
@@ -60,7 +60,8 @@ def _typical(rows: Float32s, labelled: Ints, count: int, seed: int) -> Ints:
 
     Once every cluster has one, the next most typical of the clusters with the fewest follow.
     """
-    clusters = min(len(labelled) + count, MOST_CLUSTERS, len(rows))
+    distinct = len(np.unique(rows, axis=0))
+    clusters = min(len(labelled) + count, MOST_CLUSTERS, distinct)
     of = KMeans(clusters, n_init=1, random_state=seed).fit_predict(rows)
     typicality = _typicality(rows, of)
     sizes, taken = np.bincount(of, minlength=clusters), np.zeros(clusters, np.int64)

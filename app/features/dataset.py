@@ -53,6 +53,8 @@ class DatasetSpec:
         weights: the digest of the backbone's weights.
         photos: to train and validate on; test has no part in it.
         neither: training photos that show none of the classes; their ``target`` means nothing.
+        scales: photos that the scales of int8 are taken from; None: those of training. A
+            correction of some photos must not give all of them other features.
         stages: of the run, in their order.
         views: of each training photo, where they are cached.
         seed: of the views and of their order.
@@ -66,6 +68,7 @@ class DatasetSpec:
     weights: str
     photos: Photos
     neither: Sequence[Photo] = ()
+    scales: Sequence[Photo] | None = None
     stages: Sequence[Stage]
     views: int
     seed: int = 0
@@ -244,7 +247,8 @@ def open_dataset(spec: DatasetSpec, cache: CacheMode, quota: Quota) -> FeatureDa
     precision, int8 = resolve_frozen_precision(spec.precision), None
     made_by = engine(precision)
     if precision == "int8":
-        int8 = make_int8_backbone(quota.folder, spec.model, spec.weights, spec.photos["train"])
+        scales = spec.photos["train"] if spec.scales is None else spec.scales
+        int8 = make_int8_backbone(quota.folder, spec.model, spec.weights, scales)
         precision += f"-{int8.digest[:8]}"
     how = (spec.backbone, spec.weights, spec.image_size, precision, made_by)
     stores = {cut: FeatureStore(quota.folder, FeatureSpec(cut, *how), quota) for cut in cuts}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,22 @@ def test_a_new_class_is_learned_from_five_photos_on(pets: Path) -> None:
     cats = of(before, "train", "cat")
     after = inventory(pets, decisions(pets, *[(row, "class", "fox") for row in cats[:6]]))
     assert class_names(list(after.values())) == ("cat", "dog", "fox")
+
+
+def test_photos_without_a_label_get_one(pets: Path) -> None:
+    """Only with the content that the person saw; the others stay without one."""
+    extra = class_folders(pets, {"unlabeled": 3}) / "unlabeled"
+    before = inventory(pets)
+    names = [f"unlabeled/{path.name}" for path in sorted(extra.iterdir())]
+    assert {before[name].code for name in names} == {"no_class"}
+    log = CorrectionsLog(pets.parent / "corrections.csv")
+    log.decide(names[0], sha256((pets / names[0]).read_bytes()).hexdigest(), "class", "dog")
+    log.decide(names[1], NO_CONTENT, "class", "dog")
+    after = inventory(pets, log.standing)
+    assert (after[names[0]].verdict, after[names[0]].label) == ("used", "dog")
+    assert {after[name].code for name in names[1:]} == {"no_class"}
+    for name in before.keys() - {names[0]}:
+        assert after[name] == before[name]
 
 
 def test_corrections_of_nothing_change_nothing(pets: Path) -> None:
