@@ -13,10 +13,13 @@ from photos import drawn_photos
 
 import app.experiment
 import train
+from app.__main__ import main
 from app.core.cli import run
+from app.core.errors import DataError
 from app.core.run_folder import Run
-from app.data.corrections import CorrectionsLog, read_corrections
+from app.data.corrections import Correction, CorrectionsLog, read_corrections
 from app.data.manifest import ManifestRow, read_manifest
+from app.preview import preview_corrections
 from app.report.review_queue import read_review_queue
 
 FLAGS = ["--weights", "none", "--image-size", "32", "--stages", "head", "--seed", "3"]
@@ -108,7 +111,7 @@ def test_validation_before_and_after_is_counted_by_hand(runs):
     assert (found.before, found.photos) == ("first", len(truth))
     assert [found.right_before, found.right_after] == right
     assert found.gain.accuracy == pytest.approx((right[1] - right[0]) / len(truth))
-    told = f"{right[0]:,} were right before and {right[1]:,} are now: "
+    told = f"{right[0]} were right before (first) and {right[1]} are now: "
     assert told in " ".join(said.split())
 
 
@@ -147,6 +150,37 @@ def test_what_was_decided_is_kept_with_the_run_and_not_asked_again(runs):
     assert asked.get(dog, "right") == "right"
     config = train.parse(["--config", str(second.config), "--corrections", "more.csv"])
     assert config.corrections == (first.corrections.absolute(), Path("more.csv"))
+
+
+def test_the_preview_says_what_training_again_would_change(runs, capsys):
+    """With all labels of training exchanged, what was right is wrong, photo by photo."""
+    first = runs[0]
+    both = {label: used(first, "train", label) for label in ("cat", "dog")}
+    exchanged = {
+        row.sha256: Correction("", row.name, row.sha256, "class", other)
+        for label, other in (("cat", "dog"), ("dog", "cat"))
+        for row in both[label]
+    }
+    found = preview_corrections(first, {each.key: each for each in exchanged.values()})
+    n = len(answers(first, "validation"))
+    assert (found.photos, found.before) == (n, "first")
+    assert found.right_after == n - found.right_before
+    assert found.right_before > n / 2
+    nothing = preview_corrections(first, {})
+    assert nothing.right_before == nothing.right_after == found.right_before
+    assert nothing.gain.log_loss == 0
+    assert run(main, ["review", str(first.folder), "--preview"]) == 0
+    assert f"Of {n} validation photos, judged by the corrected labels" in capsys.readouterr().out
+
+
+def test_the_preview_leaves_no_class_without_photos(runs):
+    first = runs[0]
+    cats = [Correction("", r.name, r.sha256, "neither") for r in used(first, "train", "cat")]
+    with pytest.raises(DataError, match="photos of every class"):
+        preview_corrections(first, {each.key: each for each in cats})
+    fox = dataclasses.replace(cats[0], decision="class", label="fox")
+    with pytest.raises(DataError, match="received 'fox'"):
+        preview_corrections(first, {fox.key: fox})
 
 
 @pytest.mark.slow

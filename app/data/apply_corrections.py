@@ -75,7 +75,7 @@ def apply_corrections(
     }
     _say_counts(decided, test, len(corrections))
     changed = [
-        (row if row.name in test else _corrected(row, decided.get(row.name)), print_)
+        (row if row.name in test else corrected_row(row, decided.get(row.name)), print_)
         for row, print_ in judged
     ]
     strangers = [row for row, _ in changed if row.label == NEITHER and row.verdict == "used"]
@@ -104,7 +104,8 @@ def mark_test_photos(rows: Sequence[ManifestRow], corrections: Corrections) -> l
     ]
 
 
-def _corrected(row: ManifestRow, correction: Correction | None) -> ManifestRow:
+def corrected_row(row: ManifestRow, correction: Correction | None) -> ManifestRow:
+    """Return a photo of training or validation as a decision about it says."""
     if correction is None:
         return row
     if correction.decision == "leave_out":

@@ -6,10 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.core.cli import Parser
-from app.core.run_folder import Run
+from app.core.console import heeding_ctrl_c, quiet_native_stderr, say
+from app.core.run_folder import Run, check_complete
 from app.core.sanitise import for_json, for_terminal
+
+if TYPE_CHECKING:
+    from app.report.review_queue import ReviewItem
 
 SHOWN = 20  # photos in the table; the JSON has all
 
@@ -28,15 +33,47 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--json", action="store_true", help="one JSON object a line, for every photo of the list"
     )
+    parser.add_argument(
+        "--preview",
+        action="store_true",
+        help="say what the corrections so far would change on validation: the head is solved again "
+        "on cached features, in seconds",
+    )
     arguments = parser.parse_args(argv)
-    from app.report.review_queue import KINDS, read_review_queue
-
     run = Run(arguments.run)
+    if arguments.preview:
+        _preview(run, as_json=arguments.json)
+        return 0
+    from app.report.review_queue import read_review_queue
+
     queue = read_review_queue(run)
     if arguments.json:
         for item in queue:
             print(for_json(asdict(item)))
-        return 0
+    else:
+        _print(queue)
+    return 0
+
+
+def _preview(run: Run, *, as_json: bool) -> None:
+    """Print what the run's ``corrections.csv`` would change."""
+    from app.data.corrections import read_corrections
+    from app.report.verdict import paired_said
+
+    check_complete(run)
+    corrections = read_corrections(run.corrections)
+    say("Starting Keras")
+    with heeding_ctrl_c(), quiet_native_stderr():
+        from app.preview import preview_corrections  # brings Keras, which takes seconds to import
+
+    found = preview_corrections(run, corrections)
+    print(for_json(asdict(found)) if as_json else for_terminal(paired_said(found)))
+
+
+def _print(queue: Sequence[ReviewItem]) -> None:
+    """Print how many photos of each kind there are, and the first that wait for a decision."""
+    from app.report.review_queue import KINDS
+
     counts = Counter(item.kinds[0] for item in queue)
     for kind, words in KINDS.items():
         print(f"{counts[kind]:>7,}  {words}")
@@ -46,4 +83,3 @@ def main(argv: Sequence[str]) -> int:
         print(for_terminal(f"{item.name}: {'; '.join(item.reasons)}"))
     if len(waiting) > SHOWN:
         print(f"... and {len(waiting) - SHOWN:,} more; --json lists them all")
-    return 0
