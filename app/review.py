@@ -16,6 +16,7 @@ from app.core.sanitise import for_json, for_terminal
 if TYPE_CHECKING:
     from app.report.review_queue import ReviewItem
 
+COUNT = 100  # photos without labels that are listed
 SHOWN = 20  # photos in the table; the JSON has all
 
 
@@ -34,6 +35,20 @@ def main(argv: Sequence[str]) -> int:
         "--json", action="store_true", help="one JSON object a line, for every photo of the list"
     )
     parser.add_argument(
+        "--unlabelled",
+        type=Path,
+        metavar="DIR",
+        help="list photos of this folder instead, which have no labels: those first whose labels "
+        "would teach the run's model most",
+    )
+    parser.add_argument(
+        "--count",
+        type=int,
+        default=COUNT,
+        metavar="N",
+        help=f"with --unlabelled: how many (default: {COUNT})",
+    )
+    parser.add_argument(
         "--preview",
         action="store_true",
         help="say what the corrections so far would change on validation: the head is solved again "
@@ -43,6 +58,9 @@ def main(argv: Sequence[str]) -> int:
     run = Run(arguments.run)
     if arguments.preview:
         _preview(run, as_json=arguments.json)
+        return 0
+    if arguments.unlabelled:
+        _unlabelled(run, arguments.unlabelled, arguments.count, as_json=arguments.json)
         return 0
     from app.report.review_queue import read_review_queue
 
@@ -68,6 +86,19 @@ def _preview(run: Run, *, as_json: bool) -> None:
 
     found = preview_corrections(run, corrections)
     print(for_json(asdict(found)) if as_json else for_terminal(paired_said(found)))
+
+
+def _unlabelled(run: Run, folder: Path, count: int, *, as_json: bool) -> None:
+    """Print which photos of a folder to label first."""
+    from app.inference.wording import percentage
+    from app.report.unlabelled_queue import unlabelled_queue
+
+    for item in unlabelled_queue(run, folder, count):
+        if as_json:
+            print(for_json(asdict(item)))
+        else:
+            words = f"{item.name}: {item.likeliest} ({percentage(item.probability)})"
+            print(for_terminal(words))
 
 
 def _print(queue: Sequence[ReviewItem]) -> None:

@@ -15,10 +15,13 @@ import app.experiment
 import train
 from app.__main__ import main
 from app.core.cli import run
+from app.core.config import read_config
 from app.core.errors import DataError
 from app.core.run_folder import Run
 from app.data.corrections import Correction, CorrectionsLog, read_corrections
 from app.data.manifest import ManifestRow, read_manifest
+from app.data.sets.synthetic_pets import draw_sample
+from app.inference.embedder import EmbeddedPhoto, Embedder
 from app.preview import preview_corrections
 from app.report.review_queue import read_review_queue
 
@@ -181,6 +184,41 @@ def test_the_preview_leaves_no_class_without_photos(runs):
     fox = dataclasses.replace(cats[0], decision="class", label="fox")
     with pytest.raises(DataError, match="received 'fox'"):
         preview_corrections(first, {fox.key: fox})
+
+
+def test_photos_without_labels_are_listed_by_what_they_teach(runs, tmp_path, capsys):
+    """A photo that the model has learned from is where it was; copies of such photos come last."""
+    first = runs[0]
+    data = read_config(first.config).data
+    row = used(first, "train", "cat")[0]
+    embedder = Embedder(first.bundle)
+    (found,) = embedder.look([data / row.name])
+    assert isinstance(found, EmbeddedPhoto)
+    assert found.sha256 == row.sha256
+    assert (embedder.reference @ found.embedding).max() == pytest.approx(1, abs=1e-4)
+    new = tmp_path / "new"
+    draw_sample(new, per_class=3, seed=5)
+    for known in used(first, "train", "dog")[:3]:
+        shutil.copy(data / known.name, new)
+    (new / "broken.jpg").write_bytes(b"no photo")
+    assert run(main, ["review", str(first.folder), "--unlabelled", str(new), "--json"]) == 0
+    captured = capsys.readouterr()
+    listed = [json.loads(line) for line in captured.out.splitlines()]
+    assert [each["place"] for each in listed] == list(range(1, 10))
+    assert all("/" not in each["name"] for each in listed[-3:])
+    assert "1 of 10 files cannot be read as photos" in captured.err
+    few = ["--unlabelled", str(new), "--count", "2"]
+    assert run(main, ["review", str(first.folder), *few]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_folder_without_photos_is_told(runs, tmp_path, capsys):
+    review = ["review", str(runs[0].folder), "--unlabelled"]
+    for folder, told in ((tmp_path / "none", "which is none"), (tmp_path, "with 0 files")):
+        assert run(main, [*review, str(folder)]) == 2
+        assert told in capsys.readouterr().err
+    assert run(main, [*review, str(tmp_path), "--count", "0"]) == 2
+    assert "--count of 1 or more" in capsys.readouterr().err
 
 
 @pytest.mark.slow

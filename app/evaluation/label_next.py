@@ -101,9 +101,10 @@ def _unsure_and_diverse(
     random = np.random.default_rng(seed)
     highest = np.sort(probabilities, axis=1)[:, ::-1]
     doubt = 1 - (highest[:, 0] - highest[:, 1])
-    distances = np.full(len(rows), 2.0)
-    for number in labelled:
-        distances = np.minimum(distances, 1 - rows @ rows[number])
+    distances: Floats = np.full(len(rows), 2.0)
+    if len(labelled):
+        nearest = similarities(rows, rows[labelled], 1)
+        distances = 1 - np.concatenate([top[:, 0] for top in nearest])
     free = np.ones(len(rows), bool)
     free[labelled] = False
     chosen: list[int] = []
