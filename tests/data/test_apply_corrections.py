@@ -17,6 +17,7 @@ from app.data.manifest import (
     class_names,
     corrected_test_photos,
     read_manifest,
+    training_photos_before_corrections,
     write_manifest,
 )
 
@@ -171,6 +172,21 @@ def test_photos_without_a_label_get_one(pets: Path) -> None:
     assert {after[name].code for name in names[1:]} == {"no_class"}
     for name in before.keys() - {names[0]}:
         assert after[name] == before[name]
+
+
+def test_the_photos_that_give_the_scales_of_int8_stay_the_same(pets: Path) -> None:
+    """Else one photo that is left out could give all photos other features."""
+    before = inventory(pets)
+    cats, dogs = of(before, "train", "cat"), of(before, "train", "dog")
+    decided = [(row, "neither", "") for row in dogs[:12]]
+    decided += [(cats[0], "leave_out", ""), (cats[1], "class", "dog")]
+    after = inventory(pets, decisions(pets, *decided))
+    assert len(of(after, "train", "neither")) == 12
+    found, expected = (
+        {photo.content for photo in training_photos_before_corrections(list(rows.values()), pets)}
+        for rows in (after, before)
+    )
+    assert found == expected == {row.sha256 for row in (*cats, *dogs)}
 
 
 def test_corrections_of_nothing_change_nothing(pets: Path) -> None:
