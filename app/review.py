@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -30,7 +31,13 @@ def main(argv: Sequence[str]) -> int:
         description="List the photos of a finished run that a person should look at: those whose "
         "label may be wrong, mistakes, outliers, near-duplicates and files that were not used."
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, runs/<name>")
+    parser.add_argument(
+        "run",
+        type=Path,
+        nargs="?",
+        metavar="RUN",
+        help="the run's folder, runs/<name>; may be missing with --unlabelled",
+    )
     parser.add_argument(
         "--json", action="store_true", help="one JSON object a line, for every photo of the list"
     )
@@ -39,7 +46,10 @@ def main(argv: Sequence[str]) -> int:
         type=Path,
         metavar="DIR",
         help="list photos of this folder instead, which have no labels: those first whose labels "
-        "would teach the run's model most",
+        "would teach the run's model most, without a run the most typical ones",
+    )
+    parser.add_argument(
+        "--weights", metavar="PATH", help="with --unlabelled and without a run: as for train.py"
     )
     parser.add_argument(
         "--count",
@@ -55,12 +65,14 @@ def main(argv: Sequence[str]) -> int:
         "on cached features, in seconds",
     )
     arguments = parser.parse_args(argv)
-    run = Run(arguments.run)
+    run = None if arguments.run is None else Run(arguments.run)
+    if arguments.unlabelled:
+        _unlabelled(run, arguments)
+        return 0
+    if run is None:
+        parser.error("the following arguments are required: RUN (or --unlabelled)")
     if arguments.preview:
         _preview(run, as_json=arguments.json)
-        return 0
-    if arguments.unlabelled:
-        _unlabelled(run, arguments.unlabelled, arguments.count, as_json=arguments.json)
         return 0
     from app.report.review_queue import read_review_queue
 
@@ -88,17 +100,23 @@ def _preview(run: Run, *, as_json: bool) -> None:
     print(for_json(asdict(found)) if as_json else for_terminal(paired_said(found)))
 
 
-def _unlabelled(run: Run, folder: Path, count: int, *, as_json: bool) -> None:
+def _unlabelled(run: Run | None, arguments: Namespace) -> None:
     """Print which photos of a folder to label first."""
     from app.inference.wording import percentage
-    from app.report.unlabelled_queue import unlabelled_queue
+    from app.report.unlabelled_queue import first_queue, unlabelled_queue
 
-    for item in unlabelled_queue(run, folder, count):
-        if as_json:
+    folder, count = arguments.unlabelled, arguments.count
+    if run is None:
+        queue = first_queue(folder, count, arguments.weights)
+    else:
+        queue = unlabelled_queue(run, folder, count)
+    for item in queue:
+        if arguments.json:
             print(for_json(asdict(item)))
+        elif item.probability is None:
+            print(for_terminal(item.name))
         else:
-            words = f"{item.name}: {item.likeliest} ({percentage(item.probability)})"
-            print(for_terminal(words))
+            print(for_terminal(f"{item.name}: {item.likeliest} ({percentage(item.probability)})"))
 
 
 def _print(queue: Sequence[ReviewItem]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -210,6 +211,22 @@ def test_photos_without_labels_are_listed_by_what_they_teach(runs, tmp_path, cap
     few = ["--unlabelled", str(new), "--count", "2"]
     assert run(main, ["review", str(first.folder), *few]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_without_any_label_typical_photos_come_first(tmp_path, capsys):
+    draw_sample(tmp_path / "new", per_class=4)
+    review = ["review", "--unlabelled", str(tmp_path / "new"), "--weights", "none", "--count", "3"]
+    assert run(main, [*review, "--json"]) == 0
+    listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len({each["name"] for each in listed}) == 3
+    first = listed[0]
+    content = (tmp_path / "new" / first["name"]).read_bytes()
+    assert first["sha256"] == hashlib.sha256(content).hexdigest()
+    assert first["probability"] is None
+    assert run(main, review) == 0
+    assert capsys.readouterr().out.splitlines() == [each["name"] for each in listed]
+    assert run(main, ["review"]) == 2
+    assert "RUN (or --unlabelled)" in capsys.readouterr().err
 
 
 def test_a_folder_without_photos_is_told(runs, tmp_path, capsys):

@@ -37,15 +37,15 @@ class EmbeddedPhoto:
         path: of the file.
         sha256: of its bytes, hexadecimal.
         embedding: float32 ``(channels,)``, of unit length.
-        probabilities: float32 ``(classes,)``.
-        novelty: 0 to 1.
+        probabilities: float32 ``(classes,)``; None where no classes are known.
+        novelty: 0 to 1; None likewise.
     """
 
     path: Path
     sha256: str
     embedding: Float32s
-    probabilities: Float32s
-    novelty: float
+    probabilities: Float32s | None = None
+    novelty: float | None = None
 
 
 class Embedder:
@@ -91,18 +91,8 @@ class Embedder:
 
         One at a time: of a model that also sees the mirror image, the mean of both is taken.
         """
-        remaining = iter(paths)
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            while some := list(islice(remaining, AT_ONCE)):
-                for path, loaded in zip(some, pool.map(self._load, some), strict=True):
-                    yield loaded if isinstance(loaded, ImageError) else self._look(path, *loaded)
-
-    def _load(self, path: Path) -> tuple[str, Pixels] | ImageError:
-        try:
-            data = read_bytes(path)
-            return hashlib.sha256(data).hexdigest(), load_image(data, self.bundle.image_size)
-        except ImageError as error:
-            return error
+        for path, loaded in load_photos(paths, self.bundle.image_size):
+            yield loaded if isinstance(loaded, ImageError) else self._look(path, *loaded)
 
     def _look(self, path: Path, sha256: str, pixels: Pixels) -> EmbeddedPhoto:
         embedding, probabilities, novelty = self._session.run(
@@ -111,3 +101,21 @@ class Embedder:
         mean = embedding.mean(axis=0)
         mean /= max(float(np.linalg.norm(mean)), 1e-12)
         return EmbeddedPhoto(path, sha256, mean, probabilities[0], float(novelty.ravel()[0]))
+
+
+def load_photos(
+    paths: Iterable[Path], image_size: int
+) -> Iterator[tuple[Path, tuple[str, Pixels] | ImageError]]:
+    """Yield files with their SHA-256 and pixels, or with the reason why they are no photo."""
+
+    def load(path: Path) -> tuple[str, Pixels] | ImageError:
+        try:
+            data = read_bytes(path)
+            return hashlib.sha256(data).hexdigest(), load_image(data, image_size)
+        except ImageError as error:
+            return error
+
+    remaining = iter(paths)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        while some := list(islice(remaining, AT_ONCE)):
+            yield from zip(some, pool.map(load, some), strict=True)
