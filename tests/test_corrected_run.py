@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from photos import drawn_photos
@@ -24,7 +25,10 @@ from app.data.manifest import ManifestRow, read_manifest
 from app.data.sets.synthetic_pets import draw_sample
 from app.inference.embedder import EmbeddedPhoto, Embedder
 from app.preview import preview_corrections
+from app.report.html import Parts
+from app.report.results import read_results
 from app.report.review_queue import read_review_queue
+from app.report.verdict import paired_said, verdict
 
 FLAGS = ["--weights", "none", "--image-size", "32", "--stages", "head", "--seed", "3"]
 FLAGS += ["--precision", "float32", "--no-report"]
@@ -140,6 +144,19 @@ def test_test_is_scored_with_the_labels_given_and_with_the_corrected_ones(runs):
 
 def test_card_and_report_say_it(runs):
     second = runs[1]
+    said = read_results(second).corrections()
+    assert "2 photos got another class" in said[0]
+    assert said[-1] == paired_said(second.read_metrics().corrections.validation)
+    few = {"few": True, "wrong": (0.0, 1.0), "sentences": verdict(second.read_metrics())}
+    results = read_results(second)
+    words = Parts(
+        "report.html.j2",
+        results=results,
+        metrics=results.metrics,
+        album=SimpleNamespace(drawn=True),
+    )
+    assert said[0] in " ".join(words.not_used([], 9).text.split())
+    assert "with corrected labels" in words.verdict(**few).text
     card = second.model_card.read_text(encoding="utf-8")
     assert "with the labels that a person corrected" in card
     assert "2 photos got another class" in card
