@@ -236,7 +236,7 @@ async function camera() {
     watch();
   }
   $("live").hidden = !stream;
-  $("camera").setAttribute("aria-pressed", String(Boolean(stream)));
+  $("camera").textContent = stream ? "Stop the camera" : "Camera";
 }
 
 // ---- the page ------------------------------------------------------------------------------------
