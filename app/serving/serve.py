@@ -102,7 +102,8 @@ def service_of(arguments: argparse.Namespace, folder: Path, *, loopback: bool) -
         files=arguments.max_files,
         seconds=arguments.timeout,
         queue=arguments.queue,
-        held=round(max(arguments.max_held, arguments.max_body) * MB),
+        # One request must fit into a worker's part.
+        held=round(max(arguments.max_held, arguments.max_body * arguments.workers) * MB),
         batch=arguments.batch,
         wait=arguments.wait / 1000,
         workers=arguments.workers,

@@ -59,9 +59,7 @@ class Service:
         self.limits, self.loopback, self.metrics = limits, loopback, Metrics()
         # Where others can send requests, one address gets half of what there is for all.
         share = 1 if loopback else 2
-        # Each worker has its part of what all may take; one request must always fit.
-        held = max(limits.held // limits.workers, limits.body)
-        queue = max(limits.queue // limits.workers, limits.files)
+        held, queue = limits.held // limits.workers, limits.queue // limits.workers
         told = self.metrics.held_bytes.set, self.metrics.under_way.set
         self.held = Shares(held, max(held // share, limits.body), told[0])
         self.places = Shares(queue, max(queue // share, limits.files), told[1])

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -31,6 +32,7 @@ from app.serving.service import Service
 # New processes, not copies: what has threads, as ONNX Runtime has, cannot be copied safely.
 _SPAWN = multiprocessing.get_context("spawn")
 LOOK = 0.2  # seconds between looks whether a signal came; a worker that ends is seen at once
+NOTHING = End(answered=0, late=0, cut=0, forced=False)
 PAUSE = 2.0  # seconds between two starts: a worker that dies at once must not take the machine
 
 
@@ -41,6 +43,7 @@ class Worker:
     process: SpawnProcess
     messages: Connection
     started: float
+    ready: bool = False  # whether it has sent its precision: then it accepts requests
 
     def message(self) -> str | End | None:
         """Return the next message; None from one that ended without.
@@ -54,6 +57,7 @@ class Worker:
             return None
         if isinstance(received, Exception):
             raise received
+        self.ready = True
         return received
 
 
@@ -139,12 +143,12 @@ def _end(workers: list[Worker], came: list[int]) -> End:
 
 
 def _last_message(worker: Worker) -> End:
-    """Return what a worker reports; of one that was killed, that it lost something."""
+    """Return what a worker reports; of one that was killed, that it cut something off."""
     with contextlib.suppress(AppError, MemoryError):
         while (message := worker.message()) is not None:
             if isinstance(message, End):
                 return message
-    return End(0, 0, 1, False)
+    return NOTHING._replace(cut=int(worker.ready))
 
 
 @contextlib.contextmanager
@@ -183,13 +187,18 @@ def _work(start: Callable[[], Service], listening: socket.socket, report: Connec
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C in a terminal is for the first process, which passes it on once
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # until it serves
+    end = NOTHING
     try:
         service = start()
+        report.send(service.batcher.classifier.precision)
+        end = GracefulServer(service).serve_on(listening)
     except (AppError, MemoryError) as error:
         report.send(error)
         return
-    report.send(service.batcher.classifier.precision)
-    report.send(GracefulServer(service).serve_on(listening))
+    except SystemExit:
+        pass
+    report.send(end)
 
 
 def _end_with_parent() -> None:
