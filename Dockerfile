@@ -1,8 +1,8 @@
 # The web service in a container, without TensorFlow. The classifier stays outside, in a folder:
 #
-#   docker build -t cats-vs-dogs .
+#   docker build -t pets .
 #   docker run --read-only --tmpfs /tmp --cap-drop ALL -p 8000:8000 \
-#     -v "$PWD/runs/first/bundle:/bundle:ro" cats-vs-dogs
+#     -v "$PWD/runs/first/bundle:/bundle:ro" pets
 #
 # docs/serving.md has more.
 

@@ -116,7 +116,7 @@ def _replaced(
     except (AppError, MemoryError) as error:
         why = str(error) or "too little memory"
     say(f"a worker ended by itself ({why}); another one starts")
-    mark_process_dead(worker.process.pid, folder)
+    mark_process_dead(worker.process.pid, folder)  # type: ignore[no-untyped-call]
     time.sleep(max(worker.started + PAUSE - time.monotonic(), 0))
     return _begin(start, listening)
 

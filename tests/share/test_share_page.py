@@ -23,8 +23,9 @@ import train
 from app.core.cli import run
 from app.core.errors import FetchError
 from app.core.sanitise import shown
-from app.data.decode import resize
+from app.data.decode import load_image, resize
 from app.data.sets.synthetic_pets import draw_sample
+from app.inference.heatmap import contrastive_cam
 from app.inference.predictor import Classifier
 from app.inference.wording import in_words, percentage
 from app.share.runtime import FILES, runtime_files
@@ -403,6 +404,38 @@ def test_files_that_are_no_photos_get_no_answer(chromium, site, drawn, tmp_path)
     assert text["words"] == "no answer"
     assert "cannot read" in text["trouble"]
     assert photo["trouble"] == ""
+
+
+def test_the_heat_map_comes_and_goes(chromium, site, bundle, drawn):
+    """What speaks for the likeliest class; the numbers behind it are those of ``predict.py``."""
+    classifier = Classifier(bundle)
+    with offered(site) as address:
+        page = Page(chromium, address)
+        (found,) = page.ask(drawn[0])
+        maps = classifier.activation_maps(load_image(drawn[0], classifier.bundle.image_size)[None])
+        cam = contrastive_cam(maps[0], int(np.argmax(found["probabilities"])))
+        assert found["evidence"] == pytest.approx(
+            list(cam.ravel()), abs=0.1 * float(np.abs(cam).max())
+        )
+        photo, button = page.one("#list img").get_attribute("src"), page.one(".heat")
+        button.click()
+        page.wait(lambda: "is in colour" in page.one("#list img").get_attribute("alt"))
+        shown_map = page.one("#list img").get_attribute("src")
+        assert shown_map != photo
+        script = """const blob = await (await import("./heat.js")).heatPicture(
+            new Blob([Uint8Array.from(atob(a[0]), (c) => c.charCodeAt(0))]), [0, 0, 0, 1]);
+            const bitmap = await createImageBitmap(blob);
+            const context = new OffscreenCanvas(40, 20).getContext("2d");
+            context.drawImage(bitmap, 0, 0);
+            const colour = ([x, y]) => [...context.getImageData(x, y, 1, 1).data];
+            return [[2, 2], [37, 17]].map(colour);"""
+        red = base64.b64encode(encoded(Image.new("RGB", (40, 20), "red"), "PNG")).decode()
+        dim, lit = page.module(script, red)
+        assert dim[:3] == pytest.approx([0.45 * 0.299 * 255] * 3, abs=2)
+        assert lit[:3] == pytest.approx([255, 0, 0], abs=2)
+        button.click()
+        page.wait(lambda: page.one("#list img").get_attribute("src") == photo)
+    assert errors(chromium) == []
 
 
 def test_the_camera_answers_until_it_is_stopped(chromium, site):

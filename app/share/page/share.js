@@ -1,6 +1,7 @@
 // The page: photos in, answers in words out, computed on the device. Nothing is sent: a worker runs
 // the classifier (worker.js), and a service worker keeps the page for use without a network (sw.js).
 
+import { heatPicture } from "./heat.js";
 import { decide, detail, inWords, percentage, shown } from "./words.js";
 
 const SOON = 3000; // milliseconds within which a service worker takes over, or a page is loaded again
@@ -171,15 +172,40 @@ class Card {
     }
     this.verdict = show(this.element, found);
     this.element.dataset.answer = JSON.stringify(found); // for whoever wants every digit
+    this.photo = URL.createObjectURL(this.file);
+    this.picture(this.photo, this.file.name);
+    this.offerHeat(found);
+  }
+
+  picture(url, text) {
     const image = new Image();
-    image.alt = this.file.name;
+    image.alt = text;
     image.decoding = "async";
-    image.src = this.url = URL.createObjectURL(this.file);
+    image.src = url;
     this.part("picture").replaceChildren(image);
   }
 
+  offerHeat({ probabilities, evidence }) {
+    const name = about.classes[probabilities.indexOf(Math.max(...probabilities))];
+    const button = this.part("heat");
+    button.textContent = `Show what speaks for ${name}`;
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      const on = button.getAttribute("aria-pressed") !== "true";
+      button.setAttribute("aria-pressed", String(on));
+      if (!on) {
+        this.picture(this.photo, this.file.name);
+        return;
+      }
+      this.heat ??= URL.createObjectURL(await heatPicture(this.file, evidence));
+      const text = `${this.file.name}: what speaks for ${name} is in colour`;
+      this.picture(this.heat, text);
+      say(text);
+    });
+  }
+
   forget() {
-    if (this.url) URL.revokeObjectURL(this.url);
+    [this.photo, this.heat].forEach((url) => url && URL.revokeObjectURL(url));
     this.element.remove();
   }
 }
@@ -210,13 +236,12 @@ let stream = null;
 // One frame at a time: those that come while the classifier is busy are not looked at.
 async function watch() {
   const seen = stream;
-  while (stream && stream === seen) {
-    if ($("video").readyState >= HTMLMediaElement.HAVE_CURRENT_DATA && !document.hidden) {
-      const found = await ask(await createImageBitmap($("video")));
-      if (found.error === undefined) show($("live").querySelector(".photo"), found);
-    } else {
-      await new Promise((resolve) => setTimeout(resolve, 50));
-    }
+  while (stream === seen) {
+    // Before the first frame there is no picture yet.
+    const frame = document.hidden ? null : await createImageBitmap($("video")).catch(() => null);
+    const found = frame && (await ask(frame));
+    if (found?.probabilities && stream === seen) show($("live").querySelector(".photo"), found);
+    if (!frame) await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }
 

@@ -1,6 +1,7 @@
 // A photo → probabilities and novelty, away from the page's thread, so that the page stays awake.
 
 import { env, InferenceSession, Tensor } from "./runtime/ort.js";
+import { evidence } from "./heat.js";
 import { Resizer } from "./resize.js";
 
 const STRIP = 1_000_000; // pixels on the canvas at a time: phones have no canvas for a large photo
@@ -73,8 +74,14 @@ async function digest(data, expected) {
 
 async function run(pixels) {
   const image = new Tensor("uint8", pixels, [1, size, size, 3]);
-  const { probabilities, novelty } = await session.run({ image }, ["probabilities", "novelty"]);
-  return { probabilities: [...probabilities.data], novelty: novelty.data[0] };
+  const { probabilities, novelty, activation_maps: maps } = await session.run({ image });
+  const shares = [...probabilities.data];
+  const likeliest = shares.indexOf(Math.max(...shares));
+  return {
+    probabilities: shares,
+    novelty: novelty.data[0],
+    evidence: [...evidence(maps.data, shares.length, likeliest)],
+  };
 }
 
 // ---- a photo -------------------------------------------------------------------------------------
