@@ -425,7 +425,8 @@ def test_the_heat_map_comes_and_goes(chromium, site, bundle, drawn):
         script = """const blob = await (await import("./heat.js")).heatPicture(
             new Blob([Uint8Array.from(atob(a[0]), (c) => c.charCodeAt(0))]), [0, 0, 0, 1]);
             const bitmap = await createImageBitmap(blob);
-            const context = new OffscreenCanvas(40, 20).getContext("2d");
+            const context = new OffscreenCanvas(40, 20)
+              .getContext("2d", { willReadFrequently: true });
             context.drawImage(bitmap, 0, 0);
             const colour = ([x, y]) => [...context.getImageData(x, y, 1, 1).data];
             return [[2, 2], [37, 17]].map(colour);"""
