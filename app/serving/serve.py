@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -48,6 +49,10 @@ def main(argv: Sequence[str]) -> int:
             "expected a --queue as long as --max-files at least, for each of --workers; received "
             f"{arguments.queue}, {arguments.max_files} and {arguments.workers}; raise the first or "
             "lower another"
+        )
+    if arguments.workers > 1 and not hasattr(os, "fork"):  # signals end processes at once there
+        raise UsageError(
+            f"expected --workers 1 on this system; received {arguments.workers}; use Linux or macOS"
         )
     folder = bundle_folder(arguments)
     # Not for --help: they bring NumPy and ONNX Runtime.

@@ -191,6 +191,12 @@ def test_a_queue_too_short_for_all_is_refused(bundle, capsys):
     assert re.search(r"^error: expected a --queue .*received 128, 32 and 5; ", err)
 
 
+def test_windows_is_told(bundle, monkeypatch, capsys):
+    monkeypatch.delattr(os, "fork")
+    assert run(main, ["--bundle", str(bundle), "--port", "0", "--workers", "2"]) == 2
+    assert "expected --workers 1 on this system; received 2" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_worker_that_cannot_start_is_one_line(bundle, tmp_path, capfd):
     (tmp_path / "bundle.json").write_bytes((bundle / "bundle.json").read_bytes())

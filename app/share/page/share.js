@@ -105,6 +105,8 @@ function fail(reason) {
   $("progress").hidden = true;
   say(`It cannot answer: ${reason}.`);
   $("status").classList.add("wrong");
+  waiting.forEach((answered) => answered({ error: reason }));
+  waiting.clear();
 }
 
 // Takes a file, or a frame of the camera; returns what the worker says of it.
