@@ -116,7 +116,8 @@ def write_share(source: Path, folder: Path, runtime: Path | None = None) -> None
 
     Raises:
         BundleError: when the run is not finished, or its bundle is damaged.
-        UsageError: when ``folder`` holds something, or ``runtime`` is not what it should be.
+        UsageError: when ``folder`` holds something or lies among the run's photos, or ``runtime``
+            is not what it should be.
         FetchError: when onnxruntime-web cannot be downloaded, or ``folder`` cannot be written.
     """
     from app.inference.bundle_format import INT8_FILE, ONNX_FILE, Bundle
@@ -127,7 +128,7 @@ def write_share(source: Path, folder: Path, runtime: Path | None = None) -> None
             f"expected a new or empty folder; received {folder}, which holds something; name "
             "another, or move it away"
         )
-    place, quality = _bundle_of(source)
+    place, quality = _bundle_of(source, folder)
     bundle = Bundle.read(place)
     model = bundle.check_file(place, INT8_FILE if bundle.has_int8 else ONNX_FILE)
     files = runtime_files(runtime)
@@ -151,14 +152,27 @@ def write_share(source: Path, folder: Path, runtime: Path | None = None) -> None
         _write_version(temporary)
 
 
-def _bundle_of(source: Path) -> tuple[Path, list[str]]:
-    """Return the bundle of a run, and how good it is; ``source`` may be a bundle itself."""
+def _bundle_of(source: Path, folder: Path) -> tuple[Path, list[str]]:
+    """Return the bundle of a run, and how good it is; ``source`` may be a bundle itself.
+
+    Raises:
+        UsageError: when ``folder`` lies among the run's photos, with which its icons would be
+            trained on.
+    """
     if (source / DESCRIPTION_FILE).is_file():
         return source, []
+    from app.core.config import read_config
     from app.report.verdict import verdict
 
     run = finished_run(source.parent, source.name)
-    return run.bundle, verdict(run.read_metrics())
+    metrics = run.read_metrics()
+    photos = read_config(run.config, exact=False).data
+    if folder.resolve().is_relative_to(photos.resolve()):
+        raise UsageError(
+            f"expected a folder outside the photos, which are only read; received {folder}, which "
+            f"is in {photos}; name another"
+        )
+    return run.bundle, verdict(metrics)
 
 
 def _put(content: bytes, folder: Path, name: str) -> LargeFile:

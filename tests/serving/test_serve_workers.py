@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -26,6 +27,8 @@ from app.serving.uploads import MB, Limits
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals to processes are Unix's")
 PHOTO = encoded(picture(2, (60, 40)), "JPEG")
+HALF = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
+HALF += b"Content-Length: 9\r\n\r\nhalf"
 ENDED = "ended; every accepted request was answered\n"
 
 
@@ -77,7 +80,7 @@ def counted(address: str) -> dict[str, float]:
 
 
 @pytest.mark.slow
-def test_two_workers_count_together_and_one_that_is_killed_is_replaced(bundle):
+def test_two_workers_count_together(bundle):
     with process(bundle, "--workers", "2") as (started, address, said):
         assert said[-1].endswith("by 2 workers (Ctrl-C ends it)\n")
         assert len(workers_of(started)) == 2
@@ -87,13 +90,31 @@ def test_two_workers_count_together_and_one_that_is_killed_is_replaced(bundle):
             found = counted(address)
             assert found["serve_photos_total"] == 30
             assert found["serve_photos_under_way"] == found["serve_held_bytes"] == 0
-        killed = workers_of(started)[0]
-        os.kill(killed, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_are_replaced(bundle):
+    """What they had counted stays; what they held does not."""
+    with (
+        process(bundle, "--workers", "2") as (started, address, _),
+        contextlib.ExitStack() as stack,
+    ):
+        assert ask(address) == 200
+        for _ in range(8):
+            stack.enter_context(connect(address)).sendall(HALF)
+        until(lambda: counted(address)["serve_held_bytes"] > 0)
+        killed = workers_of(started)
+        os.kill(killed[0], signal.SIGKILL)
         assert ask(address) == 200  # the other one
-        until(lambda: len({*workers_of(started)} - {killed}) == 2)
-        line = started.stderr.readline()
-        assert line == "a worker ended by itself (exit code -9); another one starts\n"
-        assert counted(address)["serve_photos_total"] == 31
+        os.kill(killed[1], signal.SIGKILL)
+        until(lambda: len({*workers_of(started)} - {*killed}) == 2)
+        for _ in killed:
+            line = started.stderr.readline()
+            assert line == "a worker ended by itself (exit code -9); another one starts\n"
+        assert ask(address) == 200
+        found = counted(address)
+        assert found["serve_photos_total"] == 3
+        assert found["serve_photos_under_way"] == found["serve_held_bytes"] == 0
         started.send_signal(signal.SIGTERM)
         assert started.wait(20) == 0
         assert started.stderr.read() == ENDED
@@ -133,10 +154,8 @@ def test_sigterm_under_load_loses_nothing(bundle):
 
 @pytest.mark.slow
 def test_a_second_ctrl_c_does_not_wait_for_workers(bundle):
-    lines = ["POST /v1/predict HTTP/1.1", "Host: localhost", "Content-Type: image/jpeg"]
-    request = "\r\n".join([*lines, "Content-Length: 9", "", "half"]).encode()
     with process(bundle, "--workers", "2") as (started, address, _), connect(address) as connection:
-        connection.sendall(request)
+        connection.sendall(HALF)
         time.sleep(0.5)
         started.send_signal(signal.SIGINT)
         time.sleep(0.5)
