@@ -19,6 +19,7 @@ COMMANDS = {
     "predict": ("predict", "say what photos show"),
     "fetch": ("app.data.sets.fetch", "download photos to train on, or draw a sample"),
     "serve": ("app.serving.serve", "predict over HTTP, with a page to drop photos on"),
+    "share": ("app.share.share", "write a folder that answers in a browser, offline"),
     "report": ("app.report.report", "write the report of a finished run again"),
     "review": ("app.review", "list the photos of a run that a person should look at"),
     "compare": ("app.report.compare", "compare finished runs on the same photos"),

@@ -93,6 +93,11 @@ class Classifier:
             ) from error
         self.engine = self._model.engine
 
+    @property
+    def computing(self) -> str:
+        """Say in which numbers it computes, and by which engine."""
+        return f"{self.precision} by {self.engine}"
+
     def _resolve(self, precision: Precision) -> Literal["int8", "float32"]:
         if precision == "int8" and not self.bundle.has_int8:
             raise BundleError(
