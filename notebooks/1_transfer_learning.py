@@ -51,14 +51,19 @@ sys.path[:0] = [str(project), str(project / "notebooks")]
 # %%
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no remarks on missing graphics cards
 
+import logging
+
 import keras
 import numpy as np
 from keras import layers
 from keras.applications.vgg16 import VGG16, preprocess_input
 from own_photos import load_photos
 from pictures import curve, evidence, show
+from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
+
+logging.getLogger("tensorflow").setLevel("ERROR")  # nor on several networks
 
 # %% [markdown]
 # ## 1. Your photos
@@ -74,6 +79,8 @@ print(f"{len(train)} photos to learn from, {len(validation)} to ask about: {', '
 
 # %%
 few = np.concatenate([np.flatnonzero(shown.labels == k)[:6] for k in range(len(classes))])
+
+# %%
 show(
     shown.pixels[few],
     [shown.names[i] for i in few],
@@ -114,6 +121,8 @@ some = np.random.default_rng(0).permutation(len(train))[:64]
 scratch.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
 scratch.optimizer.learning_rate = 1e-4
 scratch.fit(small[0][some], train.labels[some], batch_size=16, epochs=5, verbose=0)
+
+# %%
 loss, from_nothing = scratch.evaluate(small[1], validation.labels, verbose=0)
 print(f"this network: loss {loss:.3f}, {from_nothing:.0%} right")
 print(f"guessing:     loss {np.log(answers):.3f}, {1 / answers:.0%} right")
@@ -150,6 +159,8 @@ for block in range(1, 6):
 kernel = base.get_layer("block1_conv1").get_weights()[0]  # (3, 3, 3, 64)
 filters = np.moveaxis(kernel, -1, 0)[..., ::-1]  # VGG16 reads blue, green, red
 low, high = filters.min(axis=(1, 2, 3)), filters.max(axis=(1, 2, 3))
+
+# %%
 show(
     (filters - low[:, None, None, None]) / (high - low)[:, None, None, None],
     columns=16,
@@ -253,6 +264,7 @@ def judge(name, probabilities):
     print(f"{name:28} right {right:6.1%}   log-loss {ladder[name][1]:.2f}")
 
 
+# %%
 p = tutorial.predict(validation5, verbose=0)
 judge("Flatten + Dense(256)", np.hstack([1 - p, p]) if two else p)
 
@@ -302,12 +314,14 @@ judge("512 averages, divided by 255", careless.predict_proba(wrong[1]))
 
 # %% [markdown]
 # Compare the log-losses. The tutorial's classifier is often nearly as *right* as the others, but
-# too *sure* of its mistakes. One step in accuracy may be luck:
+# too *sure* of its mistakes. And a small difference in accuracy may be luck. Where these ranges
+# overlap widely, the test cannot tell the classifiers apart:
 
 # %%
-best = max(right for right, _ in ladder.values())
-doubt = 1.96 * np.sqrt(best * (1 - best) / len(validation))
-print(f"one photo is {1 / len(validation):.1%}; luck with so few photos is ±{doubt:.1%}")
+for name, (right, _) in ladder.items():
+    trials = binomtest(round(right * len(validation)), len(validation))
+    low, high = trials.proportion_ci(method="wilson")
+    print(f"{name:28} right {right:6.1%}, with 95 % certainty between {low:.1%} and {high:.1%}")
 
 # %% [markdown]
 # ## 7. How many photos does it need?
@@ -319,6 +333,8 @@ print(f"one photo is {1 / len(validation):.1%}; luck with so few photos is ±{do
 most = np.bincount(train.labels).min()
 counts = [n for n in (1, 2, 3, 5, 10, 20, 50, 100) if n <= most]
 found = np.zeros((10, len(counts)))
+
+# %%
 for draw, column in np.ndindex(found.shape):
     random = np.random.default_rng(draw)
     chosen = [random.permutation(np.flatnonzero(train.labels == k)) for k in range(answers)]
@@ -381,6 +397,7 @@ def crop(channel, rank):
     return shown.pixels[photo, top : top + 64, left : left + 64]
 
 
+# %%
 show(
     [crop(channel, rank) for channel in channels for rank in range(9)],
     [f"{c}" if rank == 0 else "" for c in channels for rank in range(9)],
@@ -434,18 +451,23 @@ stranger = np.sqrt(features(flower[None])[1].mean(axis=(1, 2)))[0]
 stranger /= np.linalg.norm(stranger)
 
 # %%
-rows = []
+rows, nearest = [], []
 for image, own in ((shown.pixels[-1], known[-1]), (flower, stranger)):
     distance = np.linalg.norm(known - own, axis=1)
     near = [i for i in distance.argsort() if distance[i] > 1e-3][:5]
     rows += [(image, "which is it?"), *((shown.pixels[i], f"at {distance[i]:.2f}") for i in near)]
+    nearest.append(distance[near[0]])
+
+# %%
 show(
     *zip(*rows),
-    heading="Nothing is near the flower: the answer should be “neither”",
+    heading="The nearest photo is {:.2f} away; for the flower, it is {:.2f}".format(*nearest),
     alt="Two rows: a photo and the five nearest; distances are larger in the flower's row.",
 )
-
 # %% [markdown]
+# `train.py` measures such a distance, too. Where it is larger than for nearly all photos of the
+# classes, the answer is "neither".
+#
 # ## 9. More photos from the same photos
 #
 # Is a cat that looks to the left still a cat when it looks to the right? Then a mirror image is a

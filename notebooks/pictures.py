@@ -133,12 +133,12 @@ def evidence(pixels: ArrayLike, tiles: Floats, *, heading: str, alt: str) -> Pic
         left, right = figure.subplots(1, 2)
         for axes in (left, right):
             _picture(axes, photo)
-        right.images[0].set(data=photo.mean(axis=2) * 0.5 + 100, cmap="gray", clim=(0, 255))
+        right.images[0].set(data=photo.mean(axis=2) * 0.7 + 60, cmap="gray", clim=(0, 255))
         colours = LinearSegmentedColormap.from_list("", [AGAINST, "white", FOR])
         right.imshow(
             tiles,
             cmap=colours,
-            alpha=0.6,
+            alpha=0.5,
             interpolation="nearest",
             vmin=-strongest,
             vmax=strongest,
