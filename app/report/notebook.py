@@ -1,4 +1,4 @@
-"""Runs a notebook's script and keeps the result: ``python -m app notebook notebooks/vgg16.py``.
+"""Runs a notebook's script and keeps the result: ``python -m app notebook FILE.py``.
 
 The script, in jupytext's percent format, is the source; the ``.ipynb`` beside it is made from it.
 """
@@ -132,7 +132,9 @@ def save_notebook(notebook: Any, path: Path) -> Path:
 def main(argv: Sequence[str]) -> int:
     """Parse ``argv``, run the script, write the notebook; return the exit code."""
     parser = Parser(description="Run a notebook's script and write the notebook beside it.")
-    parser.add_argument("source", type=Path, metavar="FILE.py", help="notebooks/vgg16.py")
+    parser.add_argument(
+        "source", type=Path, metavar="FILE.py", help="notebooks/2_vgg16_in_depth.py"
+    )
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="where to write it (default: FILE.ipynb)"
     )
@@ -140,7 +142,7 @@ def main(argv: Sequence[str]) -> int:
     source: Path = arguments.source
     if source.suffix != ".py" or not source.is_file():
         raise UsageError(
-            f"expected a notebook's script, such as notebooks/vgg16.py; received {source}"
+            f"expected a notebook's script, such as notebooks/2_vgg16_in_depth.py; received {source}"
         )
     output = output_file(arguments.output or source.with_suffix(".ipynb"), ".ipynb")
     path = save_notebook(without_machine(run_notebook(source, {})), output)
