@@ -23,9 +23,10 @@ from app.core.cli import run as run_command
 from app.core.errors import AppError, UsageError
 from app.report.notebook import PROJECT, main, without_machine
 
-SOURCE = PROJECT / "notebooks" / "2_vgg16_in_depth.py"
+NAME = "notebooks/2_vgg16_in_depth.py"
+SOURCE = PROJECT / NAME
 COMMITTED = SOURCE.with_suffix(".ipynb")
-AGAIN = "run python -m app notebook notebooks/2_vgg16_in_depth.py"
+AGAIN = f"run python -m app notebook {NAME}"
 MEGABYTE = 1_000_000
 # The charts have at most 2,019 colours, at their smoothed edges; a photo has 3,885 at 64 pixels.
 COLOURS_OF_A_CHART = 3_000
@@ -201,7 +202,7 @@ def executed(project: Path, folder: Path, *, weights: str) -> Any:
             "-m",
             "app",
             "notebook",
-            str(SOURCE.relative_to(PROJECT)),
+            NAME,
             "--output",
             str(path),
         ],
@@ -255,7 +256,5 @@ def test_a_script_is_run_and_written_beside_it(
 @pytest.mark.parametrize("name", ["nothing.py", "lesson.ipynb"])
 def test_what_is_no_script_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "lesson.ipynb").write_text("{}")
-    with pytest.raises(
-        UsageError, match=f"such as notebooks/2_vgg16_in_depth.py; received .*{name}"
-    ):
+    with pytest.raises(UsageError, match=f"such as notebooks/1.*; received .*{name}"):
         main([str(tmp_path / name)])
