@@ -52,6 +52,7 @@ sys.path[:0] = [str(project), str(project / "notebooks")]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no remarks on missing graphics cards
 
 import gc
+import logging
 import tempfile
 
 import keras
@@ -61,6 +62,7 @@ from keras import layers
 from lesson import chosen_settings, lesson_photos, lesson_weights
 from vgg_paper import CONFIGURATIONS, copy_dense_weights, layer_costs, vgg
 
+logging.getLogger("tensorflow").setLevel("ERROR")  # nor on building several networks
 settings = chosen_settings(PHOTOS)
 
 # %% [markdown]
@@ -331,8 +333,8 @@ for answer, name in ((1.0, "always surely a dog"), (0.0, "always surely a cat"),
 
 # %% [markdown]
 # The first two differ because 0.9999999 is no number that float32 has; the next one is 0.99999988.
-# If your loss is neither 0.693 nor near 8 but 30 or 100, then Keras computed it from the number
-# before the sigmoid, which it does where it can. It is the same failure.
+# Keras 3 does not cut anything off in `fit`: it computes the loss from the number before the
+# sigmoid. There the same failure shows as a loss of 30 or 100.
 #
 # | you see | it means | do |
 # |---|---|---|

@@ -93,7 +93,8 @@ def test_the_committed_notebook_is_executed_and_whole(committed: Any) -> None:
     code = [cell for cell in committed.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), AGAIN
     kinds = {out.output_type for out in outputs(committed)}
-    assert kinds <= {"display_data", "execute_result"}  # no error, nothing on stderr
+    assert kinds <= {"display_data", "execute_result", "stream"}  # no error
+    assert {out.name for out in outputs(committed) if out.output_type == "stream"} == {"stdout"}
     assert COMMITTED.stat().st_size < 3 * MEGABYTE
     assert "Left out below" not in text_of(committed), "run it with the ImageNet weights"
     assert "Photos of cat and dog" in text_of(committed), "run it on photos"
