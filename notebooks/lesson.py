@@ -137,7 +137,7 @@ def lesson_photos(project: Path, settings: Settings, sketchbook: Path) -> Lesson
         DataError: when the folder does not hold enough whole photos of two classes.
     """
     named = settings.photos or os.environ.get(PHOTOS_VARIABLE)
-    root = Path(named) if named else project / OWN_PHOTOS
+    root = named_folder(named, project) if named else project / OWN_PHOTOS
     drawn = not named and not root.is_dir()
     if drawn:
         root = sketchbook
@@ -158,6 +158,15 @@ def lesson_photos(project: Path, settings: Settings, sketchbook: Path) -> Lesson
         asked = whole_photos(given, target) if given else rest  # those that are left
         splits["validation"] += _some(asked, settings.validation, root, label)
     return LessonPhotos(splits, classes, drawn)
+
+
+def named_folder(name: str, project: Path) -> Path:
+    """Return the folder of a name, from the current folder or else from the project's.
+
+    Jupyter runs a notebook in the notebook's folder; a terminal is mostly in the project's.
+    """
+    here = Path(name).expanduser()
+    return here if here.exists() else project / here
 
 
 def whole_photos(files: Iterable[LabelledFile], target: int) -> Iterator[Photo]:

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from lesson import OWN_PHOTOS, PHOTOS_VARIABLE, whole_photos
+from lesson import OWN_PHOTOS, PHOTOS_VARIABLE, named_folder, whole_photos
 from numpy.typing import NDArray
 
 from app.core.errors import DataError
@@ -72,7 +72,8 @@ def load_photos(
         UsageError: when there is no such folder.
     """
     given = str(folder) or os.environ.get(PHOTOS_VARIABLE, "")
-    root = Path(given) if given else Path(__file__).parents[1] / OWN_PHOTOS
+    project = Path(__file__).resolve().parents[1]
+    root = named_folder(given, project) if given else project / OWN_PHOTOS
     with tempfile.TemporaryDirectory() as sketchbook:
         if not given and not root.is_dir():
             root = Path(sketchbook) / "drawn"
@@ -81,7 +82,7 @@ def load_photos(
             train, validation = _read(data, given or str(root), size, per_class // 2)
     named = os.environ.get(SHOWN_VARIABLE)
     if named:
-        return train, validation, _shown(Path(named), size, train.classes)
+        return train, validation, _shown(named_folder(named, project), size, train.classes)
     pixels = np.concatenate([train.pixels, validation.pixels])
     labels = np.concatenate([train.labels, validation.labels])
     every = range(len(train.classes))

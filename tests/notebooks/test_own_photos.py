@@ -56,6 +56,17 @@ def test_too_few_are_refused_in_one_line(
         load_photos(root, size=16)
 
 
+def test_a_folder_is_looked_for_where_the_notebook_runs_and_in_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(own_photos, "__file__", str(tmp_path / "project/notebooks/own_photos.py"))
+    class_folders(tmp_path / "here", {"cup": 10, "pen": 10})
+    class_folders(tmp_path / "project/there", {"shoe": 10, "sock": 10})
+    assert load_photos("here", size=16)[0].classes == ("cup", "pen")
+    assert load_photos("there", size=16)[0].classes == ("shoe", "sock")
+
+
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nothing there"):
         load_photos(tmp_path / "nowhere")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from itertools import pairwise
 
 import jupytext
 import pytest
@@ -49,4 +50,4 @@ def test_the_minutes_of_the_lesson_are_ninety() -> None:
     spans = [(int(a), int(b)) for a, b in re.findall(r"^\| (\d+)–(\d+) \|", PAGE, re.MULTILINE)]
     assert spans[0][0] == 0
     assert spans[-1][1] == 90
-    assert all(end == start for (_, end), (start, _) in zip(spans, spans[1:], strict=False))
+    assert all(end == start for (_, end), (start, _) in pairwise(spans))
