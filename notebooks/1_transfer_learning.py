@@ -73,7 +73,7 @@ logging.getLogger("tensorflow").setLevel("ERROR")  # nor on several networks
 
 # %%
 SIZE = 160
-train, validation, shown = load_photos(PHOTOS, size=SIZE, per_class=200)
+train, validation, shown = load_photos(PHOTOS, size=SIZE, per_class=100)
 classes = train.classes
 print(f"{len(train)} photos to learn from, {len(validation)} to ask about: {', '.join(classes)}")
 
@@ -546,11 +546,11 @@ judge("after fine-tuning", tuned.predict(validation4, verbose=0))
 #
 # ln 3 = 1.10 and ln 24 = 3.18.
 # </details>
-# <details><summary>2. Set <code>per_class=20</code> in section 1. What changes most: accuracy, or
+# <details><summary>2. Set <code>per_class=10</code> in section 1. What changes most: accuracy, or
 # how sure you can be of it?</summary>
 #
-# Accuracy falls a little. The range of luck in section 6 grows a lot: with ten validation photos of
-# each class, one photo is 5 %.
+# Accuracy falls a little. The range of luck in section 6 grows a lot: with five validation photos of
+# each class, one photo is 10 %.
 # </details>
 # <details><summary>3. Write <code>preprocess_input(pixels[..., ::-1]…)</code> in
 # <code>features</code>. What does it cost to swap red and blue?</summary>

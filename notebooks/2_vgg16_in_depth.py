@@ -25,7 +25,7 @@
 # Recognition*, ICLR 2015, [arXiv:1409.1556](https://arxiv.org/abs/1409.1556).
 
 # %%
-PHOTOS = ""  # a folder with two classes, 400 photos of each; empty: data/small, or drawings
+PHOTOS = ""  # a folder with two classes, 200 photos of each; empty: data/small, or drawings
 REPOSITORY = ""  # the address of this project; needed only where its files are not, as on Colab
 
 import os

@@ -48,8 +48,8 @@ class Settings:
         photos: a folder as ``--data`` takes it; empty: the one that ``CATS_DOGS_PHOTOS`` names.
     """
 
-    train: int = 200
-    validation: int = 200
+    train: int = 100
+    validation: int = 100
     scratch_train: int = 64
     scratch_size: int = 64
     scratch_steps: int = 112

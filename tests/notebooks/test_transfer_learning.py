@@ -104,7 +104,7 @@ def test_the_committed_notebook_learned_from_photos_and_shows_the_twelve(committ
     """Photos whose terms forbid it are learned from, never shown."""
     outputs = [out for cell in committed.cells for out in cell.get("outputs", [])]
     said = "".join(out.get("text", "") for out in outputs)
-    assert re.search(r"^200 photos to learn from, 200 to ask about: cat, dog", said, re.MULTILINE)
+    assert re.search(r"^100 photos to learn from, 100 to ask about: cat, dog", said, re.MULTILINE)
     alts = [o["metadata"]["image/png"]["alt"] for o in outputs if "image/png" in o.get("data", {})]
     assert len(alts) == 9
     assert alts[0].startswith("12 pictures of cat, dog")  # as many as are in notebooks/photos
