@@ -6,6 +6,8 @@ alternative text says in words what there is to see. The style is ``lesson.mplst
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
@@ -20,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from app.core.sanitise import shown
-from app.report.html import Picture
+from app.report.html import DPI, Picture
 
 Floats = NDArray[np.floating[Any]]
 
@@ -29,7 +31,18 @@ WIDTH = 9.0  # inches: as wide as a cell of a notebook
 LETTERS = 80  # of a heading in one line
 FRAME = 4.0  # points: the border that has the colour of the class
 AGAINST, FOR = "C1", "C0"  # the colours of what speaks against an answer and for it
+QUALITY = 88  # of JPEG; the pictures of a notebook take 1 MB, as PNG they took 6
 LEGIBLE = 7  # tiles in a row: the numbers on more of them are too small
+
+
+class PhotoPicture(Picture):
+    """A figure with photos in it, as JPEG."""
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
+        file, alt = io.BytesIO(), repr(self)
+        self.figure.savefig(file, format="jpeg", dpi=DPI, pil_kwargs={"quality": QUALITY})
+        about = {"image/jpeg": {"alt": alt, "width": self.width}}
+        return {"image/jpeg": base64.b64encode(file.getvalue()).decode(), "text/plain": alt}, about
 
 
 def show(
@@ -68,7 +81,7 @@ def show(
             if labels is not None:
                 colour = f"C{int(labels[place])}"
                 axes.spines[:].set(visible=True, color=colour, linewidth=FRAME)
-    return Picture(figure, alt)
+    return PhotoPicture(figure, alt)
 
 
 def curve(
@@ -148,7 +161,7 @@ def evidence(pixels: ArrayLike, tiles: Floats, *, heading: str, alt: str) -> Pic
             for (row, column), value in np.ndenumerate(tiles):
                 x, y = (column + 0.5) * width / tiles.shape[1], (row + 0.5) * height / len(tiles)
                 right.text(x, y, f"{value:+.1f}", ha="center", va="center", fontsize=11)
-    return Picture(figure, alt)
+    return PhotoPicture(figure, alt)
 
 
 def _figure(heading: str, height: float) -> Figure:

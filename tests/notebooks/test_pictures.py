@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from pictures import curve, evidence, show
+from PIL import Image
 
 GREY = np.full((8, 8, 3), 128, np.uint8)
 WORDS = {"heading": "A photo is a $photo$", "alt": "two grey squares"}
@@ -20,6 +24,15 @@ def test_pictures_stand_in_rows_with_the_colour_of_their_class() -> None:
     assert not empty.axison
     assert picture.alt == "two grey squares"
     assert picture.figure.get_suptitle() == "A photo is a $photo$"
+
+
+def test_photos_are_kept_as_jpeg_with_their_words() -> None:
+    data, about = show([GREY], columns=1, **WORDS)._repr_mimebundle_()
+    assert data["text/plain"] == about["image/jpeg"]["alt"] == "two grey squares"
+    with Image.open(io.BytesIO(base64.b64decode(data["image/jpeg"]))) as image:
+        assert image.format == "JPEG"
+        assert about["image/jpeg"]["width"] == 900
+        assert image.width == 1440  # sharp where two pixels are one
 
 
 def test_maps_are_shown_from_their_smallest_to_their_largest_number() -> None:
