@@ -17,6 +17,8 @@ SCRIPT = "cats-vs-dogs"  # its name in pyproject.toml
 COMMANDS = {
     "train": ("train", "train a classifier on a folder of photos"),
     "predict": ("predict", "say what photos show"),
+    "score": ("app.scoring.score", "say what any number of photos show, as Parquet files"),
+    "sort": ("app.scoring.sort", "sort scored files into folders of their answers"),
     "fetch": ("app.data.sets.fetch", "download photos to train on, or draw a sample"),
     "serve": ("app.serving.serve", "predict over HTTP, with a page to drop photos on"),
     "share": ("app.share.share", "write a folder that answers in a browser, offline"),

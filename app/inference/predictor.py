@@ -45,6 +45,7 @@ class Classifier:
             has instructions for it (``app.core.environment.has_vnni``), else in float32.
         engine: ``auto`` takes the fastest (``app.inference.engine_choice``).
         photos: how many are to come, as far as is known: for few no time is spent on choosing.
+        threads: that compute; default: one for each core.
 
     Attributes:
         bundle: what it says of itself.
@@ -64,6 +65,7 @@ class Classifier:
         precision: Precision = "auto",
         engine: Engine = "auto",
         photos: float = 1,
+        threads: int | None = None,
     ) -> None:
         self.bundle = Bundle.read(folder)
         default = self.bundle.thresholds[CONFIDENCE]
@@ -76,7 +78,7 @@ class Classifier:
         path = self._path = self._checked(folder, self.file)
         task = Task(path, self.bundle.sha256[self.file], ANSWERS, self.bundle.image_size)
         try:
-            self._model = compile_model(choose_engine(lambda: task, engine, photos), path)
+            self._model = compile_model(choose_engine(lambda: task, engine, photos), path, threads)
         except UsageError:
             raise
         except Exception as error:  # the engines' exceptions have no common class but this
