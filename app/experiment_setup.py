@@ -68,7 +68,6 @@ def set_up(
     """
     trained = resolve_precision(config.precision)
     frozen = trained if config.cache == "off" else resolve_frozen_precision(config.precision)
-    say(f"computing on {device_name()}, frozen layers in {frozen}, trained ones in {trained}")
     model, weights = classifier_of(config, classes, trained)
     if config.precision == "auto":
         folder = config.runs / FEATURES_FOLDER
@@ -78,6 +77,7 @@ def set_up(
         if precision == "float32":
             trained = precision
             model, weights = classifier_of(config, classes, trained)
+    say(f"computing on {device_name()}, frozen layers in {frozen}, trained ones in {trained}")
     source = dataset_of(config, model, weights, photos, neither)
     return Setup(model, weights, source, trained, frozen if source.name == "disk" else trained)
 
