@@ -35,13 +35,16 @@ WITHOUT_INT8 = 4.0  # times as long in float32
 # A photo in an epoch: what is left of 0.031 h for 1,000 photos, 800 of them trained on. Of block4,
 # by its operations: 4.3 times as many.
 SECONDS_AN_EPOCH = {"block5": 0.054, "block4": 0.23}
-# A photo, for the head that is solved twice in a second round: TODO
+# A photo, where the head is solved twice more, in a second round: not measured by itself. Of two
+# passes through block5, by its operations, 0.012; the rest for solving.
 HEADS_AGAIN = 0.03
 LEAST_VALIDATION = 230  # photos; fewer are small (app.evaluation.calibration, which brings SciPy)
 SECONDS_BESIDES = 30.0  # imports, the head, the export and the report
 BYTES_BESIDES = 400e6  # what --resume needs, the exported models, the report
 MEMORY = 1.6e9  # Keras, ONNX Runtime and the network
 MEMORY_OF_BATCHES = 0.8e9  # grows with the area of a photo
+# Where there are more than 2,048 to train on: 13.6 kB of coordinates, embeddings and copies of them
+# while the head is solved (docs/experiments.md), and the photo's records.
 MEMORY_A_PHOTO = 16e3
 # What a view takes in the cache at a cut: channels, and by how much height and width are divided.
 CHANNELS = {"block5_pool": (512, 32), "block4_pool": (512, 16), "block3_pool": (256, 8)}
