@@ -15,7 +15,7 @@ from app.core.run_folder import FEATURES_FOLDER
 from app.data.manifest import Photo, Photos
 from app.features.cache_folder import Quota
 from app.features.dataset import DatasetSpec, FeatureDataset, open_dataset
-from app.network.classifier import load_classifier
+from app.network.classifier import build_classifier, copy_weights, load_classifier
 from app.network.device import device_name, resolve_frozen_precision, resolve_precision
 from app.training.frozen_precision import choose_precision
 
@@ -75,8 +75,14 @@ def set_up(
         if precision != "auto":
             config, frozen = dataclasses.replace(config, precision=precision), precision
         if precision == "float32":
-            trained = precision
-            model, weights = classifier_of(config, classes, trained)
+            trained, rounded = precision, model
+            model = build_classifier(
+                classes,
+                image_size=config.image_size,
+                backbone=config.backbone,
+                precision=trained,
+            )
+            copy_weights(rounded, model)
     say(f"computing on {device_name()}, frozen layers in {frozen}, trained ones in {trained}")
     source = dataset_of(config, model, weights, photos, neither)
     return Setup(model, weights, source, trained, frozen if source.name == "disk" else trained)

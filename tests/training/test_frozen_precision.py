@@ -116,7 +116,14 @@ def test_the_arithmetic_is_told_when_it_is_chosen(photos, tmp_path, monkeypatch,
     monkeypatch.setattr(setup, "dataset_of", lambda *_: Mock())
     monkeypatch.setattr(app.network.vgg, "FILTERS", (4, 4, 8, 8, 8))
     config = TrainConfig(runs=tmp_path, image_size=32, weights="none")
-    setup.set_up(config, 2, {"train": photos, "validation": photos})
+    made = setup.set_up(config, 2, {"train": photos, "validation": photos})
     told = capsys.readouterr().err
+    assert told.count("Training from random weights") == 1  # nothing is loaded twice
+    first, _ = setup.classifier_of(config, 2, "float32")
+    for layer in first.layers:
+        again = made.model.get_layer(layer.name)
+        assert again.compute_dtype == "float32"
+        for one, two in zip(layer.get_weights(), again.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, two)
     assert "frozen layers in float32, trained ones in float32" in told
     assert "int8" not in told
