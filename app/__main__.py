@@ -18,6 +18,7 @@ COMMANDS = {
     "train": ("train", "train a classifier on a folder of photos"),
     "predict": ("predict", "say what photos show"),
     "fetch": ("app.data.sets.fetch", "download photos to train on, or draw a sample"),
+    "studio": ("app.studio.studio", "ask, teach, review and share on a page of this machine"),
     "serve": ("app.serving.serve", "predict over HTTP, with a page to drop photos on"),
     "report": ("app.report.report", "write the report of a finished run again"),
     "compare": ("app.report.compare", "compare finished runs on the same photos"),

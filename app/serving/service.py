@@ -62,6 +62,7 @@ class Service:
         self.held = Shares(limits.held, max(limits.held // share, limits.body))
         self.places = Shares(limits.queue, max(limits.queue // share, limits.files))
         self.batcher = Batcher(classifier, limits, self.metrics)
+        self.decoders = self.batcher.decoders
         self.metrics.under_way.set_function(lambda: self.places.taken)
         self.metrics.held_bytes.set_function(lambda: self.held.taken)
         bundle = classifier.bundle
