@@ -21,6 +21,7 @@ COMMANDS = {
     "studio": ("app.studio.studio", "ask, teach, review and share on a page of this machine"),
     "serve": ("app.serving.serve", "predict over HTTP, with a page to drop photos on"),
     "report": ("app.report.report", "write the report of a finished run again"),
+    "review": ("app.report.review", "list the photos of a run that a person should look at"),
     "compare": ("app.report.compare", "compare finished runs on the same photos"),
     "export": ("app.export.formats", "write a run's classifier in other formats"),
     "cache": ("app.features.cache_command", "show or clear the feature cache"),

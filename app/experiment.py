@@ -30,6 +30,7 @@ from app.data.manifest import (
     ManifestRow,
     Photos,
     class_names,
+    corrected_test_photos,
     neither_photos_of,
     photos_of,
 )
@@ -100,7 +101,14 @@ def run_experiment(
         parity, int8 = export(config, model, source, last, classes, learned, decision, run.bundle)
     with clock.phase("test"):
         excluded = {row.name for row in rows if row.code == "excluded"}
-        tested = answer_test_set(run, photos["test"], excluded, decision.validation, neither)
+        tested = answer_test_set(
+            run,
+            photos["test"],
+            excluded,
+            corrected_test_photos(rows, classes),
+            decision.validation,
+            neither,
+        )
     return Metrics(
         classes=tuple(classes),
         photos={split: len(photos[split]) for split in SPLITS},
@@ -109,6 +117,7 @@ def run_experiment(
         validation=split_metrics(decision.validation, decision.thresholds),
         test=tested.scores,
         test_without_excluded=tested.without_excluded,
+        test_corrected=tested.corrected,
         answered_by=tested.answered_by,
         neither=tested.neither,
         temperature=decision.temperature,
@@ -191,7 +200,7 @@ def linear_probe(
         strengths,
         class_weight,
     )
-    review(photos, classes, probe, run.audit)
+    review(photos, classes, probe, run)
     return probe.result
 
 

@@ -126,6 +126,12 @@ class TrainConfig:
         False,
         "let --exclude name test photos too: test is then scored with and without them",
     )
+    corrections: tuple[Path, ...] = setting(
+        (),
+        "a file of corrections (corrections.csv of a run): what photos show instead of what their "
+        "label says, and which are left out; may be given several times, the later ones count, and "
+        "those of --config before them",
+    )
     layout: Layout | None = setting(
         None,
         "how the folder is to be read, where it can be read in several ways: folders: each folder "
@@ -353,6 +359,7 @@ def config_values(config: TrainConfig) -> dict[str, Any]:
     for name in ("data", "labels", "exclude", "neither", "runs", "weights"):
         if values[name] not in (None, "none"):
             values[name] = str(Path(values[name]).absolute())
+    values["corrections"] = [str(path.absolute()) for path in config.corrections]
     return {**values, "stages": values_of(config.stage_plan())}
 
 

@@ -23,7 +23,7 @@ from app.core.safe_output import output_file
 from app.core.sanitise import for_terminal
 from app.report.notebook import run_notebook, save_notebook, without_machine, without_warnings
 from app.report.results import PHOTOS_VARIABLE, RUN_VARIABLE, read_results
-from app.report.verdict import verdict
+from app.report.verdict import corrections_said, verdict
 
 SOURCE = Path(__file__).with_name("report_cells.py")  # a script that Jupyter runs, not a module
 
@@ -138,7 +138,8 @@ def print_summary(run: Run) -> None:
         )
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     console.print(table)
-    console.print("\n" + "\n".join(verdict(metrics)), markup=False)
+    said = map(for_terminal, [*verdict(metrics), *corrections_said(metrics)])
+    console.print("\n" + "\n".join(said), markup=False)
     command = "python predict.py"
     if run.folder.parent != TrainConfig.runs:
         command += f" --bundle {shlex.quote(for_terminal(str(run.bundle)))}"

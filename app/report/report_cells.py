@@ -35,7 +35,7 @@ from app.report.html import Parts, Picture, number, shown
 from app.report.images import EXCHANGED, drawn_album, photo_album
 from app.report.images import SHOWN as PICTURES
 from app.report.results import chosen_photos, chosen_run, read_blocks, read_results
-from app.report.verdict import chosen_out_of_fold, scored, too_few, verdict
+from app.report.verdict import chosen_out_of_fold, corrections_said, scored, too_few, verdict
 
 run = chosen_run(project)
 results = read_results(run)
@@ -196,6 +196,7 @@ display(say.sizes(*np.median(sizes, axis=0), sizes.min(), sizes.max()))
 if weights := metrics.class_weights:
     display(say.class_weights(list(weights.items()), SHOWN))
 display(say.not_used(list(results.refusals().items()), SHOWN))
+display(say.corrections(corrections_said(metrics)))
 
 # %%
 groups = results.near_duplicates()
