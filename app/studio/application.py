@@ -27,20 +27,21 @@ from starlette.routing import Route
 
 from app import report
 from app.core.errors import AppError, ImageError, UsageError
-from app.core.run_folder import Run, complete_runs
+from app.core.run_folder import Run, complete_runs, refuse_existing
 from app.data.sets.synthetic_pets import JPEG_QUALITY, draw_animal
 from app.serving.decoders import Decoders
 from app.serving.metrics import Metrics
 from app.serving.middleware import GONE, ServiceMiddleware, error_response, json_response
 from app.serving.uploads import Account, Limits, Shares, Upload, read_files
 from app.studio.answering import Answering, decoded
-from app.studio.decoding import for_screen
+from app.studio.decoding import THUMBNAIL, for_screen
 from app.studio.jobs import Jobs
-from app.studio.teaching import Teaching
+from app.studio.reviewing import Reviewing
+from app.studio.teaching import Teaching, refuse_name
 
 PAGE = Path(__file__).parent / "page"
 TOKENS = Path(report.__file__).parent / "tokens.css"  # the colours, which the report has too
-TABS = {"ask": "Ask", "teach": "Teach", "share": "Share"}
+TABS = {"ask": "Ask", "teach": "Teach", "review": "Review", "share": "Share"}
 TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 TOKEN = "x-studio-token"  # the header; its value is new each time the program starts
 CAMERA = {"permissions-policy": "camera=(self), microphone=(), geolocation=()"}
@@ -84,6 +85,7 @@ class Studio:
         self.held = Shares(self.limits.held, self.limits.held)
         self.answering: Answering | None = None
         self.teaching = Teaching(self.decoders, data, runs, image_size, weights)
+        self.reviewing: Reviewing | None = None
         self.jobs = Jobs()
         routes = [Route("/", self.home), *self._pages(), *self._files(), *self._calls()]
         application = Starlette(
@@ -92,6 +94,7 @@ class Studio:
             exception_handlers={
                 HTTPException: _refused,
                 AppError: _mistaken,
+                OSError: _no_disk,
                 ClientDisconnect: _gone,
                 Exception: _failed,
             },
@@ -130,6 +133,7 @@ class Studio:
             "/api/job": self.job,
             "/api/sample/{number:int}": self.sample,
             "/api/training/{number:int}": self.training_photo,
+            "/api/review/photo/{number:int}": self.review_photo,
             "/api/teach": self.teach_state,
             "/api/teach/photo/{number:int}": self.taught_photo,
         }
@@ -146,6 +150,10 @@ class Studio:
             "/api/teach/solve": self.teach_solve,
             "/api/teach/ask": self.teach_ask,
             "/api/teach/save": self.teach_save,
+            "/api/review": self.review,
+            "/api/review/decide": self.review_decide,
+            "/api/review/undo": self.review_undo,
+            "/api/review/train": self.review_train,
             "/api/share": self.share,
         }
         return [
@@ -348,6 +356,51 @@ class Studio:
         await self.jobs.start(arguments, "save", name)
         return await self.job(request)
 
+    # ---- review ----------------------------------------------------------------------------------
+
+    async def review(self, request: Request) -> Response:
+        """Return the photos of a run to look at, read anew."""
+        run = self._run((await _values(request, _Named)).name)
+        self.reviewing = await asyncio.to_thread(Reviewing, run, self.decoders)
+        return json_response(self.reviewing.state())
+
+    async def review_photo(self, request: Request) -> Response:
+        """Return one of these photos."""
+        small = request.query_params.get("size") == "small"
+        number = request.path_params["number"]
+        picture = await self._reviewing().picture(number, THUMBNAIL if small else LARGEST)
+        return Response(picture, media_type="image/jpeg")
+
+    async def review_decide(self, request: Request) -> Response:
+        """Write a decision."""
+        values = await _values(request, _Decision)
+        reviewing = self._reviewing(values.run)
+        return json_response(await reviewing.decide(values.number, values.decision, values.label))
+
+    async def review_undo(self, request: Request) -> Response:
+        """Take the last decision back."""
+        reviewing = self._reviewing((await _values(request, _Named)).name)
+        return json_response({"undone": await reviewing.undo()})
+
+    async def review_train(self, request: Request) -> Response:
+        """Train again with the corrections."""
+        values = await _values(request, _Retrain)
+        refuse_name(values.new, "a run")
+        refuse_existing(self.runs, values.new)
+        reviewing = self._reviewing(values.run)
+        await self.jobs.start(reviewing.command(values.new), "review", values.new)
+        return await self.job(request)
+
+    def _reviewing(self, name: str | None = None) -> Reviewing:
+        """Return the review under way; refuse one of another run, in another window."""
+        found = self.reviewing
+        if found is None or name not in (None, found.run.folder.name):
+            raise UsageError(
+                "expected a request about the run that is reviewed; received one about another; "
+                "load the page again"
+            )
+        return found
+
     # ---- share -----------------------------------------------------------------------------------
 
     async def share(self, request: Request) -> Response:
@@ -370,6 +423,18 @@ class _Change(msgspec.Struct):
     what: str
     number: int = 0
     name: str = ""
+
+
+class _Decision(msgspec.Struct):
+    run: str
+    number: int
+    decision: str
+    label: str = ""
+
+
+class _Retrain(msgspec.Struct):
+    run: str
+    new: str
 
 
 class _Share(msgspec.Struct):
@@ -411,6 +476,11 @@ async def _refused(_: Request, error: Any) -> Response:
 
 async def _mistaken(_: Request, error: Exception) -> Response:
     return error_response(422 if isinstance(error, ImageError) else 400, str(error))
+
+
+async def _no_disk(_: Request, error: Any) -> Response:
+    where = f": {error.filename}" if error.filename else ""
+    return error_response(507, f"the disk refused it ({error.strerror or error}){where}")
 
 
 async def _gone(_: Request, __: Exception) -> Response:

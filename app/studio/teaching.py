@@ -275,7 +275,7 @@ class Teaching:
             AppError: when the name is none for a folder or is taken, when photos are too few, or
                 the disk cannot be written.
         """
-        _refuse_name(name, "a folder")
+        refuse_name(name, "a folder")
         self._refuse_few()
         refuse_existing(self.runs, name)
         if self._work is not None:
@@ -324,7 +324,7 @@ class Teaching:
             UsageError: when no folder of a class can be called so.
         """
         name = plain_name(name)
-        _refuse_name(name, "a class")
+        refuse_name(name, "a class")
         if is_reserved(name) and name != NEITHER:
             raise UsageError(
                 f"expected another name of a class; received {name!r}, which is an answer; write "
@@ -367,8 +367,8 @@ def _seen(photos: Sequence[TaughtPhoto]) -> list[Seen]:
     return [photo.seen for photo in photos if photo.seen is not None]
 
 
-def _refuse_name(name: str, what: str) -> None:
-    """Refuse what cannot be the name of a folder on every system."""
+def refuse_name(name: str, what: str) -> None:
+    """Raise ``UsageError`` for what cannot be the name of a folder on every system."""
     good = (
         0 < len(name) <= LONGEST_NAME
         and len(name.encode(errors="replace")) <= 3 * LONGEST_NAME

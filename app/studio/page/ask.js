@@ -323,6 +323,7 @@ async function samples() {
   for (let number = 0; number < state.samples; number += 1) {
     const blob = await (await send(`/api/sample/${number}`)).blob();
     const photo = new Photo(new File([blob], `drawing ${number + 1}`, { type: blob.type }));
+    await photo.load(); // the program has drawn it itself
     photos.push(photo);
     $("strip").append(photo.element);
     if (chosen === null && !camera.on) choose(photo);
