@@ -23,6 +23,7 @@ from app.core.cli import run
 from app.core.run_folder import Run
 from app.data.corrections import read_corrections
 from app.data.manifest import read_manifest
+from app.evaluation.decision import Thresholds
 from app.inference.predictor import Classifier
 from app.report.review_queue import read_review_queue
 from tests.serving.test_page import CONTRAST, FAULTS
@@ -35,6 +36,7 @@ from selenium.webdriver.common.keys import Keys  # noqa: E402
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[2]
 PHONE, DESKTOP = (390, 844), (1200, 900)
+CLIPBOARD = ["clipboardReadWrite", "clipboardSanitizedWrite"]
 HOSTILE = '<img src=x onerror=document.title="hacked">'
 
 
@@ -110,7 +112,7 @@ class Page:
             self.command("Input.dispatchDragEvent", type=kind, data=files, **where)
 
     def paste(self, path: Path) -> None:
-        self.command("Browser.grantPermissions", permissions=["clipboardReadWrite"])
+        self.command("Browser.grantPermissions", permissions=CLIPBOARD)
         data = encoded(Image.open(path), "PNG")
         script = """const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));
             const blob = new Blob([bytes], {type: "image/png"});
@@ -200,24 +202,30 @@ def test_why_lies_over_the_photo(studio, drawn):
     page.wait(lambda: not page.one("#overlay").is_displayed())
 
 
-def test_neither_has_its_reason(studio, tmp_path, drawn):
-    """Noise is unlike all drawings; the nearest five are shown, as long as they are there."""
-    page = studio("ask")
-    noise = tmp_path / "noise.png"
-    Image.effect_noise((200, 150), 250).save(noise)
-    page.drop("#stage", noise)
-    assert page.verdict_of(noise.name) == "neither cat nor dog"
-    page.wait(lambda: len(page.all("#similar-list img")) == 5)
-    decoded = """return Promise.all([...document.querySelectorAll('#similar-list img')]
-        .map(async (i) => (await i.decode(), i.naturalWidth)))"""
-    assert min(page.script(decoded)) > 0
-    away = drawn.with_name("away")
-    drawn.rename(away)
-    try:
-        page.drop("#stage", noise)
-        page.wait(lambda: len(page.all("#similar-list .gone")) == 5)
-    finally:
-        away.rename(drawn)
+DECODED = """return Promise.all([...document.querySelectorAll('#similar-list img')]
+    .map(async (each) => (await each.decode(), each.naturalWidth)))"""
+
+
+def test_neither_has_its_reason(chromium, runs, folder, drawn):
+    """The nearest five are shown, as long as they are there."""
+    with studio_served(runs, folder / "taught", name="tiny") as (address, studio):
+        studio.answering.classifier.thresholds = Thresholds(confidence=0.0, novelty=0.0)
+        page = Page(chromium, address, "ask")
+        page.drop("#stage", drawn / "cat" / "cat.0.jpg")
+        assert page.verdict_of("cat.0.jpg") == "neither cat nor dog"
+        page.wait(lambda: len(page.all("#similar-list img")) == 5)
+        assert min(page.script(DECODED)) > 0
+        assert page.all("#similar-list img")[0].get_attribute("alt") == "cat/cat.0.jpg"
+        assert "are far from it" in page.text("#similar-words")
+        away = drawn.with_name("away")
+        drawn.rename(away)
+        try:
+            page.drop("#stage", away / "cat" / "cat.1.jpg")
+            page.wait(lambda: len(page.all("#similar-list .gone")) == 5)
+        finally:
+            away.rename(drawn)
+        chromium.get("about:blank")
+    assert chromium.get_log("browser") == []
 
 
 def test_hostile_photos_and_names_show_as_text(studio, tmp_path, drawn):
@@ -242,7 +250,7 @@ def test_teach_from_files_and_camera_save_and_predict(studio, runs, folder, draw
     page = studio("teach")
     first, second = page.all(".class-name")
     for element, name in ((first, "dogs"), (second, HOSTILE.replace("/", ""))):
-        element.clear()
+        element.send_keys(Keys.CONTROL, "a")
         element.send_keys(name, Keys.TAB)
     page.wait(
         lambda: (
@@ -277,7 +285,7 @@ def test_teach_from_files_and_camera_save_and_predict(studio, runs, folder, draw
     said = page.text("#job-lines")
     assert "Everything lies in" in said
     page.one("#ask-it").click()
-    page.wait(lambda: "run mine tells" in page.text("#knows"))
+    page.wait(lambda: page.all("#knows") and "run mine tells" in page.text("#knows"))
     capsys.readouterr()
     dog = str(min((saved / "dogs").iterdir()))
     assert run(predict.main, ["--runs", str(runs), "--run", "mine", "--json", dog]) == 0

@@ -46,9 +46,9 @@ class Card {
   }
 
   async rename() {
-    if (!(await change({ what: "rename", number: this.number, name: this.name }))) {
-      this.nameInput.value = this.shown;
-    }
+    const made = await change({ what: "rename", number: this.number, name: this.name });
+    // Who types again is not disturbed.
+    if (!made && document.activeElement !== this.nameInput) this.nameInput.value = this.shown;
   }
 
   show(taught, place) {
