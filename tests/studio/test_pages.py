@@ -1,11 +1,13 @@
 """The studio's tabs in a real Chromium with a camera: what a person does, sees and hears."""
 
 import base64
+import dataclasses
 import http.server
 import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -18,6 +20,7 @@ from photos import drawn_photos, encoded
 from PIL import Image
 from studio_page import PATIENCE, SIZE, chromium_with_camera, eventually, studio_served, tiny_run
 
+import app.studio.reviewing
 import predict
 from app.core.cli import run
 from app.core.run_folder import Run
@@ -418,6 +421,38 @@ def decisions(run_: Run) -> dict[str, tuple[str, str]]:
         return {}
     found = read_corrections(run_.corrections).values()
     return {each.name: (each.decision, each.label) for each in found}
+
+
+KEY = """const done = arguments[1], begun = performance.now();
+document.body.dispatchEvent(new KeyboardEvent("keydown", {key: arguments[0], bubbles: true}));
+requestAnimationFrame(() => setTimeout(() => done(
+    [performance.now() - begun, document.querySelector("#name").textContent])));"""
+MANY, KEYS = 5_000, 30
+
+
+def test_a_key_is_answered_at_once_with_5000_photos(chromium, wrong, folder, monkeypatch):
+    """From the key to the next photo's name and buttons on the screen: the median of 30."""
+    (item, *_) = read_review_queue(Run(wrong / "tiny"))
+    many = [
+        dataclasses.replace(item, name=f"cat/{n}.jpg", sha256=f"{n:064x}", place=n + 1)
+        for n in range(MANY)
+    ]
+    monkeypatch.setattr(app.studio.reviewing, "read_review_queue", lambda _: list(many))
+    copy = folder / "many" / "tiny"
+    shutil.copytree(wrong / "tiny", copy)
+    (copy / "corrections.csv").unlink(missing_ok=True)
+    with studio_served(copy.parent, folder / "taught", name="tiny") as (address, _):
+        page = Page(chromium, address, "review")
+        times = []
+        for number in range(KEYS):
+            took, name = chromium.execute_async_script(KEY, "12nrxs"[number % 6])
+            assert name == many[number + 1].name
+            times.append(took)
+        page.wait(lambda: len(decisions(Run(copy))) == KEYS)
+        chromium.get("about:blank")
+    chromium.get_log("browser")  # the photos are not there
+    print(f"{statistics.median(times):.0f} ms, at most {max(times):.0f} ms")
+    assert statistics.median(times) <= 100
 
 
 def test_the_grid_shows_all_and_opens_one(chromium, process, wrong):
