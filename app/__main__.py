@@ -20,6 +20,7 @@ COMMANDS = {
     "score": ("app.scoring.score", "say what any number of photos show, as Parquet files"),
     "sort": ("app.scoring.sort", "sort scored files into folders of their answers"),
     "fetch": ("app.data.sets.fetch", "download photos to train on, or draw a sample"),
+    "studio": ("app.studio.studio", "ask, teach, review and share on a page of this machine"),
     "serve": ("app.serving.serve", "predict over HTTP, with a page to drop photos on"),
     "share": ("app.share.share", "write a folder that answers in a browser, offline"),
     "report": ("app.report.report", "write the report of a finished run again"),

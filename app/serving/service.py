@@ -64,6 +64,7 @@ class Service:
         self.held = Shares(held, max(held // share, limits.body), told[0])
         self.places = Shares(queue, max(queue // share, limits.files), told[1])
         self.batcher = Batcher(classifier, limits, self.metrics)
+        self.decoders = self.batcher.decoders
         bundle = classifier.bundle
         # These never change.
         fixed = {

@@ -38,7 +38,7 @@ PAUSE = 2.0  # seconds between two starts: a worker that dies at once must not t
 
 @dataclass
 class Worker:
-    """A process, when it started, and its messages: how it computes or an error, then an ``End``."""
+    """A process, its start, and its messages: how it computes or an error, then an ``End``."""
 
     process: SpawnProcess
     messages: Connection
