@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from app.data.decode import Pixels
-from app.report.figures import DARK, GREY, HOLLOW, LIGHT, STYLE, WHOLE_PERCENT
+from app.report.figures import DARK, GREY, HOLLOW, STYLE, WHOLE_PERCENT
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
@@ -25,7 +25,7 @@ CLASS_COLOURS = ("#E07A3F", "#2A6FBB")  # as in lesson.mplstyle
 LINES: tuple[dict[str, Any], ...] = (
     {"color": "black", "marker": "x", "linestyle": ":"},
     {"color": "#8C8C8C", "marker": "o", "linestyle": "--", "markersize": 4},
-    {"color": LIGHT, "marker": "s", "linestyle": "-.", **HOLLOW},
+    {"color": CLASS_COLOURS[0], "marker": "s", "linestyle": "-.", **HOLLOW},
     {"color": DARK, "marker": "^", "linestyle": "-"},
 )
 
@@ -135,7 +135,7 @@ def loss_curves(
     for place, ((name, values), axes) in enumerate(zip(losses.items(), panels, strict=False)):
         means = mean_of_each(values, steps)
         axes.axhline(guessing, color="black", linewidth=1, linestyle=":")
-        axes.plot(np.arange(len(values)) + 1, values, color=LIGHT, linewidth=0.8)
+        axes.plot(np.arange(len(values)) + 1, values, color=CLASS_COLOURS[0], linewidth=0.8)
         axes.plot(steps * (np.arange(len(means)) + 0.5), means, color=DARK, marker="o")
         axes.set_title(name, fontsize=10)
         axes.set(ylim=(0, top), xlim=(0, len(values)))
