@@ -54,7 +54,7 @@ from app.scoring.sources import find
 from benchmarks.command import answer
 from benchmarks.markdown import markdown_table, verdict
 from benchmarks.measured import ROOT, folder_bytes, load_average, measure
-from benchmarks.predict_folder import BATCHES, READY, bare, default_session, evenly, row
+from benchmarks.predict_folder import BATCHES, READY, bare, bare_work, evenly, row
 
 RATE_BAR, MEMORY_BAR, RAY_BAR = 0.85, 1.1, 0.8
 SIZES = (1_000, 10_000, 100_000)
@@ -94,12 +94,12 @@ def rate(
     """Compare one process with the bare engine."""
     folder = links(evenly(photos, arguments.photos), arguments.photos, place / "photos")
     classifier = Classifier(bundle)
-    session = default_session(bundle, classifier.precision)
+    work = bare_work(bundle, classifier.engine, classifier.precision)
     size = classifier.bundle.image_size
     ready = np.stack([load_image(path, size) for path in photos[:READY]])
     engine, inner, whole, shares = [], [], [], []
     for turn in range(arguments.repeat):
-        engine.append(1 / min(bare(session, ready, batch) for batch in BATCHES))
+        engine.append(1 / min(bare(work, ready, batch) for batch in BATCHES))
         begun = time.process_time()
         for start in range(0, len(ready), BATCH):
             classifier.outputs(ready[start : start + BATCH])
