@@ -325,7 +325,7 @@ def test_ctrl_c_keeps_what_was_answered(bundle: Path, photos: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_ten_kills_change_nothing(bundle: Path, photos: Path, tmp_path: Path) -> None:
-    many = linked(photos, tmp_path / "many", 40)
+    many = linked(photos, tmp_path / "many", 15)
     started = time.monotonic()
     subprocess.run(command(bundle, tmp_path / "whole", many), cwd=ROOT, capture_output=True)
     lasts = time.monotonic() - started
