@@ -101,7 +101,8 @@ def _features(frozen: FeatureExtractor, model: keras.Model, photos: Sequence[Pho
 
 def is_answered(count: int) -> NDArray[np.bool_]:
     """Say which of so many photos the quick head answers: every third."""
-    return np.arange(count) % ANSWERED == ANSWERED - 1
+    answered: NDArray[np.bool_] = np.arange(count) % ANSWERED == ANSWERED - 1
+    return answered
 
 
 def moved_by_rounding(exact: Float32s, rounded: Float32s, targets: Ints) -> float:
