@@ -264,6 +264,7 @@ def export(
         temperature=decision.temperature,
         mirror=config.mirror,
         novelty=decision.ood_detector,
+        initializer="zeros",
     )
     copy_weights(model, served)
     graph = classifier_graph(served, classes, decision.temperature)

@@ -16,7 +16,12 @@ from app.data.manifest import Photo, Photos
 from app.features.cache_folder import Quota
 from app.features.dataset import DatasetSpec, FeatureDataset, open_dataset
 from app.network.classifier import load_classifier
-from app.network.device import device_name, resolve_frozen_precision, resolve_precision
+from app.network.device import (
+    device_name,
+    keep_compiled,
+    resolve_frozen_precision,
+    resolve_precision,
+)
 from app.training.frozen_precision import choose_precision
 
 
@@ -67,6 +72,7 @@ def set_up(
         WeightsError: when the pretrained weights cannot be found.
         UsageError: when the features have no room.
     """
+    keep_compiled()
     trained = resolve_precision(config.precision)
     frozen = trained if config.cache == "off" else resolve_frozen_precision(config.precision)
     say(f"computing on {device_name()}, frozen layers in {frozen}, trained ones in {trained}")

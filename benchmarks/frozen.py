@@ -45,7 +45,7 @@ from benchmarks.markdown import markdown_table, verdict
 from benchmarks.measured import load_average
 
 if TYPE_CHECKING:
-    from app.features.extractor import Forward
+    pass
 
 BAR = 0.9
 VIEWS = 2  # of each photo: itself and a crop, in equal parts, as in a training set of two views
@@ -142,13 +142,15 @@ def time_road(arguments: argparse.Namespace) -> dict[str, Any]:
         if precision == "int8":
             int8 = make_int8_backbone(Path(name), model, "random", photos)
         engine = onnx_engine(model, CUTS, int8, "auto", MANY)
-        frozen: Forward = make_extractor(model, CUTS, trained, int8=int8, engine_of_onnx=engine)
+        frozen = make_extractor(model, CUTS, trained, int8=int8, engine_of_onnx=engine)
         views = [View(photo, number, seed=0) for photo in photos for number in range(VIEWS)]
+        constant = np.resize(images, (frozen.batch, *images.shape[1:]))
         fresh = (Path(name) / f"cache{number}" for number in itertools.count())
 
         def bare() -> None:
-            for start in range(0, len(views), BATCH):
-                frozen(images[: len(views) - start])
+            given = [constant[: len(views) - start] for start in range(0, len(views), frozen.batch)]
+            for _ in frozen.stream(given):
+                pass
 
         def road() -> None:
             folder = next(fresh)

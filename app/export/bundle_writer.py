@@ -33,6 +33,7 @@ from app.inference.bundle_format import (
 from app.inference.predictor import Classifier
 from app.network.activation_maps import add_activation_maps
 from app.network.onnx_graph import to_onnx
+from app.network.whole_batches import predict_batch
 
 # A wrong export moves nearly every photo; the float32 networks take 0.3 s for each at 320 pixels.
 GATE_PHOTOS = 16
@@ -171,7 +172,7 @@ def check_parity(
         task = bar.add_task("Comparing the exported models", total=len(photos))
         for images in load_batches(photos, classifier.bundle.image_size, GATE_BATCH):
             by_onnx.append(classifier.outputs(images))
-            outputs = saved.predict_on_batch(images)
+            outputs = predict_batch(saved, images, GATE_BATCH)
             by_keras.append((probabilities_of(outputs["logits"]), outputs["novelty"][:, 0]))
             for other, rows in zip(others, by_others, strict=True):
                 rows.append(other.outputs(images))

@@ -243,8 +243,16 @@ def test_each_engine_that_will_answer_passes_the_gate(case, tmp_path, monkeypatc
 
 
 def test_without_frozen_int8_there_is_none(case):
-    source = dataclasses.replace(case.source, int8=None)
+    source = dataclasses.replace(case.source, int8=None, int8_twin=None)
     made = dataclasses.replace(case, source=source).made()
     assert (made.model, made.gate) == (None, None)
-    assert "did not compute" in made.why_not
+    assert "not computed in int8" in made.why_not
     assert "mirror" in case.made(mirror=True).why_not
+
+
+def test_where_a_gpu_computed_the_features_the_same_model_is_made(case):
+    """Then the frozen layers in int8 answer from pixels, not from the cache."""
+    source = dataclasses.replace(case.source, int8=None)
+    made, usual = dataclasses.replace(case, source=source).made(), case.made()
+    assert made.model == usual.model
+    assert made.gate == usual.gate
