@@ -91,6 +91,7 @@ def settings(given: dict[str, Any]) -> TrainConfig:
         and not (text.startswith("block") and text.partition("=")[0].partition(".")[2] in given)
     ]
     given["stage_settings"] = (*kept, *given.get("stage_settings", ()))
+    given["corrections"] = (*config.corrections, *given.get("corrections", ()))
     return dataclasses.replace(config, **given)
 
 
@@ -136,6 +137,7 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
     add("--data", type=Path, metavar="DIR")
     add("--exclude", type=Path, metavar="FILE")
     add("--exclude-from-test", action=argparse.BooleanOptionalAction)
+    add("--corrections", action="append", type=Path, metavar="FILE")
     add("--layout", choices=get_args(Layout))
     add("--labels", type=Path, metavar="FILE")
     add("--join-case", action=argparse.BooleanOptionalAction)

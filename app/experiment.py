@@ -30,8 +30,10 @@ from app.data.manifest import (
     ManifestRow,
     Photos,
     class_names,
+    corrected_test_photos,
     neither_photos_of,
     photos_of,
+    training_photos_before_corrections,
 )
 from app.data.splits import class_weights
 from app.evaluation.metrics import split_metrics
@@ -85,7 +87,13 @@ def run_experiment(
     learned: Photos = {split: photos[split] for split in ("train", "validation")}
     config = dataclasses.replace(config, engine=kept_engine(checkpoint, config.engine_of_run()))
     with clock.phase("features"):
-        setup = set_up(config, len(classes), learned, [each.photo for each in neither["train"]])
+        setup = set_up(
+            config,
+            len(classes),
+            learned,
+            [each.photo for each in neither["train"]],
+            training_photos_before_corrections(rows, root),
+        )
         keep_conditions(setup.conditions(), library_versions(), checkpoint)
     model, source = setup.model, setup.source
     config = dataclasses.replace(config, engine=source.spec.engine)  # one for all that is left
@@ -109,7 +117,13 @@ def run_experiment(
     with clock.phase("test"):
         excluded = {row.name for row in rows if row.code == "excluded"}
         tested = answer_test_set(
-            run, photos["test"], excluded, decision.validation, neither, config.engine
+            run,
+            photos["test"],
+            excluded,
+            corrected_test_photos(rows, classes),
+            decision.validation,
+            neither,
+            config.engine,
         )
     return Metrics(
         classes=tuple(classes),
@@ -119,6 +133,7 @@ def run_experiment(
         validation=split_metrics(decision.validation, decision.thresholds),
         test=tested.scores,
         test_without_excluded=tested.without_excluded,
+        test_corrected=tested.corrected,
         answered_by=tested.answered_by,
         neither=tested.neither,
         temperature=decision.temperature,
@@ -202,7 +217,7 @@ def linear_probe(
         strengths,
         class_weight,
     )
-    review(photos, classes, probe, run.audit)
+    review(photos, classes, probe, run)
     return probe.result
 
 

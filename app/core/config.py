@@ -109,6 +109,11 @@ STAGES = {
     )
 }
 
+# The second round of a stage that paid (app.training.second_round): rate and epochs as multiples of
+# the first one's, and the validation log-loss below which too little is left to gain
+# (docs/experiments.md).
+SECOND_ROUND_RATE, SECOND_ROUND_EPOCHS, SECOND_ROUND_FROM = 6.0, 2, 0.1
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -127,6 +132,12 @@ class TrainConfig:
     exclude_from_test: bool = setting(
         False,
         "let --exclude name test photos too: test is then scored with and without them",
+    )
+    corrections: tuple[Path, ...] = setting(
+        (),
+        "a file of corrections (corrections.csv of a run): what photos show instead of what their "
+        "label says, and which are left out; may be given several times, the later ones count, and "
+        "those of --config before them",
     )
     layout: Layout | None = setting(
         None,
@@ -364,6 +375,7 @@ def config_values(config: TrainConfig) -> dict[str, Any]:
     for name in ("data", "labels", "exclude", "neither", "runs", "weights"):
         if values[name] not in (None, "none"):
             values[name] = str(Path(values[name]).absolute())
+    values["corrections"] = [str(path.absolute()) for path in config.corrections]
     return {**values, "stages": values_of(config.stage_plan())}
 
 

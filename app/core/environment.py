@@ -155,3 +155,9 @@ def cpu_info(field: str) -> str:
         if name.strip() == field:
             return value.strip()
     return ""
+
+
+def usable_cores() -> int:
+    """Return on how many processor cores this process may run, 1 or more."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

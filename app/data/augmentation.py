@@ -11,7 +11,6 @@ import contextlib
 import functools
 import math
 import multiprocessing
-import os
 import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from hashlib import sha256
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from app.core.environment import usable_cores
 from app.core.errors import ChangedPhotoError, ImageError
 from app.data.decode import Pixels, read_image, resize
 from app.data.manifest import Photo
@@ -188,7 +188,7 @@ def _decoders(*, processes: bool) -> Iterator[Executor]:
     if processes:
         yield _processes()
     else:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             yield pool
 
 
@@ -196,7 +196,7 @@ def _decoders(*, processes: bool) -> Iterator[Executor]:
 def _processes() -> ProcessPoolExecutor:
     # Not forked: a copy of a process that uses a GPU may hang.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(mp_context=context, initializer=_leave_interrupts_to_the_parent)
+    return ProcessPoolExecutor(usable_cores(), context, initializer=_leave_interrupts_to_the_parent)
 
 
 def _leave_interrupts_to_the_parent() -> None:

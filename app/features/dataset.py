@@ -55,6 +55,8 @@ class DatasetSpec:
         weights: the digest of the backbone's weights.
         photos: to train and validate on; test has no part in it.
         neither: training photos that show none of the classes; their ``target`` means nothing.
+        scales: photos that the scales of int8 are taken from; None: those of training. A
+            correction of some photos must not give all of them other features.
         stages: of the run, in their order.
         views: of each training photo, where they are cached.
         seed: of the views and of their order.
@@ -69,6 +71,7 @@ class DatasetSpec:
     weights: str
     photos: Photos
     neither: Sequence[Photo] = ()
+    scales: Sequence[Photo] | None = None
     stages: Sequence[Stage]
     views: int
     seed: int = 0
@@ -252,7 +255,8 @@ def open_dataset(spec: DatasetSpec, cache: CacheMode, quota: Quota) -> FeatureDa
     precision, int8, twin = resolve_frozen_precision(spec.precision), None, None
     made_by = engine(precision)
     if precision == "int8" or (on_gpu() and spec.precision == "auto"):
-        twin = make_int8_backbone(quota.folder, spec.model, spec.weights, spec.photos["train"])
+        scales = spec.photos["train"] if spec.scales is None else spec.scales
+        twin = make_int8_backbone(quota.folder, spec.model, spec.weights, scales)
     if precision == "int8" and twin is not None:
         int8 = twin
         precision += f"-{int8.digest[:8]}"

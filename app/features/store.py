@@ -6,7 +6,6 @@ loses at most two of them, and several runs may write at the same time.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from app.core.atomic_files import write_json
 from app.core.console import progress_bar, say
-from app.core.environment import installed_version
+from app.core.environment import installed_version, usable_cores
 from app.core.errors import AppError, CacheEvictedError
 from app.data.augmentation import VERSION as VIEWS_VERSION
 from app.data.augmentation import View, load_batches
@@ -167,7 +166,7 @@ class FeatureStore:
         A flipped bit is found here, once a run, and its shard is computed again.
         """
         shards = sorted(self.shards(wanted), key=lambda shard: shard.path)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             whole = list(pool.map(Shard.is_whole, shards))
         for shard in shards:
             touch(shard.path)

@@ -24,7 +24,7 @@ from PIL import Image
 
 from app.core.atomic_files import write_json
 from app.core.config import Engine, EngineName
-from app.core.environment import installed_version, processor_name, require_engine
+from app.core.environment import installed_version, processor_name, require_engine, usable_cores
 from app.core.errors import AppError
 from app.core.records import read_record, values_of
 from app.inference.engines import Arrays, compile_model
@@ -113,7 +113,8 @@ def record_path(digest: str) -> Path:
     import platformdirs
 
     versions = [f"{name} {installed_version(name)}" for name in (USUAL, OTHER)]
-    key = hashlib.sha256("\n".join([processor_name(), *versions, digest]).encode())
+    place = f"{processor_name()}, {usable_cores()} cores"
+    key = hashlib.sha256("\n".join([place, *versions, digest]).encode())
     folder = platformdirs.user_cache_path(APPLICATION) / "engines"
     return folder / f"{key.hexdigest()[:16]}.json"
 

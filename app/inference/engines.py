@@ -52,27 +52,32 @@ class CompiledModel(ABC):
         """
 
 
-def compile_model(engine: EngineName, model: Path | bytes) -> CompiledModel:
+def compile_model(
+    engine: EngineName, model: Path | bytes, threads: int | None = None
+) -> CompiledModel:
     """Prepare a model to run.
 
     Args:
         engine: whose package is installed (``app.core.environment.require_engine``).
         model: the file, or what it holds: ONNX with one input. It holds its weights itself.
+        threads: that compute; default: one for each core.
 
     Raises:
         Exception: of the engine, when it cannot run such a model; with ``external data`` in its
             message when the weights lie elsewhere: no digest covers them.
     """
-    return _OpenvinoModel(model) if engine == "openvino" else _OnnxRuntimeModel(model)
+    prepare = _OpenvinoModel if engine == "openvino" else _OnnxRuntimeModel
+    return prepare(model, threads)
 
 
 class _OnnxRuntimeModel(CompiledModel):
     engine = "onnxruntime"
 
-    def __init__(self, model: Path | bytes) -> None:
+    def __init__(self, model: Path | bytes, threads: int | None) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
         options.log_severity_level = 4  # errors come as exceptions; on stderr they would be twice
         # Its threads sleep while they wait: to spin they would take the cores from decoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -132,7 +137,10 @@ class _OpenvinoModel(CompiledModel):
 
     engine = "openvino"
 
-    def __init__(self, model: Path | bytes) -> None:
+    def __init__(self, model: Path | bytes, threads: int | None) -> None:
+        self._settings = _OPENVINO_SETTINGS | (
+            {"INFERENCE_NUM_THREADS": threads} if threads else {}
+        )
         self._openvino = import_openvino()
         data = model if isinstance(model, bytes) else model.read_bytes()
         _refuse_external_data(data)
@@ -155,7 +163,7 @@ class _OpenvinoModel(CompiledModel):
         some = self._openvino.Model(
             [by_name[name] for name in names], self._model.get_parameters(), "some"
         )
-        return self._core.compile_model(some, "CPU", _OPENVINO_SETTINGS).create_infer_request()
+        return self._core.compile_model(some, "CPU", self._settings).create_infer_request()
 
 
 def _refuse_external_data(model: bytes) -> None:

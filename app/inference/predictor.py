@@ -47,6 +47,7 @@ class Classifier:
             has instructions for it (``app.core.environment.has_vnni``), else in float32.
         engine: ``auto`` takes the fastest (``app.inference.engine_choice``).
         photos: how many are to come, as far as is known: for few no time is spent on choosing.
+        threads: that compute; default: one for each core.
 
     Attributes:
         bundle: what it says of itself.
@@ -66,6 +67,7 @@ class Classifier:
         precision: Precision = "auto",
         engine: Engine = "auto",
         photos: float = 1,
+        threads: int | None = None,
     ) -> None:
         self.bundle = Bundle.read(folder)
         default = self.bundle.thresholds[CONFIDENCE]
@@ -78,7 +80,7 @@ class Classifier:
         path = self._path = self._checked(folder, self.file)
         task = Task(path, self.bundle.sha256[self.file], ANSWERS, self.bundle.image_size)
         try:
-            self._model = compile_model(choose_engine(lambda: task, engine, photos), path)
+            self._model = compile_model(choose_engine(lambda: task, engine, photos), path, threads)
         except UsageError:
             raise
         except Exception as error:  # the engines' exceptions have no common class but this
@@ -94,6 +96,11 @@ class Classifier:
                 f"({error}); update onnxruntime, or train again"
             ) from error
         self.engine = self._model.engine
+
+    @property
+    def computing(self) -> str:
+        """Say in which numbers it computes, and by which engine."""
+        return f"{self.precision} by {self.engine}"
 
     def _resolve(self, precision: Precision) -> Literal["int8", "float32"]:
         if precision == "int8" and not self.bundle.has_int8:

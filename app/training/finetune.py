@@ -37,7 +37,7 @@ def train_stage(
     class_weight: dict[int, float] | None = None,
     seconds: float = math.inf,
     *,
-    quiet: bool = False,
+    second_round: bool = False,
 ) -> StageResult:
     """Train ``model`` as ``stage`` says; afterwards it holds the weights that validated best.
 
@@ -57,7 +57,9 @@ def train_stage(
         class_weight: what each training photo of a class counts in the loss, by the class's number;
             validation is scored as it is.
         seconds: that the stage may take; no epoch is begun that would probably end later.
-        quiet: do not say what it brought.
+        second_round: below a head that is held back, the first epoch brings most: the stage ends
+            after it where it brings nothing. What the stage brought is not said, since the head is
+            yet to be solved.
 
     Returns:
         The stage's scores and its history.
@@ -80,7 +82,8 @@ def train_stage(
         targets = targets_of(validation.photos)
         logits_before = logits_of(model, validation)
         first = score(targets, probabilities_of(logits_before))
-        rows = _fit(model, stage, train, validation, state, class_weight, seconds)
+        start = first.log_loss if second_round else math.inf
+        rows = _fit(model, stage, train, validation, state, class_weight, seconds, start)
         losses = np.array([row.validation_loss for row in rows])
         kept = 1 + int(losses.argmin())
         diverged = not np.isfinite(losses).all()
@@ -110,7 +113,7 @@ def train_stage(
             history=tuple(rows),
             gain=stage_gain(probabilities_of(logits_before), answers, targets),
         )
-        if not quiet:
+        if not second_round:
             say_gain(result)
         return result
 
@@ -161,8 +164,12 @@ def _fit(
     state: StageState,
     class_weight: dict[int, float] | None,
     seconds: float,
+    start: float,
 ) -> list[HistoryRow]:
-    """Train until patience, epochs or time end; the averaged weights of the best epoch stay."""
+    """Train until patience, epochs or time end; the averaged weights of the best epoch stay.
+
+    It ends after the first epoch too, if its validation log-loss is not below ``start``.
+    """
     stopping = keras.callbacks.EarlyStopping(
         "val_loss", patience=stage.patience, restore_best_weights=True, verbose=0
     )
@@ -193,6 +200,7 @@ def _fit(
                     log,
                     stopping,
                     _Budget(state, seconds),
+                    _FirstEpoch(state, start),
                     state,
                 ],
             )
@@ -302,6 +310,19 @@ class _Budget(keras.callbacks.Callback):  # type: ignore[misc]
         taken = sum(row.seconds for row in self.state.rows)
         if taken + self.state.rows[-1].seconds > self.seconds and not self.model.stop_training:
             say(f"stage {self.state.stage} ends: another epoch would pass the --budget")
+            self.model.stop_training = True
+
+
+class _FirstEpoch(keras.callbacks.Callback):  # type: ignore[misc]
+    """End a stage whose first epoch brought nothing."""
+
+    def __init__(self, state: StageState, start: float) -> None:
+        super().__init__()
+        self.state, self.start = state, start
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if epoch == 0 and self.state.rows[0].validation_loss >= self.start:
+            say(f"stage {self.state.stage} ends: its first epoch brought nothing")
             self.model.stop_training = True
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import patch
@@ -16,6 +17,7 @@ import app.core.environment
 import app.export.int8_gate
 import app.inference.engines
 import app.inference.predictor
+import app.network.classifier
 import app.network.vgg
 import predict
 from app.core.cli import run
@@ -34,7 +36,13 @@ from app.features.batches import targets_of
 from app.features.dataset import FeatureDataset
 from app.inference.bundle_format import Bundle
 from app.inference.predictor import Classifier
-from app.network.classifier import build_classifier, copy_weights
+from app.network.classifier import (
+    MOST_FULL_CLASSES,
+    build_classifier,
+    copy_weights,
+    has_projection,
+    set_head,
+)
 from app.training.finetune import outputs_of
 
 SIZE, CHANNELS = 64, 16
@@ -80,9 +88,20 @@ class Case:
         return folder
 
 
-@pytest.fixture(scope="module", params=["head", "block5"])
-def case(request, tmp_path_factory) -> Case:
-    """A thin VGG16, its frozen layers in int8; after ``block5`` its top block is another one."""
+@pytest.fixture(scope="module", params=["head", "block5", "block5, many classes"])
+def case(request, tmp_path_factory) -> Iterator[Case]:
+    """A thin VGG16, its frozen layers in int8; after ``block5`` its top block is another one.
+
+    With many classes, here two, the head has a projection onto directions that they share, here
+    one.
+    """
+    name, _, many = request.param.partition(", ")
+    most = 1 if many else MOST_FULL_CLASSES
+    with patch.object(app.network.classifier, "MOST_FULL_CLASSES", most):
+        yield made_case(name, tmp_path_factory)
+
+
+def made_case(name: str, tmp_path_factory) -> Case:
     folder = tmp_path_factory.mktemp("case")
     photos = [as_photo(make_photo(folder / f"{n}.png", n, (80, 70)), n % 2) for n in range(44)]
     split = {"train": photos[:20], "validation": photos[20:40]}
@@ -92,7 +111,7 @@ def case(request, tmp_path_factory) -> Case:
         precision="int8",
         cache="disk",
         views=1,
-        stages=tuple(dict.fromkeys(("head", request.param))),
+        stages=tuple(dict.fromkeys(("head", name))),
     )
     keras.utils.set_random_seed(0)
     model = thin()
@@ -107,17 +126,20 @@ def case(request, tmp_path_factory) -> Case:
 
     randomise("block")
     source = dataset_of(config, model, "w", split)
-    if request.param == "block5":
+    if name == "block5":
         randomise("block5")  # what training would do to it
     # Sure enough that no label changes by rounding.
-    head = [generator.normal(0, 1, (CHANNELS**2, 2)), np.array([3.0, 0.0])]
-    model.get_layer("dense").set_weights(head)
+    kernel, bias = generator.normal(0, 1, (CHANNELS**2, 2)), np.array([3.0, 0.0])
+    if has_projection(model):
+        set_head(model, np.array([[-0.5, 0.5]]), bias, kernel @ [[-1.0], [1.0]])
+    else:
+        set_head(model, kernel, bias)
     reference = unit_length(np.maximum(generator.normal(size=(8, CHANNELS)), 0))
     shown = OutlierClassifier(generator.normal(size=CHANNELS).astype(np.float32), bias=0.0)
     strange = KnnOodDetector(reference, 3, threshold=0.9, scale=0.2, outliers=shown)
     served = thin(temperature=1.5, novelty=strange)
     copy_weights(model, served)
-    stage = STAGES[request.param]
+    stage = STAGES[name]
     logits, seen = outputs_of(
         source.part_with_embeddings(stage), source.batches(stage, "validation")
     )
