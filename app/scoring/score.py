@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import sys
@@ -90,7 +91,9 @@ def main(argv: Sequence[str]) -> int:
     bundle = bundle_folder(arguments)
     from app.inference.predictor import Classifier  # brings NumPy and ONNX Runtime: not for --help
 
-    classifier = Classifier(bundle, arguments.min_confidence, arguments.precision)
+    classifier = Classifier(
+        bundle, arguments.min_confidence, arguments.precision, arguments.engine, math.inf
+    )
     with owned(output, scoring_of(classifier)), open_index(output / INDEX) as index:
         check_parts(index, output / PARTS)
         list_files(index, arguments.sources)
