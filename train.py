@@ -15,6 +15,7 @@ from app.core.config import (
     AUTO_SIZE,
     Backbone,
     CacheMode,
+    Engine,
     Layout,
     Precision,
     TrainConfig,
@@ -90,6 +91,7 @@ def settings(given: dict[str, Any]) -> TrainConfig:
         and not (text.startswith("block") and text.partition("=")[0].partition(".")[2] in given)
     ]
     given["stage_settings"] = (*kept, *given.get("stage_settings", ()))
+    given["corrections"] = (*config.corrections, *given.get("corrections", ()))
     return dataclasses.replace(config, **given)
 
 
@@ -135,6 +137,7 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
     add("--data", type=Path, metavar="DIR")
     add("--exclude", type=Path, metavar="FILE")
     add("--exclude-from-test", action=argparse.BooleanOptionalAction)
+    add("--corrections", action="append", type=Path, metavar="FILE")
     add("--layout", choices=get_args(Layout))
     add("--labels", type=Path, metavar="FILE")
     add("--join-case", action=argparse.BooleanOptionalAction)
@@ -154,6 +157,7 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
     add("--weights", metavar="PATH")
     add("--backbone", choices=get_args(Backbone))
     add("--precision", choices=get_args(Precision))
+    add("--engine", choices=get_args(Engine))
     add("--cache", choices=get_args(CacheMode))
     add("--cache-limit", type=float, metavar="GB")
     add("--deterministic", action=argparse.BooleanOptionalAction)

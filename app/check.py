@@ -6,7 +6,6 @@ The estimate of what training takes rests on straight lines through measured run
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -18,10 +17,11 @@ from rich.filesize import decimal
 
 from app.core.config import AUTO_SIZE, SECOND_ROUND_EPOCHS, STAGES, TrainConfig
 from app.core.console import say
-from app.core.environment import has_vnni
+from app.core.environment import has_vnni, usable_cores
 from app.core.errors import UsageError
 from app.core.labels import NEITHER
 from app.core.sanitise import for_json, for_terminal
+from app.data.corrections import Corrections, read_all_corrections
 from app.data.folder_layout import SPLITS, LayoutSettings, data_folder
 from app.data.image_size import fitting_image_size
 from app.data.inventory import take_inventory
@@ -70,12 +70,19 @@ class Duplicates:
     in_several_classes: int  # of these, and of copies: those whose group has several classes
 
 
-def inventory_of(config: TrainConfig, root: Path, *, counts: bool = True) -> list[ManifestRow]:
+def inventory_of(
+    config: TrainConfig,
+    root: Path,
+    corrections: Corrections | None = None,
+    *,
+    counts: bool = True,
+) -> list[ManifestRow]:
     """Read, judge and split the photos of a run, as its settings say.
 
     Args:
         config: the settings.
         root: the folder of the photos.
+        corrections: what ``config.corrections`` hold.
         counts: whether to say how many photos each split has.
 
     Raises:
@@ -92,6 +99,7 @@ def inventory_of(config: TrainConfig, root: Path, *, counts: bool = True) -> lis
         seed=config.seed,
         exclude=config.exclude,
         exclude_from_test=config.exclude_from_test,
+        corrections=corrections,
         layout=LayoutSettings(config.layout, config.labels, config.neither, config.join_case),
         counts=counts,
     )
@@ -117,8 +125,9 @@ def check(config: TrainConfig, *, as_json: bool = False) -> None:
     Raises:
         AppError: for everything about the photos that would stop the run.
     """
+    corrections = read_all_corrections(config.corrections)
     with data_folder(config.data) as root:
-        rows = inventory_of(config, root, counts=False)
+        rows = inventory_of(config, root, corrections, counts=False)
     config = fit_to_photos(config, rows)
     found = {
         "data": str(config.data),
@@ -189,8 +198,7 @@ def _speed() -> float:
         start = time.thread_time()
         np.matmul(matrices, matrices, out=result)
         times.append(time.thread_time() - start)
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    cores = usable_cores()
     return float(cores * 2 * len(matrices) * 64**3 / max(min(times), 1e-6))
 
 

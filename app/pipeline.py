@@ -15,12 +15,13 @@ from app.check import fit_to_photos, inventory_of
 from app.core.atomic_files import write_json
 from app.core.config import TrainConfig, config_values, flattened, read_config
 from app.core.console import heeding_ctrl_c, quiet_native_stderr, say
-from app.core.environment import require_backend, require_precision
+from app.core.environment import require_backend, require_engine, require_precision
 from app.core.errors import AppError, ExportError, UsageError
 from app.core.profiling import Clock
 from app.core.records import write_record
 from app.core.run_folder import Run, begin_run, refuse_existing, refuse_irregular_files
 from app.core.safe_output import refuse_among_photos
+from app.data.corrections import Corrections, read_all_corrections, write_corrections
 from app.data.folder_layout import data_folder, linked_folders
 from app.data.manifest import ManifestRow, read_manifest, write_manifest
 from app.export.formats import export_formats, require_formats
@@ -47,16 +48,19 @@ def train(config: TrainConfig) -> Run:
     clock = Clock()
     check_settings(config)
     refuse_existing(config.runs, config.run)
+    corrections = read_all_corrections(config.corrections)
     with data_folder(config.data) as root:
         others = [] if config.neither is None else [config.neither]
         refuse_among_photos(config.runs, config.data, [root, *linked_folders(root), *others])
-        rows = _inventory(config, root, clock)
+        rows = _inventory(config, root, corrections, clock)
         config = fit_to_photos(config, rows)
         this_run = begin_run(config.runs, config.run)
         with resumable(this_run), training(this_run) as checkpoint:
             write_json(config_values(config), this_run.config)
+            if corrections:  # the files may grow while it is trained
+                write_corrections(corrections, this_run.applied)
             write_manifest(rows, this_run.manifest)
-            tracking = _run_experiment(config, rows, root, this_run, checkpoint, clock)
+            tracking = _run_experiment(config, rows, corrections, root, this_run, checkpoint, clock)
     return write_reports(config, this_run, tracking)
 
 
@@ -91,15 +95,19 @@ def resume(folder: Path, *, report: bool = True) -> Run:
         data_folder(config.data) as root,
     ):
         remove_leftovers(this_run)
-        rows = _inventory(config, root, clock)
+        applied = [this_run.applied] if this_run.applied.is_file() else config.corrections
+        corrections = read_all_corrections(applied)
+        rows = _inventory(config, root, corrections, clock)
         _compare_manifest(rows, this_run)
-        tracking = _run_experiment(config, rows, root, this_run, checkpoint, clock)
+        tracking = _run_experiment(config, rows, corrections, root, this_run, checkpoint, clock)
     return write_reports(config, this_run, tracking)
 
 
-def _inventory(config: TrainConfig, root: Path, clock: Clock) -> list[ManifestRow]:
+def _inventory(
+    config: TrainConfig, root: Path, corrections: Corrections, clock: Clock
+) -> list[ManifestRow]:
     with clock.phase("audit"):
-        return inventory_of(config, root)
+        return inventory_of(config, root, corrections)
 
 
 def _compare_manifest(rows: list[ManifestRow], this_run: Run) -> None:
@@ -127,6 +135,7 @@ def _compare_manifest(rows: list[ManifestRow], this_run: Run) -> None:
 def _run_experiment(
     config: TrainConfig,
     rows: list[ManifestRow],
+    corrections: Corrections,
     root: Path,
     this_run: Run,
     checkpoint: Checkpoint,
@@ -141,12 +150,16 @@ def _run_experiment(
     # TensorFlow warns of every retrace; each part of the network is traced once by design.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with heeding_ctrl_c(), quiet_native_stderr():
+        from app.evaluation.correction_effect import correction_metrics
         from app.experiment import run_experiment  # brings Keras, which takes seconds to import
 
     settings = flattened(config_values(config))
     tracking = Tracking(config.trackers(), settings, this_run, checkpoint)
     try:
         metrics = run_experiment(config, rows, root, this_run, checkpoint, clock, tracking)
+        if corrections:
+            changed = correction_metrics(this_run, rows, corrections, config.corrections)
+            metrics = dataclasses.replace(metrics, corrections=changed)
         write_record(metrics, this_run.metrics)
     except BaseException:  # Ctrl-C too
         tracking.stop()
@@ -184,6 +197,7 @@ def check_settings(config: TrainConfig) -> None:
     """Raise ``UsageError`` for what would fail only after minutes of reading photos."""
     require_backend()
     require_precision(config.precision)
+    require_engine(config.engine)
     require_trackers(config.trackers(), config.data)
     require_formats(config.formats())
     run_folder = config.runs / (config.run or "")

@@ -36,7 +36,7 @@ def whole(path: Path) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
-        _sync_names(path.parent)
+        sync_names(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -119,7 +119,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
             if target.exists():
                 target.rmdir()  # Windows does not rename onto an empty folder
             folder.rename(target)
-            _sync_names(target.parent)
+            sync_names(target.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
@@ -195,7 +195,7 @@ def _sync_files(folder: Path) -> None:
             _sync(path)
 
 
-def _sync_names(folder: Path) -> None:
+def sync_names(folder: Path) -> None:
     """Let new names in a folder reach the disk, in the order in which they were given."""
     with contextlib.suppress(OSError):  # Windows opens no folder; some network disks sync none
         descriptor = os.open(folder, os.O_RDONLY)

@@ -18,6 +18,8 @@ from app.core.records import as_record, read_json, values_of
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 CacheMode = Literal["auto", "disk", "off"]
 Backbone = Literal["vgg16", "vgg19"]
+EngineName = Literal["onnxruntime", "openvino"]
+Engine = Literal["auto", "onnxruntime", "openvino"]
 # How a folder says what its photos show: by its folders, by the folders in these, by the names of
 # its photos, or by a table.
 Layout = Literal["folders", "subfolders", "flat", "table"]
@@ -131,6 +133,12 @@ class TrainConfig:
         False,
         "let --exclude name test photos too: test is then scored with and without them",
     )
+    corrections: tuple[Path, ...] = setting(
+        (),
+        "a file of corrections (corrections.csv of a run): what photos show instead of what their "
+        "label says, and which are left out; may be given several times, the later ones count, and "
+        "those of --config before them",
+    )
     layout: Layout | None = setting(
         None,
         "how the folder is to be read, where it can be read in several ways: folders: each folder "
@@ -191,6 +199,11 @@ class TrainConfig:
         "auto",
         "arithmetic of the backbone: auto takes what the processor has instructions for, int8 for "
         "frozen layers and bfloat16 for trained ones; the export is always float32",
+    )
+    engine: Engine = setting(
+        "auto",
+        "what runs the frozen layers and the exported model on a processor: auto takes the one "
+        "that is measured to be faster here",
     )
     cache: CacheMode = setting(
         "auto",
@@ -302,6 +315,10 @@ class TrainConfig:
         """Return how many views of each training photo are used; the head needs one."""
         return self.views if any(stage.opens for stage in self.stage_plan()) else 1
 
+    def engine_of_run(self) -> Engine:
+        """Return ``engine``; of a deterministic run what is never measured."""
+        return "onnxruntime" if self.deterministic and self.engine == "auto" else self.engine
+
     def smoke(self) -> TrainConfig:
         """Return the same run in its smallest form, for a new folder or machine, in seconds.
 
@@ -358,6 +375,7 @@ def config_values(config: TrainConfig) -> dict[str, Any]:
     for name in ("data", "labels", "exclude", "neither", "runs", "weights"):
         if values[name] not in (None, "none"):
             values[name] = str(Path(values[name]).absolute())
+    values["corrections"] = [str(path.absolute()) for path in config.corrections]
     return {**values, "stages": values_of(config.stage_plan())}
 
 

@@ -43,6 +43,13 @@ class Run:
     # Photos worth checking (``app.evaluation.findings``); those of test are listed apart.
     audit = _Member("audit.csv")
     test_audit = _Member("test_audit.csv")
+    # What models that never saw a photo of training and validation say of it
+    # (``app.evaluation.findings.OutOfFoldAnswer``); absent where a class has too few photos for it.
+    out_of_fold = _Member("out_of_fold.csv")
+    # What a person decides about its photos (``app.data.corrections``), and what had been decided
+    # when it was trained with ``--corrections``.
+    corrections = _Member("corrections.csv")
+    applied = _Member("applied_corrections.csv")
     history = _Member("history.csv")  # a row an epoch (``app.core.run_metrics.HistoryRow``)
     # A row for each validation and test photo: truth, answer, likeliest class and probabilities.
     predictions = _Member("predictions.csv")
@@ -63,7 +70,7 @@ class Run:
     @property
     def files(self) -> tuple[Path, ...]:
         """All files that are written into the folder itself."""
-        return (*self.records, self.report, self.model_card)
+        return (*self.records, self.report, self.model_card, self.out_of_fold, self.applied)
 
     def is_complete(self) -> bool:
         """Return whether training came to its end."""

@@ -96,10 +96,11 @@ class SplitMetrics(Scores):
 
 @dataclass(frozen=True)
 class AnsweredBy:
-    """The model that answered: its file in the bundle, and its arithmetic."""
+    """The model that answered: its file in the bundle, its arithmetic, and what ran it."""
 
     file: str
     precision: str
+    engine: str = "onnxruntime"
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,49 @@ class StageMetrics:
 
 
 @dataclass(frozen=True)
+class PairedGain:
+    """The same validation photos before corrections and after, judged by the corrected labels.
+
+    Attributes:
+        before: the name of the run that is compared with.
+        photos: how many validation photos both runs have.
+        right_before: how many of them it answers rightly, by the likeliest class.
+        right_after: how many this run does.
+        gain: the difference photo by photo; above 0 is better.
+    """
+
+    before: str
+    photos: int
+    right_before: int
+    right_after: int
+    gain: StageGain
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectionMetrics:
+    """What a person had corrected (``--corrections``), and what it changed.
+
+    Attributes:
+        relabelled: photos of training and validation that got another class.
+        neither: those that became photos of none of the classes.
+        left_out: those that were left out.
+        right: those whose label was confirmed.
+        test: test photos that were marked; their labels stay.
+        others: decisions that do not count, since their files are gone, renamed or changed.
+        validation: what the corrections changed there; None where there is no run to compare with,
+            or it has other classes.
+    """
+
+    relabelled: int
+    neither: int
+    left_out: int
+    right: int
+    test: int
+    others: int
+    validation: PairedGain | None = None
+
+
+@dataclass(frozen=True)
 class NeitherMetrics:
     """Photos of one kind that show none of the classes.
 
@@ -243,6 +287,9 @@ class Metrics:
         test: scores of the split that was answered once, at the end, by the exported model.
         test_without_excluded: the same without the test photos that ``--exclude-from-test``
             excludes; None where there are none.
+        test_corrected: the same with the labels that corrections give, without the test photos that
+            they leave out or call neither; None where they change none.
+        corrections: what was corrected; None where nothing was.
         answered_by: the model that answered test; None in older runs.
         neither: photos that show none of the classes, by kind (the name of the first folder below
             ``neither/``, or empty); empty where none were given.
@@ -258,6 +305,7 @@ class Metrics:
         backend: of Keras.
         precision: arithmetic of trained layers.
         frozen_precision: arithmetic of frozen layers.
+        frozen_engine: what computed them (``app.features.extractor.engine``); empty in older runs.
         cache: ``disk`` or ``off``.
         views: of each training photo; None: a fresh one in every epoch.
         versions: of Python and libraries.
@@ -271,6 +319,8 @@ class Metrics:
     validation: SplitMetrics
     test: SplitMetrics
     test_without_excluded: SplitMetrics | None = None
+    test_corrected: SplitMetrics | None = None
+    corrections: CorrectionMetrics | None = None
     answered_by: AnsweredBy | None = None
     neither: dict[str, NeitherMetrics] = field(default_factory=dict)
     temperature: float
@@ -284,6 +334,7 @@ class Metrics:
     backend: str
     precision: str
     frozen_precision: str = ""
+    frozen_engine: str = ""
     cache: str
     views: int | None = None
     versions: dict[str, str]

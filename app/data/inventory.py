@@ -13,7 +13,9 @@ from pathlib import Path
 from app.core.console import listing, percent, say
 from app.core.errors import UsageError
 from app.core.labels import NEITHER
+from app.data.apply_corrections import apply_corrections, mark_test_photos, with_corrected
 from app.data.audit import FEW_PHOTOS, check_enough, judge, mark_duplicates, rows_of_others
+from app.data.corrections import Corrections
 from app.data.folder_layout import SPLITS, FolderReading, LayoutSettings, read_folder
 from app.data.folder_names import is_photo_name
 from app.data.manifest import ManifestRow, excluded_names
@@ -36,6 +38,7 @@ def take_inventory(
     seed: int,
     exclude: Path | None = None,
     exclude_from_test: bool = False,
+    corrections: Corrections | None = None,
     layout: LayoutSettings | None = None,
     counts: bool = True,
 ) -> list[ManifestRow]:
@@ -48,6 +51,8 @@ def take_inventory(
         exclude: a list of files that are not to be used.
         exclude_from_test: whether the list may name test photos. These stay in the test set, with
             the code ``excluded``, so that test can be scored with and without them.
+        corrections: what a person has decided about photos. No photo changes its split for it. Test
+            photos keep their labels; what they are said to show is noted beside it.
         layout: what the user says about the layout.
         counts: whether to say how many photos each split has.
 
@@ -60,19 +65,21 @@ def take_inventory(
             photos and may not.
     """
     reading = read_folder(root, layout or LayoutSettings())
+    reading = with_corrected(reading, root, corrections or {})
     _say_reading(reading)
     excluded = _excluded(data, exclude, reading)
     judged = judge(reading.files)
     given = mark_duplicates(judged)
-    if excluded:
+    if excluded or corrections:
         whole = assign_splits(given, seed=seed)
         test = _excluded_test_photos(whole, excluded, allowed=exclude_from_test)
-        given = mark_duplicates(judged, {n: why for n, why in excluded.items() if n not in test})
+        changed = apply_corrections(judged, whole, corrections or {})
+        given = mark_duplicates(changed, {n: why for n, why in excluded.items() if n not in test})
         check_enough(given)
         rows = assign_splits(_as_divided(given, whole), seed=seed)
         rows = [
             replace(row, reason=excluded[row.name], code="excluded") if row.name in test else row
-            for row in rows
+            for row in mark_test_photos(rows, corrections or {})
         ]
     else:
         check_enough(given)
@@ -146,18 +153,22 @@ def _excluded_test_photos(
 
 
 def _as_divided(given: Sequence[ManifestRow], whole: Sequence[ManifestRow]) -> list[ManifestRow]:
-    """Give photos the split that they have if nothing is excluded.
+    """Give photos the split that they have if nothing is excluded or corrected.
 
     A photo that is used only because another one is excluded goes with its near-duplicates.
 
     Args:
-        given: the rows without the excluded files.
-        whole: all files, divided as if nothing were excluded.
+        given: the rows without the excluded files, their labels corrected.
+        whole: all files, divided as if nothing were excluded or corrected.
     """
     used = [row for row in whole if row.verdict == "used"]
+    by_name = {row.name: row.split for row in used}
     by_content = {(row.sha256, row.label): row.split for row in used}
     known = [
-        replace(row, split=by_content.get((row.sha256, row.label), row.split))
+        replace(
+            row,
+            split=by_name.get(row.name, by_content.get((row.sha256, row.label), row.split)),
+        )
         if row.verdict == "used"
         else row
         for row in given

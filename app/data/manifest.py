@@ -22,6 +22,7 @@ Verdict = Literal["used", "skipped"]
 # Why a file is skipped: the code in manifest.csv → what such files have in common.
 REASONS = {
     "excluded": "excluded by a list",
+    "left_out": "left out by a correction",
     "copy": "a copy of another file",
     "near_duplicate": "nearly the same picture as one in test or validation",
     "several_classes": "the same file lies in several classes",
@@ -54,9 +55,15 @@ class ManifestRow:
     # The smallest sha256 among photos that are nearly the same picture; empty for one without any.
     group: str = ""
     # The kind of reason why it is skipped, one of REASONS; empty for a used file, but for a test
-    # photo that a list excludes: it is used, and test is scored without it as well.
+    # photo that a list excludes or a correction leaves out: it is used, and test is scored without
+    # it as well.
     code: str = ""
     kind: str = ""  # what a photo of none of the classes shows, if its folder says so: ``fox``
+    # Where a person has given it another label (``--corrections``): that label, and the one that
+    # its place or a table gives. ``label`` is the corrected one, of test photos the given one: test
+    # is scored with both.
+    corrected: str = ""
+    given: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,30 @@ def neither_photos_of(rows: Sequence[ManifestRow], split: Split, root: Path) -> 
         for row in rows
         if row.verdict == "used" and row.split == split and row.label == NEITHER
     ]
+
+
+def training_photos_before_corrections(rows: Sequence[ManifestRow], root: Path) -> list[Photo]:
+    """Return the training photos of the classes as they were before labels were corrected."""
+    return [
+        Photo(root / row.name, row.name, row.sha256, -1, row.group)
+        for row in rows
+        if row.split == "train"
+        and (row.verdict == "used" or row.code == "left_out")
+        and (row.given or row.label) != NEITHER
+    ]
+
+
+def corrected_test_photos(rows: Sequence[ManifestRow], classes: Sequence[str]) -> dict[str, int]:
+    """Return what a person said of test photos: name → number of the class, -1: of none of them."""
+    numbers = {name: number for number, name in enumerate(classes)}
+    return {
+        row.name: numbers.get(row.corrected, -1)
+        for row in rows
+        if row.verdict == "used"
+        and row.split == "test"
+        and row.label != NEITHER
+        and (row.corrected not in ("", row.label) or row.code == "left_out")
+    }
 
 
 def excluded_names(listing: Path, data: Path, names: Collection[str]) -> set[str]:

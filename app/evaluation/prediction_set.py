@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.core.atomic_files import write_rows
+from app.core.atomic_files import read_rows, write_rows
 from app.data.folder_layout import Split
 from app.evaluation.decision import Thresholds, decide, label_of
 
@@ -74,6 +74,24 @@ class PredictionSet:
         """Return the numbers of all photos, those with the least confident answers first."""
         numbers = range(len(self.names))
         return sorted(numbers, key=lambda n: (self.confidence[n], self.names[n]))
+
+
+def read_predictions(path: Path, split: Split, classes: Sequence[str]) -> PredictionSet:
+    """Read a split's part of what ``write_predictions`` wrote.
+
+    Raises:
+        ValueError: when it has no photo of the split, or something else than numbers.
+        KeyError: when it lacks a column.
+    """
+    rows = [row for row in read_rows(path) if row["split"] == split]
+    if not rows:
+        raise ValueError(f"{path.name} has no rows of {split}")
+    return PredictionSet(
+        names=tuple(row["name"] for row in rows),
+        targets=np.array([classes.index(row["label"]) for row in rows], np.int64),
+        probabilities=np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows]),
+        novelty=np.array([float(row["novelty"]) for row in rows]),
+    )
 
 
 def write_predictions(

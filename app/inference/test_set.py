@@ -7,10 +7,11 @@ the others. So the figures of a run are those of ``predict.py`` over the same ph
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from app.core.config import Engine
 from app.core.console import say
 from app.core.run_folder import Run
 from app.core.run_metrics import AnsweredBy, NeitherMetrics, SplitMetrics
@@ -29,13 +30,14 @@ from app.inference.wording import percentage
 
 @dataclass(frozen=True)
 class TestSetAnswers:
-    """The test photos' scores: of all, without the excluded ones if any are, and by which model.
+    """The test photos' scores: of all, without the excluded ones, corrected, and by which model.
 
     ``neither`` counts how many photos of none of the classes it refuses, by kind.
     """
 
     scores: SplitMetrics
     without_excluded: SplitMetrics | None
+    corrected: SplitMetrics | None
     answered_by: AnsweredBy
     neither: dict[str, NeitherMetrics]
 
@@ -44,8 +46,10 @@ def answer_test_set(
     run: Run,
     photos: Sequence[Photo],
     excluded: Collection[str],
+    corrected: Mapping[str, int],
     validation: PredictionSet,
     neither: Mapping[Split, Sequence[NeitherPhoto]],
+    engine: Engine = "auto",
 ) -> TestSetAnswers:
     """Let the exported bundle answer the test photos, once, as ``predict.py`` answers.
 
@@ -55,12 +59,18 @@ def answer_test_set(
         run: that has its bundle.
         photos: of test.
         excluded: names; those of test photos are left out of ``without_excluded``.
+        corrected: names of test photos that a person has marked → the number of the class that they
+            show; -1 for those of none, which are left out of ``corrected``.
         validation: what training predicted for the validation photos.
         neither: photos of none of the classes, of all splits.
+        engine: that runs the model.
     """
-    classifier = Classifier(run.bundle)
+    classifier = Classifier(run.bundle, engine=engine, photos=len(photos))
     classes, thresholds = classifier.bundle.classes, classifier.thresholds
-    say(f"answering {len(photos)} test photos with {classifier.file} ({classifier.precision})")
+    say(
+        f"answering {len(photos)} test photos with {classifier.file} ({classifier.precision}, "
+        f"{classifier.engine})"
+    )
     answered = answer_photos(classifier, photos)
     predictions: dict[Split, PredictionSet] = {"validation": validation, "test": answered}
     write_predictions(predictions, classes, thresholds, run.predictions)
@@ -76,9 +86,23 @@ def answer_test_set(
     return TestSetAnswers(
         split_metrics(answered, thresholds),
         split_metrics(answered.chosen(kept), thresholds) if some else None,
-        AnsweredBy(classifier.file, classifier.precision),
+        _with_corrected(answered, corrected, thresholds),
+        AnsweredBy(classifier.file, classifier.precision, classifier.engine),
         refused,
     )
+
+
+def _with_corrected(
+    answered: PredictionSet, corrected: Mapping[str, int], thresholds: Thresholds
+) -> SplitMetrics | None:
+    """Return the scores by corrected labels; None where none is, or no photo is left."""
+    pairs = zip(answered.names, answered.targets.tolist(), strict=True)
+    targets = np.array([corrected.get(name, target) for name, target in pairs])
+    kept = np.flatnonzero(targets >= 0)
+    if not corrected or not len(kept):
+        return None
+    some = replace(answered, targets=targets).chosen(kept)
+    return split_metrics(some, thresholds)
 
 
 def worth_checking(

@@ -29,7 +29,7 @@ from app.evaluation.decision import OOD_THRESHOLD
 from app.evaluation.metrics import wilson_interval
 from app.report.html import environment, interval, percent
 from app.report.results import Results, read_results
-from app.report.verdict import chosen_out_of_fold, scored, too_few, verdict
+from app.report.verdict import chosen_out_of_fold, corrections_said, scored, too_few, verdict
 
 BEGIN = "<!-- model card: made by python -m app card {source} --readme docs/results.md -->"
 END = "<!-- end of the model card -->"
@@ -149,7 +149,12 @@ def _markdown() -> Environment:
 
 def _filled(template: str, metrics: Metrics, **values: Any) -> str:
     filled, few = _markdown().get_template(template), too_few(metrics.test)
-    common = {"per_class": per_class(metrics), "verdict": verdict(metrics), "too_few": few}
+    common = {
+        "corrections": corrections_said(metrics),
+        "per_class": per_class(metrics),
+        "verdict": verdict(metrics),
+        "too_few": few,
+    }
     return filled.render(metrics=metrics, **common, **values)
 
 

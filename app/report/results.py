@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.core.atomic_files import read_rows
 from app.core.config import TrainConfig, read_config
 from app.core.errors import BundleError, UsageError
 from app.core.run_folder import Run, check_complete, newest_complete_run
 from app.core.run_metrics import HistoryRow, Metrics, read_history
+from app.data.folder_layout import SPLITS
 from app.data.manifest import REASONS, ManifestRow, read_manifest
 from app.evaluation.findings import Finding, Kind, read_findings
-from app.evaluation.prediction_set import PredictionSet
+from app.evaluation.prediction_set import PredictionSet, read_predictions
+from app.report.verdict import corrections_said
 
 NAMING = ("run", "runs", "report", "log")  # the settings that change no figure
 RUN_VARIABLE = "CATS_DOGS_RUN"
@@ -75,6 +75,10 @@ class Results:
         """Return the photos that were used."""
         return [row for row in self.manifest if row.verdict == "used"]
 
+    def corrections(self) -> list[str]:
+        """Return in sentences what a person corrected; empty where nothing."""
+        return corrections_said(self.metrics)
+
     def sizes(self) -> NDArray[np.int64]:
         """Return ``(n, 2)``, width and height of every used photo."""
         return np.array([(row.width, row.height) for row in self.used()], np.int64)
@@ -118,6 +122,7 @@ class Results:
         }
         last["data"] = Path(config.data.name or "photos")
         last["weights"] = config.weights and Path(config.weights).name
+        last["corrections"] = tuple(Path(path.name) for path in config.corrections)
         last["runs"] = TrainConfig.runs
         return replace(self, config=replace(config, **last))
 
@@ -221,8 +226,8 @@ def read_results(run: Run) -> Results:
             test_findings=read_findings(run.test_audit),
             history=_some(read_history(run.history), run.history),
             predictions={
-                split: _read_predictions(run.predictions, split, metrics.classes)
-                for split in ("validation", "test")
+                split: read_predictions(run.predictions, split, metrics.classes)
+                for split in SPLITS[1:]
             },
         )
     except UsageError as error:  # of config.json, which nobody has given
@@ -239,6 +244,8 @@ def _flags(name: str, value: Any) -> list[str]:
     if name == "stage_settings":
         return [word for text in value for word in ("--set", text)]
     flag = f"--{name.replace('_', '-')}"
+    if name == "corrections":
+        return [word for path in value for word in (flag, str(path))]
     return [flag] if value is True else [flag, ",".join(value) if name == "stages" else str(value)]
 
 
@@ -246,13 +253,3 @@ def _some(rows: list[Any], path: Path) -> list[Any]:
     if not rows:
         raise ValueError(f"{path.name} has no rows")
     return rows
-
-
-def _read_predictions(path: Path, split: str, classes: Sequence[str]) -> PredictionSet:
-    rows = _some([row for row in read_rows(path) if row["split"] == split], path)
-    return PredictionSet(
-        names=tuple(row["name"] for row in rows),
-        targets=np.array([classes.index(row["label"]) for row in rows], np.int64),
-        probabilities=np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows]),
-        novelty=np.array([float(row["novelty"]) for row in rows]),
-    )

@@ -7,7 +7,9 @@ the likeliest class, which is what others call accuracy.
 from __future__ import annotations
 
 from app.core.console import percent
-from app.core.run_metrics import Metrics, SplitMetrics
+from app.core.labels import NEITHER
+from app.core.run_metrics import Metrics, PairedGain, SplitMetrics
+from app.core.sanitise import shown
 
 FEWEST = 30  # test photos; of fewer no share is told: even 29 of 29 may be 0.88 (95 % interval)
 
@@ -27,7 +29,45 @@ def verdict(metrics: Metrics) -> list[str]:
         excluded = metrics.test.n - kept.n
         without = f"test photos, without the {excluded:,} that were excluded"
         sentences += _about(kept, without)
+    if (corrected := metrics.test_corrected) is not None:
+        sentences += _about(corrected, "test photos, with the labels that a person corrected")
     return sentences
+
+
+def corrections_said(metrics: Metrics) -> list[str]:
+    """Return what a person corrected, and what it changed, in sentences; empty where nothing."""
+    found = metrics.corrections
+    if found is None:
+        return []
+    sentences = [
+        f"Corrected by a person, of training and validation: {found.relabelled:,} photos got "
+        f"another class, {found.neither:,} became {NEITHER}, {found.left_out:,} were left out, "
+        f"{found.right:,} were confirmed."
+    ]
+    if found.test:
+        sentences.append(
+            f"Of test {found.test:,} photos were marked; their labels stay, and test is scored "
+            "with the labels given and with the corrected ones."
+        )
+    if found.others:
+        sentences.append(
+            f"{found.others:,} corrections do not count, since their files are gone, renamed or "
+            "changed."
+        )
+    if found.validation is not None:
+        sentences.append(paired_said(found.validation))
+    return sentences
+
+
+def paired_said(paired: PairedGain) -> str:
+    """Return what corrections changed on validation, in a sentence."""
+    low, high = paired.gain.accuracy_interval_95
+    return (
+        f"Of {paired.photos:,} validation photos, judged by the corrected labels, "
+        f"{paired.right_before:,} were right before ({shown(paired.before)}) and "
+        f"{paired.right_after:,} are now: {100 * paired.gain.accuracy:+.2f} points (95 % interval "
+        f"{100 * low:+.2f} to {100 * high:+.2f})."
+    )
 
 
 def too_few(test: SplitMetrics) -> bool:
@@ -47,6 +87,8 @@ def scored(metrics: Metrics) -> list[tuple[str, SplitMetrics]]:
     found = [("validation", metrics.validation), ("test", metrics.test)]
     if metrics.test_without_excluded is not None:
         found.append(("test, without the excluded ones", metrics.test_without_excluded))
+    if metrics.test_corrected is not None:
+        found.append(("test, with corrected labels", metrics.test_corrected))
     return [(name, of) for name, of in found if name == "validation" or not too_few(of)]
 
 

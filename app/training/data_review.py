@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from app.core.console import percent, say
+from app.core.run_folder import Run
 from app.data.manifest import Photo, Photos
-from app.evaluation.findings import Finding, write_findings
+from app.evaluation.findings import (
+    Finding,
+    OutOfFoldAnswer,
+    write_findings,
+    write_out_of_fold,
+)
 from app.evaluation.label_issues import SURE, find_label_issues
 from app.evaluation.metrics import Floats, Ints
 from app.evaluation.ood import distances_to_others
@@ -23,25 +28,44 @@ OUTLIERS_SHARE = 0.01  # listed: this share of the photos,
 FEWEST_OUTLIERS, FEW_SHARE = 20, 0.1  # but at least 20 of 200 or more, and a tenth of fewer
 
 
-def review(photos: Photos, classes: Sequence[str], probe: LinearProbe, path: Path) -> None:
-    """List the photos worth checking in ``audit.csv``; nothing else depends on it.
+def review(photos: Photos, classes: Sequence[str], probe: LinearProbe, run: Run) -> None:
+    """List the photos worth checking in ``audit.csv``, and all out-of-fold answers.
+
+    Nothing else of the run depends on either.
 
     Args:
         photos: of the splits that have projections.
         classes: names by number.
         probe: the solved head, with its out-of-fold answers.
-        path: of the list.
+        run: that gets the lists.
     """
+    learned = [*photos["train"], *photos["validation"]]
     embeddings = np.concatenate([probe.train.embeddings, probe.validation.embeddings])
-    found = find([*photos["train"], *photos["validation"]], classes, embeddings, probe.out_of_fold)
-    write_findings(found, path)
+    found = find(learned, classes, embeddings, probe.out_of_fold)
+    write_findings(found, run.audit)
+    if probe.out_of_fold is not None:
+        write_out_of_fold(_answers(learned, classes, probe.out_of_fold), run.out_of_fold)
     counts = Counter(finding.finding for finding in found)
     say(
-        f"photos worth checking, in {path}: {counts['label']} look like another class, "
+        f"photos worth checking, in {run.audit}: {counts['label']} look like another class, "
         f"{counts['outlier']} are unlike all others; most are hard, not wrong"
     )
     if line := cannot_tell(probe.out_of_fold):
         say(line)
+
+
+def _answers(
+    photos: Sequence[Photo], classes: Sequence[str], probabilities: Floats
+) -> Iterator[OutOfFoldAnswer]:
+    for photo, row in zip(photos, probabilities, strict=True):
+        likely = int(row.argmax())
+        yield OutOfFoldAnswer(
+            photo.name,
+            classes[photo.target],
+            classes[likely],
+            float(row[likely]),
+            float(row[photo.target]),
+        )
 
 
 def cannot_tell(out_of_fold: Floats | None) -> str:

@@ -18,6 +18,7 @@ from app.evaluation.metrics import Ints, probabilities_of, score
 from app.evaluation.paired_tests import stage_gain
 from app.features.batches import Float32s, ViewBatches, targets_of
 from app.network.batch_memory import halving
+from app.network.whole_batches import predict_batch
 from app.training.checkpoint import KEEP_NOTHING, Checkpoint
 from app.training.resume_callback import StageState
 from app.training.stage_result import StageResult
@@ -77,6 +78,7 @@ def train_stage(
         train.begin_again(batch)
         validation.begin_again(batch)
         state.begin(batch)
+        _compile(model, stage, train)  # first: it takes away what was compiled for answers
         targets = targets_of(validation.photos)
         logits_before = logits_of(model, validation)
         first = score(targets, probabilities_of(logits_before))
@@ -168,11 +170,6 @@ def _fit(
 
     It ends after the first epoch too, if its validation log-loss is not below ``start``.
     """
-    model.compile(
-        optimizer=_optimiser(stage, steps=len(train)),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-    )
     stopping = keras.callbacks.EarlyStopping(
         "val_loss", patience=stage.patience, restore_best_weights=True, verbose=0
     )
@@ -180,23 +177,31 @@ def _fit(
     views = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda epoch, logs: train.begin_epoch(epoch)
     )
+    validating = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: logs.update(_validated(model, validation))
+    )
     with progress_bar(TextColumn("{task.fields[scores]}")) as bar:
         log = _Log(stage, bar, steps=len(train), rows=state.rows)
         state.watch(averaging, stopping)
         try:
             model.fit(
                 train,
-                validation_data=validation,
                 class_weight=class_weight,
                 epochs=stage.epochs,
                 initial_epoch=stage.epochs if state.stopped else len(state.rows),
                 shuffle=False,  # ViewBatches has its own order
                 verbose=0,
-                # In this order: the averaged weights are there when ``stopping`` looks at them, and
-                # what all of them did is there when ``state`` keeps it.
+                # In this order: the averaged weights are there when they are validated, the scores
+                # when ``log`` and ``stopping`` look, and what all did when ``state`` keeps it.
                 callbacks=[
-                    *(views, log, averaging, stopping),
-                    *(_Budget(state, seconds), _FirstEpoch(state, start), state),
+                    views,
+                    averaging,
+                    validating,
+                    log,
+                    stopping,
+                    _Budget(state, seconds),
+                    _FirstEpoch(state, start),
+                    state,
                 ],
             )
         except Exception:
@@ -204,6 +209,23 @@ def _fit(
                 raise failure from None
             raise
     return state.rows
+
+
+def _compile(model: keras.Model, stage: Stage, train: ViewBatches) -> None:
+    model.compile(
+        optimizer=_optimiser(stage, steps=len(train)),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
+
+
+def _validated(model: keras.Model, validation: ViewBatches) -> dict[str, float]:
+    """Return what Keras calls the scores of validation; NaN where training diverged."""
+    logits = logits_of(model, validation)
+    if not np.isfinite(logits).all():
+        return dict.fromkeys(("val_loss", "val_accuracy"), math.nan)
+    scores = score(targets_of(validation.photos), probabilities_of(logits))
+    return {"val_loss": scores.log_loss, "val_accuracy": scores.accuracy}
 
 
 def outputs_of(model: keras.Model, batches: ViewBatches) -> list[Float32s]:
@@ -215,7 +237,8 @@ def outputs_of(model: keras.Model, batches: ViewBatches) -> list[Float32s]:
         with progress_bar() as bar:
             task = bar.add_task("Predicting", total=len(batches))
             for number in range(len(batches)):
-                parts.append(keras.tree.flatten(model.predict_on_batch(batches[number][0])))
+                inputs = batches[number][0]
+                parts.append(keras.tree.flatten(predict_batch(model, inputs, batch)))
                 bar.advance(task)
         return [np.concatenate(rows).astype(np.float32) for rows in zip(*parts, strict=True)]
 

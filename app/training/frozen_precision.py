@@ -29,6 +29,7 @@ from app.features.extractor import FeatureExtractor, make_extractor
 from app.features.int8_backbone import make_int8_backbone
 from app.network.classifier import pooling_part
 from app.network.device import on_gpu, resolve_precision
+from app.network.whole_batches import predict_batch
 from app.training.nystroem import each_pair_once, fit_nystroem
 
 # Training photos, at least and at most. The quick head is solved on two thirds of them; every third
@@ -117,7 +118,7 @@ def _features(frozen: FeatureExtractor, model: keras.Model, photos: Sequence[Pho
     parts = []
     for images in load_batches([View(photo, 0, 0) for photo in photos], size, frozen.batch):
         maps = frozen(images)[0].astype(np.float16).astype(np.float32)  # as the cache keeps them
-        parts.append(each_pair_once(part.predict_on_batch(maps)))
+        parts.append(each_pair_once(predict_batch(part, maps, frozen.batch)))
     return np.concatenate(parts)
 
 

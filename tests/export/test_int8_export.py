@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import patch
 
@@ -14,6 +15,7 @@ from photos import as_photo, make_photo
 
 import app.core.environment
 import app.export.int8_gate
+import app.inference.engines
 import app.network.classifier
 import app.network.vgg
 import predict
@@ -27,7 +29,7 @@ from app.evaluation.ood import KnnOodDetector, unit_length
 from app.evaluation.outlier_classifier import OutlierClassifier
 from app.evaluation.prediction_set import PredictionSet
 from app.experiment_setup import dataset_of
-from app.export.bundle_writer import classifier_graph, export_bundle
+from app.export.bundle_writer import Answering, classifier_graph, export_bundle
 from app.export.int8_export import Int8Model, int8_model
 from app.features.batches import targets_of
 from app.features.dataset import FeatureDataset
@@ -44,6 +46,7 @@ from app.training.finetune import outputs_of
 
 SIZE, CHANNELS = 64, 16
 CLASSES = ("cat", "dog")
+ALONE = Answering()
 
 
 def thin(**settings) -> keras.Model:
@@ -65,7 +68,7 @@ class Case:
         graph = classifier_graph(served or self.served, CLASSES, 1.5)
         return int8_model(graph, self.source, self.stage, Thresholds(0.0), mirror=mirror)
 
-    def bundle(self, folder: Path, made: Int8Model) -> Path:
+    def bundle(self, folder: Path, made: Int8Model, answering: Answering = ALONE) -> Path:
         photos = [View(photo, 0, 0) for photo in self.source.spec.photos["validation"]]
         export_bundle(
             self.served,
@@ -79,6 +82,7 @@ class Case:
             trained=self.trained,
             int8=made.model,
             why_no_int8=made.why_not,
+            answering=answering,
         )
         return folder
 
@@ -235,9 +239,42 @@ def test_a_file_that_says_something_else_than_its_parts_is_refused(case, tmp_pat
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+def test_each_engine_that_will_answer_passes_the_gate(case, tmp_path, monkeypatch):
+    made, answering = case.made(), Answering("openvino")
+    bundle = case.bundle(tmp_path / "bundle", made, answering)
+    images = load_views([View(p, 0, 0) for p in case.source.spec.photos["validation"]], SIZE)
+    for precision, tolerance in (("int8", 0.01), ("float32", 1e-5)):
+        usual, other = (
+            Classifier(bundle, precision=precision, engine=engine)
+            for engine in ("onnxruntime", "openvino")
+        )
+        assert (usual.engine, other.engine) == ("onnxruntime", "openvino")
+        for one, two in zip(usual.outputs(images), other.outputs(images), strict=True):
+            np.testing.assert_allclose(one, two, atol=tolerance)
+        sums = probabilities_of(other.activation_maps(images).sum(axis=(1, 2)))
+        np.testing.assert_allclose(sums, other.outputs(images)[0], atol=1e-3)
+
+    right = app.inference.engines._OpenvinoModel.run
+    monkeypatch.setattr(
+        app.inference.engines._OpenvinoModel, "run", lambda *args: [1 - x for x in right(*args)]
+    )
+    with pytest.raises(ExportError, match=r"model.int8.onnx \(openvino\) to predict what training"):
+        case.bundle(tmp_path / "other", made, answering)
+    assert not (tmp_path / "other").exists()
+
+
 def test_without_frozen_int8_there_is_none(case):
-    source = dataclasses.replace(case.source, int8=None)
+    source = dataclasses.replace(case.source, int8=None, int8_twin=None)
     made = dataclasses.replace(case, source=source).made()
     assert (made.model, made.gate) == (None, None)
-    assert "did not compute" in made.why_not
+    assert "not computed in int8" in made.why_not
     assert "mirror" in case.made(mirror=True).why_not
+
+
+def test_where_a_gpu_computed_the_features_the_same_model_is_made(case):
+    """Then the frozen layers in int8 answer from pixels, not from the cache."""
+    source = dataclasses.replace(case.source, int8=None)
+    made, usual = dataclasses.replace(case, source=source).made(), case.made()
+    assert made.model == usual.model
+    assert made.gate == usual.gate
