@@ -198,10 +198,8 @@ class Studio:
         Raises:
             BundleError: when its bundle is damaged.
         """
-        opened = Answering(run, self.decoders)
-        if self.answering is not None:
-            self.answering.close()
-        self.answering = opened
+        # The one before it is not closed: requests under way may still need it.
+        self.answering = Answering(run, self.decoders)
 
     async def state(self, _: Request) -> Response:
         """Return the runs that there are, and which of them answers."""
@@ -352,6 +350,7 @@ class Studio:
     async def teach_save(self, request: Request) -> Response:
         """Write the photos into folders, and train on them."""
         name = (await _values(request, _Named)).name
+        self.jobs.refuse_second()  # before anything is written
         arguments = await self.teaching.save(name)
         await self.jobs.start(arguments, "save", name)
         return await self.job(request)

@@ -571,6 +571,8 @@ return getComputedStyle(at.closest('.button') ?? at).outlineStyle"""
 @pytest.mark.parametrize("tab", ["ask", "teach", "review", "share"])
 def test_tabs_and_controls_by_keyboard(studio, tab):
     page = studio(tab)
+    if tab == "ask":
+        page.wait(lambda: page.one("#why").is_enabled())
     page.press(Keys.TAB)
     assert page.browser.switch_to.active_element.text == "Skip to the content"
     seen = []
