@@ -15,8 +15,13 @@ from app.core.run_folder import FEATURES_FOLDER
 from app.data.manifest import Photo, Photos
 from app.features.cache_folder import Quota
 from app.features.dataset import DatasetSpec, FeatureDataset, open_dataset
-from app.network.classifier import load_classifier
-from app.network.device import device_name, resolve_frozen_precision, resolve_precision
+from app.network.classifier import build_classifier, copy_weights, load_classifier
+from app.network.device import (
+    device_name,
+    keep_compiled,
+    resolve_frozen_precision,
+    resolve_precision,
+)
 from app.training.frozen_precision import choose_precision
 
 
@@ -48,11 +53,16 @@ class Setup:
             "cache": self.source.name,
             "views": self.source.views,
             "frozen layers": self.source.frozen,
+            "engine": self.source.spec.engine,
         }
 
 
 def set_up(
-    config: TrainConfig, classes: int, photos: Photos, neither: Sequence[Photo] = ()
+    config: TrainConfig,
+    classes: int,
+    photos: Photos,
+    neither: Sequence[Photo] = (),
+    scales: Sequence[Photo] | None = None,
 ) -> Setup:
     """Load the network, choose its arithmetic, and compute its frozen features where they are kept.
 
@@ -61,24 +71,34 @@ def set_up(
         classes: how many.
         photos: to train and validate on.
         neither: training photos that show none of the classes.
+        scales: photos that the scales of int8 are taken from; None: those of training.
 
     Raises:
         WeightsError: when the pretrained weights cannot be found.
         UsageError: when the features have no room.
     """
+    keep_compiled()
     trained = resolve_precision(config.precision)
     frozen = trained if config.cache == "off" else resolve_frozen_precision(config.precision)
-    say(f"computing on {device_name()}, frozen layers in {frozen}, trained ones in {trained}")
     model, weights = classifier_of(config, classes, trained)
     if config.precision == "auto":
         folder = config.runs / FEATURES_FOLDER
-        precision = choose_precision(model, weights, photos["train"], folder, int8=frozen == "int8")
+        seen = photos["train"] if scales is None else scales
+        precision = choose_precision(model, weights, seen, folder, int8=frozen == "int8")
         if precision != "auto":
             config, frozen = dataclasses.replace(config, precision=precision), precision
         if precision == "float32":
-            trained = precision
-            model, weights = classifier_of(config, classes, trained)
-    source = dataset_of(config, model, weights, photos, neither)
+            trained, rounded = precision, model
+            model = build_classifier(
+                classes,
+                image_size=config.image_size,
+                backbone=config.backbone,
+                precision=trained,
+                initializer="zeros",
+            )
+            copy_weights(rounded, model)
+    say(f"computing on {device_name()}, frozen layers in {frozen}, trained ones in {trained}")
+    source = dataset_of(config, model, weights, photos, neither, scales)
     return Setup(model, weights, source, trained, frozen if source.name == "disk" else trained)
 
 
@@ -100,10 +120,13 @@ def dataset_of(
     digest: str,
     photos: Photos,
     neither: Sequence[Photo] = (),
+    scales: Sequence[Photo] | None = None,
 ) -> FeatureDataset:
     """Open the input of the run's stages; ``digest`` is that of the backbone's weights."""
     quota = Quota(config.runs / FEATURES_FOLDER, round(config.cache_limit * 1e9))
-    return open_dataset(dataset_spec(config, model, digest, photos, neither), config.cache, quota)
+    return open_dataset(
+        dataset_spec(config, model, digest, photos, neither, scales), config.cache, quota
+    )
 
 
 def dataset_spec(
@@ -112,6 +135,7 @@ def dataset_spec(
     digest: str,
     photos: Photos,
     neither: Sequence[Photo] = (),
+    scales: Sequence[Photo] | None = None,
 ) -> DatasetSpec:
     """Return the few settings that the input depends on."""
     return DatasetSpec(
@@ -120,10 +144,12 @@ def dataset_spec(
         weights=digest,
         photos=photos,
         neither=neither,
+        scales=scales,
         stages=config.stage_plan(),
         views=config.training_views(),
         seed=config.seed,
         precision=config.precision,
         mirror=config.mirror,
         deterministic=config.deterministic,
+        engine=config.engine_of_run(),
     )

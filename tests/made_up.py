@@ -171,6 +171,8 @@ def made_up_run(
         ],
         **scores,
         "test_without_excluded": None,
+        "test_corrected": None,
+        "corrections": None,
         "answered_by": {"file": "model.onnx", "precision": "float32"},
         "temperature": 1.25,
         "min_confidence": 0.625,

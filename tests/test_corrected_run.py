@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from photos import drawn_photos
 
 import app.experiment
 import train
+from app.__main__ import main
 from app.core.cli import run
+from app.core.config import read_config
+from app.core.errors import DataError
 from app.core.run_folder import Run
-from app.data.corrections import CorrectionsLog, read_corrections
+from app.data.corrections import Correction, CorrectionsLog, read_corrections
 from app.data.manifest import ManifestRow, read_manifest
+from app.data.sets.synthetic_pets import draw_sample
+from app.inference.embedder import EmbeddedPhoto, Embedder
+from app.preview import preview_corrections
+from app.report.html import Parts
+from app.report.results import read_results
 from app.report.review_queue import read_review_queue
+from app.report.verdict import paired_said, verdict
 
 FLAGS = ["--weights", "none", "--image-size", "32", "--stages", "head", "--seed", "3"]
 FLAGS += ["--precision", "float32", "--no-report"]
@@ -108,7 +119,7 @@ def test_validation_before_and_after_is_counted_by_hand(runs):
     assert (found.before, found.photos) == ("first", len(truth))
     assert [found.right_before, found.right_after] == right
     assert found.gain.accuracy == pytest.approx((right[1] - right[0]) / len(truth))
-    told = f"{right[0]:,} were right before and {right[1]:,} are now: "
+    told = f"{right[0]} were right before (first) and {right[1]} are now: "
     assert told in " ".join(said.split())
 
 
@@ -133,6 +144,19 @@ def test_test_is_scored_with_the_labels_given_and_with_the_corrected_ones(runs):
 
 def test_card_and_report_say_it(runs):
     second = runs[1]
+    said = read_results(second).corrections()
+    assert "2 photos got another class" in said[0]
+    assert said[-1] == paired_said(second.read_metrics().corrections.validation)
+    few = {"few": True, "wrong": (0.0, 1.0), "sentences": verdict(second.read_metrics())}
+    results = read_results(second)
+    words = Parts(
+        "report.html.j2",
+        results=results,
+        metrics=results.metrics,
+        album=SimpleNamespace(drawn=True),
+    )
+    assert said[0] in " ".join(words.not_used([], 9).text.split())
+    assert "with corrected labels" in words.verdict(**few).text
     card = second.model_card.read_text(encoding="utf-8")
     assert "with the labels that a person corrected" in card
     assert "2 photos got another class" in card
@@ -147,6 +171,88 @@ def test_what_was_decided_is_kept_with_the_run_and_not_asked_again(runs):
     assert asked.get(dog, "right") == "right"
     config = train.parse(["--config", str(second.config), "--corrections", "more.csv"])
     assert config.corrections == (first.corrections.absolute(), Path("more.csv"))
+
+
+def test_the_preview_says_what_training_again_would_change(runs, capsys):
+    """With all labels of training exchanged, what was right is wrong, photo by photo."""
+    first = runs[0]
+    both = {label: used(first, "train", label) for label in ("cat", "dog")}
+    exchanged = {
+        row.sha256: Correction("", row.name, row.sha256, "class", other)
+        for label, other in (("cat", "dog"), ("dog", "cat"))
+        for row in both[label]
+    }
+    found = preview_corrections(first, {each.key: each for each in exchanged.values()})
+    n = len(answers(first, "validation"))
+    assert (found.photos, found.before) == (n, "first")
+    assert found.right_after == n - found.right_before
+    assert found.right_before > n / 2
+    nothing = preview_corrections(first, {})
+    assert nothing.right_before == nothing.right_after == found.right_before
+    assert nothing.gain.log_loss == 0
+    assert run(main, ["review", str(first.folder), "--preview"]) == 0
+    assert f"Of {n} validation photos, judged by the corrected labels" in capsys.readouterr().out
+
+
+def test_the_preview_leaves_no_class_without_photos(runs):
+    first = runs[0]
+    cats = [Correction("", r.name, r.sha256, "neither") for r in used(first, "train", "cat")]
+    with pytest.raises(DataError, match="photos of every class"):
+        preview_corrections(first, {each.key: each for each in cats})
+    fox = dataclasses.replace(cats[0], decision="class", label="fox")
+    with pytest.raises(DataError, match="received 'fox'"):
+        preview_corrections(first, {fox.key: fox})
+
+
+def test_photos_without_labels_are_listed_by_what_they_teach(runs, tmp_path, capsys):
+    """A photo that the model has learned from is where it was; copies of such photos come last."""
+    first = runs[0]
+    data = read_config(first.config).data
+    row = used(first, "train", "cat")[0]
+    embedder = Embedder(first.bundle)
+    (found,) = embedder.look([data / row.name])
+    assert isinstance(found, EmbeddedPhoto)
+    assert found.sha256 == row.sha256
+    assert (embedder.reference @ found.embedding).max() == pytest.approx(1, abs=1e-4)
+    new = tmp_path / "new"
+    draw_sample(new, per_class=3, seed=5)
+    for known in used(first, "train", "dog")[:3]:
+        shutil.copy(data / known.name, new)
+    (new / "broken.jpg").write_bytes(b"no photo")
+    assert run(main, ["review", str(first.folder), "--unlabelled", str(new), "--json"]) == 0
+    captured = capsys.readouterr()
+    listed = [json.loads(line) for line in captured.out.splitlines()]
+    assert [each["place"] for each in listed] == list(range(1, 10))
+    assert all("/" not in each["name"] for each in listed[-3:])
+    assert "1 of 10 files cannot be read as photos" in captured.err
+    few = ["--unlabelled", str(new), "--count", "2"]
+    assert run(main, ["review", str(first.folder), *few]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_without_any_label_typical_photos_come_first(tmp_path, capsys):
+    draw_sample(tmp_path / "new", per_class=4)
+    review = ["review", "--unlabelled", str(tmp_path / "new"), "--weights", "none", "--count", "3"]
+    assert run(main, [*review, "--json"]) == 0
+    listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len({each["name"] for each in listed}) == 3
+    first = listed[0]
+    content = (tmp_path / "new" / first["name"]).read_bytes()
+    assert first["sha256"] == hashlib.sha256(content).hexdigest()
+    assert first["probability"] is None
+    assert run(main, review) == 0
+    assert capsys.readouterr().out.splitlines() == [each["name"] for each in listed]
+    assert run(main, ["review"]) == 2
+    assert "RUN (or --unlabelled)" in capsys.readouterr().err
+
+
+def test_a_folder_without_photos_is_told(runs, tmp_path, capsys):
+    review = ["review", str(runs[0].folder), "--unlabelled"]
+    for folder, told in ((tmp_path / "none", "which is none"), (tmp_path, "with 0 files")):
+        assert run(main, [*review, str(folder)]) == 2
+        assert told in capsys.readouterr().err
+    assert run(main, [*review, str(tmp_path), "--count", "0"]) == 2
+    assert "--count of 1 or more" in capsys.readouterr().err
 
 
 @pytest.mark.slow

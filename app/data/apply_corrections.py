@@ -7,15 +7,20 @@ beside it, and test is scored with both.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from app.core.console import say
+from app.core.errors import ImageError
 from app.core.labels import NEITHER
 from app.data.audit import FEW_PHOTOS, Judged
 from app.data.corrections import Correction, Corrections, Decision
+from app.data.folder_layout import FolderReading, LabelledFile
 from app.data.manifest import REASONS, ManifestRow
+from app.data.photo_file import read_bytes
 
 LEFT_OUT = "left_out"  # the code in manifest.csv
 SAID: dict[Decision, str] = {
@@ -24,6 +29,26 @@ SAID: dict[Decision, str] = {
     "leave_out": "left out",
     "right": "confirmed",
 }
+
+
+def with_corrected(reading: FolderReading, root: Path, corrections: Corrections) -> FolderReading:
+    """Return a folder's files with those without a label to which a person gave a class.
+
+    Args:
+        reading: of the folder.
+        root: of its photos.
+        corrections: by name and content.
+    """
+    found = [
+        LabelledFile(root / each.name, each.name, label, None)
+        for each in corrections.values()
+        if reading.others.get(each.name) == "no_class"
+        and (label := _label_of(each))
+        and _sha256(root / each.name) == each.sha256
+    ]
+    names = {file.name for file in found}
+    others = {name: code for name, code in reading.others.items() if name not in names}
+    return replace(reading, files=[*reading.files, *found], others=others)
 
 
 def apply_corrections(
@@ -36,11 +61,13 @@ def apply_corrections(
     Args:
         judged: every file, as ``app.data.audit.judge`` returns them.
         whole: the same files, divided as if nothing were corrected.
-        corrections: by name and content; those of other files do not count, which is said.
+        corrections: by name and content; those of other files do not count, which is said. What
+            they leave out keeps its split, in which it is not used.
     """
     if not corrections:
         return judged
-    test = {row.name for row in whole if row.split == "test"}
+    splits = {row.name: row.split for row in whole}
+    test = {name for name, split in splits.items() if split == "test"}
     decided = {
         row.name: replace(each, decision="right", label="") if _confirms(each, row) else each
         for row, _ in judged
@@ -48,7 +75,7 @@ def apply_corrections(
     }
     _say_counts(decided, test, len(corrections))
     changed = [
-        (row if row.name in test else _corrected(row, decided.get(row.name)), print_)
+        (row if row.name in test else corrected_row(row, decided.get(row.name)), print_)
         for row, print_ in judged
     ]
     strangers = [row for row, _ in changed if row.label == NEITHER and row.verdict == "used"]
@@ -61,7 +88,10 @@ def apply_corrections(
             (_left_out(_as_given(row)) if row.corrected == NEITHER else row, print_)
             for row, print_ in changed
         ]
-    return changed
+    return [
+        (replace(row, split=splits[row.name]) if row.code == LEFT_OUT else row, print_)
+        for row, print_ in changed
+    ]
 
 
 def mark_test_photos(rows: Sequence[ManifestRow], corrections: Corrections) -> list[ManifestRow]:
@@ -74,7 +104,8 @@ def mark_test_photos(rows: Sequence[ManifestRow], corrections: Corrections) -> l
     ]
 
 
-def _corrected(row: ManifestRow, correction: Correction | None) -> ManifestRow:
+def corrected_row(row: ManifestRow, correction: Correction | None) -> ManifestRow:
+    """Return a photo of training or validation as a decision about it says."""
     if correction is None:
         return row
     if correction.decision == "leave_out":
@@ -105,6 +136,13 @@ def _as_given(row: ManifestRow) -> ManifestRow:
 
 def _confirms(correction: Correction, row: ManifestRow) -> bool:
     return _label_of(correction) == row.label
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(read_bytes(path)).hexdigest()
+    except ImageError:
+        return ""
 
 
 def _left_out(row: ManifestRow) -> ManifestRow:

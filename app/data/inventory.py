@@ -13,7 +13,7 @@ from pathlib import Path
 from app.core.console import listing, percent, say
 from app.core.errors import UsageError
 from app.core.labels import NEITHER
-from app.data.apply_corrections import apply_corrections, mark_test_photos
+from app.data.apply_corrections import apply_corrections, mark_test_photos, with_corrected
 from app.data.audit import FEW_PHOTOS, check_enough, judge, mark_duplicates, rows_of_others
 from app.data.corrections import Corrections
 from app.data.folder_layout import SPLITS, FolderReading, LayoutSettings, read_folder
@@ -65,6 +65,7 @@ def take_inventory(
             photos and may not.
     """
     reading = read_folder(root, layout or LayoutSettings())
+    reading = with_corrected(reading, root, corrections or {})
     _say_reading(reading)
     excluded = _excluded(data, exclude, reading)
     judged = judge(reading.files)

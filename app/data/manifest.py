@@ -124,6 +124,17 @@ def neither_photos_of(rows: Sequence[ManifestRow], split: Split, root: Path) -> 
     ]
 
 
+def training_photos_before_corrections(rows: Sequence[ManifestRow], root: Path) -> list[Photo]:
+    """Return the training photos of the classes as they were before labels were corrected."""
+    return [
+        Photo(root / row.name, row.name, row.sha256, -1, row.group)
+        for row in rows
+        if row.split == "train"
+        and (row.verdict == "used" or row.code == "left_out")
+        and (row.given or row.label) != NEITHER
+    ]
+
+
 def corrected_test_photos(rows: Sequence[ManifestRow], classes: Sequence[str]) -> dict[str, int]:
     """Return what a person said of test photos: name → number of the class, -1: of none of them."""
     numbers = {name: number for number, name in enumerate(classes)}

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from app.core.errors import DataError
+from app.core.labels import NEITHER
 from app.data.folder_layout import SPLITS, Split
 from app.data.manifest import ManifestRow
 
@@ -43,10 +44,10 @@ def assign_splits(rows: Sequence[ManifestRow], *, seed: int) -> list[ManifestRow
         if row.verdict == "used":
             given[row.label].add(row.split)
     for label in sorted(given):
-        pool = Counter(_content(row) for row in rows if _trains(row) and row.label == label)
+        pool = Counter(_content(row) for row in rows if _may_move(row) and row.label == label)
         moved = _divide(pool, [split for split in SPLITS if split not in given[label]], seed)
         rows = [
-            replace(row, split=moved.get(_content(row), row.split)) if _trains(row) else row
+            replace(row, split=moved.get(_content(row), row.split)) if _may_move(row) else row
             for row in rows
         ]
     used = Counter(row.label for row in rows if row.verdict == "used")
@@ -105,6 +106,11 @@ def _divide(pool: Counter[str], missing: Sequence[Split], seed: int) -> dict[str
 
 def _trains(row: ManifestRow) -> bool:
     return row.verdict == "used" and row.split == "train"
+
+
+def _may_move(row: ManifestRow) -> bool:
+    """Say whether a photo may leave train; one that a person called ``neither`` stays there."""
+    return _trains(row) and row.corrected != NEITHER
 
 
 def _content(row: ManifestRow) -> str:

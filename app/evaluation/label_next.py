@@ -20,7 +20,7 @@ from app.evaluation.ood import Float32s, similarities, unit_length
 
 Ints = NDArray[np.int64]
 
-FEW_LABELS = 20  # of each class: below, typical photos come first (docs/experiments.md)
+FEW_LABELS = 5  # of each class: with fewer, typical photos come first (docs/experiments.md)
 NEIGHBOURS = 20  # that say how typical a photo is
 MOST_CLUSTERS = 500
 
@@ -60,7 +60,8 @@ def _typical(rows: Float32s, labelled: Ints, count: int, seed: int) -> Ints:
 
     Once every cluster has one, the next most typical of the clusters with the fewest follow.
     """
-    clusters = min(len(labelled) + count, MOST_CLUSTERS, len(rows))
+    distinct = len(np.unique(rows, axis=0))
+    clusters = min(len(labelled) + count, MOST_CLUSTERS, distinct)
     of = KMeans(clusters, n_init=1, random_state=seed).fit_predict(rows)
     typicality = _typicality(rows, of)
     sizes, taken = np.bincount(of, minlength=clusters), np.zeros(clusters, np.int64)
@@ -100,9 +101,10 @@ def _unsure_and_diverse(
     random = np.random.default_rng(seed)
     highest = np.sort(probabilities, axis=1)[:, ::-1]
     doubt = 1 - (highest[:, 0] - highest[:, 1])
-    distances = np.full(len(rows), 2.0)
-    for number in labelled:
-        distances = np.minimum(distances, 1 - rows @ rows[number])
+    distances: Floats = np.full(len(rows), 2.0)
+    if len(labelled):
+        nearest = similarities(rows, rows[labelled], 1)
+        distances = 1 - np.concatenate([top[:, 0] for top in nearest])
     free = np.ones(len(rows), bool)
     free[labelled] = False
     chosen: list[int] = []

@@ -18,7 +18,7 @@ from app.report.tokens import COLOURS
 SIDE = 48  # pixels of the layer's longer side: a browser stretches it, and it takes some 3 kB
 STRONGEST = 0.75  # opacity where most is said; the photo is still seen there
 TYPICAL = 0.9  # the quantile of the photos whose strongest place gets that: one shall not pale all
-GREY_LIGHT = 0.7  # brightness of the photo below, which is without colours
+CONTRAST = 0.6  # of the photo below, which is grey: a layer is seen on black and on white as well
 
 Floats = NDArray[np.floating[Any]]
 
@@ -44,8 +44,9 @@ def evidence(cam: Floats, most: float, shape: tuple[int, ...]) -> Pixels:
     share = cam / most if most > 0 else np.zeros_like(cam)
     scale = SIDE / max(shape[:2])
     height, width = (max(1, round(length * scale)) for length in shape[:2])
+    # Bilinear: a bicubic curve would go beyond what the places say.
     stretched = Image.fromarray(share.astype(np.float32)).resize(
-        (width, height), Image.Resampling.BICUBIC
+        (width, height), Image.Resampling.BILINEAR
     )
     drawn = np.clip(np.asarray(stretched), -1, 1)
     colours = [ImageColor.getrgb(COLOURS[name]) for name in ("against", "for")]
@@ -58,6 +59,7 @@ def evidence(cam: Floats, most: float, shape: tuple[int, ...]) -> Pixels:
 def laid_over(pixels: Pixels, layer: Pixels) -> Pixels:
     """Return a photo in grey with a layer on it, where no style sheet can lay one on the other."""
     photo = Image.fromarray(pixels)
-    grey = photo.convert("L").point(lambda value: round(GREY_LIGHT * value)).convert("RGBA")
+    levels = [round(255 * (0.5 + CONTRAST * (value / 255 - 0.5))) for value in range(256)]
+    grey = photo.convert("L").point(levels).convert("RGBA")
     over = Image.fromarray(layer).resize(photo.size, Image.Resampling.BICUBIC)
     return np.asarray(Image.alpha_composite(grey, over).convert("RGB"))

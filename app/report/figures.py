@@ -34,6 +34,8 @@ from app.report.tokens import CLASS_COLOURS, COLOURS, class_colour
 TEXT, GREY, LINE, PAGE = (COLOURS[name] for name in ("text", "soft", "line", "page"))
 DARK, WRONG = COLOURS["link"], COLOURS["wrong"]
 PALE = 0.18  # how much of a colour an area has
+MOST_RED = 0.6  # opacity of a cell whose photos are all wrong; its words are still dark on it
+DARK_FROM = 0.7  # the share from which a cell is so strong that its words are light
 WIDTH = 5.6  # inches: at 11 points the words are still legible on a phone 360 pixels wide
 CURVES_SHOWN = 6  # more are not told apart by eye
 ZOOM, ZOOM_FROM = 0.1, 0.97  # the corner of a square that is enlarged; from which area on
@@ -105,8 +107,9 @@ def learning_curves(history: Sequence[HistoryRow]) -> Figure:
     highest = max(max(row.loss, row.validation_loss) for row in history)
     above.set(ylabel="Log-loss", ylim=(0, 1.08 * highest))
     below.set(xlabel="Epoch", ylabel="Validation accuracy", xlim=(0.5, len(history) + 0.5))
-    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    below.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     below.yaxis.set_major_formatter(PERCENT)
+    below.set_ylim(top=min(below.get_ylim()[1], 1.005))  # no accuracy is above 100 %
     last = history[-1]
     losses = {"training": last.loss, "validation": last.validation_loss}
     (lower, low), (upper, high) = sorted(losses.items(), key=itemgetter(1))
@@ -145,7 +148,8 @@ def strengths(trials: Sequence[HistoryRow], kept: int) -> Figure:
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
     """Draw ``matrix[i][j]``, photos of class i answered with class j; shade is the row's share.
 
-    What is right, on the diagonal, is blue, what is wrong red.
+    What is right, on the diagonal, is blue; what is wrong is red, by the square root of its share,
+    since few mistakes are to be seen as well.
 
     Of more than ``MOST_CELLS`` classes the pairs are drawn that are confused most often.
     """
@@ -157,16 +161,20 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
     figure, axes = _axes(side, max(side, WIDTH))
     edges = np.arange(len(classes) + 1) - 0.5
     right = np.eye(len(classes), dtype=bool)
-    for colour, hidden in ((DARK, ~right), (WRONG, right)):
-        shades = LinearSegmentedColormap.from_list("", [to_rgba(colour, 0), to_rgba(colour)])
-        axes.pcolormesh(edges, edges, np.ma.array(shares, mask=hidden), cmap=shades, vmin=0, vmax=1)
+    for colour, drawn, hidden, most in (
+        (DARK, shares, ~right, 1.0),
+        (WRONG, np.sqrt(shares), right, MOST_RED),
+    ):
+        ends = [to_rgba(colour, 0), to_rgba(colour, most)]
+        shades = LinearSegmentedColormap.from_list("", ends)
+        axes.pcolormesh(edges, edges, np.ma.array(drawn, mask=hidden), cmap=shades, vmin=0, vmax=1)
     axes.invert_yaxis()
     size = 13 if len(classes) <= 4 else 9
     for (i, j), count in np.ndenumerate(counts):
         text = f"{count:,}\n{percent(shares[i, j])}"
         if len(classes) > FULL_CELLS:  # no room, and what is confused should stand out
             text = f"{count:,}" if count else ""
-        colour = "white" if shares[i, j] > 0.5 else TEXT
+        colour = PAGE if i == j and shares[i, j] > DARK_FROM else TEXT
         axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=size)
     ticks = range(len(classes))
     names = short_names(classes)

@@ -41,23 +41,25 @@ class Waffle:
 def waffle(counts: AnswerCounts) -> list[Waffle]:
     """Return the dots of a test: one a photo, or of more photos than 1,000 that many in all.
 
-    Shares are rounded by their largest remainders, so that all dots together are 1,000. What is
-    right comes first.
+    What is right comes first.
     """
-    numbers = np.array([getattr(counts, outcome) for outcome in OUTCOMES])
-    total = int(numbers.sum())
-    if total > DOTS:
-        exact = DOTS * numbers / total
-        dots = exact.astype(int)
-        dots[np.argsort(dots - exact, kind="stable")[: DOTS - dots.sum()]] += 1
-    else:
-        dots = numbers
-    firsts = np.cumsum(dots) - dots
-    return [
-        Waffle(outcome, first, number)
-        for outcome, first, number in zip(OUTCOMES, firsts.tolist(), dots.tolist(), strict=True)
-        if number
-    ]
+    photos = sum(getattr(counts, outcome) for outcome in OUTCOMES)
+    dots = of_so_many(counts, min(photos, DOTS))
+    firsts = np.cumsum(list(dots.values())) - list(dots.values())
+    pairs = zip(dots.items(), firsts.tolist(), strict=True)
+    return [Waffle(outcome, first, number) for (outcome, number), first in pairs if number]
+
+
+def of_so_many(counts: AnswerCounts, photos: int) -> dict[Outcome, int]:
+    """Return how many of so many photos have each outcome, if the shares are those of a test.
+
+    They are rounded by their largest remainders (Hamilton's method), so that their sum is right.
+    """
+    numbers = photos * np.array([getattr(counts, outcome) for outcome in OUTCOMES])
+    total = max(int(numbers.sum()) // photos, 1)
+    whole, rest = numbers // total, numbers % total
+    whole[np.argsort(-rest, kind="stable")[: photos - whole.sum()]] += 1
+    return dict(zip(OUTCOMES, whole.tolist(), strict=True))
 
 
 def outcomes(answered: PredictionSet, min_confidence: float) -> list[Outcome]:

@@ -45,7 +45,7 @@ _NOT_INLINE = re.compile(
     |\ font-family:[^;"]*;|\ transform="rotate\(-0\ [^"]*"|\n\s*(?=<)""",
     re.DOTALL | re.VERBOSE,
 )
-_DIGITS = re.compile(r"(\.\d\d)\d+")  # hundredths of a point are enough
+_TAG, _DIGITS = re.compile("<[^>]*>"), re.compile(r"(\.\d\d)\d+")  # hundredths are enough
 
 
 class Number(str):
@@ -105,6 +105,7 @@ def environment() -> Environment:
         "filesize": decimal,
         "right": Number,
         "breakable": _breakable,
+        "unbroken": _unbroken_words,
         "jpeg": lambda pixels: base64.b64encode(jpeg(pixels)).decode(),
         "png": lambda pixels: base64.b64encode(png(pixels)).decode(),
     }
@@ -150,7 +151,9 @@ class Picture:
         # Parts are named by what they are and the salt, so no two figures share a name.
         with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": self.alt}):
             text = self._saved("svg", unnamed).decode()
-        drawn = with_tokens(_DIGITS.sub(r"\1", _NOT_INLINE.sub("", text)).strip())
+        drawn = _TAG.sub(
+            lambda tag: with_tokens(_DIGITS.sub(r"\1", tag[0])), _NOT_INLINE.sub("", text).strip()
+        )
         width = f'style="width: {self.width}px"'
         label = f'role="img" aria-label="{escape(repr(self))}"'
         return Markup(drawn.replace("<svg", f'<svg class="figure" {width} {label}', 1))
@@ -226,6 +229,11 @@ def duration(seconds: float) -> Number:
 def _unbroken(text: str) -> Number:
     """Keep a percent sign on the line of its number."""
     return Number(text.replace(" %", "\xa0%"))
+
+
+def _unbroken_words(text: str) -> Markup:
+    """Escape text and keep each word of it on one line, also where it has a hyphen."""
+    return Markup(" ").join(map(Markup("<span>{}</span>").format, shown(text).split(" ")))
 
 
 def _breakable(text: str) -> Markup:

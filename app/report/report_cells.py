@@ -30,12 +30,12 @@ from app.evaluation.ood import REFUSED
 from app.inference.bundle_format import ONNX_FILE
 from app.inference.wording import SURELY
 from app.report import figures as plots
-from app.report.first_screen import advice, refused, waffle, wall
+from app.report.first_screen import advice, of_so_many, refused, waffle, wall
 from app.report.html import Parts, Picture, number, shown
 from app.report.images import EXCHANGED, drawn_album, photo_album
 from app.report.images import SHOWN as PICTURES
 from app.report.results import chosen_photos, chosen_run, read_blocks, read_results
-from app.report.verdict import chosen_out_of_fold, corrections_said, scored, too_few, verdict
+from app.report.verdict import chosen_out_of_fold, scored, too_few, verdict
 
 run = chosen_run(project)
 results = read_results(run)
@@ -83,6 +83,7 @@ display(
         wall(answered, album.outcomes) if answered is not None else [],
         verdict(metrics)[1:] if few else [],
         few,
+        of_so_many(metrics.test.counts, 1000 if metrics.test.n >= 1000 else 100),
         wilson_interval(metrics.test.counts.wrong, metrics.test.n),
         advice(metrics.test),
         mistakes,
@@ -98,7 +99,7 @@ if answered is None:
 else:
     wrong = answered.mistakes()
     display(
-        say.found_mistakes(len(wrong)),
+        say.found_mistakes(),
         say.mistakes(len(wrong), wrong[:PICTURES]) if wrong else say.no_mistakes(),
     )
 
@@ -137,6 +138,7 @@ display(
     say.found_neither(list(metrics.neither.values())),
     say.novelty(beyond, REFUSED),
     picture(plots.novelty(novelty, OOD_THRESHOLD), say.novelty_alt(told)),
+    say.none_of_the_classes(),
     say.refused((out & right).sum(), (out & ~right).sum()),
 )
 if answered is not None and not album.drawn:
@@ -196,7 +198,6 @@ display(say.sizes(*np.median(sizes, axis=0), sizes.min(), sizes.max()))
 if weights := metrics.class_weights:
     display(say.class_weights(list(weights.items()), SHOWN))
 display(say.not_used(list(results.refusals().items()), SHOWN))
-display(say.corrections(corrections_said(metrics)))
 
 # %%
 groups = results.near_duplicates()

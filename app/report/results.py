@@ -22,6 +22,7 @@ from app.data.folder_layout import SPLITS
 from app.data.manifest import REASONS, ManifestRow, read_manifest
 from app.evaluation.findings import Finding, Kind, read_findings
 from app.evaluation.prediction_set import PredictionSet, read_predictions
+from app.report.verdict import corrections_said
 
 NAMING = ("run", "runs", "report", "log")  # the settings that change no figure
 RUN_VARIABLE = "CATS_DOGS_RUN"
@@ -73,6 +74,10 @@ class Results:
     def used(self) -> list[ManifestRow]:
         """Return the photos that were used."""
         return [row for row in self.manifest if row.verdict == "used"]
+
+    def corrections(self) -> list[str]:
+        """Return in sentences what a person corrected; empty where nothing."""
+        return corrections_said(self.metrics)
 
     def sizes(self) -> NDArray[np.int64]:
         """Return ``(n, 2)``, width and height of every used photo."""

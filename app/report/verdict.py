@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from app.core.console import percent
 from app.core.labels import NEITHER
-from app.core.run_metrics import Metrics, SplitMetrics
+from app.core.run_metrics import Metrics, PairedGain, SplitMetrics
 from app.core.sanitise import shown
 
 FEWEST = 30  # test photos; of fewer no share is told: even 29 of 29 may be 0.88 (95 % interval)
@@ -54,15 +54,20 @@ def corrections_said(metrics: Metrics) -> list[str]:
             f"{found.others:,} corrections do not count, since their files are gone, renamed or "
             "changed."
         )
-    if (paired := found.validation) is not None:
-        low, high = paired.gain.accuracy_interval_95
-        sentences.append(
-            f"Of the {paired.photos:,} validation photos that this run and {shown(paired.before)} "
-            f"share, judged by the corrected labels, {paired.right_before:,} were right before and "
-            f"{paired.right_after:,} are now: {100 * paired.gain.accuracy:+.2f} points (95 % "
-            f"interval {100 * low:+.2f} to {100 * high:+.2f})."
-        )
+    if found.validation is not None:
+        sentences.append(paired_said(found.validation))
     return sentences
+
+
+def paired_said(paired: PairedGain) -> str:
+    """Return what corrections changed on validation, in a sentence."""
+    low, high = paired.gain.accuracy_interval_95
+    return (
+        f"Of {paired.photos:,} validation photos, judged by the corrected labels, "
+        f"{paired.right_before:,} were right before ({shown(paired.before)}) and "
+        f"{paired.right_after:,} are now: {100 * paired.gain.accuracy:+.2f} points (95 % interval "
+        f"{100 * low:+.2f} to {100 * high:+.2f})."
+    )
 
 
 def too_few(test: SplitMetrics) -> bool:

@@ -146,6 +146,7 @@ class GracefulServer(Server):
     def __init__(self, service: Application) -> None:
         self.service, self._seldom, self._cut_before = service, Seldom(), 0
         most, backlog = room()
+        most = max(most // service.limits.workers, 1)
         self.door = Door(most, most if service.loopback else max(most // 2, 1))
         super().__init__(
             Config(

@@ -110,7 +110,7 @@ def test_json_is_ascii_and_comes_back() -> None:
 
 
 def test_the_summary(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    metrics = SimpleNamespace(stages=[], seconds={"total": 1.0})
+    metrics = SimpleNamespace(stages=[], seconds={"total": 1.0}, corrections=None)
     monkeypatch.setattr(Run, "read_metrics", lambda _: metrics)
     monkeypatch.setattr("app.report.report.verdict", lambda _: [])
     print_summary(Run(Path("x\x1b[2J") / "y\u202e"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from app.data.manifest import (
     class_names,
     corrected_test_photos,
     read_manifest,
+    training_photos_before_corrections,
     write_manifest,
 )
 
@@ -154,6 +156,37 @@ def test_a_new_class_is_learned_from_five_photos_on(pets: Path) -> None:
     cats = of(before, "train", "cat")
     after = inventory(pets, decisions(pets, *[(row, "class", "fox") for row in cats[:6]]))
     assert class_names(list(after.values())) == ("cat", "dog", "fox")
+
+
+def test_photos_without_a_label_get_one(pets: Path) -> None:
+    """Only with the content that the person saw; the others stay without one."""
+    extra = class_folders(pets, {"unlabeled": 3}) / "unlabeled"
+    before = inventory(pets)
+    names = [f"unlabeled/{path.name}" for path in sorted(extra.iterdir())]
+    assert {before[name].code for name in names} == {"no_class"}
+    log = CorrectionsLog(pets.parent / "corrections.csv")
+    log.decide(names[0], sha256((pets / names[0]).read_bytes()).hexdigest(), "class", "dog")
+    log.decide(names[1], NO_CONTENT, "class", "dog")
+    after = inventory(pets, log.standing)
+    assert (after[names[0]].verdict, after[names[0]].label) == ("used", "dog")
+    assert {after[name].code for name in names[1:]} == {"no_class"}
+    for name in before.keys() - {names[0]}:
+        assert after[name] == before[name]
+
+
+def test_the_photos_that_give_the_scales_of_int8_stay_the_same(pets: Path) -> None:
+    """Else one photo that is left out could give all photos other features."""
+    before = inventory(pets)
+    cats, dogs = of(before, "train", "cat"), of(before, "train", "dog")
+    decided = [(row, "neither", "") for row in dogs[:12]]
+    decided += [(cats[0], "leave_out", ""), (cats[1], "class", "dog")]
+    after = inventory(pets, decisions(pets, *decided))
+    assert len(of(after, "train", "neither")) == 12
+    found, expected = (
+        {photo.content for photo in training_photos_before_corrections(list(rows.values()), pets)}
+        for rows in (after, before)
+    )
+    assert found == expected == {row.sha256 for row in (*cats, *dogs)}
 
 
 def test_corrections_of_nothing_change_nothing(pets: Path) -> None:

@@ -111,7 +111,7 @@ def test_hostile_names_and_notes_are_data(name: str, tmp_path: Path) -> None:
     assert read_corrections(again) == found
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.text(min_size=1).filter(lambda n: "\0" not in n), st.text())))
 def test_any_names_and_notes_come_back(tmp_path_factory, rows) -> None:
     log = CorrectionsLog(tmp_path_factory.mktemp("any") / "corrections.csv")
