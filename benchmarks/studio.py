@@ -66,7 +66,7 @@ async def _teach(photos: int, size: int, weights: str | None) -> None:
         await teaching.solve()
         print(f"{photos} photos were read in {arrived - begun:.2f} s")
         print(
-            f"the lesson was there {time.perf_counter() - arrived:.2f} s after the last photo, with "
+            f"the lesson was there {time.perf_counter() - arrived:.2f} s after the last photo: "
             f"{time.process_time() - processor:.2f} processor seconds"
         )
         print(f"of them out of fold: {teaching.state()['lesson']['score']}")

@@ -153,6 +153,7 @@ class Studio:
             "/api/review": self.review,
             "/api/review/decide": self.review_decide,
             "/api/review/undo": self.review_undo,
+            "/api/review/preview": self.review_preview,
             "/api/review/train": self.review_train,
             "/api/share": self.share,
         }
@@ -374,12 +375,20 @@ class Studio:
         """Write a decision."""
         values = await _values(request, _Decision)
         reviewing = self._reviewing(values.run)
-        return json_response(await reviewing.decide(values.number, values.decision, values.label))
+        made = await reviewing.decide(values.number, values.decision, values.class_number)
+        return json_response(made)
 
     async def review_undo(self, request: Request) -> Response:
         """Take the last decision back."""
         reviewing = self._reviewing((await _values(request, _Named)).name)
         return json_response({"undone": await reviewing.undo()})
+
+    async def review_preview(self, request: Request) -> Response:
+        """Say what the corrections so far would change on validation."""
+        reviewing = self._reviewing((await _values(request, _Named)).name)
+        arguments = ["review", str(reviewing.run.folder), "--preview"]
+        await self.jobs.start(arguments, "preview", reviewing.run.folder.name)
+        return await self.job(request)
 
     async def review_train(self, request: Request) -> Response:
         """Train again with the corrections."""
@@ -428,7 +437,7 @@ class _Decision(msgspec.Struct):
     run: str
     number: int
     decision: str
-    label: str = ""
+    class_number: int | None = None
 
 
 class _Retrain(msgspec.Struct):

@@ -13,6 +13,7 @@ from typing import Any
 from app.core.config import read_config
 from app.core.errors import ImageError, UsageError
 from app.core.run_folder import Run
+from app.core.sanitise import shown
 from app.data.corrections import Correction, CorrectionsLog, Decision
 from app.data.photo_file import read_bytes
 from app.report.review_queue import KINDS, ReviewItem, read_review_queue
@@ -45,24 +46,30 @@ class Reviewing:
         """Return what the page shows: all photos, with what was decided about them."""
         return {
             "run": self.run.folder.name,
-            "classes": list(self.classes),
+            "classes": [shown(name) for name in self.classes],
             "kinds": KINDS,
-            "file": str(self.run.corrections),
-            "photos": [dataclasses.asdict(item) for item in self.items],
+            "file": shown(self.run.corrections),
+            "photos": [_as_shown(dataclasses.asdict(item)) for item in self.items],
         }
 
-    async def decide(self, number: int, decision: str, label: str) -> dict[str, Any]:
+    async def decide(self, number: int, decision: str, class_number: int | None) -> dict[str, Any]:
         """Write a decision about a photo; return the photo as it stands then.
+
+        Args:
+            number: of the photo in the list.
+            decision: as ``CorrectionsLog.decide`` has it.
+            class_number: for the decision ``class``.
 
         Raises:
             UsageError: when there is no such photo or decision.
             OSError: when the disk refuses it.
         """
         item = self._item(number)
-        if decision == "class" and label not in self.classes:
-            raise UsageError(
-                f"expected a class out of {', '.join(self.classes)}; received {label!r}"
-            )
+        label = ""
+        if decision == "class":
+            if class_number is None or not 0 <= class_number < len(self.classes):
+                raise UsageError(f"expected a class of the run; received number {class_number}")
+            label = self.classes[class_number]
         known: Decision = decision  # type: ignore[assignment]  # the log refuses others
         async with self._one:
             made = await asyncio.to_thread(self.log.decide, item.name, item.sha256, known, label)
@@ -76,7 +83,7 @@ class Reviewing:
             return None
         number = self._places.get(taken.key)
         if number is None:  # decided elsewhere, about a photo that is not in the queue
-            return {"number": None, "name": taken.name}
+            return {"number": None, "name": shown(taken.name)}
         return self._decided(number, self.log.standing.get(taken.key))
 
     async def picture(self, number: int, longest: int) -> bytes:
@@ -111,7 +118,18 @@ class Reviewing:
         item = self.items[number]
         return {
             "number": number,
-            "name": item.name,
+            "name": shown(item.name),
             "decision": item.decision,
-            "decided_label": item.decided_label,
+            "decided_label": shown(item.decided_label),
         }
+
+
+def _as_shown(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a photo's values, its names harmless; the page names it by its number."""
+    return {name: _text_shown(value) for name, value in values.items()}
+
+
+def _text_shown(value: Any) -> Any:
+    if isinstance(value, str):
+        return shown(value)
+    return [shown(each) for each in value] if isinstance(value, tuple) else value

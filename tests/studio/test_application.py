@@ -23,7 +23,7 @@ from tests.serving.test_serve import bomb
 
 WRITES = ["open", "ask", "why", "similar", "screen", "job/stop", "share"]
 WRITES += ["teach/start", "teach/change", "teach/photos/1", "teach/solve", "teach/ask"]
-WRITES += ["teach/save", "review", "review/decide", "review/undo", "review/train"]
+WRITES += ["teach/save", "review", "review/decide", "review/undo", "review/preview", "review/train"]
 
 
 @pytest.fixture(scope="module")

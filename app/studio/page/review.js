@@ -49,8 +49,9 @@ function decide({ decision, label }) {
   const before = [photo.decision, photo.decided_label];
   // Who presses the key of the class that the folder says means that the label is right.
   const meant = decision === "class" && label === photo.label ? "right" : decision;
-  const values = { run, number, decision: meant, label: meant === "class" ? label : "" };
-  [photo.decision, photo.decided_label] = [values.decision, values.label];
+  const values = { run, number, decision: meant };
+  if (meant === "class") values.class_number = review.classes.indexOf(label);
+  [photo.decision, photo.decided_label] = [meant, meant === "class" ? label : ""];
   say(`${photo.name}: ${standing(photo)}`);
   if (place < shown.length - 1) place += 1;
   show();
@@ -302,17 +303,24 @@ async function open(name) {
   show();
 }
 
-$("train").addEventListener("submit", async (event) => {
-  event.preventDefault();
+// Starts a command when all decisions are written, and shows it to its end.
+async function start(path, values) {
   $("trouble").textContent = "";
   await line;
   try {
-    await call("/api/review/train", { run: review.run, new: $("new").value.trim() });
+    await call(path, values);
     await finish();
   } catch (error) {
     $("trouble").textContent = error.message;
   }
+}
+
+$("train").addEventListener("submit", (event) => {
+  event.preventDefault();
+  start("/api/review/train", { run: review.run, new: $("new").value.trim() });
 });
+
+$("preview").addEventListener("click", () => start("/api/review/preview", { name: review.run }));
 
 $("job-stop").addEventListener("click", () => call("/api/job/stop", {}));
 
@@ -324,7 +332,9 @@ async function finish() {
     lines: $("job-lines"),
     stop: $("job-stop"),
   });
-  if (job?.code === 0) say(`The run ${job.result} is ready. Its report says what the corrections changed.`);
+  if (job?.code !== 0) return;
+  if (job.what === "preview") say(job.lines.at(-1) ?? "");
+  else say(`The run ${job.result} is ready. Its report says what the corrections changed.`);
 }
 
 try {
@@ -337,7 +347,7 @@ try {
     $("trouble").textContent = "There is no finished run to review yet.";
   }
   document.body.dataset.ready = "yes";
-  if ((await call("/api/job")).job?.what === "review") await finish();
+  if ((await call("/api/job")).job?.running) await finish();
 } catch (error) {
   $("trouble").textContent = error.message;
 }
