@@ -66,8 +66,8 @@ async def _teach(photos: int, size: int, weights: str | None) -> None:
         await teaching.solve()
         print(f"{photos} photos were read in {arrived - begun:.2f} s")
         print(
-            f"the lesson was there {time.perf_counter() - arrived:.2f} s after the last photo: "
-            f"{time.process_time() - processor:.2f} processor seconds"
+            f"the lesson was there {time.perf_counter() - arrived:.2f} s after the last photo, "
+            f"with {time.process_time() - processor:.2f} processor seconds"
         )
         print(f"of them out of fold: {teaching.state()['lesson']['score']}")
         times = []

@@ -360,8 +360,10 @@ class Studio:
 
     async def review(self, request: Request) -> Response:
         """Return the photos of a run to look at, read anew."""
-        run = self._run((await _values(request, _Named)).name)
-        self.reviewing = await asyncio.to_thread(Reviewing, run, self.decoders)
+        values = await _values(request, _Review)
+        run = self._run(values.name)
+        folder = Path(values.unlabelled) if values.unlabelled else None
+        self.reviewing = await asyncio.to_thread(Reviewing, run, self.decoders, folder)
         return json_response(self.reviewing.state())
 
     async def review_photo(self, request: Request) -> Response:
@@ -431,6 +433,11 @@ class _Change(msgspec.Struct):
     what: str
     number: int = 0
     name: str = ""
+
+
+class _Review(msgspec.Struct):
+    name: str
+    unlabelled: str = ""
 
 
 class _Decision(msgspec.Struct):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from app.core.config import read_config
@@ -17,9 +18,12 @@ from app.core.sanitise import shown
 from app.data.corrections import Correction, CorrectionsLog, Decision
 from app.data.photo_file import read_bytes
 from app.report.review_queue import KINDS, ReviewItem, read_review_queue
+from app.report.unlabelled_queue import unlabelled_queue
 from app.serving.decoders import Decoders
 from app.studio.answering import decoded
 from app.studio.decoding import for_screen
+
+UNLABELLED = 100  # photos without labels that are queued
 
 
 class Reviewing:
@@ -28,16 +32,20 @@ class Reviewing:
     Args:
         run: a finished run.
         decoders: the processes that decode.
+        unlabelled: a folder of photos without labels, in the run's data folder; those come first
+            whose labels would teach most. None: the photos of the run that are worth a look.
 
     Raises:
-        AppError: when a file of the run is damaged.
+        AppError: when a file of the run is damaged, or the folder lies elsewhere.
     """
 
-    def __init__(self, run: Run, decoders: Decoders) -> None:
+    def __init__(self, run: Run, decoders: Decoders, unlabelled: Path | None = None) -> None:
         self.run, self.decoders = run, decoders
-        self.items: list[ReviewItem] = read_review_queue(run)
         self.log = CorrectionsLog(run.corrections)
         self.data = read_config(run.config, exact=False).data
+        self.items: list[ReviewItem] = (
+            read_review_queue(run) if unlabelled is None else self._queue_of(unlabelled)
+        )
         self.classes = run.read_metrics().classes
         self._places = {(item.name, item.sha256): n for n, item in enumerate(self.items)}
         self._one = asyncio.Lock()  # decisions are written one after the other
@@ -49,6 +57,7 @@ class Reviewing:
             "classes": [shown(name) for name in self.classes],
             "kinds": KINDS,
             "file": shown(self.run.corrections),
+            "unlabelled": shown(self.data / "unlabeled"),
             "photos": [_as_shown(dataclasses.asdict(item)) for item in self.items],
         }
 
@@ -103,6 +112,34 @@ class Reviewing:
         arguments = ["train", "--config", str(self.run.config), "--runs"]
         arguments += [str(self.run.folder.parent), "--run", name]
         return [*arguments, "--corrections", str(self.run.corrections)]
+
+    def _queue_of(self, folder: Path) -> list[ReviewItem]:
+        """Return the photos of a folder to label first."""
+        if not folder.resolve().is_relative_to(self.data.resolve()):
+            raise UsageError(
+                f"expected a folder in {self.data}, where train.py finds what is labelled here; "
+                f"received {folder}; move it there, beside the class folders, as unlabeled/"
+            )
+        standing = self.log.standing
+        items = []
+        for each in unlabelled_queue(self.run, folder, UNLABELLED):
+            made = standing.get((each.name, each.sha256))
+            items.append(
+                ReviewItem(
+                    place=each.place,
+                    name=each.name,
+                    sha256=each.sha256,
+                    split="",
+                    label="",
+                    kinds=(),
+                    reasons=("it has no label; this one would teach much",),
+                    likeliest=each.likeliest,
+                    probability=each.probability,
+                    decision=None if made is None else made.decision,
+                    decided_label="" if made is None else made.label,
+                )
+            )
+        return items
 
     def _item(self, number: int) -> ReviewItem:
         if not 0 <= number < len(self.items):

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from photos import drawn_photos, encoded
+from photos import drawn_photos, encoded, make_photo
 from PIL import Image
 from studio_page import (
     PATIENCE,
@@ -503,6 +503,37 @@ def test_hostile_names_in_review_show_as_text(chromium, wrong, folder, monkeypat
                 assert words in answer.json()["error"]
         chromium.get("about:blank")
     chromium.get_log("browser")  # there are no such photos
+
+
+def test_photos_without_labels_are_labelled(chromium, wrong, folder):
+    copy = folder / "unlabelled" / "tiny"
+    shutil.copytree(wrong / "tiny", copy)
+    (copy / "corrections.csv").unlink(missing_ok=True)
+    place = wrong.parent / "photos" / "unlabeled"
+    for number in range(3):
+        make_photo(place / f"{number}.jpg", 100 + number)
+    try:
+        with studio_served(copy.parent, folder / "taught", name="tiny") as (address, _):
+            page = Page(chromium, address, "review")
+            page.one("summary").click()
+            page.one("#folder").send_keys(Keys.CONTROL, "a")
+            page.one("#folder").send_keys(str(folder), Keys.ENTER)
+            page.wait(lambda: "expected a folder in" in page.text("#trouble"))
+            page.one("#folder").send_keys(Keys.CONTROL, "a")
+            page.one("#folder").send_keys(str(place), Keys.ENTER)
+            page.wait(lambda: "3 photos are queued" in page.text("#status"))
+            assert page.text("#question") == "What does this show?"
+            page.one("h1").click()
+            for key in "r12":  # there is no label that could be right
+                page.press(key)
+            page.wait(lambda: len(decisions(Run(copy))) == 2)
+            made = decisions(Run(copy))
+            assert sorted(made.values()) == [("class", "cat"), ("class", "dog")]
+            assert all(name.startswith("unlabeled/") for name in made)
+            chromium.get("about:blank")
+    finally:
+        shutil.rmtree(place)
+    chromium.get_log("browser")  # the refusal
 
 
 def test_the_grid_shows_all_and_opens_one(chromium, process, wrong):

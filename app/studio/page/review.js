@@ -119,7 +119,7 @@ function showOne() {
   const photo = current();
   $("name").textContent = photo.name;
   const split = photo.split ? `, ${photo.split}` : ", not used";
-  $("question").textContent = `Is this ${photo.label || "a photo to use"}?`;
+  $("question").textContent = photo.label ? `Is this ${photo.label}?` : "What does this show?";
   $("reasons").replaceChildren(...photo.reasons.map((text) => make("li", {}, text)));
   $("model").textContent =
     photo.probability === null
@@ -134,6 +134,7 @@ function showOne() {
     const { decision, label } = button.dataset;
     const same = photo.decision === decision && photo.decided_label === label;
     button.setAttribute("aria-pressed", String(same));
+    button.hidden = decision === "right" && !photo.label;
   }
   $("back").disabled = place === 0;
   $("next").disabled = place === shown.length - 1;
@@ -250,6 +251,7 @@ document.addEventListener("keydown", (event) => {
   if (!choice && !actions[event.key]) return;
   event.preventDefault();
   $("trouble").textContent = "";
+  if (choice?.decision === "right" && !current()?.label) return; // there is no label
   if (choice) decide(choice);
   else actions[event.key]();
 });
@@ -265,6 +267,10 @@ $("kind").addEventListener("change", () => {
   show();
 });
 $("run").addEventListener("change", () => open($("run").value));
+$("unlabelled").addEventListener("submit", (event) => {
+  event.preventDefault();
+  open($("run").value, $("folder").value.trim());
+});
 window.addEventListener("beforeunload", (event) => {
   if (waiting) event.preventDefault(); // a decision is not written yet
 });
@@ -278,12 +284,14 @@ function choiceButton({ key, decision, label, words, colour }) {
   return button;
 }
 
-async function open(name) {
+async function open(name, unlabelled = "") {
   $("trouble").textContent = "";
   pictures.clear();
   $("grid").replaceChildren();
+  if (unlabelled) say("Looking at the photos…");
   try {
-    review = await call("/api/review", { name });
+    review = await call("/api/review", { name, unlabelled });
+    if (unlabelled) say(`${review.photos.length} photos are queued.`);
   } catch (error) {
     review = { ...review, run: null, photos: [] };
     $("trouble").textContent = error.message;
@@ -298,6 +306,7 @@ async function open(name) {
   );
   $("keys").replaceChildren(...choices().map(choiceButton));
   $("file").textContent = review.file;
+  $("folder").value ||= review.unlabelled ?? "";
   $("new").value = `${name}-corrected`;
   choose("all");
   show();
