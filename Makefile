@@ -34,7 +34,8 @@ lock: $(VENV)/developers ## update requirements*.txt from requirements*.in
 	base=requirements-base.in; users="$$base requirements.in"; \
 	lock requirements-base.txt $$base && lock requirements.txt $$users && \
 	lock requirements-dev.txt $$users requirements-dev.in && \
-	lock requirements-gpu.txt $$users requirements-gpu.in
+	lock requirements-gpu.txt $$users requirements-gpu.in && \
+	lock requirements-serve.txt requirements-serve.in -c requirements-base.txt
 
 clean: ## remove .venv, what a build left and the caches of the tools, but no runs and no photos
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build cats_vs_dogs.egg-info

@@ -56,7 +56,9 @@ def main(argv: Sequence[str]) -> int:
     from app.inference.predictor import Classifier  # brings NumPy and ONNX Runtime: not for --help
 
     explanations = Explanations(arguments.explain, arguments.paths) if arguments.explain else None
-    classifier = Classifier(folder, arguments.min_confidence, arguments.precision)
+    classifier = Classifier(
+        folder, arguments.min_confidence, arguments.precision, arguments.engine, len(paths)
+    )
     all_answered = True
     for answer in classifier.answers(paths):
         write(answer)

@@ -15,6 +15,7 @@ from app.core.config import (
     AUTO_SIZE,
     Backbone,
     CacheMode,
+    Engine,
     Layout,
     Precision,
     TrainConfig,
@@ -156,6 +157,7 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
     add("--weights", metavar="PATH")
     add("--backbone", choices=get_args(Backbone))
     add("--precision", choices=get_args(Precision))
+    add("--engine", choices=get_args(Engine))
     add("--cache", choices=get_args(CacheMode))
     add("--cache-limit", type=float, metavar="GB")
     add("--deterministic", action=argparse.BooleanOptionalAction)

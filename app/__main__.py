@@ -17,8 +17,12 @@ SCRIPT = "cats-vs-dogs"  # its name in pyproject.toml
 COMMANDS = {
     "train": ("train", "train a classifier on a folder of photos"),
     "predict": ("predict", "say what photos show"),
+    "score": ("app.scoring.score", "say what any number of photos show, as Parquet files"),
+    "sort": ("app.scoring.sort", "sort scored files into folders of their answers"),
     "fetch": ("app.data.sets.fetch", "download photos to train on, or draw a sample"),
+    "studio": ("app.studio.studio", "ask, teach, review and share on a page of this machine"),
     "serve": ("app.serving.serve", "predict over HTTP, with a page to drop photos on"),
+    "share": ("app.share.share", "write a folder that answers in a browser, offline"),
     "report": ("app.report.report", "write the report of a finished run again"),
     "review": ("app.review", "list the photos of a run that a person should look at"),
     "compare": ("app.report.compare", "compare finished runs on the same photos"),

@@ -6,7 +6,6 @@ The estimate of what training takes rests on straight lines through measured run
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -16,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from rich.filesize import decimal
 
-from app.core.config import AUTO_SIZE, STAGES, TrainConfig
+from app.core.config import AUTO_SIZE, SECOND_ROUND_EPOCHS, STAGES, TrainConfig
 from app.core.console import say
-from app.core.environment import has_vnni
+from app.core.environment import has_vnni, usable_cores
 from app.core.errors import UsageError
 from app.core.labels import NEITHER
 from app.core.sanitise import for_json, for_terminal
@@ -36,10 +35,16 @@ WITHOUT_INT8 = 4.0  # times as long in float32
 # A photo in an epoch: what is left of 0.031 h for 1,000 photos, 800 of them trained on. Of block4,
 # by its operations: 4.3 times as many.
 SECONDS_AN_EPOCH = {"block5": 0.054, "block4": 0.23}
+# A photo, where the head is solved twice more, in a second round: not measured by itself. Of two
+# passes through block5, by its operations, 0.012; the rest for solving.
+HEADS_AGAIN = 0.03
+LEAST_VALIDATION = 230  # photos; fewer are small (app.evaluation.calibration, which brings SciPy)
 SECONDS_BESIDES = 30.0  # imports, the head, the export and the report
 BYTES_BESIDES = 400e6  # what --resume needs, the exported models, the report
 MEMORY = 1.6e9  # Keras, ONNX Runtime and the network
 MEMORY_OF_BATCHES = 0.8e9  # grows with the area of a photo
+# Where there are more than 2,048 to train on: 13.6 kB of coordinates, embeddings and copies of them
+# while the head is solved (docs/experiments.md), and the photo's records.
 MEMORY_A_PHOTO = 16e3
 # What a view takes in the cache at a cut: channels, and by how much height and width are divided.
 CHANNELS = {"block5_pool": (512, 32), "block4_pool": (512, 16), "block3_pool": (256, 8)}
@@ -49,7 +54,8 @@ CHANNELS = {"block5_pool": (512, 32), "block4_pool": (512, 16), "block3_pool": (
 class Estimate:
     """What training would take on this machine's processor; not a promise."""
 
-    seconds: float
+    seconds: float  # where no stage has a second round
+    seconds_at_most: float  # where each has one (app.training.schedule)
     disk_bytes: int
     memory_bytes: int
 
@@ -154,11 +160,15 @@ def estimate(config: TrainConfig, rows: Sequence[ManifestRow]) -> Estimate:
     area = (config.image_size / MEASURED_SIZE) ** 2
     stages = [stage for stage in config.stage_plan() if stage.opens]
     views = train * config.training_views() + others
-    seconds = views * SECONDS_A_VIEW * (1 if has_vnni() else WITHOUT_INT8)
+    frozen = views * SECONDS_A_VIEW * (1 if has_vnni() else WITHOUT_INT8)
+    first = second = 0.0
     for stage in stages:
-        seconds += stage.epochs * train * SECONDS_AN_EPOCH[stage.name]
+        epoch = train * SECONDS_AN_EPOCH[stage.name]
         if config.cache == "off":
-            seconds += stage.epochs * train * SECONDS_A_VIEW * WITHOUT_INT8
+            epoch += train * SECONDS_A_VIEW * WITHOUT_INT8
+        first += stage.epochs * epoch
+        if splits["validation"] >= LEAST_VALIDATION:
+            second += SECOND_ROUND_EPOCHS * stage.epochs * epoch + HEADS_AGAIN * train
     disk = 0.0
     if config.cache != "off":
         cuts = {STAGES["head"].cut, *(stage.cut for stage in stages)}
@@ -167,8 +177,10 @@ def estimate(config: TrainConfig, rows: Sequence[ManifestRow]) -> Estimate:
         disk = sum(kept * 2 * CHANNELS[cut][0] * pixels / CHANNELS[cut][1] ** 2 for cut in cuts)
         if disk > config.cache_limit * 1e9 and config.cache == "auto":
             disk = 0.0  # as --cache off
+    slowness = area * MEASURED_SPEED / _speed()
     return Estimate(
-        seconds=round(SECONDS_BESIDES + seconds * area * MEASURED_SPEED / _speed()),
+        seconds=round(SECONDS_BESIDES + slowness * (frozen + first)),
+        seconds_at_most=round(SECONDS_BESIDES + slowness * (frozen + first + second)),
         disk_bytes=round(disk + BYTES_BESIDES),
         memory_bytes=round(MEMORY + MEMORY_OF_BATCHES * area + MEMORY_A_PHOTO * (train + others)),
     )
@@ -186,8 +198,7 @@ def _speed() -> float:
         start = time.thread_time()
         np.matmul(matrices, matrices, out=result)
         times.append(time.thread_time() - start)
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    cores = usable_cores()
     return float(cores * 2 * len(matrices) * 64**3 / max(min(times), 1e-6))
 
 
@@ -218,9 +229,12 @@ def _lines(config: TrainConfig, rows: Sequence[ManifestRow]) -> list[str]:
     }
     shown = [f"{count:>10,}  {what}" for what, count in kinds.items() if count]
     lines += ["", "duplicates:", *shown] if shown else ["", "duplicates: none"]
+    more = ""
+    if needed.seconds_at_most > needed.seconds:
+        more = f" ({_duration(needed.seconds_at_most)} where fine-tuning pays)"
     lines += [
         "",
-        f"training would take about {_duration(needed.seconds)}, "
+        f"training would take about {_duration(needed.seconds)}{more}, "
         f"{decimal(needed.disk_bytes)} of disk and {decimal(needed.memory_bytes)} of memory: an "
         "estimate for this processor when it does nothing else",
     ]

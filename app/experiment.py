@@ -38,7 +38,13 @@ from app.data.manifest import (
 from app.data.splits import class_weights
 from app.evaluation.metrics import split_metrics
 from app.experiment_setup import set_up
-from app.export.bundle_writer import Parity, classifier_graph, export_bundle, library_versions
+from app.export.bundle_writer import (
+    Answering,
+    Parity,
+    classifier_graph,
+    export_bundle,
+    library_versions,
+)
 from app.export.int8_export import Int8Model, int8_model
 from app.features.dataset import FeatureDataset
 from app.inference.test_set import answer_test_set
@@ -48,7 +54,7 @@ from app.network.device import (
     device_name,
 )
 from app.training.checkpoint import Checkpoint
-from app.training.conditions import keep_conditions
+from app.training.conditions import keep_conditions, kept_engine
 from app.training.data_review import review
 from app.training.finetune import train_stage
 from app.training.fit_decision import FittedDecision, fit_decision
@@ -79,6 +85,7 @@ def run_experiment(
     photos: Photos = {split: photos_of(rows, split, root) for split in SPLITS}
     neither = {split: neither_photos_of(rows, split, root) for split in SPLITS}
     learned: Photos = {split: photos[split] for split in ("train", "validation")}
+    config = dataclasses.replace(config, engine=kept_engine(checkpoint, config.engine_of_run()))
     with clock.phase("features"):
         setup = set_up(
             config,
@@ -89,6 +96,7 @@ def run_experiment(
         )
         keep_conditions(setup.conditions(), library_versions(), checkpoint)
     model, source = setup.model, setup.source
+    config = dataclasses.replace(config, engine=source.spec.engine)  # one for all that is left
     refuse_changed([*photos["validation"], *photos["test"]], clock.began)
     with clock.phase("training"):
         weights = class_weights(classes[photo.target] for photo in photos["train"])
@@ -105,7 +113,7 @@ def run_experiment(
             neither=source.batches_of_neither(last),
         )
     with clock.phase("export"):
-        parity, int8 = export(config, model, source, last, classes, learned, decision, run.bundle)
+        parity, int8 = export(config, model, source, last, classes, photos, decision, run.bundle)
     with clock.phase("test"):
         excluded = {row.name for row in rows if row.code == "excluded"}
         tested = answer_test_set(
@@ -115,6 +123,7 @@ def run_experiment(
             corrected_test_photos(rows, classes),
             decision.validation,
             neither,
+            config.engine,
         )
     return Metrics(
         classes=tuple(classes),
@@ -138,6 +147,7 @@ def run_experiment(
         backend=keras.backend.backend(),
         precision=setup.precision,
         frozen_precision=setup.frozen_precision,
+        frozen_engine=source.made_by,
         cache=source.name,
         views=source.views,
         versions=library_versions(),
@@ -269,6 +279,7 @@ def export(
         temperature=decision.temperature,
         mirror=config.mirror,
         novelty=decision.ood_detector,
+        initializer="zeros",
     )
     copy_weights(model, served)
     graph = classifier_graph(served, classes, decision.temperature)
@@ -292,6 +303,7 @@ def export(
         trained=decision.validation,
         int8=int8.model,
         why_no_int8=int8.why_not,
+        answering=Answering(config.engine, len(photos["test"])),
     )
     return parity, int8
 

@@ -15,8 +15,13 @@ from app.core.run_folder import FEATURES_FOLDER
 from app.data.manifest import Photo, Photos
 from app.features.cache_folder import Quota
 from app.features.dataset import DatasetSpec, FeatureDataset, open_dataset
-from app.network.classifier import load_classifier
-from app.network.device import device_name, resolve_frozen_precision, resolve_precision
+from app.network.classifier import build_classifier, copy_weights, load_classifier
+from app.network.device import (
+    device_name,
+    keep_compiled,
+    resolve_frozen_precision,
+    resolve_precision,
+)
 from app.training.frozen_precision import choose_precision
 
 
@@ -48,6 +53,7 @@ class Setup:
             "cache": self.source.name,
             "views": self.source.views,
             "frozen layers": self.source.frozen,
+            "engine": self.source.spec.engine,
         }
 
 
@@ -71,9 +77,9 @@ def set_up(
         WeightsError: when the pretrained weights cannot be found.
         UsageError: when the features have no room.
     """
+    keep_compiled()
     trained = resolve_precision(config.precision)
     frozen = trained if config.cache == "off" else resolve_frozen_precision(config.precision)
-    say(f"computing on {device_name()}, frozen layers in {frozen}, trained ones in {trained}")
     model, weights = classifier_of(config, classes, trained)
     if config.precision == "auto":
         folder = config.runs / FEATURES_FOLDER
@@ -82,8 +88,16 @@ def set_up(
         if precision != "auto":
             config, frozen = dataclasses.replace(config, precision=precision), precision
         if precision == "float32":
-            trained = precision
-            model, weights = classifier_of(config, classes, trained)
+            trained, rounded = precision, model
+            model = build_classifier(
+                classes,
+                image_size=config.image_size,
+                backbone=config.backbone,
+                precision=trained,
+                initializer="zeros",
+            )
+            copy_weights(rounded, model)
+    say(f"computing on {device_name()}, frozen layers in {frozen}, trained ones in {trained}")
     source = dataset_of(config, model, weights, photos, neither, scales)
     return Setup(model, weights, source, trained, frozen if source.name == "disk" else trained)
 
@@ -137,4 +151,5 @@ def dataset_spec(
         precision=config.precision,
         mirror=config.mirror,
         deterministic=config.deterministic,
+        engine=config.engine_of_run(),
     )

@@ -15,7 +15,7 @@ from app.check import fit_to_photos, inventory_of
 from app.core.atomic_files import write_json
 from app.core.config import TrainConfig, config_values, flattened, read_config
 from app.core.console import heeding_ctrl_c, quiet_native_stderr, say
-from app.core.environment import require_backend, require_precision
+from app.core.environment import require_backend, require_engine, require_precision
 from app.core.errors import AppError, ExportError, UsageError
 from app.core.profiling import Clock
 from app.core.records import write_record
@@ -197,6 +197,7 @@ def check_settings(config: TrainConfig) -> None:
     """Raise ``UsageError`` for what would fail only after minutes of reading photos."""
     require_backend()
     require_precision(config.precision)
+    require_engine(config.engine)
     require_trackers(config.trackers(), config.data)
     require_formats(config.formats())
     run_folder = config.runs / (config.run or "")

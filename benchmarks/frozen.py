@@ -3,10 +3,10 @@
     python -m benchmarks.frozen --only engines --image-size 224
     python -m benchmarks.frozen --only road --data cats_vs_dogs_small
 
-*Engines*: Keras and ONNX Runtime on the same constant batch. *Road*: photos a second through
-``app.features.store.compute_features`` (decoding files, drawing views, the prefix, writing the
-cache) against the bare prefix on a constant batch of the same size, in the precision that training
-takes.
+*Engines*: Keras, ONNX Runtime and OpenVINO on the same constant batch. *Road*: photos a second
+through ``app.features.store.compute_features`` (decoding files, drawing views, the prefix, writing
+the cache) against the bare prefix on a constant batch of the same size, in the precision and by the
+engine that training takes.
 The bar: at least 0.9 of the bare rate.
 
 Random weights: they do not change the time. All are run in turn, and the best time of each counts,
@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,10 +45,11 @@ from benchmarks.markdown import markdown_table, verdict
 from benchmarks.measured import load_average
 
 if TYPE_CHECKING:
-    from app.features.extractor import Forward
+    pass
 
 BAR = 0.9
 VIEWS = 2  # of each photo: itself and a crop, in equal parts, as in a training set of two views
+MANY = 10**6  # photos: the engine is measured
 CUTS = list(dict.fromkeys(stage.cut for stage in TrainConfig().stage_plan()))
 Work = Callable[[], Any]
 
@@ -95,20 +97,36 @@ def time_engines(arguments: argparse.Namespace) -> dict[str, float]:
         photos = some_photos(None, 8, Path(name) / "drawn")
         layers = make_int8_backbone(Path(name), model, "random", photos)
         int8 = make_extractor(model, CUTS, "float32", int8=layers)
+        by_openvino = openvino_works(model, layers, images) if find_spec("openvino") else {}
     works: dict[str, Work] = {
         "keras float32": lambda: keras_float32.predict_on_batch(images),
         "keras bfloat16": lambda: keras_bfloat16.predict_on_batch(images),
         # On a GPU make_extractor answers with Keras here as well.
         "onnxruntime float32": lambda: onnx(images),
         "onnxruntime int8": lambda: int8(images),
+        **by_openvino,
     }
     rounds = in_turn(works, arguments.repeat)
     return {name: 1000 * min(seconds) / len(images) for name, seconds in rounds.items()}
 
 
+def openvino_works(model: Any, layers: Any, images: Pixels) -> dict[str, Work]:
+    """Return what computes the same in OpenVINO."""
+    from app.features.extractor import make_extractor
+
+    exact, int8 = (
+        make_extractor(model, CUTS, "float32", int8=each, engine_of_onnx="openvino")
+        for each in (None, layers)
+    )
+    return {
+        "openvino float32": lambda: exact(images),
+        "openvino int8": lambda: int8(images),
+    }
+
+
 def time_road(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return photos a second of the bare prefix and of the road, and their ratio."""
-    from app.features.extractor import make_extractor
+    from app.features.extractor import make_extractor, onnx_engine
     from app.features.int8_backbone import make_int8_backbone
     from app.features.store import FeatureSpec, FeatureStore, compute_features
     from app.network.classifier import build_classifier
@@ -123,13 +141,16 @@ def time_road(arguments: argparse.Namespace) -> dict[str, Any]:
         int8 = None
         if precision == "int8":
             int8 = make_int8_backbone(Path(name), model, "random", photos)
-        frozen: Forward = make_extractor(model, CUTS, trained, int8=int8)
+        engine = onnx_engine(model, CUTS, int8, "auto", MANY)
+        frozen = make_extractor(model, CUTS, trained, int8=int8, engine_of_onnx=engine)
         views = [View(photo, number, seed=0) for photo in photos for number in range(VIEWS)]
+        constant = np.resize(images, (frozen.batch, *images.shape[1:]))
         fresh = (Path(name) / f"cache{number}" for number in itertools.count())
 
         def bare() -> None:
-            for start in range(0, len(views), BATCH):
-                frozen(images[: len(views) - start])
+            given = [constant[: len(views) - start] for start in range(0, len(views), frozen.batch)]
+            for _ in frozen.stream(given):
+                pass
 
         def road() -> None:
             folder = next(fresh)

@@ -4,10 +4,11 @@
     python -m benchmarks.gpu --data data/small   and the whole of train.py on these photos
     python -m benchmarks.gpu --small             any machine, a minute on two cores
 
-Rows: the frozen prefix (all blocks), the head (solved on the processor by
-scikit-learn), a step of stage block5 on cached activations, and a full fine-tuning step. A step is
-forward, backward and the optimiser's update. FLOPs are those of the convolutions, two for each
-multiplication and addition, counted from the layers: 30.7e9 for VGG16 at 224 pixels forward. The
+Rows: the frozen prefix (all blocks; pixels are sent, features fetched), the head (solved on the
+processor by scikit-learn), a step of stage block5 on cached activations, and a full fine-tuning
+step. A step is forward, backward and the optimiser's update. FLOPs are those of the convolutions,
+two for each multiplication and addition, counted from the layers: 30.7e9 for VGG16 at 224 pixels
+forward. The
 matrix rate is that of a large square bfloat16 product through ``keras.ops``, measured here, now.
 Pixels are random (drawn once, in the processor's memory), weights too: neither changes the time.
 
@@ -49,7 +50,10 @@ from app.network.batch_memory import halving
 if TYPE_CHECKING:
     import keras
 
+    from app.features.extractor import FeatureExtractor
+
 ROOT = Path(__file__).resolve().parent.parent
+CUTS = ("block4_pool", "block5_pool")  # what a run of two stages keeps
 BACKBONE_LAYERS = "block"  # what the names of the layers that are counted begin with
 
 
@@ -162,19 +166,13 @@ def matrix_rate(size: Size) -> float:
 
 def measure(size: Size, precision: str) -> list[Row]:
     """Return the rows of the table, the cheapest work first."""
-    from app.features.extractor import fastest_batch, make_extractor, seconds_of
+    from app.features.extractor import make_extractor
     from app.network.classifier import build_classifier, suffix
-    from app.network.device import on_gpu
 
     model = build_classifier(2, image_size=size.image_size, precision=precision)
     flops = convolution_flops(model)
-    frozen = make_extractor(model, ["block5_pool"], precision)
-    seconds = partial(seconds_of, frozen.forward, model.input.shape[1:])
-    batch = fastest_batch(seconds) if on_gpu() else frozen.batch
-    rows = [
-        Row("frozen prefix", batch, batch / seconds(batch), sum(flops.values())),
-        head_row(model, size),
-    ]
+    frozen = make_extractor(model, list(CUTS), precision)
+    rows = [prefix_row(frozen, size, sum(flops.values())), head_row(model, size)]
     every = list(flops)
     upper = [name for name in every if name.startswith("block5")]
     for name, part, trained in (
@@ -186,6 +184,20 @@ def measure(size: Size, precision: str) -> list[Row]:
         step = partial(step_row, name, part, step_flops(flops, trained), size.repeat)
         rows.append(halving(step, size.batch, name))
     return rows
+
+
+def prefix_row(frozen: FeatureExtractor, size: Size, flops: float) -> Row:
+    """Time the frozen layers: pixels are sent, features at both cuts are fetched as float16."""
+    random = np.random.default_rng(0)
+    shape = (frozen.batch, size.image_size, size.image_size, 3)
+    images, batches = random.integers(0, 256, shape, np.uint8), 4 * size.repeat
+
+    def stream() -> None:
+        for _ in frozen.stream([images] * batches):
+            pass
+
+    photos = batches * frozen.batch
+    return Row("frozen prefix", frozen.batch, photos / best_seconds(stream, 3), flops)
 
 
 def convolution_flops(model: keras.Model) -> dict[str, float]:

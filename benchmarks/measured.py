@@ -15,8 +15,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.core.errors import AppError
+
+if TYPE_CHECKING:
+    import resource  # not on Windows
 
 ROOT = Path(__file__).resolve().parent.parent
 POLL = 0.02  # seconds between looks whether the process has ended: the error of ``seconds``
@@ -31,6 +35,8 @@ class Measured:
 
     Attributes:
         seconds: wall time, from before the process is started to its end.
+        cpu_seconds: of all cores, of the process and all that it waited for: what other work on the
+            machine, or a pause, changes little.
         peak_rss: bytes, the largest resident set that any one process of the tree ever had
             (``ru_maxrss``, exact; on Linux at least what this process, its starter, ever had).
             Pages of mapped files count while they happen to lie in memory, though the system may
@@ -41,6 +47,7 @@ class Measured:
     """
 
     seconds: float
+    cpu_seconds: float
     peak_rss: int
     peak_anonymous: int | None
     stdout: str
@@ -64,7 +71,7 @@ def measure(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> 
             command, cwd=ROOT, stdout=output, env={**os.environ, **(env or {})}
         )
         try:
-            status, peak_rss, peak_anonymous = _watch(process.pid)
+            status, usage, peak_anonymous = _watch(process.pid)
             seconds = time.perf_counter() - started
             process.returncode = os.waitstatus_to_exitcode(status)
         finally:
@@ -78,7 +85,13 @@ def measure(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> 
             f"expected a measured command to succeed; received exit code {process.returncode} from "
             f"{shlex.join(command)}; its own message is above"
         )
-    return Measured(seconds, peak_rss, peak_anonymous, printed)
+    return Measured(
+        seconds,
+        usage.ru_utime + usage.ru_stime,
+        usage.ru_maxrss * MAXRSS_UNIT,
+        peak_anonymous,
+        printed,
+    )
 
 
 def train_command(data: Path, runs: Path, run: str, flags: Sequence[str]) -> list[str]:
@@ -120,14 +133,14 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _watch(pid: int) -> tuple[int, int, int | None]:
-    """Wait for a process; return its status, peak resident and peak anonymous bytes."""
+def _watch(pid: int) -> tuple[int, resource.struct_rusage, int | None]:
+    """Wait for a process; return its status, what it used, and its peak anonymous bytes."""
     peak: int | None = None
     next_sample = 0.0
     while True:
         ended, status, usage = os.wait4(pid, os.WNOHANG)
         if ended:
-            return status, usage.ru_maxrss * MAXRSS_UNIT, peak
+            return status, usage, peak
         if time.perf_counter() >= next_sample:
             size = anonymous_bytes(pid)
             peak = peak if size is None else max(size, peak or 0)

@@ -1,9 +1,9 @@
-"""The service under load, beside bare ONNX Runtime on the same machine in the same run.
+"""The service under load, beside the bare engine on the same machine in the same run.
 
     python -m benchmarks.serve --run NAME --data cats_vs_dogs_small
 
-*Speed*: photos a second that 16 clients get answered, decoding, HTTP and all, against what ONNX
-Runtime does on arrays that are ready; both in turn, and the medians are compared. The bar: 0.8.
+*Speed*: photos a second that 16 clients get answered, decoding, HTTP and all, against what the
+engine does on arrays that are ready; both in turn, and the medians are compared. The bar: 0.8.
 *Latency*: p50, p95 and p99 at half of that rate, sent steadily, not when the last was answered.
 *Memory*: what cannot be dropped (RssAnon) after 10,000 requests against after 1,000. *End*: SIGTERM
 under load, on kept connections and on new ones: no request that was sent may lack its answer.
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import math
 import re
 import resource
 import shutil
@@ -51,10 +52,10 @@ from benchmarks.frozen import some_photos
 from benchmarks.markdown import markdown_table, verdict
 from benchmarks.measured import ROOT, anonymous_bytes, load_average
 
-BAR = 0.8  # of bare ONNX Runtime's photos a second
+BAR = 0.8  # of the bare engine's photos a second
 FLAT = 1.05  # as much memory may be held after all requests as after the first tenth, at most
 ROUGH_BAR = 0.7  # of the undisturbed rate that is left beside rough clients, at least
-BATCHES = (1, 8)  # photos at once for bare ONNX Runtime; the faster one counts
+BATCHES = (1, 8)  # photos at once for the bare engine; the faster one counts
 SCRIPT = Path(__file__).with_suffix(".lua")
 PARTS = ("speed", "latency", "memory", "end", "rough")
 MIB = 2**20
@@ -145,6 +146,7 @@ def serving(state: Run, *flags: str) -> Iterator[Served]:
     """Start a service; it is ended at the end of the block if it has not ended itself."""
     command = [sys.executable, "-m", "app", "serve", "--bundle", str(state.folder.resolve())]
     command += ["--port", "0", "--precision", state.arguments.precision]
+    command += ["--engine", state.arguments.engine]
     process = subprocess.Popen([*command, *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
         line = process.stderr.readline() if process.stderr else ""
@@ -201,8 +203,8 @@ def load(served: Served, state: Run, seconds: float, rate: float = 0) -> Values:
 def check_answers(state: Run) -> None:
     """Make sure that what is fast is also right: it predicts what the classifier predicts."""
     few = state.files[:8]
-    classifier = Classifier(state.folder, precision=state.arguments.precision)
-    state.values["precision"] = classifier.precision
+    classifier = classifier_of(state)
+    state.values |= {"precision": classifier.precision, "engine": classifier.engine}
     with serving(state) as served:
         for path, expected in zip(few, classifier.answers(few), strict=True):
             got = post(served, path.read_bytes())["answers"][0]
@@ -223,12 +225,20 @@ def post(served: Served, data: bytes) -> Values:
         connection.close()
 
 
+def classifier_of(state: Run) -> Classifier:
+    """Return what answers by the engine that the service takes."""
+    arguments = state.arguments
+    return Classifier(
+        state.folder, precision=arguments.precision, engine=arguments.engine, photos=math.inf
+    )
+
+
 # ---- the parts -----------------------------------------------------------------------------------
 
 
 def measure_speed(state: Run) -> None:
-    """Compare the service's photos a second with those of bare ONNX Runtime."""
-    classifier = Classifier(state.folder, precision=state.arguments.precision)
+    """Compare the service's photos a second with those of the bare engine."""
+    classifier = classifier_of(state)
     size = classifier.bundle.image_size
     images = np.stack([load_image(path, size) for path in state.files[: max(BATCHES)]])
     seconds, repeat = state.arguments.seconds, state.arguments.repeat
@@ -259,7 +269,7 @@ def measure_speed(state: Run) -> None:
     }
     rows = [
         [
-            f"bare ONNX Runtime, {classifier.precision}, ready arrays, {fastest} at once",
+            f"bare {classifier.engine}, {classifier.precision}, ready arrays, {fastest} at once",
             f"{medians['bare']:.2f}",
             "–",
         ],

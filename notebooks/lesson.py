@@ -1,26 +1,32 @@
-"""What ``notebooks/vgg16.py`` works on and shows: how much, photos, weights, tables, paragraphs."""
+"""What ``notebooks/2_vgg16_in_depth.py`` works on: how much, which photos, which weights."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 from markupsafe import escape
 
 from app.core.errors import DataError, ImageError, WeightsError
 from app.core.labels import NEITHER
 from app.core.sanitise import shown
-from app.data.decode import decode
+from app.data.decode import Pixels, decode, load_image
 from app.data.folder_layout import LabelledFile, Split, find_files
 from app.data.manifest import Photo
 from app.data.photo_file import read_bytes
 from app.data.sets.synthetic_pets import draw_sample
-from app.network.pretrained_weights import Weights, load_weights
+from app.network.pretrained_weights import Weights, load_weights, set_weights
 from app.report.html import Parts
+
+if TYPE_CHECKING:
+    import keras
+    from numpy.typing import NDArray
 
 PHOTOS_VARIABLE = "CATS_DOGS_PHOTOS"  # a folder as --data takes it
 WEIGHTS_VARIABLE = "CATS_DOGS_WEIGHTS"  # as --weights: a file, or none
@@ -39,14 +45,16 @@ class Settings:
         scratch_size: height and width in pixels for these networks.
         scratch_steps: steps of training of each.
         transfer_size: height and width in pixels for the pretrained network.
+        photos: a folder as ``--data`` takes it; empty: the one that ``CATS_DOGS_PHOTOS`` names.
     """
 
-    train: int = 200
-    validation: int = 200
+    train: int = 100
+    validation: int = 100
     scratch_train: int = 64
     scratch_size: int = 64
     scratch_steps: int = 112
     transfer_size: int = 160
+    photos: str = ""
 
 
 # For a test that every cell runs: nothing is learned well.
@@ -74,14 +82,49 @@ class LessonPhotos:
     classes: tuple[str, ...]
     drawn: bool
 
+    def pixels(
+        self, split: Split, size: int, each: int | None = None
+    ) -> tuple[Pixels, NDArray[np.int64]]:
+        """Read the photos of a split, or the first ``each`` of either class.
 
-def chosen_settings() -> Settings:
+        Returns:
+            uint8 ``(n, size, size, 3)``, RGB; the number of each photo's class, ``(n,)``.
+        """
+        chosen = self.splits[split]
+        half = len(chosen) // 2
+        chosen = chosen[: each or half] + chosen[half:][: each or half]
+        targets = np.array([photo.target for photo in chosen])
+        return np.stack([load_image(photo.path, size) for photo in chosen]), targets
+
+
+@dataclass(frozen=True)
+class LessonWeights:
+    """The ImageNet weights, if there are any; ``bool`` says whether.
+
+    Attributes:
+        found: the weights.
+        reason: why there are none.
+    """
+
+    found: Weights | None
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.found is not None
+
+    def put_into(self, model: keras.Model) -> None:
+        """Put the weights into the convolutions of a network; without weights, do nothing."""
+        if self.found is not None:
+            set_weights(model, self.found)
+
+
+def chosen_settings(photos: str = "") -> Settings:
     """Return the small settings where ``CATS_DOGS_SMALL`` is set, else the real ones."""
-    return SMALL if os.environ.get(SMALL_VARIABLE) else Settings()
+    return replace(SMALL if os.environ.get(SMALL_VARIABLE) else Settings(), photos=photos)
 
 
 def lesson_photos(project: Path, settings: Settings, sketchbook: Path) -> LessonPhotos:
-    """Take the first photos of the folder that ``CATS_DOGS_PHOTOS`` names.
+    """Take the first photos of the settings' folder, or of that which ``CATS_DOGS_PHOTOS`` names.
 
     Without it those of ``data/small``; where that is not there either, drawings.
 
@@ -93,8 +136,8 @@ def lesson_photos(project: Path, settings: Settings, sketchbook: Path) -> Lesson
     Raises:
         DataError: when the folder does not hold enough whole photos of two classes.
     """
-    named = os.environ.get(PHOTOS_VARIABLE)
-    root = Path(named) if named else project / OWN_PHOTOS
+    named = settings.photos or os.environ.get(PHOTOS_VARIABLE)
+    root = named_folder(named, project) if named else project / OWN_PHOTOS
     drawn = not named and not root.is_dir()
     if drawn:
         root = sketchbook
@@ -117,6 +160,15 @@ def lesson_photos(project: Path, settings: Settings, sketchbook: Path) -> Lesson
     return LessonPhotos(splits, classes, drawn)
 
 
+def named_folder(name: str, project: Path) -> Path:
+    """Return the folder of a name, from the current folder or else from the project's.
+
+    Jupyter runs a notebook in the notebook's folder; a terminal is mostly in the project's.
+    """
+    here = Path(name).expanduser()
+    return here if here.exists() else project / here
+
+
 def whole_photos(files: Iterable[LabelledFile], target: int) -> Iterator[Photo]:
     """Yield the files that decode; what does not is left out."""
     for file in files:
@@ -128,15 +180,15 @@ def whole_photos(files: Iterable[LabelledFile], target: int) -> Iterator[Photo]:
         yield Photo(file.path, file.name, sha256(data).hexdigest(), target)
 
 
-def lesson_weights() -> Weights | str:
+def lesson_weights() -> LessonWeights:
     """Return the ImageNet weights as ``CATS_DOGS_WEIGHTS`` says, or why there are none."""
     source = os.environ.get(WEIGHTS_VARIABLE)
     if source == "none":
-        return f"{WEIGHTS_VARIABLE} says none"
+        return LessonWeights(None, f"{WEIGHTS_VARIABLE} says none")
     try:
-        return load_weights("vgg16", source)
+        return LessonWeights(load_weights("vgg16", source))
     except WeightsError as error:
-        return str(error)
+        return LessonWeights(None, str(error))
 
 
 def _some(photos: Iterator[Photo], wanted: int, root: Path, label: str) -> list[Photo]:

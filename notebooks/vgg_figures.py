@@ -1,4 +1,4 @@
-"""The figures of ``notebooks/vgg16.py``: plain data in, a ``Figure`` out, styled as the report."""
+"""The figures of ``notebooks/2_vgg16_in_depth.py``: data in, a ``Figure`` out."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from app.data.decode import Pixels
-from app.report.figures import DARK, GREY, HOLLOW, LIGHT, STYLE, WHOLE_PERCENT, WIDTH
+from app.report.figures import DARK, GREY, HOLLOW, STYLE, WHOLE_PERCENT
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
+
+WIDTH = 9.0  # inches: as wide as a cell of a notebook
+CLASS_COLOURS = ("#E07A3F", "#2A6FBB")  # as in lesson.mplstyle
 
 # Lines that are told apart without colour too: by marker, by dash, by brightness.
 LINES: tuple[dict[str, Any], ...] = (
     {"color": "black", "marker": "x", "linestyle": ":"},
     {"color": "#8C8C8C", "marker": "o", "linestyle": "--", "markersize": 4},
-    {"color": LIGHT, "marker": "s", "linestyle": "-.", **HOLLOW},
+    {"color": CLASS_COLOURS[0], "marker": "s", "linestyle": "-.", **HOLLOW},
     {"color": DARK, "marker": "^", "linestyle": "-"},
 )
 
@@ -49,7 +52,7 @@ def shares(parts: Sequence[str], quantities: Mapping[str, Sequence[float]]) -> F
 @mpl.rc_context(STYLE)
 def gradients(maps: Sequence[Floats], titles: Sequence[str]) -> Figure:
     """Draw how strongly each pixel moves an output: white not at all, the darker the more."""
-    figure = Figure(figsize=(WIDTH, 2.15), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
     panels = figure.subplots(1, len(maps), squeeze=False).flat
     for axes, gradient, title in zip(panels, maps, titles, strict=True):
         # The root, because the corners of a wide field move the output very little.
@@ -68,7 +71,7 @@ def gradients(maps: Sequence[Floats], titles: Sequence[str]) -> Figure:
 def windows(picture: Pixels, window: int, step: int) -> Figure:
     """Draw a picture with the first and the last of the windows that slide over it."""
     height, width = picture.shape[:2]
-    figure = Figure(figsize=(4.2, 4.2 * height / width), layout="constrained")
+    figure = Figure(figsize=(6.0, 6.0 * height / width), layout="constrained")
     axes = figure.subplots()
     axes.imshow(picture)
     last = ((width - window) // step * step, (height - window) // step * step)
@@ -132,7 +135,7 @@ def loss_curves(
     for place, ((name, values), axes) in enumerate(zip(losses.items(), panels, strict=False)):
         means = mean_of_each(values, steps)
         axes.axhline(guessing, color="black", linewidth=1, linestyle=":")
-        axes.plot(np.arange(len(values)) + 1, values, color=LIGHT, linewidth=0.8)
+        axes.plot(np.arange(len(values)) + 1, values, color=CLASS_COLOURS[0], linewidth=0.8)
         axes.plot(steps * (np.arange(len(means)) + 0.5), means, color=DARK, marker="o")
         axes.set_title(name, fontsize=10)
         axes.set(ylim=(0, top), xlim=(0, len(values)))
@@ -147,11 +150,11 @@ def loss_curves(
 @mpl.rc_context(STYLE)
 def feature_maps(maps: Mapping[str, Floats], targets: Ints, classes: Sequence[str]) -> Figure:
     """Draw photos as points of a plane, ``(n, 2)`` a panel; marker and colour say the class."""
-    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.8), layout="constrained")
     panels = figure.subplots(1, len(maps))
     marks: tuple[dict[str, Any], ...] = (
-        {"color": DARK, "marker": "o", "s": 14},
-        {"edgecolor": "#B26A00", "facecolor": "none", "marker": "^", "s": 26},
+        {"color": CLASS_COLOURS[0], "marker": "o", "s": 16},
+        {"edgecolor": CLASS_COLOURS[1], "facecolor": "none", "marker": "^", "s": 30},
     )
     for axes, (title, points) in zip(panels, maps.items(), strict=True):
         for number, (label, mark) in enumerate(zip(classes, marks, strict=True)):

@@ -1,4 +1,5 @@
-"""The VGG networks of the paper, all six of them, from one table, for ``notebooks/vgg16.py``.
+"""The VGG networks of the paper, all six of them, from one table, for
+``notebooks/2_vgg16_in_depth.py``.
 
 ``app.network.vgg`` has what the application trains: the convolutions of two of them. Here are
 also the dense layers, their convolutional form, batch normalisation and what each layer costs.
@@ -74,6 +75,7 @@ def vgg(
     *,
     top: Top = "none",
     classes: int = 1000,
+    units: int | None = None,
     classifier_activation: str | None = "softmax",
     input_shape: tuple[int | None, int | None, int] = (224, 224, 3),
     batch_normalisation: bool = False,
@@ -89,6 +91,7 @@ def vgg(
             convolutions (Section 3.2), for any size; ``(batch, height / 32 - 6, width / 32 - 6,
             classes)``, an answer for each 224×224 window, 32 pixels apart.
         classes: width of the answer; without a top it has no meaning.
+        units: width of fc1 and fc2, if not the paper's 4096; without a top it has no meaning.
         classifier_activation: on predictions; ``None`` gives logits.
         input_shape: height, width, channels; ``None`` for a side that may vary.
         batch_normalisation: between each convolution and its ReLU.
@@ -140,8 +143,8 @@ def vgg(
                 x = convolution(x, filters, kernel, name, "relu")
         x = keras.layers.MaxPooling2D(2, data_format=LAST, name=f"block{block}_pool")(x)
     layers: list[tuple[str, int, str | None]] = [
-        ("fc1", FC_UNITS, "relu"),
-        ("fc2", FC_UNITS, "relu"),
+        ("fc1", units or FC_UNITS, "relu"),
+        ("fc2", units or FC_UNITS, "relu"),
     ]
     layers.append(("predictions", classes, classifier_activation))
     if top == "dense":

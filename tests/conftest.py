@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 
 import pytest
 
@@ -11,6 +12,9 @@ import pytest
 # the other process of ``make test`` needs. NumPy and TensorFlow read these when they are imported.
 for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(variable, "1")
+
+# They read /proc and `resource`, which only Linux has.
+collect_ignore = [] if sys.platform == "linux" else ["benchmarks"]
 
 # Begun first, so that no process ends long before the other: a file is not divided.
 LONGEST = ("test_road.py", "test_resume.py", "test_finetune.py", "test_linear_probe.py")

@@ -167,7 +167,8 @@ def process(
 ) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
     """Start the command in a group of its own; yield it, its address, and what it printed."""
     started = subprocess.Popen(
-        [*command, "--bundle", str(bundle), "--port", "0", *flags],
+        # auto would measure, and write into the user's cache folder.
+        [*command, "--bundle", str(bundle), "--port", "0", "--engine", "onnxruntime", *flags],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,

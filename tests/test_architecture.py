@@ -84,7 +84,10 @@ def test_everything_imported_is_a_listed_requirement(path):
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
-        ("predict, train, app.serving.serve", {"numpy", "starlette"}),
+        (
+            "predict, train, app.serving.serve, app.scoring.score, app.scoring.sort",
+            {"numpy", "starlette"},
+        ),
         ("app.inference.predictor", {"keras", "scipy"}),
         (
             "app.data.decode, app.evaluation.metrics, app.features.cache_command, app.pipeline, "

@@ -12,10 +12,18 @@ import pytest
 from photos import class_folders, make_photo
 
 import train
-from app.check import MEASURED_SPEED, check, duplicates, estimate
+from app.check import (
+    MEASURED_SPEED,
+    SECONDS_AN_EPOCH,
+    _lines,
+    check,
+    duplicates,
+    estimate,
+)
 from app.core import cli
 from app.core.config import TrainConfig
 from app.data.manifest import ManifestRow
+from app.evaluation.calibration import SMALL_VALIDATION
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +74,7 @@ def test_a_person_is_told_the_same(pets: Path, capsys: pytest.CaptureFixture[str
     assert "1  a copy of another file" not in said
     assert "1  a copy of another file: left out" in out
     assert "training would take about" in out
+    assert "where fine-tuning pays" not in out  # validation is too small for a second round
     assert "2 photos without a label are left out (single_prediction/ 2)" in said
     assert "1 file is left out: hidden, or in folders of systems and programs" in said
     assert max(map(len, (*out.splitlines(), *said.splitlines()))) < 600
@@ -138,13 +147,20 @@ def test_the_estimate_follows_what_was_measured(monkeypatch: pytest.MonkeyPatch)
     assert found.seconds == pytest.approx(8 * 60, rel=0.1)
     assert found.disk_bytes == pytest.approx(3.0e9, rel=0.05)
     assert found.memory_bytes == pytest.approx(2.33 * 2**30, rel=0.05)
+    assert found.seconds_at_most > found.seconds + 2 * 2 * 2000 * SECONDS_AN_EPOCH["block5"]
     head = estimate(replace(config, stages=("head",)), rows(2000, 1000, 2000))
+    assert head.seconds_at_most == head.seconds
+    few = estimate(config, rows(2000, SMALL_VALIDATION - 1, 2000))
+    assert few.seconds_at_most == few.seconds
+    assert estimate(config, rows(2000, SMALL_VALIDATION, 0)).seconds_at_most > few.seconds
     assert head.seconds == pytest.approx(4 * 60, rel=0.2)
     assert head.disk_bytes < found.disk_bytes / 3
     off = estimate(replace(config, cache="off"), rows(2000, 1000, 2000))
     assert (off.seconds > found.seconds, off.disk_bytes < 1e9) == (True, True)
     small = estimate(replace(config, cache_limit=1.0), rows(2000, 1000, 2000))
     assert small.disk_bytes == off.disk_bytes
+    (told,) = (line for line in _lines(config, rows(2000, 1000, 2000)) if "would take" in line)
+    assert "take about 8 minutes (16 minutes where fine-tuning pays), 3.0 GB of disk" in told
     monkeypatch.setattr("app.check._speed", lambda: MEASURED_SPEED / 10)
     assert estimate(config, rows(2000, 1000, 2000)).seconds > 9 * 8 * 60
 

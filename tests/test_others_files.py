@@ -23,6 +23,7 @@ import app.report.compare
 import app.report.model_card
 import app.report.notebook
 import app.report.report
+import app.share.share
 import predict
 import train
 from app.core.cli import run
@@ -164,6 +165,8 @@ COMMANDS: list[tuple[Main, str, int]] = [
     (app.report.notebook.main, "script.py --output mine.ipynb", 2),
     (app.report.notebook.main, "photos/readme.txt", 2),
     (app.export.formats.main, "runs/first openvino", 2),
+    (app.share.share.main, "runs/first photos", 2),
+    (app.share.share.main, "runs/first photos/site", 2),
     (app.features.cache_command.main, "", 0),
     (app.features.cache_command.main, "--clear", 0),
     (app.data.sets.fetch.main, "drawn photos", 1),

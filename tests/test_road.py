@@ -46,8 +46,9 @@ from app.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
 from app.evaluation.findings import read_findings
 from app.evaluation.label_issues import SURE
 from app.evaluation.metrics import probabilities_of
-from app.inference.heatmap import contrastive_cam, overlay
+from app.inference.heatmap import contrastive_cam
 from app.inference.predictor import Classifier
+from app.report.evidence import evidence, full_scale
 from app.report.images import SHOWN, chosen, drawn_album, photo_album
 from app.report.results import read_results
 from benchmarks import predict_folder, predict_start
@@ -151,6 +152,7 @@ def test_a_run_is_a_folder(trained):
         "history.csv",
         "manifest.csv",
         "metrics.json",
+        "out_of_fold.csv",
         "predictions.csv",
         "test_audit.csv",
     }
@@ -192,7 +194,11 @@ def test_metrics_hold_what_they_promise(trained):
         assert sum(b["count"] for b in metrics[split]["reliability"]) == metrics[split]["n"]
         assert list(metrics[split]["counts"]) == ["right", "wrong", "neither", "unsure"]
         assert sum(metrics[split]["counts"].values()) == metrics[split]["n"]
-    assert metrics["answered_by"] == {"file": "model.onnx", "precision": "float32"}
+    assert metrics["answered_by"] == {
+        "file": "model.onnx",
+        "precision": "float32",
+        "engine": "onnxruntime",
+    }
     assert metrics["test_without_excluded"] is None
     phases = ["audit", "features", "training", "export", "test"]
     assert set(metrics["seconds"]) == {*phases, "total"}
@@ -771,10 +777,13 @@ def test_the_reports_pictures_are_lit_by_the_runs_bundle(passed_on, trained, pho
     assert set(album.heatmaps) == {(answered.names[n], answered.answers[n]) for n in numbers}
     classifier = Classifier(trained.bundle, precision="float32")
     seen = np.stack([album.images[answered.names[n]].seen for n in numbers])
-    for n, maps in zip(numbers, classifier.activation_maps(seen), strict=True):
+    maps = zip(numbers, classifier.activation_maps(seen), strict=True)
+    cams = {n: contrastive_cam(each, answered.answers[n]) for n, each in maps}
+    most = full_scale(list(cams.values()))
+    for n, cam in cams.items():
         name, answer = answered.names[n], answered.answers[n]
-        expected = overlay(album.images[name].small, contrastive_cam(maps, answer))
-        assert np.allclose(album.heatmaps[name, answer], np.asarray(expected), atol=3)
+        expected = evidence(cam, most, album.images[name].small.shape)[..., 3].astype(int)
+        assert np.allclose(album.heatmaps[name, answer][..., 3], expected, atol=3)
     probabilities, _ = classifier.outputs(seen)
     assert np.allclose(probabilities, answered.probabilities[numbers], atol=1e-5)
 

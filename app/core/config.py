@@ -18,6 +18,8 @@ from app.core.records import as_record, read_json, values_of
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 CacheMode = Literal["auto", "disk", "off"]
 Backbone = Literal["vgg16", "vgg19"]
+EngineName = Literal["onnxruntime", "openvino"]
+Engine = Literal["auto", "onnxruntime", "openvino"]
 # How a folder says what its photos show: by its folders, by the folders in these, by the names of
 # its photos, or by a table.
 Layout = Literal["folders", "subfolders", "flat", "table"]
@@ -107,6 +109,11 @@ STAGES = {
     )
 }
 
+# The second round of a stage that paid (app.training.second_round): rate and epochs as multiples of
+# the first one's, and the validation log-loss below which too little is left to gain
+# (docs/experiments.md).
+SECOND_ROUND_RATE, SECOND_ROUND_EPOCHS, SECOND_ROUND_FROM = 6.0, 2, 0.1
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -192,6 +199,11 @@ class TrainConfig:
         "auto",
         "arithmetic of the backbone: auto takes what the processor has instructions for, int8 for "
         "frozen layers and bfloat16 for trained ones; the export is always float32",
+    )
+    engine: Engine = setting(
+        "auto",
+        "what runs the frozen layers and the exported model on a processor: auto takes the one "
+        "that is measured to be faster here",
     )
     cache: CacheMode = setting(
         "auto",
@@ -302,6 +314,10 @@ class TrainConfig:
     def training_views(self) -> int:
         """Return how many views of each training photo are used; the head needs one."""
         return self.views if any(stage.opens for stage in self.stage_plan()) else 1
+
+    def engine_of_run(self) -> Engine:
+        """Return ``engine``; of a deterministic run what is never measured."""
+        return "onnxruntime" if self.deterministic and self.engine == "auto" else self.engine
 
     def smoke(self) -> TrainConfig:
         """Return the same run in its smallest form, for a new folder or machine, in seconds.

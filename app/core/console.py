@@ -26,6 +26,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from app.core.sanitise import for_terminal
 
@@ -106,12 +107,14 @@ def progress_bar(*columns: TextColumn | BarColumn) -> Iterator[Progress]:
     Yields:
         A ``rich.progress.Progress``: ``task = bar.add_task("Reading photos", total=n)``, then
         ``bar.advance(task)``. What an earlier process has done of it is ``completed=…, begun=…``.
+        With ``unit="photos"`` the rate is shown, too.
     """
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         *columns,
+        _Rate(""),
         TimeRemainingColumn(),
         console=_console,
         disable=not _console.is_terminal,
@@ -121,6 +124,14 @@ def progress_bar(*columns: TextColumn | BarColumn) -> Iterator[Progress]:
         else:
             with _lines(bar):
                 yield bar
+
+
+class _Rate(TextColumn):
+    """How many units a second, of a task that has the field ``unit``."""
+
+    def render(self, task: Task) -> Text:
+        unit = task.fields.get("unit")
+        return Text(f"{task.speed:.1f} {unit}/s" if unit and task.speed else "")
 
 
 @contextmanager
@@ -148,13 +159,16 @@ def _lines(bar: Progress) -> Iterator[None]:
 def progress_line(task: Task) -> str:
     """Say how far a task is, which has a total, and how long the rest takes at the same pace.
 
-    Its field ``begun`` says how much of it was done before it was added, in an earlier process.
+    Its field ``begun`` says how much of it was done before it was added, in an earlier process;
+    with the field ``unit`` the pace is in the line.
     """
     elapsed, total = task.elapsed or 0.0, task.total or 1.0
     done = task.completed - task.fields.get("begun", 0)
     line = f"{task.description}: {percent(task.completed / total)} done"
     if done <= 0:
         return f"{line} after {_duration(elapsed)}"
+    if unit := task.fields.get("unit"):
+        line = f"{line}, {done / elapsed:.1f} {unit}/s"
     return f"{line}, about {_duration(elapsed * (total - task.completed) / done)} left"
 
 

@@ -42,6 +42,19 @@ def require_backend() -> None:
     )
 
 
+def require_engine(engine: str) -> None:
+    """Refuse what runs models, ``onnxruntime`` or ``openvino``, where it is not installed.
+
+    Raises:
+        UsageError: with how to install it.
+    """
+    if engine != "auto" and find_spec(engine) is None:
+        raise UsageError(
+            f"expected the package {engine} for --engine {engine}; received none, it is not "
+            f"installed; python -m pip install {engine}, or leave --engine out"
+        )
+
+
 def require_precision(precision: str) -> None:
     """Refuse bfloat16 under JAX on a processor, as ``app.network.device.resolve_precision`` will.
 
@@ -102,12 +115,36 @@ def installed_version(name: str) -> str:
 
 
 def has_vnni() -> bool:
-    """Return whether the processor has instructions for int8; False where the system is not Linux.
+    """Return whether an x86 processor has instructions for int8.
 
     Without them int8 is slow, and wrong where two products of full 8-bit numbers are added up in
-    16 bits.
+    16 bits. Outside Linux NumPy tells, which does not know AVX-VNNI, that of processors without
+    AVX-512.
     """
-    return bool(_VNNI_FLAGS & set(cpu_info("flags").split()))
+    if flags := cpu_info("flags"):
+        return bool(_VNNI_FLAGS & set(flags.split()))
+    return _known_to_numpy("AVX512VNNI")
+
+
+def has_dot_product() -> bool:
+    """Return whether an ARM processor has instructions for int8; int8 was never tried on one."""
+    return _known_to_numpy("ASIMDDP")
+
+
+def _known_to_numpy(feature: str) -> bool:
+    """Return whether NumPy finds an instruction set on this processor; NumPy has no public way."""
+    try:
+        from numpy._core._multiarray_umath import (  # type: ignore[import-not-found]
+            __cpu_features__ as found,
+        )
+    except ImportError:
+        return False
+    return bool(found.get(feature))
+
+
+def processor_name() -> str:
+    """Return the model of the processor, such as ``AMD EPYC``."""
+    return cpu_info("model name") or platform.processor() or platform.machine()
 
 
 def cpu_info(field: str) -> str:
@@ -118,3 +155,9 @@ def cpu_info(field: str) -> str:
         if name.strip() == field:
             return value.strip()
     return ""
+
+
+def usable_cores() -> int:
+    """Return on how many processor cores this process may run, 1 or more."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -56,10 +56,15 @@ class ChangedPhotoError(AppError):
 
     def __init__(self, path: object, reason: str, others: int = 0) -> None:
         self.reason = reason
+        self._given = (path, reason, others)
         more = f", and {others} more photos are gone or changed" if others else ""
         super().__init__(
             f"expected {path} as it was when training began; received: {reason}{more}; put it back"
         )
+
+    def __reduce__(self) -> tuple[type[ChangedPhotoError], tuple[object, str, int]]:
+        """Let it be sent from a process to another."""
+        return type(self), self._given
 
 
 class FetchError(AppError):

@@ -2,12 +2,14 @@
 
 Links to folders are followed, after all real folders, so that a folder keeps the place where it
 really lies. What systems, network disks and programs put beside photos is listed, but apart.
+``scan`` gives all of it at once, in order; ``stream`` gives file by file, for millions of them.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,3 +169,40 @@ def _leads_back(link: str, top: str) -> bool:
     target = Path(os.path.realpath(link))
     inside = (os.path.dirname(link), top)  # noqa: PTH120
     return any(Path(os.path.realpath(path)).is_relative_to(target) for path in inside)
+
+
+def stream(root: str | Path) -> Iterator[os.DirEntry[str] | OSError]:
+    """Yield every file below a folder that ``scan`` gives to ``Folder.files``, one at a time.
+
+    Memory grows with the number of folders, not of files, since nothing is sorted: the order is
+    that of the disk. Links to folders come after all real folders, as in ``scan``.
+
+    Yields:
+        The entry of a file, or of a link to one; of a folder that cannot be listed the error, whose
+        ``filename`` is its path.
+    """
+    top = os.fspath(root)
+    seen = {_identity(top)}
+    folders, links = [top], deque[str]()
+    while folders or links:
+        if folders:
+            path = folders.pop()
+        else:
+            path = links.popleft()
+            if _leads_back(path, top) or (identity := _identity(path)) in seen:
+                continue
+            seen.add(identity)
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    if not _is_folder(entry):
+                        if not entry.name.startswith("."):
+                            yield entry
+                    elif not is_system(entry.name):
+                        if entry.is_symlink():
+                            links.append(entry.path)
+                        else:
+                            seen.add(_identity(entry.path))
+                            folders.append(entry.path)
+        except OSError as error:
+            yield error

@@ -96,10 +96,11 @@ class SplitMetrics(Scores):
 
 @dataclass(frozen=True)
 class AnsweredBy:
-    """The model that answered: its file in the bundle, and its arithmetic."""
+    """The model that answered: its file in the bundle, its arithmetic, and what ran it."""
 
     file: str
     precision: str
+    engine: str = "onnxruntime"
 
 
 @dataclass(frozen=True)
@@ -304,6 +305,7 @@ class Metrics:
         backend: of Keras.
         precision: arithmetic of trained layers.
         frozen_precision: arithmetic of frozen layers.
+        frozen_engine: what computed them (``app.features.extractor.engine``); empty in older runs.
         cache: ``disk`` or ``off``.
         views: of each training photo; None: a fresh one in every epoch.
         versions: of Python and libraries.
@@ -332,6 +334,7 @@ class Metrics:
     backend: str
     precision: str
     frozen_precision: str = ""
+    frozen_engine: str = ""
     cache: str
     views: int | None = None
     versions: dict[str, str]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from app.core.console import listing, progress_bar
+from app.core.environment import usable_cores
 from app.core.errors import DataError, ImageError
 from app.core.labels import NEITHER
 from app.data.decode import SUFFIXES, decode
@@ -51,7 +51,7 @@ def judge(files: Sequence[LabelledFile]) -> Judged:
         fingerprint of its picture; ``split`` is what the user gave, or empty.
     """
     judged = []
-    with progress_bar() as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with progress_bar() as bar, ThreadPoolExecutor(usable_cores()) as pool:
         task = bar.add_task("Reading photos", total=len(files))
         for result in pool.map(_judge, files):
             judged.append(result)

@@ -7,17 +7,21 @@ and the numbers come from NumPy, whose streams are the same everywhere.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
-import os
+import multiprocessing
+import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from app.core.environment import usable_cores
 from app.core.errors import ChangedPhotoError, ImageError
 from app.data.decode import Pixels, read_image, resize
 from app.data.manifest import Photo
@@ -28,11 +32,9 @@ MAX_STRETCH = 4 / 3  # a crop's aspect differs from the photo's by this factor a
 MIRROR = -1  # the number of the view that is the photo's mirror image
 LIGHT = 0.2  # brightness, contrast and colour change by this share at most
 BATCH = 16  # views at once; ONNX Runtime took as long for 16 at once as one by one
+CHUNK = 8  # views that a process draws at a time
 CLOCK_STEP = 2.0  # seconds: some disks note times no finer
 VERSION = 1  # part of the cache's key: raise it when a view's pixels change
-
-# Photo → its pixels, uint8 (height, width, 3): ``read_photo``, or one that remembers them.
-ReadPhoto = Callable[[Photo], Pixels]
 
 
 def read_photo(photo: Photo) -> Pixels:
@@ -98,13 +100,13 @@ class View:
         """What the view's pixels depend on: the photo's content, the number and the seed."""
         return f"{self.photo.content}/{self.number}/{self.seed if self.number > 0 else 0}"
 
-    def pixels(self, size: int, read: ReadPhoto = read_photo) -> Pixels:
-        """Decode the photo by ``read`` and draw the view: uint8 ``(size, size, 3)``.
+    def pixels(self, size: int) -> Pixels:
+        """Decode the photo and draw the view: uint8 ``(size, size, 3)``.
 
         Raises:
             ChangedPhotoError: as ``read_photo``.
         """
-        image = read(self.photo)
+        image = read_photo(self.photo)
         return make_view(image, size, content=self.photo.content, view=self.number, seed=self.seed)
 
 
@@ -141,25 +143,64 @@ def tta_views(*, mirrored: bool) -> tuple[int, ...]:
     return (0, MIRROR) if mirrored else (0,)
 
 
-def load_views(wanted: Sequence[View], size: int, read: ReadPhoto = read_photo) -> Pixels:
-    """Return the pixels of some views: uint8 ``(n, size, size, 3)``."""
-    (images,) = load_batches(wanted, size, len(wanted), read)
+def load_views(wanted: Sequence[View], size: int, *, processes: bool = False) -> Pixels:
+    """Return the pixels of some views: uint8 ``(n, size, size, 3)``; as ``load_batches``."""
+    (images,) = load_batches(wanted, size, len(wanted), processes=processes)
     return images
 
 
 def load_batches(
-    wanted: Sequence[View], size: int, batch: int = BATCH, read: ReadPhoto = read_photo
+    wanted: Sequence[View], size: int, batch: int = BATCH, *, processes: bool = False
 ) -> Iterator[Pixels]:
-    """Yield uint8 batches ``(≤ batch, size, size, 3)``, decoded in threads up to two ahead."""
+    """Yield uint8 batches ``(≤ batch, size, size, 3)``, decoded up to two ahead.
+
+    Args:
+        wanted: views, in their order.
+        size: height and width of a view in pixels.
+        batch: views at once.
+        processes: decode in processes, one for each core, rather than in threads. Threads wait
+            for each other in Pillow's colours: with 16 cores they drew 330 views a second, which
+            keeps no GPU busy. To start them takes a second.
+
+    Raises:
+        ChangedPhotoError: as ``read_photo``.
+    """
     groups = [wanted[start : start + batch] for start in range(0, len(wanted), batch)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    each = CHUNK if processes else 1
+    with _decoders(processes=processes) as pool:
         waiting: deque[list[Future[Pixels]]] = deque()
         for group in groups:
-            waiting.append([pool.submit(view.pixels, size, read) for view in group])
+            parts = [group[start : start + each] for start in range(0, len(group), each)]
+            waiting.append([pool.submit(_draw, part, size) for part in parts])
             if len(waiting) > 2:
-                yield np.stack([future.result() for future in waiting.popleft()])
+                yield np.concatenate([future.result() for future in waiting.popleft()])
         for futures in waiting:
-            yield np.stack([future.result() for future in futures])
+            yield np.concatenate([future.result() for future in futures])
+
+
+def _draw(views: Sequence[View], size: int) -> Pixels:
+    return np.stack([view.pixels(size) for view in views])
+
+
+@contextlib.contextmanager
+def _decoders(*, processes: bool) -> Iterator[Executor]:
+    """Give what draws views: threads, which end then, or processes, which stay for the next."""
+    if processes:
+        yield _processes()
+    else:
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            yield pool
+
+
+@functools.cache
+def _processes() -> ProcessPoolExecutor:
+    # Not forked: a copy of a process that uses a GPU may hang.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(usable_cores(), context, initializer=_leave_interrupts_to_the_parent)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _random_box(

@@ -25,6 +25,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.Image import Transpose
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
+from app.core.config import MAX_IMAGE_SIZE
 from app.core.errors import ImageError
 from app.data.colour import profile_transform, to_srgb
 from app.data.file_kinds import (
@@ -47,7 +48,7 @@ SUFFIXES = {
     ".jpf": "JPEG2000", ".jpx": "JPEG2000",
 }  # fmt: skip
 NO_RANGE = "have no known range; save it as 8-bit"
-VERSION = 2  # part of the cache's key: raise it when a file's decoded or resized pixels change
+VERSION = 3  # part of the cache's key: raise it when a file's decoded or resized pixels change
 STRIP = 1_000_000  # pixels converted at a time: the whole beside its copies would not fit 512 MiB
 # What turns a stored picture upright, by EXIF's orientation (EXIF 2.32, 4.6.4 A, tag 0x0112).
 UPRIGHT = {
@@ -86,7 +87,7 @@ def read_image(source: Path | bytes) -> Pixels:
 
     EXIF orientation is applied, an embedded colour profile becomes sRGB, transparency is laid on
     white, greyscale, palette, CMYK and 16-bit pictures become RGB, and an animation gives its first
-    frame.
+    frame. A JPEG of 2,048 pixels or more on its shorter side becomes smaller (``decode``).
 
     Args:
         source: a path, or the bytes of a file.
@@ -97,11 +98,18 @@ def read_image(source: Path | bytes) -> Pixels:
     Raises:
         ImageError: with the reason, when there is no whole photo in ``source``.
     """
-    return decode(read_bytes(source) if isinstance(source, Path) else source)[0]
+    return decode(read_bytes(source) if isinstance(source, Path) else source, shrink=True)[0]
 
 
-def decode(data: bytes) -> tuple[Pixels, str]:
+def decode(data: bytes, *, shrink: bool = False) -> tuple[Pixels, str]:
     """Decode the bytes of a file; return the pixels and Pillow's name of the format found.
+
+    Args:
+        data: of the file.
+        shrink: let libjpeg decode a JPEG at a half, a quarter or an eighth, where its shorter side
+            stays as long as the largest ``--image-size``. 12 million pixels then take 36 ms with
+            the resize to 320 pixels instead of 84, and the result differs by 0.16 of 255 on
+            average (docs/experiments.md).
 
     Raises:
         ImageError: as ``read_image``.
@@ -124,6 +132,8 @@ def decode(data: bytes) -> tuple[Pixels, str]:
             _check_cost(image, data, header)
             # MPO is what phones save: a JPEG with a second picture behind it.
             found = "JPEG" if image.format == "MPO" else str(image.format)
+            if shrink and found == "JPEG":
+                image.draft(None, (MAX_IMAGE_SIZE, MAX_IMAGE_SIZE))
             return _upright_rgb(image, header), found
     except UnidentifiedImageError:
         raise unknown_kind(data) from None

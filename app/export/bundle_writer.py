@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from app.core.atomic_files import whole_folder
+from app.core.config import Engine
 from app.core.console import progress_bar
 from app.core.environment import installed_version
 from app.core.errors import ExportError
@@ -32,6 +33,7 @@ from app.inference.bundle_format import (
 from app.inference.predictor import Classifier
 from app.network.activation_maps import add_activation_maps
 from app.network.onnx_graph import to_onnx
+from app.network.whole_batches import predict_batch
 
 # A wrong export moves nearly every photo; the float32 networks take 0.3 s for each at 320 pixels.
 GATE_PHOTOS = 32
@@ -47,6 +49,14 @@ TRAINING_TOLERANCE = 0.01  # of probability, moved on average: always allowed
 NOVELTY_TOLERANCE, NOVELTY_TRAINING_TOLERANCE = 1e-2, 0.05
 OUTPUTS = ("logits", "probabilities", "novelty", "activation_maps")
 LIBRARIES = ("keras", "numpy", "onnx", "onnxruntime", "pillow", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Answering:
+    """What will run a bundle, as far as is known: an engine, on so many photos."""
+
+    engine: Engine = "auto"
+    photos: int = 1
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,7 @@ def export_bundle(
     trained: PredictionSet,
     int8: onnx.ModelProto | None = None,
     why_no_int8: str = "",
+    answering: Answering = Answering(),
 ) -> Parity:
     """Write ``folder`` (model.onnx, classifier.keras, bundle.json), whole or not at all.
 
@@ -101,6 +112,7 @@ def export_bundle(
         trained: what training predicted for them.
         int8: the same model in int8 (``app.export.int8_export``), for model.int8.onnx.
         why_no_int8: written down where there is none.
+        answering: what it will be used for.
 
     Returns:
         What the parity gate saw.
@@ -127,7 +139,7 @@ def export_bundle(
             versions=library_versions(),
             why_no_int8=why_no_int8,
         ).write(temporary)
-        return check_parity(temporary, photos, trained)
+        return check_parity(temporary, photos, trained, answering)
 
 
 def classifier_graph(
@@ -138,7 +150,12 @@ def classifier_graph(
     return to_onnx(model, ["logits", "novelty"], metadata, also=[add_activation_maps])
 
 
-def check_parity(folder: Path, photos: Sequence[View], trained: PredictionSet) -> Parity:
+def check_parity(
+    folder: Path,
+    photos: Sequence[View],
+    trained: PredictionSet,
+    answering: Answering = Answering(),
+) -> Parity:
     """Compare the bundle's models, as they lie on disk, with each other and with ``trained``.
 
     Raises:
@@ -147,17 +164,18 @@ def check_parity(folder: Path, photos: Sequence[View], trained: PredictionSet) -
             they differ from ``trained`` by more than 0.15 of what lies between different photos.
     """
     classifier = Classifier(folder, precision="float32")
-    quick = Classifier(folder, precision="int8") if classifier.bundle.has_int8 else None
+    others = _others(folder, classifier, answering)
     saved = keras.saving.load_model(folder / KERAS_FILE, compile=False)
-    by_onnx, by_keras, by_int8 = [], [], []
+    by_onnx, by_keras = [], []
+    by_others: list[list[tuple[Floats, Floats]]] = [[] for _ in others]
     with progress_bar() as bar:
         task = bar.add_task("Comparing the exported models", total=len(photos))
         for images in load_batches(photos, classifier.bundle.image_size, GATE_BATCH):
             by_onnx.append(classifier.outputs(images))
-            outputs = saved.predict_on_batch(images)
+            outputs = predict_batch(saved, images, GATE_BATCH)
             by_keras.append((probabilities_of(outputs["logits"]), outputs["novelty"][:, 0]))
-            if quick:
-                by_int8.append(quick.outputs(images))
+            for other, rows in zip(others, by_others, strict=True):
+                rows.append(other.outputs(images))
             bar.advance(task, len(images))
     probabilities, novelty = (np.concatenate(parts) for parts in zip(*by_onnx, strict=True))
     expected, expected_novelty = (np.concatenate(parts) for parts in zip(*by_keras, strict=True))
@@ -176,10 +194,18 @@ def check_parity(folder: Path, photos: Sequence[View], trained: PredictionSet) -
     changed = int((probabilities.argmax(axis=1) != expected.argmax(axis=1)).sum())
     _refuse_disagreement(parity, changed)
     _refuse_other_than_trained(ONNX_FILE, probabilities, novelty, trained)
-    if by_int8:
-        int8, int8_novelty = (np.concatenate(parts) for parts in zip(*by_int8, strict=True))
-        _refuse_other_than_trained(INT8_FILE, int8, int8_novelty, trained)
+    for other, rows in zip(others, by_others, strict=True):
+        theirs, their_novelty = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+        name = other.file + f" ({other.engine})" * (other.engine != classifier.engine)
+        _refuse_other_than_trained(name, theirs, their_novelty, trained)
     return parity
+
+
+def _others(folder: Path, exact: Classifier, answering: Answering) -> list[Classifier]:
+    """Return what will answer besides ``exact``: the int8 model, and the engine that is chosen."""
+    others = [Classifier(folder, precision="int8")] if exact.bundle.has_int8 else []
+    chosen = Classifier(folder, engine=answering.engine, photos=answering.photos)
+    return others if chosen.engine == exact.engine else [*others, chosen]
 
 
 def _refuse_disagreement(parity: Parity, changed: int) -> None:

@@ -260,17 +260,18 @@ OPENVINO = "model.xml"
 
 def _write_openvino(bundle: Path, model: Any, folder: Path) -> None:
     """Convert the ONNX file, so that the input is uint8 and the outputs are model.onnx's."""
-    import openvino
-
     from app.inference.bundle_format import ONNX_FILE
+    from app.inference.engines import import_openvino
 
+    openvino = import_openvino()
     converted = openvino.convert_model(bundle / ONNX_FILE)
     openvino.save_model(converted, folder / OPENVINO, compress_to_fp16=False)
 
 
 def _read_openvino(folder: Path) -> PredictFunction:
-    import openvino
+    from app.inference.engines import import_openvino
 
+    openvino = import_openvino()
     # By itself it takes bfloat16 where the processor has it.
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(folder / OPENVINO, "CPU", exact)

@@ -1,9 +1,9 @@
 """The bundle's int8 model: a third of the size and of the time, if it answers alike.
 
 The layers that stayed frozen are the very ones that computed the features in training
-(``app.features.int8_backbone``), so their answers for validation are in the cache. Only the blocks
-above them, which were trained since, are brought to int8 here; on a run of stage ``head`` there are
-none.
+(``app.features.int8_backbone``), so their answers for validation are in the cache; where a GPU
+computed the features, they are computed here. Only the blocks above them, which were trained since,
+are brought to int8 here; on a run of stage ``head`` there are none.
 Everything above block5 stays float32.
 """
 
@@ -17,12 +17,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper
 from onnx.utils import Extractor
 
-from app.core.config import Stage
+from app.core.config import Engine, EngineName, Stage
 from app.core.console import percent, progress_bar
 from app.data.augmentation import View, load_batches
 from app.data.manifest import Photo
@@ -40,8 +39,11 @@ from app.export.int8_gate import (
     with_float32,
 )
 from app.features.batches import ViewBatches, targets_of
-from app.features.dataset import FeatureDataset
+from app.features.dataset import DatasetSpec, FeatureDataset
+from app.features.extractor import make_extractor, onnx_engine
 from app.features.int8_backbone import CALIBRATION_PHOTOS, Feed, Int8Backbone, write_int8
+from app.inference.engine_choice import OTHER, USUAL
+from app.inference.engines import compile_model
 from app.network.onnx_graph import output_of
 
 
@@ -82,9 +84,9 @@ def int8_model(
         thresholds: of the answers.
         mirror: whether the model looks at the mirror image too.
     """
-    frozen = source.int8
+    frozen = source.int8_twin
     if frozen is None:
-        return Int8Model(None, "training did not compute the frozen layers in int8")
+        return Int8Model(None, "the frozen layers were not computed in int8")
     if mirror:
         return Int8Model(None, "not for a model that looks at the mirror image too")
     upper = _upper_int8(graph, stage.cut, _calibration(source, stage))
@@ -92,8 +94,15 @@ def int8_model(
     if (lacking := COMPARED - len(compared[0].photos)) > 0:
         compared.append(_some_training(source, stage, lacking))
     photos = [photo for batches in compared for photo in batches.photos]
-    rows = (row for batches in compared for row in _rows(batches))
-    int8 = _predictions(upper, output_of(stage.cut), rows, photos)
+    if source.int8:
+        engine = source.spec.engine
+        rows: Iterator[NDArray[Any]] = (row for each in compared for row in _rows(each))
+    else:
+        engine = onnx_engine(
+            source.spec.model, [stage.cut], frozen, source.spec.engine, len(photos)
+        )
+        rows = _computed(frozen, stage.cut, source.spec, photos, engine)
+    int8 = _predictions(upper, rows, photos, OTHER if engine == OTHER else USUAL)
     gate = _compare(int8, graph, photos, thresholds)
     if fault := gate.fault():
         return Int8Model(None, fault, gate if gate.measured else None)
@@ -119,7 +128,7 @@ def _by_float32(graph: onnx.ModelProto, photos: Sequence[Photo]) -> PredictionSe
     with progress_bar() as bar:
         task = bar.add_task("Comparing int8 with float32", total=len(views))
         batches = bar.track(load_batches(views, size, GATE_BATCH), task_id=task)
-        return _predictions(graph, "image", batches, photos)
+        return _predictions(graph, batches, photos)
 
 
 def _calibration(source: FeatureDataset, stage: Stage) -> Iterator[Feed]:
@@ -140,6 +149,19 @@ def _some_training(source: FeatureDataset, stage: Stage, count: int) -> ViewBatc
 def _rows(batches: ViewBatches) -> Iterator[NDArray[np.float32]]:
     for number in range(len(batches)):
         yield np.asarray(batches[number][0], np.float32)
+
+
+def _computed(
+    frozen: Int8Backbone, cut: str, spec: DatasetSpec, photos: Sequence[Photo], engine: Engine
+) -> Iterator[NDArray[Any]]:
+    """Yield what the frozen layers in int8 give for photos."""
+    extractor = make_extractor(spec.model, [cut], "float32", frozen, engine)
+    views = [View(photo, 0, 0) for photo in photos]
+    with progress_bar() as bar:
+        task = bar.add_task("Computing in int8", total=len(views))
+        for (rows,) in extractor.stream(load_batches(views, spec.image_size, extractor.batch)):
+            yield rows.astype(np.float32)
+            bar.advance(task, len(rows))
 
 
 def _upper_int8(exported: onnx.ModelProto, cut: str, scales: Iterator[Feed]) -> onnx.ModelProto:
@@ -166,20 +188,17 @@ def _upper_int8(exported: onnx.ModelProto, cut: str, scales: Iterator[Feed]) -> 
 
 
 def _predictions(
-    graph: onnx.ModelProto, name: str, batches: Iterable[NDArray[Any]], photos: Sequence[Photo]
+    graph: onnx.ModelProto,
+    batches: Iterable[NDArray[Any]],
+    photos: Sequence[Photo],
+    engine: EngineName = USUAL,
 ) -> PredictionSet:
-    """Return what a model with the input ``name`` predicts for photos, given as batches."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    fetched_only = onnxruntime.RunOptions()
-    fetched_only.only_execute_path_to_fetches = True  # not the maps
+    """Return what a model predicts for photos, given as batches of its input."""
+    compiled = compile_model(engine, graph.SerializeToString())
     classes = graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     logits, novelty = [np.empty((0, classes), np.float32)], [np.empty((0, 1), np.float32)]
     for batch in batches:
-        some_logits, some_novelty = session.run(["logits", "novelty"], {name: batch}, fetched_only)
+        some_logits, some_novelty = compiled.run(batch, ("logits", "novelty"))
         logits.append(some_logits)
         novelty.append(some_novelty)
     return PredictionSet(

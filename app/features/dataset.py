@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.filesize import decimal
 
-from app.core.config import STAGES, CacheMode, Precision, Stage
+from app.core.config import STAGES, CacheMode, Engine, Precision, Stage
 from app.core.console import say
+from app.core.environment import installed_version
 from app.core.errors import CacheEvictedError, UsageError
-from app.data.augmentation import ReadPhoto, View, load_batches, load_views, read_photo, tta_views
+from app.data.augmentation import View, load_batches, load_views, tta_views
 from app.data.folder_layout import Split
 from app.data.manifest import Photo, Photos
 from app.features.batches import (
@@ -30,13 +31,14 @@ from app.features.batches import (
     targets_of,
 )
 from app.features.cache_folder import Quota
-from app.features.decoded import DecodedPhotos
-from app.features.extractor import FeatureExtractor, engine, make_extractor
+from app.features.extractor import FeatureExtractor, engine, make_extractor, onnx_engine
 from app.features.int8_backbone import Int8Backbone, make_int8_backbone
 from app.features.shards import SHARD_ROWS, shard_bytes
 from app.features.store import FeatureSpec, FeatureStore, compute_features, missing_views
+from app.inference.engine_choice import USUAL
 from app.network.classifier import logits_and_embeddings, prefix, row_bytes, suffix
 from app.network.device import on_gpu, resolve_frozen_precision, resolve_precision
+from app.network.whole_batches import predict_batch
 
 HEAD_CUT = STAGES["head"].cut
 AT_ONCE = 2  # stages whose activations are computed in one pass; a deeper one may never be reached
@@ -61,6 +63,7 @@ class DatasetSpec:
         precision: of the run; the arithmetic of frozen layers follows from it.
         mirror: whether answers are made from the mirror image as well.
         deterministic: whether nothing may depend on what is measured.
+        engine: what computes frozen layers where Keras does not.
     """
 
     model: keras.Model
@@ -75,6 +78,7 @@ class DatasetSpec:
     precision: Precision = "auto"
     mirror: bool = False
     deterministic: bool = False
+    engine: Engine = USUAL
 
     @property
     def image_size(self) -> int:
@@ -99,13 +103,10 @@ class DatasetSpec:
             if count
         )
 
-    def extractor(
-        self, cuts: Sequence[str], photos: int = 0, int8: Int8Backbone | None = None
-    ) -> FeatureExtractor:
-        """Return what computes the features of so many photos."""
-        # The fastest batch, which is measured, may be another one the next time.
-        count = 0 if self.deterministic else photos
-        return make_extractor(self.model, cuts, resolve_precision(self.precision), count, int8)
+    def extractor(self, cuts: Sequence[str], int8: Int8Backbone | None = None) -> FeatureExtractor:
+        """Return what computes features at ``cuts``."""
+        precision = resolve_precision(self.precision)
+        return make_extractor(self.model, cuts, precision, int8, self.engine)
 
     def checksum(self, cut: str) -> int:
         """Return the CRC-32 of the weights below a cut."""
@@ -119,18 +120,26 @@ class FeatureDataset(ABC):
 
     Attributes:
         spec: what it depends on.
-        int8: the frozen layers in int8; None for others.
+        int8: the frozen layers in int8, where they compute the features.
+        int8_twin: the frozen layers in int8 for the bundle's int8 model; ``int8`` itself, or what a
+            processor computes instead of a GPU; None where there is none.
         name: what ``--cache`` would be to get it.
     """
 
     spec: DatasetSpec
     int8: Int8Backbone | None = None
+    int8_twin: Int8Backbone | None = None
     name: ClassVar[Literal["disk", "off"]]
 
     @property
     def views(self) -> int | None:
         """How many views of each training photo there are; None: a fresh one in every epoch."""
         return self.spec.views if self.name == "disk" else None
+
+    @property
+    def made_by(self) -> str:
+        """What computes frozen layers (``app.features.extractor.engine``)."""
+        return engine(resolve_precision(self.spec.precision))
 
     @property
     def frozen(self) -> str:
@@ -197,8 +206,7 @@ class FeatureDataset(ABC):
             for first in range(0, len(numbers), stage.batch_size):
                 some = numbers[first : first + stage.batch_size]
                 inputs = self._inputs(stage, [View(photos[number], 0, 0) for number in some])
-                maps = keras.ops.convert_to_numpy(part.predict_on_batch(inputs))
-                yield maps.astype(np.float32)
+                yield predict_batch(part, inputs, stage.batch_size).astype(np.float32)
 
         return LabelledMaps(walk, targets_of(photos), groups_of(photos))
 
@@ -243,30 +251,27 @@ def open_dataset(spec: DatasetSpec, cache: CacheMode, quota: Quota) -> FeatureDa
     if cache == "off" or size > quota.limit:
         why = "--views has no part in it" if cache == "off" else too_large
         say(f"cache off: every epoch draws a fresh view of each photo; {why}")
-        return FreshDataset(spec=spec, read=_reader(spec.stages, quota))
-    precision, int8 = resolve_frozen_precision(spec.precision), None
+        return FreshDataset(spec=spec)
+    precision, int8, twin = resolve_frozen_precision(spec.precision), None, None
     made_by = engine(precision)
-    if precision == "int8":
+    if precision == "int8" or (on_gpu() and spec.precision == "auto"):
         scales = spec.photos["train"] if spec.scales is None else spec.scales
-        int8 = make_int8_backbone(quota.folder, spec.model, spec.weights, scales)
+        twin = make_int8_backbone(quota.folder, spec.model, spec.weights, scales)
+    if precision == "int8" and twin is not None:
+        int8 = twin
         precision += f"-{int8.digest[:8]}"
+    if made_by == USUAL:
+        spec = replace(spec, engine=onnx_engine(spec.model, cuts, int8, spec.engine, count))
+        if spec.engine != USUAL:  # the version of the usual one is in every key
+            made_by = f"{spec.engine} {installed_version(spec.engine)}"
     how = (spec.backbone, spec.weights, spec.image_size, precision, made_by)
     stores = {cut: FeatureStore(quota.folder, FeatureSpec(cut, *how), quota) for cut in cuts}
     untrained = {cut: spec.checksum(cut) for cut in cuts}
-    cached = CachedDataset(spec=spec, int8=int8, stores=stores, quota=quota, untrained=untrained)
+    cached = CachedDataset(
+        spec=spec, int8=int8, int8_twin=twin, stores=stores, quota=quota, untrained=untrained
+    )
     cached.fill(cuts)
     return cached
-
-
-def _reader(stages: Sequence[Stage], quota: Quota) -> ReadPhoto:
-    """Return what decodes for fresh views: once a run where a GPU waits for it every epoch.
-
-    Decoded photos are quickly made again: they take the room that activations leave, and remove
-    none.
-    """
-    if not on_gpu() or not any(stage.epochs for stage in stages):
-        return read_photo
-    return DecodedPhotos(quota.folder, min(quota.limit - quota.used(), quota.free() // 2))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,6 +288,11 @@ class CachedDataset(FeatureDataset):
     quota: Quota
     untrained: dict[str, int]
     name: ClassVar[Literal["disk", "off"]] = "disk"
+
+    @property
+    def made_by(self) -> str:
+        """What computed the features."""
+        return self.stores[HEAD_CUT].spec.engine
 
     def labelled(self, split: Split) -> LabelledMaps:
         """Return the cached maps of a split."""
@@ -337,8 +347,8 @@ class CachedDataset(FeatureDataset):
         with self.quota.room_for(needed):
             pass  # again for each shard, since others may write meanwhile
         if missing:
-            extractor = self.spec.extractor(cuts, len(missing), self.int8)
-            compute_features(extractor, stores, missing, self.spec.image_size, extractor.batch)
+            extractor = self.spec.extractor(cuts, self.int8)
+            compute_features(extractor, stores, missing, self.spec.image_size)
 
     def _inputs(self, stage: Stage, views: Sequence[View]) -> NDArray[Any]:
         return self._rows(stage.cut, views)
@@ -360,21 +370,22 @@ class CachedDataset(FeatureDataset):
 class FreshDataset(FeatureDataset):
     """The classical way: every epoch draws new views, which go through the whole network."""
 
-    read: ReadPhoto = read_photo
     name: ClassVar[Literal["disk", "off"]] = "off"
 
     def labelled(self, split: Split) -> LabelledMaps:
         """Compute the maps of a split when they are asked for."""
         photos = self.spec.photos[split]
-        extractor = self.spec.extractor([HEAD_CUT], len(photos))
+        extractor = self.spec.extractor([HEAD_CUT])
 
         def maps(numbers: Sequence[int]) -> Iterator[Float32s]:
             views = [View(photos[number], 0, 0) for number in numbers]
-            for images in load_batches(views, self.spec.image_size, extractor.batch, self.read):
-                yield extractor(images)[0].astype(np.float32)
+            size = self.spec.image_size
+            batches = load_batches(views, size, extractor.batch, processes=on_gpu())
+            for rows in extractor.stream(batches):
+                yield rows[0].astype(np.float32)
 
         return LabelledMaps(maps, targets_of(photos), groups_of(photos))
 
     def _inputs(self, stage: Stage, views: Sequence[View]) -> NDArray[Any]:
         # As uint8: a quarter to send.
-        return load_views(views, self.spec.image_size, self.read)
+        return load_views(views, self.spec.image_size, processes=on_gpu())

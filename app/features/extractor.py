@@ -10,42 +10,44 @@ for float32 too (185 against 263 ms a photo at 224 pixels on two Zen 3 cores,
 bfloat16, is Keras's.
 
 How many photos go through at once changes the time and the memory, never a photo's activations
-beyond rounding. On a processor 16 is as fast as any; on a GPU more are tried.
+beyond rounding. On a processor 16 is as fast as any, on a GPU 32.
 """
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Sequence
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
-import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
-from app.core.console import say
+from app.core.config import Engine, EngineName
 from app.core.environment import installed_version
 from app.core.errors import out_of_memory
 from app.data.augmentation import BATCH
 from app.features.int8_backbone import Int8Backbone
-from app.features.shards import SHARD_ROWS
+from app.inference.engine_choice import USUAL, Task, choose_engine
+from app.inference.engines import compile_model
 from app.network.batch_memory import halving
 from app.network.classifier import prefix
 from app.network.device import on_gpu
 from app.network.onnx_graph import float16_outputs, output_of, to_onnx
+from app.network.whole_batches import compute_of, filled
 
-# Of frozen layers: pixels uint8 (n, size, size, 3) → activations (n, ...), one array for each cut:
-# float16 from ONNX Runtime, float32 or what its backend has for bfloat16 from Keras.
-Forward = Callable[[NDArray[Any]], list[NDArray[Any]]]
+# Of frozen layers: pixels uint8 (n, size, size, 3) → activations float16 (n, ...), one array for
+# each cut; of a GPU they may be on their way yet.
+Forward = Callable[[NDArray[Any]], list[Any]]
 
-MAX_BATCH = SHARD_ROWS  # no more are asked for at once
-GAIN = 1.05  # photos a second that a doubled batch must bring at least
+# An H100 computes 7,200 photos of 320 pixels a second in batches of 32, and 8,100 in those of 256;
+# with sending and fetching 5,100 and 3,100 (docs/experiments.md).
+GPU_BATCH = 32
+AHEAD = 2  # batches that are begun before one is fetched
+MOST = 65_504.0  # float16's; activations of photos stay below it by far, and clipping keeps it so
 NAME = "the frozen layers"  # in what is said of them
-REPEAT = 3  # timed runs of each batch size; the best one counts
 
 
 class FeatureExtractor:
@@ -71,9 +73,49 @@ class FeatureExtractor:
             return parts[0]
         return [np.concatenate(rows) for rows in zip(*parts, strict=True)]
 
+    def stream(self, batches: Iterable[NDArray[Any]]) -> Iterator[list[NDArray[Any]]]:
+        """Yield the features of each batch; the next two are computed before one is fetched.
+
+        So a GPU computes while the processor fetches and uses what it computed before.
+        """
+        begun: deque[tuple[NDArray[Any], list[Any] | None]] = deque()
+        for images in batches:
+            begun.append((images, self._begin(images)))
+            if len(begun) > AHEAD:
+                yield self._end(*begun.popleft())
+        while begun:
+            yield self._end(*begun.popleft())
+
+    def _begin(self, images: NDArray[Any]) -> list[Any] | None:
+        """Begin to compute; None where it must be done in smaller batches."""
+        return (
+            self._try(lambda: self.forward(filled(images, self.batch)))
+            if (len(images) <= self.batch)
+            else None
+        )
+
+    def _end(self, images: NDArray[Any], outputs: list[Any] | None) -> list[NDArray[Any]]:
+        rows = None if outputs is None else self._try(lambda: _fetched(outputs, len(images)))
+        return self(images) if rows is None else rows
+
+    def _try(self, work: Callable[[], list[Any]]) -> list[Any] | None:
+        try:
+            return work()
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+        return None
+
     def _part(self, images: NDArray[Any], start: int, batch: int) -> list[NDArray[Any]]:
         self.batch = batch
-        return self.forward(images[start : start + batch])
+        some = images[start : start + batch]
+        return _fetched(self.forward(filled(some, batch)), len(some))
+
+
+def _fetched(outputs: list[Any], count: int) -> list[NDArray[Any]]:
+    """Wait for what a device computes; return its first rows in the processor's memory."""
+    numpy = keras.ops.convert_to_numpy
+    return [(each if isinstance(each, np.ndarray) else numpy(each))[:count] for each in outputs]
 
 
 def engine(precision: str) -> str:
@@ -92,8 +134,8 @@ def make_extractor(
     model: keras.Model,
     cuts: Sequence[str],
     precision: str,
-    photos: int = 0,
     int8: Int8Backbone | None = None,
+    engine_of_onnx: Engine = USUAL,
 ) -> FeatureExtractor:
     """Return what computes the activations at ``cuts``.
 
@@ -103,72 +145,46 @@ def make_extractor(
             trained.
         cuts: names out of ``app.network.classifier.CUTS``.
         precision: ``float32`` or ``bfloat16``, as the model was built.
-        photos: how many are to be computed; on a GPU the batch size that is the fastest is found
-            by trying, if they are enough to make up for that.
         int8: the same layers in int8 (``app.features.int8_backbone``), which then compute.
+        engine_of_onnx: what computes where Keras does not (``onnx_engine``).
     """
     if int8 is not None:
-        return FeatureExtractor(_by_onnxruntime(int8.proto(), cuts))
+        return FeatureExtractor(_by_engine(onnx_task(model, cuts, int8), engine_of_onnx))
     lower = prefix(model, cuts)
     if engine(precision) != "onnxruntime":
-        # With one output Keras gives the array itself.
-        extractor = FeatureExtractor(
-            lambda images: list(keras.tree.flatten(lower.predict_on_batch(images)))
-        )
-        if photos > MAX_BATCH and on_gpu():
-            shape = model.input.shape[1:]
-            extractor.batch = fastest_batch(
-                lambda n: seconds_of(extractor.forward, shape, n), photos
-            )
-        return extractor
-    return FeatureExtractor(_by_onnxruntime(to_onnx(lower, [output_of(cut) for cut in cuts]), cuts))
+        return FeatureExtractor(_by_keras(lower), GPU_BATCH if on_gpu() else BATCH)
+    return FeatureExtractor(_by_engine(onnx_task(model, cuts, None), engine_of_onnx))
 
 
-def _by_onnxruntime(proto: onnx.ModelProto, cuts: Sequence[str]) -> Forward:
-    float16_outputs(proto, [output_of(cut) for cut in cuts])
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only: they come as exceptions as well
-    graph, providers = proto.SerializeToString(), ["CPUExecutionProvider"]
-    session = onnxruntime.InferenceSession(graph, options, providers=providers)
-    return lambda images: list(session.run(None, {"image": images}))  # None: all of them
+def _by_keras(lower: keras.Model) -> Forward:
+    """Compute on Keras's device and round to float16 there: a processor takes 1.6 ms a photo."""
+    ops, outputs = keras.ops, keras.tree.flatten(lower.output)
+    halves = [ops.cast(ops.clip(each, -MOST, MOST), "float16") for each in outputs]
+    rounded = keras.Model(lower.input, halves)
+    compute = compute_of(rounded)
+    return lambda images: keras.tree.flatten(compute(images))  # with one output it is no list
 
 
-def fastest_batch(seconds: Callable[[int], float], photos: float = math.inf) -> int:
-    """Double the batch from 16 while it pays, and say what is taken.
+def onnx_engine(
+    model: keras.Model, cuts: Sequence[str], int8: Int8Backbone | None, wanted: Engine, photos: int
+) -> EngineName:
+    """Return what computes the frozen layers of so many photos where Keras does not.
 
-    It ends when photos a second grow by less than 5 %, when memory does not suffice, at 128, or
-    when trying (a GPU compiles for every size) has taken longer than all photos will.
-
-    Args:
-        seconds: of a batch of so many photos; raises as the backend does when memory is short.
-        photos: how many are to be computed afterwards.
+    ``auto`` measures where that pays (``app.inference.engine_choice``).
     """
-    started = time.perf_counter()
-    best, rate, batch = BATCH, 0.0, BATCH
-    while batch <= MAX_BATCH:
-        try:
-            now = batch / seconds(batch)
-        except Exception as error:
-            if not out_of_memory(error):
-                raise
-            break
-        if now < GAIN * rate:
-            break
-        best, rate, batch = batch, now, 2 * batch
-        if time.perf_counter() - started > photos / rate:
-            break
-    if rate:
-        say(f"{NAME}: batches of {best}, {rate:.0f} photos a second")
-    return best
+    return choose_engine(lambda: onnx_task(model, cuts, int8), wanted, photos)
 
 
-def seconds_of(forward: Forward, shape: tuple[int, ...], batch: int) -> float:
-    """Return the seconds of one batch of random photos, at its best of some runs."""
-    images = np.random.default_rng(0).integers(0, 256, (batch, *shape), np.uint8)
-    forward(images)  # compiles
-    times = []
-    for _ in range(REPEAT):
-        started = time.perf_counter()
-        forward(images)
-        times.append(time.perf_counter() - started)
-    return min(times)
+def onnx_task(model: keras.Model, cuts: Sequence[str], int8: Int8Backbone | None) -> Task:
+    """Return the frozen layers as ONNX, with the activations at ``cuts`` as float16."""
+    names = [output_of(cut) for cut in cuts]
+    proto = to_onnx(prefix(model, cuts), names) if int8 is None else int8.proto()
+    float16_outputs(proto, names)
+    data = proto.SerializeToString()
+    names = [output.name for output in proto.graph.output]
+    return Task(data, hashlib.sha256(data).hexdigest(), names, int(model.input.shape[1]))
+
+
+def _by_engine(task: Task, engine: Engine) -> Forward:
+    compiled = compile_model(choose_engine(lambda: task, engine), task.model)
+    return lambda images: compiled.run(images, task.names)

@@ -6,26 +6,24 @@ loses at most two of them, and several runs may write at the same time.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.core.atomic_files import write_json
 from app.core.console import progress_bar, say
-from app.core.environment import installed_version
+from app.core.environment import installed_version, usable_cores
 from app.core.errors import AppError, CacheEvictedError
-from app.data.augmentation import BATCH, View, load_batches
 from app.data.augmentation import VERSION as VIEWS_VERSION
+from app.data.augmentation import View, load_batches
 from app.data.decode import VERSION as IMAGES_VERSION
-from app.data.decode import Pixels
 from app.features.cache_folder import Quota
 from app.features.shards import (
     SHARD_ROWS,
@@ -42,6 +40,10 @@ from app.features.shards import (
     touch,
     write_shard,
 )
+from app.network.device import on_gpu
+
+if TYPE_CHECKING:
+    from app.features.extractor import FeatureExtractor
 
 VERSION = 1  # raise it when the same view gives other activations
 Float32s = NDArray[np.float32]
@@ -164,7 +166,7 @@ class FeatureStore:
         A flipped bit is found here, once a run, and its shard is computed again.
         """
         shards = sorted(self.shards(wanted), key=lambda shard: shard.path)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             whole = list(pool.map(Shard.is_whole, shards))
         for shard in shards:
             touch(shard.path)
@@ -193,29 +195,29 @@ def missing_views(stores: Collection[FeatureStore], wanted: Iterable[View]) -> l
 
 
 def compute_features(
-    extract: Callable[[Pixels], list[NDArray[Any]]],
+    extractor: FeatureExtractor,
     stores: Sequence[FeatureStore],
     missing: Sequence[View],
     image_size: int,
-    batch: int = BATCH,
 ) -> None:
     """Fill the stores with the rows of ``missing``, in one pass through the network.
 
     The next views are drawn, and the last shard is written, while the network computes.
 
     Args:
-        extract: gives one array for each store, in their order
-            (``app.features.extractor.FeatureExtractor``).
+        extractor: gives one array for each store, in their order; its batch divides
+            ``SHARD_ROWS``.
         stores: one for each cut.
         missing: views, each of which is computed (``missing_views``).
         image_size: height and width of a view in pixels.
-        batch: views that ``extract`` gets at once; a divisor of ``SHARD_ROWS``.
 
     Raises:
         AppError: when the network gives NaN or infinity; nothing of it is kept.
         UsageError: when a shard has no room.
     """
-    batches = load_batches(missing, image_size, batch)
+    batches = load_batches(missing, image_size, extractor.batch, processes=on_gpu())
+    features = extractor.stream(batches)
+    at_once = SHARD_ROWS // extractor.batch
 
     def write(views: Sequence[View], rows: Sequence[Float16s]) -> None:
         for store, part in zip(stores, rows, strict=True):
@@ -226,9 +228,9 @@ def compute_features(
         written: Future[None] | None = None
         for start in range(0, len(missing), SHARD_ROWS):
             parts = []
-            for images in islice(batches, SHARD_ROWS // batch):
-                parts.append([_as_float16(activations) for activations in extract(images)])
-                bar.advance(task, len(images))
+            for activations in islice(features, at_once):
+                parts.append([_as_float16(each) for each in activations])
+                bar.advance(task, len(activations[0]))
             rows = [np.concatenate(cut) for cut in zip(*parts, strict=True)]
             if written is not None:
                 written.result()  # at most one shard waits: this limits memory and lost work

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from app.core.cli import tell
+from app.core.config import Engine
 from app.core.run_folder import finished_run, newest_complete_run
 
 
 def add_bundle_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--bundle``, ``--run``, ``--runs``, ``--min-confidence`` and ``--precision``."""
+    """Add what names a bundle, and ``--min-confidence``, ``--precision`` and ``--engine``."""
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--bundle", type=Path, metavar="DIR", help="a bundle folder")
     where.add_argument("--run", metavar="NAME", help="a run's name (default: the newest complete)")
@@ -31,6 +33,13 @@ def add_bundle_arguments(parser: argparse.ArgumentParser) -> None:
         help="int8 takes a third of the time, and was exported only if it answers nearly as "
         "float32 does; auto takes it where it was exported and the processor can (default: "
         "%(default)s)",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=get_args(Engine),
+        default="auto",
+        help="what runs the model; auto takes the one that is measured to be faster here, and for "
+        "few photos ONNX Runtime (default: %(default)s)",
     )
 
 

@@ -1,8 +1,7 @@
-"""A bundle and photos → answers. Imports NumPy, Pillow and ONNX Runtime, never Keras."""
+"""A bundle and photos → answers. Imports NumPy, Pillow and one engine, never Keras."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -10,17 +9,19 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from app.core.environment import has_vnni
-from app.core.errors import BundleError, ImageError, out_of_memory
+from app.core.config import Engine
+from app.core.environment import has_dot_product, has_vnni
+from app.core.errors import BundleError, ImageError, UsageError, out_of_memory
 from app.data.decode import Pixels, load_image
 from app.evaluation.decision import Thresholds, decide, label_of
 from app.inference.bundle_format import CONFIDENCE, INT8_FILE, NOVELTY, ONNX_FILE, Bundle
+from app.inference.engine_choice import Task, choose_engine
+from app.inference.engines import EXTERNAL_DATA, compile_model
 from app.inference.prediction import Prediction, failed_prediction
 
-_EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
+ANSWERS = ("probabilities", "novelty")  # outputs of the model
 BATCH = 8  # photos at once; ONNX Runtime took as long for 16 at once as one by one
 
 
@@ -41,9 +42,17 @@ class Classifier:
         folder: a run's ``bundle/``.
         min_confidence: below it an answer is ``unsure`` (default: the bundle's).
         precision: ``auto`` computes in int8 where the bundle has such a model and the processor
-            has instructions for it (only Linux tells), else in float32.
+            has instructions for it (``app.core.environment.has_vnni``), else in float32.
+        engine: ``auto`` takes the fastest (``app.inference.engine_choice``).
+        photos: how many are to come, as far as is known: for few no time is spent on choosing.
+        threads: that compute; default: one for each core.
+
+    Attributes:
+        bundle: what it says of itself.
+        engine: that computes.
 
     Raises:
+        UsageError: when the engine that is asked for is not installed.
         BundleError: when the bundle is missing, incomplete or was changed, has its weights
             elsewhere, or has no int8 model and it was asked for.
         MemoryError: when there is too little memory for it.
@@ -54,6 +63,9 @@ class Classifier:
         folder: Path,
         min_confidence: float | None = None,
         precision: Precision = "auto",
+        engine: Engine = "auto",
+        photos: float = 1,
+        threads: int | None = None,
     ) -> None:
         self.bundle = Bundle.read(folder)
         default = self.bundle.thresholds[CONFIDENCE]
@@ -64,33 +76,29 @@ class Classifier:
         self.precision = self._resolve(precision)
         self.file = INT8_FILE if self.precision == "int8" else ONNX_FILE
         path = self._path = self._checked(folder, self.file)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # errors come as exceptions; on stderr they would be twice
-        # Its threads sleep while they wait: to spin they would take the cores from decoding.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Weights beside the model are covered by no digest; in this place there are none.
-        options.add_session_config_entry(_EXTERNAL_DATA_FOLDER, os.devnull)
-        self._asked_for_only = onnxruntime.RunOptions()
-        self._asked_for_only.only_execute_path_to_fetches = True  # maps cost time and memory
+        task = Task(path, self.bundle.sha256[self.file], ANSWERS, self.bundle.image_size)
         try:
-            self._session = onnxruntime.InferenceSession(
-                _source(path),
-                options,
-                providers=["CPUExecutionProvider"],
-                enable_fallback=0,  # to the same provider, after words on stdout
-            )
-        except Exception as error:  # ONNX Runtime's exceptions have no common class but this
+            self._model = compile_model(choose_engine(lambda: task, engine, photos), path, threads)
+        except UsageError:
+            raise
+        except Exception as error:  # the engines' exceptions have no common class but this
             if out_of_memory(error):  # the bundle is not to blame
                 raise MemoryError from error
-            if "external data" in str(error).lower():
+            if EXTERNAL_DATA in str(error).lower():
                 raise BundleError(
                     f"expected {path} to hold its weights itself; received one with external data, "
                     "which no digest covers; train again"
                 ) from error
             raise BundleError(
-                f"expected a model that ONNX Runtime can run; received {path} ({error}); "
-                "update onnxruntime, or train again"
+                f"expected a model that ONNX Runtime and OpenVINO can run; received {path} "
+                f"({error}); update onnxruntime, or train again"
             ) from error
+        self.engine = self._model.engine
+
+    @property
+    def computing(self) -> str:
+        """Say in which numbers it computes, and by which engine."""
+        return f"{self.precision} by {self.engine}"
 
     def _resolve(self, precision: Precision) -> Literal["int8", "float32"]:
         if precision == "int8" and not self.bundle.has_int8:
@@ -99,10 +107,11 @@ class Classifier:
                 f"{self.bundle.why_no_int8 or 'it was not exported'}); "
                 "leave --precision out, or take float32"
             )
-        if precision == "int8" and not has_vnni():
+        if precision == "int8" and not (has_vnni() or has_dot_product()):
             raise BundleError(
-                "expected a processor with VNNI instructions for int8 (only Linux tells); received "
-                "one without, on which it would be slow and partly wrong; leave --precision out"
+                "expected a processor with VNNI instructions for int8, or ARM's dot products; "
+                "received one without, on which it would be slow and partly wrong; leave "
+                "--precision out"
             )
         if precision == "auto":
             return "int8" if self.bundle.has_int8 and has_vnni() else "float32"
@@ -130,7 +139,7 @@ class Classifier:
         Raises:
             BundleError: when the model is not one that this project exports.
         """
-        probabilities, novelty = self._run(images, ["probabilities", "novelty"])
+        probabilities, novelty = self._run(images, ANSWERS)
         for result, width in ((probabilities, len(self.bundle.classes)), (novelty, 1)):
             if result.shape != (len(images), width):
                 raise self._useless(f"numbers of shape {result.shape}")
@@ -151,21 +160,21 @@ class Classifier:
         Raises:
             BundleError: as ``outputs``.
         """
-        (maps,) = self._run(images, ["activation_maps"])
+        (maps,) = self._run(images, ("activation_maps",))
         if maps.ndim != 4 or maps.shape[::3] != (len(images), len(self.bundle.classes)):
             raise self._useless(f"maps of shape {maps.shape}")
         return maps
 
-    def _run(self, images: Pixels, names: list[str]) -> list[NDArray[np.float32]]:
+    def _run(self, images: Pixels, names: Sequence[str]) -> list[NDArray[np.float32]]:
         try:
-            results = self._session.run(names, {"image": images}, self._asked_for_only)
-        except Exception as error:  # ONNX Runtime's exceptions have no common class but this
+            results = self._model.run(images, names)
+        except Exception as error:  # the engines' exceptions have no common class but this
             if out_of_memory(error):  # the bundle is not to blame
                 raise MemoryError from error
             raise self._useless(str(error)) from error
         if not all(np.isfinite(result).all() for result in results):
             raise self._useless("numbers that are none")
-        return list(results)
+        return results
 
     def _useless(self, received: str) -> BundleError:
         return BundleError(
@@ -211,12 +220,3 @@ class Classifier:
             return load_image(path, self.bundle.image_size)
         except ImageError as error:
             return error
-
-
-def _source(path: Path) -> str | bytes:
-    """Return what ONNX Runtime reads: the path, or of one that is no UTF-8 the file's content."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return path.read_bytes()
-    return str(path)

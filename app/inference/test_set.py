@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from app.core.config import Engine
 from app.core.console import say
 from app.core.run_folder import Run
 from app.core.run_metrics import AnsweredBy, NeitherMetrics, SplitMetrics
@@ -48,6 +49,7 @@ def answer_test_set(
     corrected: Mapping[str, int],
     validation: PredictionSet,
     neither: Mapping[Split, Sequence[NeitherPhoto]],
+    engine: Engine = "auto",
 ) -> TestSetAnswers:
     """Let the exported bundle answer the test photos, once, as ``predict.py`` answers.
 
@@ -61,10 +63,14 @@ def answer_test_set(
             show; -1 for those of none, which are left out of ``corrected``.
         validation: what training predicted for the validation photos.
         neither: photos of none of the classes, of all splits.
+        engine: that runs the model.
     """
-    classifier = Classifier(run.bundle)
+    classifier = Classifier(run.bundle, engine=engine, photos=len(photos))
     classes, thresholds = classifier.bundle.classes, classifier.thresholds
-    say(f"answering {len(photos)} test photos with {classifier.file} ({classifier.precision})")
+    say(
+        f"answering {len(photos)} test photos with {classifier.file} ({classifier.precision}, "
+        f"{classifier.engine})"
+    )
     answered = answer_photos(classifier, photos)
     predictions: dict[Split, PredictionSet] = {"validation": validation, "test": answered}
     write_predictions(predictions, classes, thresholds, run.predictions)
@@ -81,7 +87,7 @@ def answer_test_set(
         split_metrics(answered, thresholds),
         split_metrics(answered.chosen(kept), thresholds) if some else None,
         _with_corrected(answered, corrected, thresholds),
-        AnsweredBy(classifier.file, classifier.precision),
+        AnsweredBy(classifier.file, classifier.precision, classifier.engine),
         refused,
     )
 

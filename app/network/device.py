@@ -63,6 +63,13 @@ def _loaded(backend: str) -> Any:
     return importlib.import_module(backend)
 
 
+def keep_compiled() -> None:
+    """Let JAX keep what it compiles for a GPU in Keras's folder, so that the next run need not."""
+    if keras.backend.backend() == "jax" and on_gpu():
+        folder = environment.keras_home() / "compiled_by_jax"
+        _loaded("jax").config.update("jax_compilation_cache_dir", str(folder))
+
+
 def device_name() -> str:
     """Return where Keras puts tensors, and on a processor its model, such as ``cpu (AMD EPYC)``."""
     with quiet_native_stderr():

@@ -28,6 +28,7 @@ def convolution_blocks(
     backbone: Backbone = "vgg16",
     *,
     dtype: keras.DTypePolicy | str | None = None,
+    initializer: str = "glorot_uniform",
 ) -> keras.KerasTensor:
     """Put the five convolution blocks of a VGG network on ``x``, with random weights.
 
@@ -39,18 +40,18 @@ def convolution_blocks(
             ``(batch, height, width, 3)``; a side may be None.
         backbone: ``vgg16`` or ``vgg19``.
         dtype: Keras dtype policy of every layer, such as ``"mixed_bfloat16"``.
+        initializer: of the kernels; ``"zeros"`` where other weights are set at once.
 
     Returns:
         The output of ``block5_pool``: ``(batch, height / 32, width / 32, 512)``, rounded down.
     """
     # Whatever the user's ~/.keras/keras.json says.
     options = {"data_format": "channels_last", "dtype": dtype}
+    kernels = {"activation": "relu", "kernel_initializer": initializer}
     blocks = zip(CONVOLUTIONS[backbone], FILTERS, strict=True)
     for block, (convolutions, filters) in enumerate(blocks, start=1):
         for number in range(1, convolutions + 1):
             name = f"block{block}_conv{number}"
-            x = keras.layers.Conv2D(
-                filters, 3, padding="same", activation="relu", name=name, **options
-            )(x)
+            x = keras.layers.Conv2D(filters, 3, padding="same", name=name, **kernels, **options)(x)
         x = keras.layers.MaxPooling2D(2, name=f"block{block}_pool", **options)(x)
     return x

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,7 @@ def page(compared: Compared) -> str:
         names=names,
         comparisons=compared.comparisons,
         runs=runs,
-        accuracies=Picture(accuracies(names, [run.metrics.test for run in runs]), ""),
+        accuracies=partial(Picture, accuracies(names, [run.metrics.test for run in runs])),
         differing=compared.differing,
         phases=[*phases, "total"],
         shown=SHOWN,

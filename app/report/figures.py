@@ -1,7 +1,7 @@
 """One function a figure: plain data in, a ``Figure`` out; nothing is read, shown or written.
 
-Colours are Okabe and Ito's (2008), which the colour-blind can tell apart; whatever differs in
-colour differs in brightness and in marker or dash too, so that a grey print is enough.
+Colours are those of ``tokens.css``, which the colour-blind can tell apart; whatever differs in
+colour differs in brightness, marker or dash too, so that a grey print is enough.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
@@ -28,8 +29,13 @@ from sklearn.metrics import (
 from app.core.run_metrics import HistoryRow, SplitMetrics
 from app.evaluation.metrics import ECE_BINS, Floats, Ints, reliability_bins, wilson_interval
 from app.report.html import duration, percent
+from app.report.tokens import CLASS_COLOURS, COLOURS, class_colour
 
-DARK, LIGHT, GREY = "#0072B2", "#E69F00", "#595959"
+TEXT, GREY, LINE, PAGE = (COLOURS[name] for name in ("text", "soft", "line", "page"))
+DARK, WRONG = COLOURS["link"], COLOURS["wrong"]
+PALE = 0.18  # how much of a colour an area has
+MOST_RED = 0.6  # opacity of a cell whose photos are all wrong; its words are still dark on it
+DARK_FROM = 0.7  # the share from which a cell is so strong that its words are light
 WIDTH = 5.6  # inches: at 11 points the words are still legible on a phone 360 pixels wide
 CURVES_SHOWN = 6  # more are not told apart by eye
 ZOOM, ZOOM_FROM = 0.1, 0.97  # the corner of a square that is enlarged; from which area on
@@ -60,24 +66,26 @@ STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans", *(name for name in FALLBACKS if name in INSTALLED)],
     "font.size": 11,
     "axes.titlesize": 11,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), TEXT),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": GREY,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#DDDDDD",
+    "grid.color": LINE,
     "lines.linewidth": 2.0,
     "lines.markersize": 5.5,
-    "figure.facecolor": "white",
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor"), PAGE),
     "text.parse_math": False,  # a class may be called $\\frac$
 }
 
 
 @mpl.rc_context(STYLE)
 def learning_curves(history: Sequence[HistoryRow]) -> Figure:
-    """Draw log-loss (above) and validation accuracy (below) over the epochs of all stages.
+    """Draw log-loss (above) and validation accuracy (below) over the epochs of fine-tuning.
 
     Lines are broken between stages, because a stage starts from the best epoch of the one before.
+    The solved head has no epochs (``strengths``).
     """
     figure, (above, below) = _axes(5.4, nrows=2, sharex=True)
     firsts = [i for i, row in enumerate(history) if i == 0 or row.stage != history[i - 1].stage]
@@ -86,7 +94,7 @@ def learning_curves(history: Sequence[HistoryRow]) -> Figure:
         epochs, rows = range(first + 1, end + 1), history[first:end]
         training, validation = [r.loss for r in rows], [r.validation_loss for r in rows]
         # Hollow and large, so that it is seen where the other lies on it.
-        above.plot(epochs, training, "s--", color=LIGHT, label="training", **HOLLOW)
+        above.plot(epochs, training, "s--", color=GREY, label="training", **HOLLOW)
         above.plot(epochs, validation, "o-", color=DARK, label="validation")
         accuracies = [row.validation_accuracy for row in rows]
         below.plot(epochs, accuracies, "o-", color=DARK, label="validation")
@@ -99,8 +107,9 @@ def learning_curves(history: Sequence[HistoryRow]) -> Figure:
     highest = max(max(row.loss, row.validation_loss) for row in history)
     above.set(ylabel="Log-loss", ylim=(0, 1.08 * highest))
     below.set(xlabel="Epoch", ylabel="Validation accuracy", xlim=(0.5, len(history) + 0.5))
-    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    below.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     below.yaxis.set_major_formatter(PERCENT)
+    below.set_ylim(top=min(below.get_ylim()[1], 1.005))  # no accuracy is above 100 %
     last = history[-1]
     losses = {"training": last.loss, "validation": last.validation_loss}
     (lower, low), (upper, high) = sorted(losses.items(), key=itemgetter(1))
@@ -113,8 +122,34 @@ def learning_curves(history: Sequence[HistoryRow]) -> Figure:
 
 
 @mpl.rc_context(STYLE)
+def strengths(trials: Sequence[HistoryRow], kept: int) -> Figure:
+    """Draw the log-loss of a solved head at each strength of regularisation, from strong to weak.
+
+    Args:
+        trials: a row a strength; each is a solution of its own, none goes on from another.
+        kept: the number of the one that was kept, from 1; it is marked.
+    """
+    figure, axes = _axes(3.6)
+    places = range(1, len(trials) + 1)
+    style = {"label": "training", **HOLLOW}
+    axes.plot(places, [row.loss for row in trials], "s--", color=GREY, **style)
+    losses = [row.validation_loss for row in trials]
+    axes.plot(places, losses, "o-", color=DARK, label="validation")
+    if kept:
+        axes.plot(kept, losses[kept - 1], "D", color=TEXT, markersize=9, label="kept")
+    axes.set(xlabel="Regularisation, from strong to weak", ylabel="Log-loss")
+    axes.set_ylim(bottom=0)
+    axes.set_xticks(places)
+    _legend_below(figure, axes)
+    return figure
+
+
+@mpl.rc_context(STYLE)
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
     """Draw ``matrix[i][j]``, photos of class i answered with class j; shade is the row's share.
+
+    What is right, on the diagonal, is blue; what is wrong is red, by the square root of its share,
+    since few mistakes are to be seen as well.
 
     Of more than ``MOST_CELLS`` classes the pairs are drawn that are confused most often.
     """
@@ -124,14 +159,22 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(2.6 + 0.9 * len(classes), 9.0)
     figure, axes = _axes(side, max(side, WIDTH))
-    # Square cells would move the label of the vertical axis out of the figure beside long names.
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    edges = np.arange(len(classes) + 1) - 0.5
+    right = np.eye(len(classes), dtype=bool)
+    for colour, drawn, hidden, most in (
+        (DARK, shares, ~right, 1.0),
+        (WRONG, np.sqrt(shares), right, MOST_RED),
+    ):
+        ends = [to_rgba(colour, 0), to_rgba(colour, most)]
+        shades = LinearSegmentedColormap.from_list("", ends)
+        axes.pcolormesh(edges, edges, np.ma.array(drawn, mask=hidden), cmap=shades, vmin=0, vmax=1)
+    axes.invert_yaxis()
     size = 13 if len(classes) <= 4 else 9
     for (i, j), count in np.ndenumerate(counts):
         text = f"{count:,}\n{percent(shares[i, j])}"
         if len(classes) > FULL_CELLS:  # no room, and what is confused should stand out
             text = f"{count:,}" if count else ""
-        colour = "white" if shares[i, j] > 0.5 else "black"
+        colour = PAGE if i == j and shares[i, j] > DARK_FROM else TEXT
         axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=size)
     ticks = range(len(classes))
     names = short_names(classes)
@@ -163,7 +206,7 @@ def reliability(targets: Ints, probabilities: Floats) -> Figure:
     left = int(ECE_BINS / probabilities.shape[1]) / ECE_BINS
     above.set(xlim=(left, 1), ylim=(0, 1.02), ylabel="Share of right answers")
     lows, counts = [b.low for b in bins], [b.count for b in bins]
-    style = {"align": "edge", "color": DARK, "edgecolor": "white"}
+    style = {"align": "edge", "color": DARK, "edgecolor": PAGE}
     bars = below.bar(lows, counts, width=1 / ECE_BINS, **style)
     below.bar_label(bars, fmt="{:,.0f}", fontsize=9)
     below.margins(y=0.25)
@@ -239,14 +282,13 @@ def coverage(confidence: Floats, right: NDArray[np.bool_], total: int, threshold
     pairs = zip(hits.tolist(), given.tolist(), strict=True)
     low, high = np.array([wilson_interval(k, n) for k, n in pairs]).T
     figure, axes = _axes(4.0)
-    axes.fill_between(share, low, high, color="#D6E4EF", linewidth=0, label="95 % interval")
+    axes.fill_between(share, low, high, color=DARK, alpha=PALE, linewidth=0, label="95 % interval")
     axes.plot(share, accuracy, color=DARK, label="accuracy")
     answered = confidence >= threshold
     if answered.any():
         x, y = answered.sum() / total, right[answered].mean()
         label = f"this run: {percent(x)} answered, {percent(y, 2)} right"
-        style: dict[str, Any] = {"color": LIGHT, "markeredgecolor": "black", "markersize": 9}
-        axes.plot(x, y, "D", label=label, clip_on=False, zorder=5, **style)
+        axes.plot(x, y, "D", color=TEXT, markersize=9, label=label, clip_on=False, zorder=5)
     # Where few photos are answered the interval is long, and says little.
     bottom = min(low[share >= min(0.1, share[-1])].min(), accuracy.min())
     # The surest answers are often equally sure; all of them may be.
@@ -268,17 +310,17 @@ def novelty(values: Mapping[str, Floats], threshold: float) -> Figure:
     figure, axes = _axes(3.8)
     edges = np.linspace(0, 1, round(1 / BAR_WIDTH) + 1)
     styles: list[dict[str, Any]] = [
-        {"edgecolor": LIGHT, "linestyle": "--", "zorder": 3},
-        {"edgecolor": DARK, "facecolor": "#D6E4EF", "fill": True, "zorder": 2},
+        {"edgecolor": GREY, "linestyle": "--", "zorder": 3},
+        {"edgecolor": DARK, "facecolor": to_rgba(DARK, PALE), "fill": True, "zorder": 2},
     ]
     for (name, found), style in zip(values.items(), styles, strict=True):
         shares = np.histogram(found, edges)[0] / max(len(found), 1)
         label = f"{name}: {percent(float((found > threshold).mean()))} beyond"
         axes.stairs(shares, edges, linewidth=2, label=label, **style)
-    axes.axvline(threshold, color="black", linestyle=":", linewidth=1.5)
+    axes.axvline(threshold, color=TEXT, linestyle=":", linewidth=1.5)
     beside: dict[str, Any] = {
         "transform": axes.get_xaxis_transform(),
-        "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+        "bbox": {"facecolor": PAGE, "edgecolor": "none", "pad": 1.5},
     }
     axes.text(threshold + 0.02, 0.6, "neither →", zorder=4, **beside)
     axes.text(threshold - 0.02, 0.6, "← a class", zorder=4, ha="right", **beside)
@@ -324,7 +366,10 @@ def accuracies(names: Sequence[str], tests: Sequence[SplitMetrics]) -> Figure:
 def _axes(height: float, width: float = WIDTH, **subplots: Any) -> tuple[Figure, Any]:
     """Return an empty figure, inches high and wide, and its axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(**subplots)
+    axes = figure.subplots(**subplots)
+    for each in np.ravel(axes):  # ticks are made as a figure is saved, outside of the style
+        each.tick_params(color=GREY, labelcolor=TEXT)
+    return figure, axes
 
 
 def _around(values: Floats, intervals: Floats) -> Floats:
@@ -420,14 +465,15 @@ def _draw_curves(
         corner = axes.inset_axes(corner_place)
         corner.set(xlim=(left, left + ZOOM), ylim=(1 - ZOOM, 1))
         corner.set_title("the corner, enlarged", fontsize=9, color=GREY)
-        corner.tick_params(labelsize=9)
+        corner.tick_params(labelsize=9, color=GREY, labelcolor=TEXT)
         places.append(corner)
     for rank, ((k, (x, y)), dash) in enumerate(zip(curves.items(), DASHES, strict=False)):
         # Hidden in the legend would be what begins with "_".
         label = f"\u200b{names[k]}: area {areas[k]:.4f}"
-        colour = DARK if len(curves) == 1 else mpl.colormaps["cividis"](0.9 * rank / CURVES_SHOWN)
-        if len(classes) == 2 and rank:
-            colour = LIGHT
+        # Of more classes than colours the curves have colours of their own.
+        colour = class_colour(k if len(classes) <= len(CLASS_COLOURS) else rank)
+        if len(curves) == 1:
+            colour = DARK
         for place in places:
             inside = place is not axes  # the enlarged corner shows a part only
             place.plot(x, y, linestyle=dash, color=colour, label=label, clip_on=inside)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from app.core.safe_output import PAGE_MARK
 from app.core.sanitise import shown
 from app.data.decode import Pixels
 from app.inference.wording import in_words, percentage
+from app.report.evidence import laid_over
+from app.report.tokens import CLASS_COLOURS, COLOURS, TOKENS, with_tokens
 
 if TYPE_CHECKING:  # a page of figures that are drawn already needs no matplotlib
     from matplotlib.figure import Figure
@@ -34,6 +37,15 @@ DPI = 160  # sharp on a screen that packs two pixels into one, some 40 kB a figu
 MAX_THUMBNAIL = 30_000
 QUALITIES = (80, 60, 40, 20, 5)  # of JPEG, until a thumbnail is small enough
 STYLE = Path(__file__).with_name("report.css")
+# Of matplotlib's SVG what a page does not need, or already has: its own declarations, a style that
+# would hold for the whole page, names of parts, and fonts, since words are in the page's.
+_NOT_INLINE = re.compile(
+    r"""^.*?(?=<svg)|\ xmlns(:\w+)?="[^"]*"|\ (width|height)="[\d.]+pt"|\ version="1.1"
+    |<metadata>.*?</metadata>|<style.*?</style>|(?<=<g)\ id="[^"]*"|(?<=")font-family:[^;"]*;
+    |\ font-family:[^;"]*;|\ transform="rotate\(-0\ [^"]*"|\n\s*(?=<)""",
+    re.DOTALL | re.VERBOSE,
+)
+_TAG, _DIGITS = re.compile("<[^>]*>"), re.compile(r"(\.\d\d)\d+")  # hundredths are enough
 
 
 class Number(str):
@@ -93,42 +105,76 @@ def environment() -> Environment:
         "filesize": decimal,
         "right": Number,
         "breakable": _breakable,
+        "unbroken": _unbroken_words,
         "jpeg": lambda pixels: base64.b64encode(jpeg(pixels)).decode(),
+        "png": lambda pixels: base64.b64encode(png(pixels)).decode(),
     }
     made.tests["numeric"] = lambda cell: isinstance(cell, Number)
     made.globals |= {
+        "colours": COLOURS,
+        "class_colours": len(CLASS_COLOURS),
+        "laid_over": laid_over,
         "in_words": in_words,
         "page_mark": Markup(PAGE_MARK),
-        "style": Markup(STYLE.read_text(encoding="utf-8")),
+        "style": Markup("".join(file.read_text(encoding="utf-8") for file in (TOKENS, STYLE))),
     }
     return made
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as PNG; ``alt`` says in words what it shows, for those who do not see it."""
+    """A figure; ``alt`` says in words what it shows, for those who do not see it.
+
+    Attributes:
+        figure: to be drawn.
+        alt: its words.
+        inline: whether it is drawn as SVG for a page, which gives it fonts and colours
+            (``tokens.css``); else as PNG, which every program that opens a notebook shows.
+    """
 
     figure: Figure
     alt: str
+    inline: bool = False
 
     @property
     def png(self) -> str:
         """Its pixels, as base64."""
-        file = io.BytesIO()
-        with warnings.catch_warnings():
-            # Of a name in an alphabet that no font here has; the page's tables have it.
-            warnings.filterwarnings("ignore", "Glyph .* missing from")
-            # Without the name of the software the same figure gives the same bytes.
-            self.figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
-        return base64.b64encode(file.getvalue()).decode()
+        # Without the name of the software the same figure gives the same bytes.
+        return base64.b64encode(self._saved("png", {"Software": None})).decode()
+
+    @property
+    def svg(self) -> Markup:
+        """An element for a page: words stay words, colours are the tokens of the page."""
+        import matplotlib as mpl
+
+        unnamed = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        # Parts are named by what they are and the salt, so no two figures share a name.
+        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": self.alt}):
+            text = self._saved("svg", unnamed).decode()
+        drawn = _TAG.sub(
+            lambda tag: with_tokens(_DIGITS.sub(r"\1", tag[0])), _NOT_INLINE.sub("", text).strip()
+        )
+        width = f'style="width: {self.width}px"'
+        label = f'role="img" aria-label="{escape(repr(self))}"'
+        return Markup(drawn.replace("<svg", f'<svg class="figure" {width} {label}', 1))
 
     @property
     def width(self) -> int:
         """How wide a page shows it, in CSS pixels."""
         return round(100 * float(self.figure.get_size_inches()[0]))
 
+    def _saved(self, kind: str, metadata: dict[str, Any]) -> bytes:
+        file = io.BytesIO()
+        with warnings.catch_warnings():
+            # Of a name in an alphabet that no font here has; the page's tables have it.
+            warnings.filterwarnings("ignore", "Glyph .* missing from")
+            self.figure.savefig(file, format=kind, dpi=DPI, metadata=metadata)
+        return file.getvalue()
+
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
         alt = repr(self)
+        if self.inline:
+            return {"image/svg+xml": str(self.svg), "text/plain": alt}, {}
         about = {"image/png": {"alt": alt, "width": self.width}}
         return {"image/png": self.png, "text/plain": alt}, about
 
@@ -144,6 +190,13 @@ def jpeg(pixels: Pixels) -> bytes:
         image.save(file, "JPEG", quality=quality)
         if file.tell() <= MAX_THUMBNAIL:
             break
+    return file.getvalue()
+
+
+def png(pixels: Pixels) -> bytes:
+    """Return a picture as PNG, which may be transparent: ``(height, width, 3 or 4)``."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", optimize=True)
     return file.getvalue()
 
 
@@ -176,6 +229,11 @@ def duration(seconds: float) -> Number:
 def _unbroken(text: str) -> Number:
     """Keep a percent sign on the line of its number."""
     return Number(text.replace(" %", "\xa0%"))
+
+
+def _unbroken_words(text: str) -> Markup:
+    """Escape text and keep each word of it on one line, also where it has a hyphen."""
+    return Markup(" ").join(map(Markup("<span>{}</span>").format, shown(text).split(" ")))
 
 
 def _breakable(text: str) -> Markup:

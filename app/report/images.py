@@ -26,9 +26,11 @@ from app.data.manifest import ManifestRow, Photo
 from app.data.sets.synthetic_pets import KINDS, draw_animal
 from app.evaluation.findings import Finding
 from app.evaluation.prediction_set import PredictionSet
-from app.inference.heatmap import contrastive_cam, overlay
+from app.inference.heatmap import contrastive_cam
 from app.inference.predictor import Classifier
 from app.inference.wording import percentage
+from app.report.evidence import evidence, full_scale
+from app.report.first_screen import Outcome, outcomes, refused, wall
 from app.report.results import Results
 
 SHOWN = 12  # pictures a gallery
@@ -73,7 +75,9 @@ class Album:
         answered: what the galleries of answers choose from; None where no bundle answers drawings.
         labels: pictures that look like another class than their label, the surest first.
         outliers: those unlike all others, the most unlike first.
-        heatmaps: by name and number of the answer: the picture, bright where it speaks for that.
+        outcomes: what became of each of the answered pictures.
+        heatmaps: by name and number of the answer: a layer over the picture that shows what speaks
+            for that answer, and what against it (``app.report.evidence``).
         lacking: what is lacking and why, a sentence; empty where nothing is.
     """
 
@@ -83,6 +87,7 @@ class Album:
     answered: PredictionSet | None
     labels: list[Finding]
     outliers: list[Finding]
+    outcomes: tuple[Outcome, ...] = ()
     heatmaps: dict[tuple[str, int], Pixels] = field(default_factory=dict)
     lacking: str = ""
 
@@ -100,10 +105,12 @@ def photo_album(results: Results, bundle: Path, photos: Path) -> Album:
     samples = [row.name for row in sample_rows(results)]
     labels = results.findings_of("label")[:SHOWN]
     outliers = results.findings_of("outlier")[:SHOWN]
-    names = [*samples, *(answered.names[n] for n in chosen(answered))]
+    found = tuple(outcomes(answered, results.metrics.min_confidence))
+    shown = [*wall(answered, found), *chosen(answered), *refused(answered, found)[:SHOWN]]
+    names = [*samples, *(answered.names[n] for n in shown)]
     names += [finding.name for finding in (*labels, *outliers)]
     images = read_images(results, photos, list(dict.fromkeys(names)), samples)
-    album = Album(False, images, samples, answered, labels, outliers, lacking=NO_HEATMAPS)
+    album = Album(False, images, samples, answered, labels, outliers, found, lacking=NO_HEATMAPS)
     with suppress(BundleError):
         return with_heatmaps(album, Classifier(bundle))
     return album
@@ -151,14 +158,15 @@ def answered_drawings(
     )
     labels, outliers = exchanged_labels(answered, results.classes), most_unlike(answered)
     samples = list(images)[:SAMPLES]
-    album = Album(True, images, samples, answered, labels, outliers, lacking=NO_HEATMAPS)
+    found = tuple(outcomes(answered, results.metrics.min_confidence))
+    album = Album(True, images, samples, answered, labels, outliers, found, lacking=NO_HEATMAPS)
     with suppress(BundleError):
         return with_heatmaps(album, classifier)
     return album
 
 
 def chosen(answered: PredictionSet) -> list[int]:
-    """Return the numbers of the pictures in the two galleries of answers, each once."""
+    """Return the numbers of the pictures that get a heat map: mistakes and doubtful answers."""
     both = answered.mistakes()[:SHOWN] + answered.least_certain()[:SHOWN]
     return list(dict.fromkeys(both))
 
@@ -240,13 +248,17 @@ def with_heatmaps(album: Album, classifier: Classifier) -> Album:
     answered = album.answered
     assert answered is not None, "the album has no answers"  # noqa: S101
     places = [(answered.names[n], int(answered.answers[n])) for n in chosen(answered)]
-    found = {}
+    cams = {}
     for batch in batches([place for place in places if place[0] in album.images]):
         seen = np.stack([album.images[name].seen for name, _ in batch])
         for (name, answer), maps in zip(batch, classifier.activation_maps(seen), strict=True):
-            lit = overlay(album.images[name].small, contrastive_cam(maps, answer))
-            found[name, answer] = np.asarray(lit)
-    return dataclasses.replace(album, heatmaps=found, lacking="")
+            cams[name, answer] = contrastive_cam(maps, answer)
+    most = full_scale(list(cams.values()))
+    layers = {
+        (name, answer): evidence(cam, most, album.images[name].small.shape)
+        for (name, answer), cam in cams.items()
+    }
+    return dataclasses.replace(album, heatmaps=layers, lacking="")
 
 
 def batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -1,4 +1,4 @@
-"""Runs a notebook's script and keeps the result: ``python -m app notebook notebooks/vgg16.py``.
+"""Runs a notebook's script and keeps the result: ``python -m app notebook FILE.py``.
 
 The script, in jupytext's percent format, is the source; the ``.ipynb`` beside it is made from it.
 """
@@ -23,6 +23,7 @@ from app.core.safe_output import output_file
 from app.core.sanitise import for_terminal
 
 PROJECT = Path(__file__).resolve().parents[2]
+EXAMPLE = "notebooks/1_transfer_learning.py"
 CELL_TIMEOUT = 600  # seconds; a cell takes less, but a machine that trains may be busy
 
 
@@ -132,16 +133,14 @@ def save_notebook(notebook: Any, path: Path) -> Path:
 def main(argv: Sequence[str]) -> int:
     """Parse ``argv``, run the script, write the notebook; return the exit code."""
     parser = Parser(description="Run a notebook's script and write the notebook beside it.")
-    parser.add_argument("source", type=Path, metavar="FILE.py", help="notebooks/vgg16.py")
+    parser.add_argument("source", type=Path, metavar="FILE.py", help=EXAMPLE)
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="where to write it (default: FILE.ipynb)"
     )
     arguments = parser.parse_args(argv)
     source: Path = arguments.source
     if source.suffix != ".py" or not source.is_file():
-        raise UsageError(
-            f"expected a notebook's script, such as notebooks/vgg16.py; received {source}"
-        )
+        raise UsageError(f"expected a notebook's script, such as {EXAMPLE}; received {source}")
     output = output_file(arguments.output or source.with_suffix(".ipynb"), ".ipynb")
     path = save_notebook(without_machine(run_notebook(source, {})), output)
     print(for_terminal(str(path)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,15 @@ from app.report.results import PHOTOS_VARIABLE, RUN_VARIABLE, read_results
 from app.report.verdict import corrections_said, verdict
 
 SOURCE = Path(__file__).with_name("report_cells.py")  # a script that Jupyter runs, not a module
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report: its title, what cells show in it, and the parts that are folded in it."""
+
+    title: str
+    outputs: list[Any] = field(default_factory=list)
+    folds: list[Section] = field(default_factory=list)
 
 
 def write_report(run: Run) -> Path:
@@ -86,11 +96,22 @@ def render(notebook: Any, *, title: str) -> str:
     """Turn an executed notebook into an HTML page without its code, nor warnings."""
     from app.report.html import environment  # here, because --help should not wait for it
 
-    cells = without_warnings(notebook).cells
-    headings = [cell.source for cell in cells if cell.cell_type == "markdown"]
-    titles = [text[3:] for text in headings if text.startswith("## ")]
     page = environment().get_template("notebook.html.j2")
-    return page.render(title=title, titles=titles, cells=cells)
+    return page.render(title=title, sections=sections(without_warnings(notebook)))
+
+
+def sections(notebook: Any) -> list[Section]:
+    """Return what the cells of a notebook show, under its headings."""
+    found: list[Section] = []
+    here = Section("")
+    for cell in notebook.cells:
+        if cell.cell_type != "markdown":
+            here.outputs.extend(cell.outputs)
+            continue
+        level, _, heading = cell.source.partition(" ")
+        here = Section(heading)
+        (found[-1].folds if level == "###" else found).append(here)
+    return found
 
 
 def cleaned(notebook: Any, run: Run) -> Any:

@@ -28,7 +28,9 @@ from app.evaluation.decision import OOD_THRESHOLD
 from app.evaluation.metrics import wilson_interval
 from app.evaluation.ood import REFUSED
 from app.inference.bundle_format import ONNX_FILE
+from app.inference.wording import SURELY
 from app.report import figures as plots
+from app.report.first_screen import advice, of_so_many, refused, waffle, wall
 from app.report.html import Parts, Picture, number, shown
 from app.report.images import EXCHANGED, drawn_album, photo_album
 from app.report.images import SHOWN as PICTURES
@@ -41,6 +43,7 @@ photos = chosen_photos()  # where they lie, if they may be shown
 if not photos:  # this is passed on then, and tells no place either
     results = results.without_places()
 album = photo_album(results, run.bundle, photos) if photos else drawn_album(results, run.bundle)
+answered = album.answered
 metrics, classes = results.metrics, [shown(name) for name in results.classes]
 confusion = np.array(metrics.test.confusion)
 test = results.predictions["test"]
@@ -51,6 +54,10 @@ beyond = {
     split: float((answers.novelty > OOD_THRESHOLD).mean())
     for split, answers in results.predictions.items()
 }
+mistakes = [
+    (classes[i], classes[j], often, confusion[i].sum())
+    for i, j, often in plots.confused_pairs(confusion)
+]
 say = Parts(  # the words are in app/report/templates/report.html.j2
     "report.html.j2",
     album=album,
@@ -61,18 +68,111 @@ say = Parts(  # the words are in app/report/templates/report.html.j2
     results=results,
 )
 
+
+def picture(figure, alt):
+    return Picture(figure, alt.text, inline=bool(photos))
+
+
 # %% [markdown]
 # # How good is this classifier?
 
 # %%
-share_wrong = wilson_interval(metrics.test.counts.wrong, metrics.test.n)
-display(say.verdict(verdict(metrics), few, share_wrong))
+display(
+    say.first_screen(
+        waffle(metrics.test.counts),
+        wall(answered, album.outcomes) if answered is not None else [],
+        verdict(metrics)[1:] if few else [],
+        few,
+        of_so_many(metrics.test.counts, 1000 if metrics.test.n >= 1000 else 100),
+        wilson_interval(metrics.test.counts.wrong, metrics.test.n),
+        advice(metrics.test),
+        mistakes,
+    )
+)
+
+# %% [markdown]
+# ## Mistakes
 
 # %%
-display(say.scores(scored(metrics)))
+if answered is None:
+    display(say.no_answers())
+else:
+    wrong = answered.mistakes()
+    display(
+        say.found_mistakes(),
+        say.mistakes(len(wrong), wrong[:PICTURES]) if wrong else say.no_mistakes(),
+    )
+
+# %% [markdown]
+# ## Doubtful answers
 
 # %%
-display(say.about_scores(np.log(len(classes))))
+if answered is None:
+    display(say.no_answers())
+else:
+    doubtful = answered.least_certain()[:PICTURES]
+    display(say.found_doubt(doubtful), say.least_certain(doubtful))
+
+# %% [markdown]
+# ## Which classes are confused
+
+# %%
+in_a_square = len(classes) <= plots.MOST_CELLS
+diagonal = [(name, name, confusion[k, k], confusion[k].sum()) for k, name in enumerate(classes)]
+cells = [*(diagonal if in_a_square else []), *mistakes[:SHOWN]]
+display(
+    say.found_confusion(mistakes),
+    say.confusion(mistakes, in_a_square),
+    picture(plots.confusion(confusion, classes), say.confusion_alt(cells)),
+)
+if plots.FULL_CELLS < len(classes) <= plots.MOST_CELLS and mistakes:
+    display(say.confused(mistakes[:SHOWN]))
+
+# %% [markdown]
+# ## Neither
+
+# %%
+told = {split: share for split, share in beyond.items() if split == "validation" or not few}
+novelty = {split: answers.novelty for split, answers in results.predictions.items()}
+display(
+    say.found_neither(list(metrics.neither.values())),
+    say.novelty(beyond, REFUSED),
+    picture(plots.novelty(novelty, OOD_THRESHOLD), say.novelty_alt(told)),
+    say.none_of_the_classes(),
+    say.refused((out & right).sum(), (out & ~right).sum()),
+)
+if answered is not None and not album.drawn:
+    display(say.refused_photos(refused(answered, album.outcomes)[:PICTURES]))
+
+# %% [markdown]
+# ## Unsure
+
+# %%
+sure = metrics.min_confidence
+display(
+    say.found_unsure(),
+    say.coverage(),
+    picture(
+        plots.coverage(test.confidence[~out], right[~out], len(right), sure),
+        say.coverage_alt((~out).mean(), right[~out].mean()),
+    )
+    if not (few or out.all())
+    else say.nothing_to_draw(few),
+    say.unsure(beyond, MAX_WRONG),
+)
+
+# %% [markdown]
+# ## Photos worth checking
+
+# %%
+listed = {kind: len(results.findings_of(kind)) for kind in ("label", "outlier")}
+display(say.found_label_issues(listed["label"]), say.label_issues(listed["label"], EXCHANGED))
+
+# %% [markdown]
+# ## Photos unlike all others
+
+# %%
+display(say.found_outliers(listed["outlier"]), say.outliers(listed["outlier"]))
 
 # %% [markdown]
 # ## The photos
@@ -80,11 +180,15 @@ display(say.about_scores(np.log(len(classes))))
 # %%
 splits, counts = list(metrics.photos), results.counts()
 rows = [[shown(name), *(counts[split, name] for split in splits)] for name in results.classes]
+smallest, *_, largest = sorted(rows, key=lambda row: sum(row[1:]))
 if len(rows) > SHOWN:
     rows.sort(key=lambda row: sum(row[1:]))
 rows = [*rows[:SHOWN], ["all", *(sum(row[k] for row in rows) for k in range(1, len(splits) + 1))]]
 rows = [[name, *map(number, each), number(sum(each))] for name, *each in rows]
-display(say.photos(rows, splits, SHOWN))
+display(
+    say.found_photos(smallest[0], sum(smallest[1:]), largest[0], sum(largest[1:])),
+    say.photos(rows, splits, SHOWN),
+)
 
 # %%
 sizes = results.sizes()
@@ -98,52 +202,51 @@ display(say.not_used(list(results.refusals().items()), SHOWN))
 # %%
 groups = results.near_duplicates()
 across = [group for group in groups if len({row.label for row in group}) > 1]
-listed = {kind: len(results.findings_of(kind)) for kind in ("label", "outlier")}
 display(say.near_duplicates(groups, across, SHOWN))
 display(say.listed(listed["label"], listed["outlier"]))
 
 # %% [markdown]
-# ## What training saw of them
+# ## What training saw
 
 # %%
-display(say.views(any(stage.opens for stage in results.config.stage_plan())))
+opening = any(stage.opens for stage in results.config.stage_plan())
+display(say.found_views(opening), say.views(opening))
 
 # %% [markdown]
-# ## The network, and what each stage trained
+# ## What training brought
+
+# %%
+display(say.found_training(), say.stages())
+
+# %%
+solved = [stage.name for stage in results.config.stage_plan() if not stage.opens]
+epochs = [row for row in results.history if row.stage not in solved]
+if epochs:
+    display(
+        say.learning_curves(),
+        picture(plots.learning_curves(epochs), say.learning_curves_alt(epochs)),
+    )
 
 # %%
 display(say.network(read_blocks(run.bundle / ONNX_FILE)))
 
+# %% [markdown]
+# ## How to run it again
+
 # %%
-display(say.stages())
+display(say.found_command(), say.command())
 
 # %% [markdown]
-# ## How it learned
-
-# %%
-history = results.history
-display(
-    say.learning_curves(),
-    Picture(plots.learning_curves(history), say.learning_curves_alt(history[0], history[-1]).text),
-)
+# ## For specialists
 
 # %% [markdown]
-# ## Where it is right and where it is wrong
+# ### All scores
 
 # %%
-in_a_square = len(classes) <= plots.MOST_CELLS
-mistakes = [
-    (classes[i], classes[j], often, confusion[i].sum())
-    for i, j, often in plots.confused_pairs(confusion)
-]
-diagonal = [(name, name, confusion[k, k], confusion[k].sum()) for k, name in enumerate(classes)]
-cells = [*(diagonal if in_a_square else []), *mistakes[:SHOWN]]
-display(
-    say.confusion(mistakes, in_a_square),
-    Picture(plots.confusion(confusion, classes), say.confusion_alt(cells).text),
-)
-if plots.FULL_CELLS < len(classes) <= plots.MOST_CELLS and mistakes:
-    display(say.confused(mistakes[:SHOWN]))
+display(say.scores(scored(metrics), verdict(metrics)), say.about_scores(np.log(len(classes))))
+
+# %% [markdown]
+# ### ROC curve
 
 # %%
 if few:
@@ -151,124 +254,78 @@ if few:
 else:
     display(
         say.roc(plots.CURVES_SHOWN),
-        Picture(plots.roc(test.targets, test.probabilities, classes), say.roc_alt().text),
+        picture(plots.roc(test.targets, test.probabilities, classes), say.roc_alt()),
     )
 
+# %% [markdown]
+# ### Precision and recall
+
 # %%
-if not few:
+if few:
+    display(say.too_few())
+else:
     rarest = int(confusion.sum(axis=1).argmin())
     areas = plots.precision_areas(test.targets, test.probabilities)
     display(
         say.precision_recall(
             classes[rarest], confusion[rarest].sum() / confusion.sum(), plots.CURVES_SHOWN
         ),
-        Picture(
+        picture(
             plots.precision_recall(test.targets, test.probabilities, classes),
-            say.precision_recall_alt([(classes[k], area) for k, area in areas.items()]).text,
+            say.precision_recall_alt([(classes[k], area) for k, area in areas.items()]),
         ),
     )
 
 # %% [markdown]
-# ## How far its confidence can be trusted
+# ### Calibration
 
 # %%
 if few:
     display(say.too_few())
 else:
+    surely = test.confidence >= SURELY
     display(
+        say.found_sure(surely.sum(), (surely & ~right).sum()),
         say.reliability(),
-        Picture(plots.reliability(test.targets, test.probabilities), say.reliability_alt().text),
+        picture(plots.reliability(test.targets, test.probabilities), say.reliability_alt()),
         say.brier(),
     )
 
 # %% [markdown]
-# ## What “unsure” buys
+# ### How the head was chosen
 
 # %%
-sure = metrics.min_confidence
+trials = [row for row in results.history if row.stage in solved]
+kept = metrics.stages[0].kept_epoch
 display(
-    say.coverage(),
-    Picture(
-        plots.coverage(test.confidence[~out], right[~out], len(right), sure),
-        say.coverage_alt((~out).mean(), right[~out].mean()).text,
-    )
-    if not (few or out.all())
-    else say.nothing_to_draw(few),
-    say.unsure(beyond, MAX_WRONG),
+    say.strengths(len(trials), kept),
+    picture(plots.strengths(trials, kept), say.strengths_alt(trials)),
 )
 
 # %% [markdown]
-# ## The most confident mistakes
-
-# %%
-answered = album.answered
-if answered is None:
-    display(say.no_answers())
-elif wrong := answered.mistakes():
-    display(say.mistakes(len(wrong), wrong[:PICTURES]))
-else:
-    display(say.no_mistakes())
-
-# %% [markdown]
-# ## The least certain answers
-
-# %%
-if answered is None:
-    display(say.no_answers())
-else:
-    display(say.least_certain(answered.least_certain()[:PICTURES]))
-
-# %% [markdown]
-# ## Photos worth checking
-
-# %%
-display(say.label_issues(listed["label"], EXCHANGED))
-
-# %% [markdown]
-# ## Photos unlike all others
-
-# %%
-display(say.outliers(listed["outlier"]))
-
-# %% [markdown]
-# ## Neither
-
-# %%
-told = {split: share for split, share in beyond.items() if split == "validation" or not few}
-novelty = {split: answers.novelty for split, answers in results.predictions.items()}
-display(
-    say.novelty(beyond, REFUSED),
-    Picture(
-        plots.novelty(novelty, OOD_THRESHOLD),
-        say.novelty_alt(told).text,
-    ),
-    say.refused((out & right).sum(), (out & ~right).sum()),
-)
-
-# %% [markdown]
-# ## Time and memory
+# ### Time
 
 # %%
 phases = {name: value for name, value in metrics.seconds.items() if name != "total"}
 display(
     say.time(max(phases, key=phases.__getitem__)),
-    Picture(plots.time_by_phase(metrics.seconds), say.time_alt().text),
+    picture(plots.time_by_phase(metrics.seconds), say.time_alt()),
 )
+
+# %% [markdown]
+# ### Memory
 
 # %%
 if memory := metrics.memory:
     display(
         say.memory(max(memory.values())),
-        Picture(plots.memory_by_phase(memory), say.memory_alt(memory).text),
+        picture(plots.memory_by_phase(memory), say.memory_alt(memory)),
     )
 else:
     display(say.no_memory())
 
 # %% [markdown]
-# ## How to run it again
-
-# %%
-display(say.command())
+# ### Versions
 
 # %%
 display(say.versions())

@@ -57,7 +57,9 @@ class Batcher:
     def __init__(self, classifier: Classifier, limits: Limits, metrics: Metrics) -> None:
         self.classifier, self.limits, self.metrics = classifier, limits, metrics
         self._size = classifier.bundle.image_size
-        self.decoders = Decoders(limits.seconds, limits.body, metrics.count_lost)
+        self.decoders = Decoders(
+            limits.seconds, limits.body, metrics.count_lost, workers=limits.workers
+        )
         self._network = ThreadPoolExecutor(1, "network")
         self._ready: asyncio.Queue[Waiting] = asyncio.Queue()
         self._decoding = 0  # photos on their way into that queue

@@ -44,10 +44,13 @@ class Decoders:
         seconds: that a request may take; a photo may take as many, but 2 at least and 10 at most.
         body: bytes that a file may have.
         count_lost: called with ``late`` or ``ended`` when a process is lost.
+        workers: services that share the cores.
     """
 
-    def __init__(self, seconds: float, body: int, count_lost: Callable[[str], None]) -> None:
-        self.processes = min(os.cpu_count() or 1, PROCESSES)
+    def __init__(
+        self, seconds: float, body: int, count_lost: Callable[[str], None], *, workers: int = 1
+    ) -> None:
+        self.processes = min(max((os.cpu_count() or 1) // workers, 1), PROCESSES)
         self.seconds, self._body = max(min(seconds, MOST), LEAST), body
         self._count_lost = count_lost
         self._free = asyncio.Semaphore(self.processes)

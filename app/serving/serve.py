@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import re
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from app.core.cli import Parser
 from app.core.errors import UsageError
 from app.inference.arguments import add_bundle_arguments, bundle_folder
 
+if TYPE_CHECKING:  # brings NumPy and ONNX Runtime, which --help does without
+    from app.serving.service import Service
+
 MB = 1_000_000
+MOST_WORKERS = 64
 Number = TypeVar("Number", int, float)
 EPILOG = """\
 examples:
@@ -37,17 +45,61 @@ does not wait, 2 wrong usage, no trained classifier, or a port that is taken
 def main(argv: Sequence[str]) -> int:
     """Parse ``argv``, serve until a signal comes, return the exit code."""
     arguments = parser().parse_args(argv)
-    if arguments.max_files > arguments.queue:
+    if arguments.max_files * arguments.workers > arguments.queue:
         raise UsageError(
-            f"expected a --queue as long as --max-files at least; received {arguments.queue} and "
-            f"{arguments.max_files}; raise the one or lower the other"
+            "expected a --queue as long as --max-files at least, for each of --workers; received "
+            f"{arguments.queue}, {arguments.max_files} and {arguments.workers}; raise the first or "
+            "lower another"
+        )
+    if arguments.workers > 1 and not hasattr(os, "fork"):  # signals end processes at once there
+        raise UsageError(
+            f"expected --workers 1 on this system; received {arguments.workers}; use Linux or macOS"
         )
     folder = bundle_folder(arguments)
     # Not for --help: they bring NumPy and ONNX Runtime.
     from app.core.console import say
-    from app.inference.predictor import Classifier
     from app.serving.middleware import is_loopback
     from app.serving.server import GracefulServer, bind
+    from app.serving.workers import serve_with_workers
+
+    with bind(arguments.host, arguments.port) as listening:
+        host, port = listening.getsockname()[:2]
+        loopback = is_loopback(host)
+        shown = f"[{host}]" if ":" in host else host
+        start = partial(service_of, arguments, folder, loopback=loopback)
+
+        def announce(computing: str) -> None:
+            if not loopback:
+                say(
+                    f"Open to everyone who can reach port {port} of this machine, at {shown}: "
+                    "there is no password, and nothing is encrypted. Leave --host out to serve "
+                    "this machine only"
+                )
+            how = f" by {arguments.workers} workers" if arguments.workers > 1 else ""
+            say(f"{folder} answers at http://{shown}:{port}/ in {computing}{how} (Ctrl-C ends it)")
+
+        if arguments.workers > 1:
+            end = serve_with_workers(start, arguments.workers, listening, announce)
+        else:
+            service = start()
+            announce(service.batcher.classifier.computing)
+            end = GracefulServer(service).serve_on(listening)
+    say(str(end))
+    return end.exit_code
+
+
+def service_of(arguments: argparse.Namespace, folder: Path, *, loopback: bool) -> Service:
+    """Return the service that the arguments describe, or one worker's.
+
+    Args:
+        arguments: as ``parser`` reads them.
+        folder: of the bundle.
+        loopback: whether only this machine can reach it.
+
+    Raises:
+        BundleError: when the bundle cannot answer.
+    """
+    from app.inference.predictor import Classifier
     from app.serving.service import Service
     from app.serving.uploads import Limits
 
@@ -56,29 +108,18 @@ def main(argv: Sequence[str]) -> int:
         files=arguments.max_files,
         seconds=arguments.timeout,
         queue=arguments.queue,
-        held=round(max(arguments.max_held, arguments.max_body) * MB),
+        # One request must fit into a worker's part.
+        held=round(max(arguments.max_held, arguments.max_body * arguments.workers) * MB),
         batch=arguments.batch,
         wait=arguments.wait / 1000,
+        workers=arguments.workers,
     )
-    with bind(arguments.host, arguments.port) as listening:
-        host, port = listening.getsockname()[:2]
-        loopback = is_loopback(host)
-        classifier = Classifier(folder, arguments.min_confidence, arguments.precision)
-        service = Service(
-            classifier, limits, names=arguments.name, loopback=loopback, prefix=arguments.prefix
-        )
-        shown = f"[{host}]" if ":" in host else host
-        if not loopback:
-            say(
-                f"Open to everyone who can reach port {port} of this machine, at {shown}: there is "
-                "no password, and nothing is encrypted. Leave --host out to serve this machine only"
-            )
-        say(
-            f"{folder} answers at http://{shown}:{port}/ in {classifier.precision} (Ctrl-C ends it)"
-        )
-        end = GracefulServer(service).serve_on(listening)
-    say(str(end))
-    return end.exit_code
+    classifier = Classifier(
+        folder, arguments.min_confidence, arguments.precision, arguments.engine, math.inf
+    )
+    return Service(
+        classifier, limits, names=arguments.name, loopback=loopback, prefix=arguments.prefix
+    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -118,6 +159,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="the path, such as /cats, below which a proxy offers the service; needed only where "
         "the proxy does not remove it",
+    )
+    result.add_argument(
+        "--workers",
+        type=between(int, 1, MOST_WORKERS),
+        default=1,
+        metavar="N",
+        help="processes that answer, each with its own network and its part of the limits; "
+        "default: %(default)s, which uses all cores, too",
     )
     limits = result.add_argument_group("limits")
     megabytes, count = between(float, 0.001, 100_000), between(int, 1, 100_000)

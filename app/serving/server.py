@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from uvicorn import Config, Server
 
@@ -19,8 +19,9 @@ from app.core.cli import INTERRUPTED
 from app.core.console import say
 from app.core.errors import UsageError
 from app.serving.connections import KEPT, Connection, Door, Seldom
-from app.serving.middleware import where
-from app.serving.service import Service
+from app.serving.decoders import Decoders
+from app.serving.middleware import ServiceMiddleware, where
+from app.serving.uploads import Limits
 
 MAX_CONNECTIONS = 512
 UNTAKEN = 131_072  # bytes of answers that the system holds for one connection; Linux doubles it
@@ -28,6 +29,22 @@ BACKLOG = 128  # connections that may wait to be let in, and are let in at once
 OTHER_FILES = 32  # that the process holds beside its connections: 10, and 3 for each decoder
 FAREWELL = 1.0  # seconds in which kept connections may still send a last request
 LAST = 10  # seconds after the longest request, at which the process ends whatever hangs
+
+
+class Application(Protocol):
+    """What is served: ``app.serving.service.Service``, or the studio.
+
+    Attributes:
+        app: the ASGI application.
+        limits: of requests; ``seconds`` is used.
+        decoders: the processes that decode.
+        loopback: whether only this machine can send requests.
+    """
+
+    app: ServiceMiddleware
+    limits: Limits
+    loopback: bool
+    decoders: Decoders
 
 
 class End(NamedTuple):
@@ -126,9 +143,10 @@ class GracefulServer(Server):
         service: its application, limits and decoders.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Application) -> None:
         self.service, self._seldom, self._cut_before = service, Seldom(), 0
         most, backlog = room()
+        most = max(most // service.limits.workers, 1)
         self.door = Door(most, most if service.loopback else max(most // 2, 1))
         super().__init__(
             Config(
@@ -180,7 +198,7 @@ class GracefulServer(Server):
         # It remarks on a child process that has ended before it was killed.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         await super().startup(sockets)
-        self._warming = asyncio.create_task(self.service.batcher.decoders.start())
+        self._warming = asyncio.create_task(self.service.decoders.start())
 
     def _report(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Report what went wrong outside of requests, seldom: asyncio would write pages of it."""

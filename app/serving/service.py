@@ -59,11 +59,12 @@ class Service:
         self.limits, self.loopback, self.metrics = limits, loopback, Metrics()
         # Where others can send requests, one address gets half of what there is for all.
         share = 1 if loopback else 2
-        self.held = Shares(limits.held, max(limits.held // share, limits.body))
-        self.places = Shares(limits.queue, max(limits.queue // share, limits.files))
+        held, queue = limits.held // limits.workers, limits.queue // limits.workers
+        told = self.metrics.held_bytes.set, self.metrics.under_way.set
+        self.held = Shares(held, max(held // share, limits.body), told[0])
+        self.places = Shares(queue, max(queue // share, limits.files), told[1])
         self.batcher = Batcher(classifier, limits, self.metrics)
-        self.metrics.under_way.set_function(lambda: self.places.taken)
-        self.metrics.held_bytes.set_function(lambda: self.held.taken)
+        self.decoders = self.batcher.decoders
         bundle = classifier.bundle
         # These never change.
         fixed = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from email.message import Message
 from typing import NamedTuple, Self
@@ -37,6 +37,7 @@ class Limits:
         held: bytes of all bodies together that are received or processed.
         batch: photos that go through the network at once, at most.
         wait: seconds that a batch waits for photos that are still being decoded.
+        workers: processes that share ``queue``, ``held``, and the cores.
     """
 
     body: int = 64 * MB
@@ -46,6 +47,7 @@ class Limits:
     held: int = 512 * MB
     batch: int = 8
     wait: float = 0.005
+    workers: int = 1
 
 
 class Shares:
@@ -54,10 +56,11 @@ class Shares:
     Args:
         whole: how much there is.
         each: how much of it one address may take.
+        tell: called with how much is taken, whenever that changes.
     """
 
-    def __init__(self, whole: int, each: int) -> None:
-        self.whole, self.each, self.taken = whole, each, 0
+    def __init__(self, whole: int, each: int, tell: Callable[[int], None] = lambda _: None) -> None:
+        self.whole, self.each, self.taken, self._tell = whole, each, 0, tell
         self._by: Counter[str] = Counter()
 
     def free(self, who: str) -> int:
@@ -70,6 +73,7 @@ class Shares:
             return False
         self.taken += amount
         self._by[who] += amount
+        self._tell(self.taken)
         return True
 
     def give_back(self, who: str, amount: int) -> None:
@@ -78,6 +82,7 @@ class Shares:
         self._by[who] -= amount
         if not self._by[who]:
             del self._by[who]  # addresses are as many as the internet has
+        self._tell(self.taken)
 
 
 class Account:

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from app.core.config import Engine
 from app.core.console import say
 from app.core.environment import other_versions
 from app.core.errors import UsageError
 from app.training.checkpoint import Checkpoint
 
 RECORD = "source"  # its name in the checkpoint
+
+
+def kept_engine(checkpoint: Checkpoint, wanted: Engine) -> Engine:
+    """Return the engine that a resumed run began with, which was measured then; else ``wanted``."""
+    record = checkpoint.load(RECORD)
+    return wanted if record is None else record.values["engine"]
 
 
 def keep_conditions(

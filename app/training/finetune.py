@@ -18,6 +18,7 @@ from app.evaluation.metrics import Ints, probabilities_of, score
 from app.evaluation.paired_tests import stage_gain
 from app.features.batches import Float32s, ViewBatches, targets_of
 from app.network.batch_memory import halving
+from app.network.whole_batches import predict_batch
 from app.training.checkpoint import KEEP_NOTHING, Checkpoint
 from app.training.resume_callback import StageState
 from app.training.stage_result import StageResult
@@ -36,7 +37,7 @@ def train_stage(
     class_weight: dict[int, float] | None = None,
     seconds: float = math.inf,
     *,
-    quiet: bool = False,
+    second_round: bool = False,
 ) -> StageResult:
     """Train ``model`` as ``stage`` says; afterwards it holds the weights that validated best.
 
@@ -56,7 +57,9 @@ def train_stage(
         class_weight: what each training photo of a class counts in the loss, by the class's number;
             validation is scored as it is.
         seconds: that the stage may take; no epoch is begun that would probably end later.
-        quiet: do not say what it brought.
+        second_round: below a head that is held back, the first epoch brings most: the stage ends
+            after it where it brings nothing. What the stage brought is not said, since the head is
+            yet to be solved.
 
     Returns:
         The stage's scores and its history.
@@ -75,10 +78,12 @@ def train_stage(
         train.begin_again(batch)
         validation.begin_again(batch)
         state.begin(batch)
+        _compile(model, stage, train)  # first: it takes away what was compiled for answers
         targets = targets_of(validation.photos)
         logits_before = logits_of(model, validation)
         first = score(targets, probabilities_of(logits_before))
-        rows = _fit(model, stage, train, validation, state, class_weight, seconds)
+        start = first.log_loss if second_round else math.inf
+        rows = _fit(model, stage, train, validation, state, class_weight, seconds, start)
         losses = np.array([row.validation_loss for row in rows])
         kept = 1 + int(losses.argmin())
         diverged = not np.isfinite(losses).all()
@@ -108,7 +113,7 @@ def train_stage(
             history=tuple(rows),
             gain=stage_gain(probabilities_of(logits_before), answers, targets),
         )
-        if not quiet:
+        if not second_round:
             say_gain(result)
         return result
 
@@ -159,13 +164,12 @@ def _fit(
     state: StageState,
     class_weight: dict[int, float] | None,
     seconds: float,
+    start: float,
 ) -> list[HistoryRow]:
-    """Train until patience, epochs or time end; the averaged weights of the best epoch stay."""
-    model.compile(
-        optimizer=_optimiser(stage, steps=len(train)),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-    )
+    """Train until patience, epochs or time end; the averaged weights of the best epoch stay.
+
+    It ends after the first epoch too, if its validation log-loss is not below ``start``.
+    """
     stopping = keras.callbacks.EarlyStopping(
         "val_loss", patience=stage.patience, restore_best_weights=True, verbose=0
     )
@@ -173,27 +177,55 @@ def _fit(
     views = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda epoch, logs: train.begin_epoch(epoch)
     )
+    validating = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: logs.update(_validated(model, validation))
+    )
     with progress_bar(TextColumn("{task.fields[scores]}")) as bar:
         log = _Log(stage, bar, steps=len(train), rows=state.rows)
         state.watch(averaging, stopping)
         try:
             model.fit(
                 train,
-                validation_data=validation,
                 class_weight=class_weight,
                 epochs=stage.epochs,
                 initial_epoch=stage.epochs if state.stopped else len(state.rows),
                 shuffle=False,  # ViewBatches has its own order
                 verbose=0,
-                # In this order: the averaged weights are there when ``stopping`` looks at them, and
-                # what all of them did is there when ``state`` keeps it.
-                callbacks=[views, log, averaging, stopping, _Budget(state, seconds), state],
+                # In this order: the averaged weights are there when they are validated, the scores
+                # when ``log`` and ``stopping`` look, and what all did when ``state`` keeps it.
+                callbacks=[
+                    views,
+                    averaging,
+                    validating,
+                    log,
+                    stopping,
+                    _Budget(state, seconds),
+                    _FirstEpoch(state, start),
+                    state,
+                ],
             )
         except Exception:
             if failure := train.failure or validation.failure:
                 raise failure from None
             raise
     return state.rows
+
+
+def _compile(model: keras.Model, stage: Stage, train: ViewBatches) -> None:
+    model.compile(
+        optimizer=_optimiser(stage, steps=len(train)),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
+
+
+def _validated(model: keras.Model, validation: ViewBatches) -> dict[str, float]:
+    """Return what Keras calls the scores of validation; NaN where training diverged."""
+    logits = logits_of(model, validation)
+    if not np.isfinite(logits).all():
+        return dict.fromkeys(("val_loss", "val_accuracy"), math.nan)
+    scores = score(targets_of(validation.photos), probabilities_of(logits))
+    return {"val_loss": scores.log_loss, "val_accuracy": scores.accuracy}
 
 
 def outputs_of(model: keras.Model, batches: ViewBatches) -> list[Float32s]:
@@ -205,7 +237,8 @@ def outputs_of(model: keras.Model, batches: ViewBatches) -> list[Float32s]:
         with progress_bar() as bar:
             task = bar.add_task("Predicting", total=len(batches))
             for number in range(len(batches)):
-                parts.append(keras.tree.flatten(model.predict_on_batch(batches[number][0])))
+                inputs = batches[number][0]
+                parts.append(keras.tree.flatten(predict_batch(model, inputs, batch)))
                 bar.advance(task)
         return [np.concatenate(rows).astype(np.float32) for rows in zip(*parts, strict=True)]
 
@@ -277,6 +310,19 @@ class _Budget(keras.callbacks.Callback):  # type: ignore[misc]
         taken = sum(row.seconds for row in self.state.rows)
         if taken + self.state.rows[-1].seconds > self.seconds and not self.model.stop_training:
             say(f"stage {self.state.stage} ends: another epoch would pass the --budget")
+            self.model.stop_training = True
+
+
+class _FirstEpoch(keras.callbacks.Callback):  # type: ignore[misc]
+    """End a stage whose first epoch brought nothing."""
+
+    def __init__(self, state: StageState, start: float) -> None:
+        super().__init__()
+        self.state, self.start = state, start
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if epoch == 0 and self.state.rows[0].validation_loss >= self.start:
+            say(f"stage {self.state.stage} ends: its first epoch brought nothing")
             self.model.stop_training = True
 
 

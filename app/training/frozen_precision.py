@@ -10,6 +10,7 @@ was trained and what answers are one model.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain, islice
 from pathlib import Path
 from warnings import catch_warnings, simplefilter
 
@@ -28,10 +29,13 @@ from app.features.extractor import FeatureExtractor, make_extractor
 from app.features.int8_backbone import make_int8_backbone
 from app.network.classifier import pooling_part
 from app.network.device import on_gpu, resolve_precision
+from app.network.whole_batches import predict_batch
 from app.training.nystroem import each_pair_once, fit_nystroem
 
-PHOTOS = 96  # training photos; the quick head is solved on two thirds of them
-ANSWERED = 3  # every third is answered, twice
+# Training photos, at least and at most. The quick head is solved on two thirds of them; every third
+# is answered, twice. So each class that is looked at needs three.
+PHOTOS, MOST_PHOTOS = 96, 192
+ANSWERED = 3
 STRENGTH = 30.0  # scikit-learn's C (app.training.linear_probe.STRENGTHS)
 # Of the probability, which moves to other classes on average over the answered photos. Seen: pets
 # 0.002 in int8, flowers of 128 pixels 0.008, in bfloat16 0.002 (docs/experiments.md).
@@ -48,7 +52,7 @@ def choose_precision(
     Args:
         model: the classifier, its backbone's weights set.
         weights: their digest.
-        photos: of training; those with the lowest SHA-256, a random choice, are looked at.
+        photos: of training; some of each class are looked at (``some_of_each_class``).
         folder: of all caches, which keeps the int8 model.
         int8: whether ``auto`` stands for int8 in frozen layers.
 
@@ -60,8 +64,7 @@ def choose_precision(
         candidates.append("bfloat16")
     if on_gpu() or not candidates:
         return "auto"
-    chosen = sorted(photos, key=lambda photo: photo.content)[:PHOTOS]
-    chosen = sorted(chosen, key=lambda photo: photo.target)  # every third of each class
+    chosen = some_of_each_class(photos)
     targets = targets_of(chosen)
     exact = _features(make_extractor(model, [HEAD_CUT], "float32"), model, chosen)
     why = ""
@@ -78,6 +81,30 @@ def choose_precision(
     return "float32"
 
 
+def some_of_each_class(photos: Sequence[Photo]) -> list[Photo]:
+    """Return three photos of each class, and three more of each, up to 96 photos.
+
+    Of more than 32 classes there are up to 192 photos, so of more than 64 classes some are left
+    out: with one photo of each of many classes, all that is answered would be of classes that the
+    quick head does not know. Which photos, and which classes, follows from SHA-256: a random choice
+    that is the same each time.
+
+    Returns:
+        The photos, those of a class together.
+    """
+    of_class: dict[int, list[Photo]] = {}
+    for photo in sorted(photos, key=lambda photo: photo.content):
+        of_class.setdefault(photo.target, []).append(photo)
+    in_threes = [
+        (first // ANSWERED, each[0].content, each[first : first + ANSWERED])
+        for each in of_class.values()
+        for first in range(0, len(each), ANSWERED)
+    ]
+    in_turns = chain.from_iterable(three for *_, three in sorted(in_threes, key=lambda x: x[:2]))
+    count = min(max(PHOTOS, ANSWERED * len(of_class)), MOST_PHOTOS)
+    return sorted(islice(in_turns, count), key=lambda photo: photo.target)
+
+
 def _say_slower(precision: Precision, why: str) -> None:
     say(
         f"frozen layers in {precision}: {why}, more than {percent(MOST_MOVED, 1)}; a photo takes "
@@ -91,7 +118,7 @@ def _features(frozen: FeatureExtractor, model: keras.Model, photos: Sequence[Pho
     parts = []
     for images in load_batches([View(photo, 0, 0) for photo in photos], size, frozen.batch):
         maps = frozen(images)[0].astype(np.float16).astype(np.float32)  # as the cache keeps them
-        parts.append(each_pair_once(part.predict_on_batch(maps)))
+        parts.append(each_pair_once(predict_batch(part, maps, frozen.batch)))
     return np.concatenate(parts)
 
 

@@ -46,6 +46,7 @@ from app.network.classifier import (
     pooling_part,
     set_head,
 )
+from app.network.whole_batches import compute_of
 from app.training.nystroem import (
     LEADING,
     NystroemFeatures,
@@ -165,9 +166,8 @@ def fit_linear_probe(
     started = time.monotonic()
     part = pooling_part(model)
     channels = part.input.shape[-1]
-    extractor = FeatureExtractor(
-        lambda maps: [part.predict_on_batch(maps)], BATCH, "the head's features"
-    )
+    compute = compute_of(part)
+    extractor = FeatureExtractor(lambda maps: [compute(maps)], BATCH, "the head's features")
     landmarks = choose_landmarks(train.targets)
     with progress_bar() as bar:
         total = len(train.targets) + len(validation.targets)

@@ -2,8 +2,8 @@
 
 A stage begins at a low rate below the solved head, which harms nothing. It pays if the log-loss on
 validation falls by more than chance explains, photo by photo. Where it pays, a second, thorough
-round follows (``app.training.second_round``). Lower blocks are opened only where the blocks above
-them paid.
+round follows (``app.training.second_round``), unless the log-loss on validation is already so low
+that little is left to gain. Lower blocks are opened only where the blocks above them paid.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from app.core.config import Stage
+from app.core.config import (
+    SECOND_ROUND_EPOCHS,
+    SECOND_ROUND_FROM,
+    SECOND_ROUND_RATE,
+    Stage,
+)
 from app.core.console import say
 from app.evaluation.calibration import SMALL_VALIDATION
 from app.training.stage_result import StageResult
 
 SECOND = "-2"  # ends the name of a second round
-RATE, EPOCHS = 6.0, 2  # of the second round, as multiples of the first one's
 
 
 def is_second(stage: Stage) -> bool:
@@ -49,12 +53,12 @@ def next_stage(
     deeper = plan[[stage.name for stage in plan].index(first) + 1 :]
     stage = deeper[0] if deeper else None
     if last.opens and not is_second(last):
-        if pays(results[-1]) and results[-1].validation.n >= SMALL_VALIDATION:
+        if pays(results[-1]) and leaves_enough(results[-1]):
             stage = dataclasses.replace(
                 last,
                 name=last.name + SECOND,
-                learning_rate=min(RATE * last.learning_rate, 1.0),
-                epochs=EPOCHS * last.epochs,
+                learning_rate=min(SECOND_ROUND_RATE * last.learning_rate, 1.0),
+                epochs=SECOND_ROUND_EPOCHS * last.epochs,
             )
         elif stage and not pays(results[-1]):
             say(f"stage {stage.name} is not tried: what stage {last.name} brought may be chance")
@@ -68,6 +72,19 @@ def next_stage(
 def pays(result: StageResult) -> bool:
     """Say whether a stage lowered the log-loss on validation by more than chance explains."""
     return result.gain is not None and result.gain.pays
+
+
+def leaves_enough(result: StageResult) -> bool:
+    """Say whether a second round of a stage may gain something, and show it; say it if not."""
+    if result.validation.n < SMALL_VALIDATION:
+        return False
+    if result.validation.log_loss < SECOND_ROUND_FROM:
+        say(
+            f"stage {result.name} has no second round: a validation log-loss of "
+            f"{result.validation.log_loss:.4f}, below {SECOND_ROUND_FROM:g}, leaves little to gain"
+        )
+        return False
+    return True
 
 
 def seconds_left(results: Sequence[StageResult], budget: float | None) -> float:

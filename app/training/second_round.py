@@ -91,7 +91,7 @@ def train_second_round(
         checkpoint,
         class_weight,
         seconds,
-        quiet=True,
+        second_round=True,
     )
     temperature, gain = 1.0, stage_gain(answers_before, answers_before, targets)
     if tuned.kept_epoch:

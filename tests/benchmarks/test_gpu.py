@@ -1,11 +1,9 @@
-"""What a GPU gets, as far as a processor can tell: memory, batch sizes, photos decoded once."""
+"""What a GPU gets, as far as a processor can tell: memory, batches, views drawn by processes."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
-import shutil
 import threading
 from pathlib import Path
 
@@ -16,11 +14,14 @@ from photos import as_photo, make_photo
 
 import app.features.dataset
 import app.features.extractor
+import app.features.store
 from app.core.config import STAGES, TrainConfig
-from app.core.errors import AppError
+from app.core.errors import AppError, ChangedPhotoError
+from app.data.augmentation import BATCH, View, load_views
 from app.experiment_setup import dataset_of
 from app.features.batches import AHEAD, ViewBatches
-from app.features.extractor import MAX_BATCH, fastest_batch, make_extractor
+from app.features.dataset import FreshDataset
+from app.features.extractor import GPU_BATCH, FeatureExtractor, make_extractor
 from app.network.classifier import build_classifier
 from app.network.device import MEMORY_GROWTH, let_memory_grow, on_gpu
 from benchmarks.gpu import (
@@ -40,7 +41,7 @@ SIZE = 32
 @pytest.fixture
 def gpu(monkeypatch):
     """Let the processor pass for a GPU."""
-    for room in (app.features.extractor, app.features.dataset):
+    for room in (app.features.extractor, app.features.dataset, app.features.store):
         monkeypatch.setattr(room, "on_gpu", lambda: True)
 
 
@@ -53,63 +54,64 @@ def model() -> keras.Model:
     return keras.Model(image, keras.layers.Dense(2, name="dense")(x))
 
 
-# ---- the batch of the frozen prefix ----
+# ---- the frozen prefix ----
 
 
-@pytest.mark.parametrize(
-    ("rates", "best"),
-    [
-        ({16: 100, 32: 150, 64: 155, 128: 900}, 32),  # 3 % more do not pay
-        ({16: 100, 32: 150, 64: 200, 128: 300}, MAX_BATCH),
-        ({16: 100, 32: 90}, 16),
-        ({16: 100, 32: 150}, 32),  # no memory for 64
-        ({}, 16),  # not even for 16: that is answered when the work is done
-    ],
-)
-def test_the_batch_is_doubled_while_it_pays(rates, best, capsys):
-    def seconds(batch: int) -> float:
-        if batch not in rates:
+def test_a_gpu_gets_larger_batches_and_gives_the_same_activations(model, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (70, SIZE, SIZE, 3), np.uint8)
+    cuts = ["block5_pool", "block4_pool"]
+    by_processor = make_extractor(model, cuts, "bfloat16")
+    monkeypatch.setattr(app.features.extractor, "on_gpu", lambda: True)
+    by_gpu = make_extractor(model, cuts, "bfloat16")
+    assert (by_processor.batch, by_gpu.batch) == (BATCH, GPU_BATCH)
+    given = [images[start : start + GPU_BATCH] for start in range(0, len(images), GPU_BATCH)]
+    streamed = [np.concatenate(rows) for rows in zip(*by_gpu.stream(given), strict=True)]
+    for one, other, third in zip(by_gpu(images), by_processor(images), streamed, strict=True):
+        assert len(one) == 70
+        assert one.dtype == np.float16
+        np.testing.assert_array_equal(one, third)
+        np.testing.assert_allclose(one.astype(float), other.astype(float), rtol=2e-3, atol=2e-3)
+
+
+def test_two_batches_are_begun_before_one_is_fetched():
+    begun = []
+
+    def forward(images):
+        begun.append(len(images))
+        return [images]
+
+    given = [np.full((2, 1), number) for number in range(5)]
+    seen = []
+    for (rows,) in FeatureExtractor(forward).stream(given):
+        seen.append((int(rows[0, 0]), len(begun)))
+    assert seen == [(0, 3), (1, 4), (2, 5), (3, 5), (4, 5)]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_batch_that_has_no_room_is_computed_in_smaller_ones(late, capsys):
+    class Lazy:
+        """A result that fails when it is fetched, as a GPU's does."""
+
+        def __array__(self, *_, **__):
             raise MemoryError
-        return batch / rates[batch]
 
-    assert fastest_batch(seconds) == best
-    said = capsys.readouterr().err
-    assert (f"batches of {best}, {rates[best]} photos a second" in said) if rates else not said
+    def forward(images):
+        if len(images) > 2 and not late:
+            raise MemoryError
+        return [Lazy()] if len(images) > 2 else [images * 2]
 
-
-def test_trying_ends_where_it_takes_longer_than_the_photos():
-    assert fastest_batch(lambda batch: 1e-9, photos=1) == 16
+    given = [np.arange(4.0).reshape(4, 1), np.arange(2.0).reshape(2, 1)]
+    extractor = FeatureExtractor(forward, batch=4)
+    found = [rows for (rows,) in extractor.stream(given)]
+    for rows, expected in zip(found, given, strict=True):
+        np.testing.assert_array_equal(rows, expected * 2)
+    assert extractor.batch == 2
+    assert "again with 2" in capsys.readouterr().err
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
     with pytest.raises(ZeroDivisionError):
-        fastest_batch(lambda batch: 1 / 0)
-
-
-def test_the_batch_changes_no_activations(gpu, model, capsys, monkeypatch):
-    images = np.random.default_rng(0).integers(0, 256, (70, SIZE, SIZE, 3), np.uint8)
-    monkeypatch.setattr(
-        app.features.extractor, "seconds_of", lambda run, shape, batch: max(batch, 64)
-    )
-    tried = make_extractor(model, ["block5_pool", "block4_pool"], "float32", photos=10**6)
-    assert tried.batch == 64
-    plain = make_extractor(model, ["block5_pool", "block4_pool"], "float32", photos=MAX_BATCH)
-    assert plain.batch == 16
-    for one, other in zip(tried(images), plain(images), strict=True):
-        assert len(one) == 70
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-4)
-    assert capsys.readouterr().err.count("the frozen layers: batches of 64") == 1
-
-
-def test_a_batch_is_timed_on_photos_of_the_right_shape():
-    seen = []
-    assert (
-        0
-        < app.features.extractor.seconds_of(lambda images: seen.append(images.shape), (4, 5, 3), 7)
-        < 1
-    )
-    assert set(seen) == {(7, 4, 5, 3)}
-    assert len(seen) == 1 + app.features.extractor.REPEAT
+        list(FeatureExtractor(lambda images: 1 / 0).stream([np.zeros((1, 1))]))
 
 
 # ---- fresh views ----
@@ -136,29 +138,24 @@ def epochs(source, number: int):
     return np.concatenate(found)
 
 
-def test_photos_are_decoded_once_for_a_gpu(gpu, config, model, photos, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(app.features.dataset, "on_gpu", lambda: False)
-        expected = epochs(dataset_of(config, model, "w", photos), 3)
+def test_processes_draw_the_same_views_as_threads(config, model, photos, gpu):
     source = dataset_of(config, model, "w", photos)
-    np.testing.assert_array_equal(epochs(source, 1), expected[:6])
-    shutil.rmtree(tmp_path / "photos")
-    np.testing.assert_array_equal(epochs(source, 3), expected)
-    assert expected.dtype == np.uint8
-    assert len(np.unique(expected, axis=0)) == 18  # every epoch has other views
+    found = epochs(source, 3)
+    assert isinstance(source, FreshDataset)
+    assert found.dtype == np.uint8
+    assert len(np.unique(found, axis=0)) == 18  # every epoch has other views
+    wanted = [View(photo, number, 7) for photo in photos["train"] for number in (0, 1)]
+    np.testing.assert_array_equal(
+        load_views(wanted, SIZE, processes=True), load_views(wanted, SIZE)
+    )
 
 
-@pytest.mark.parametrize("change", [{"cache_limit": 1e-9}, {"stages": ("head",)}])
-def test_without_room_or_epochs_no_photo_is_kept(gpu, config, model, photos, change):
-    source = dataset_of(dataclasses.replace(config, **change), model, "w", photos)
-    assert list(source.labelled("train").maps(range(6)))
-    assert not config.runs.exists()
-
-
-def test_the_processor_decodes_every_time(config, model, photos):
-    assert not on_gpu()
-    epochs(dataset_of(config, model, "w", photos), 1)
-    assert not config.runs.exists()
+def test_a_photo_that_changed_is_named_by_a_process_too(photos):
+    photo = photos["train"][0]
+    photo.path.write_bytes(b"other")
+    with pytest.raises(ChangedPhotoError, match="other bytes") as caught:
+        load_views([View(photo, 0, 0)], SIZE, processes=True)
+    assert str(photo.path) in str(caught.value)
 
 
 # ---- the queue ----

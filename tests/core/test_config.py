@@ -139,6 +139,7 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
     "neither": (["--neither", "wild"], Path("wild")),
     "exclude": (["--exclude", "list.txt"], Path("list.txt")),
     "exclude_from_test": (["--exclude-from-test"], True),
+    "engine": (["--engine", "openvino"], "openvino"),
     "corrections": (
         ["--corrections", "a.csv", "--corrections", "b.csv"],
         (Path("a.csv"), Path("b.csv")),

@@ -42,3 +42,15 @@ def test_the_time_left_leaves_out_what_an_earlier_process_did():
         assert progress_line(task) == "Stage block5: 50 % done after 60 s"
         bar.advance(task.id, 50)
         assert progress_line(task) == "Stage block5: 62 % done, about 3 min left"
+
+
+def test_the_rate_is_told_where_a_unit_is_given():
+    now = [0.0]
+    with progress_bar() as bar:
+        bar.get_time = lambda: now[0]
+        bar.add_task("Scoring", total=400, completed=100, begun=100, unit="files")
+        (task,) = bar.tasks
+        task._get_time = bar.get_time
+        now[0] = 50.0
+        bar.advance(task.id, 100)
+        assert progress_line(task) == "Scoring: 50 % done, 2.0 files/s, about 2 min left"

@@ -23,6 +23,7 @@ from photos import encoded, make_photo, picture, shared_folder
 from PIL import Image
 from PIL.Image import Transpose
 
+from app.core.config import MAX_IMAGE_SIZE
 from app.core.errors import ImageError
 from app.data import photo_file as reading
 from app.data.decode import FORMATS, MAX_PIXELS, SUFFIXES, decode, load_image, read_image, resize
@@ -245,6 +246,44 @@ def test_resizing_the_array_equals_loading_the_file(tmp_path: Path) -> None:
     expected = resize(read_image(path), 64)
     assert (load_image(path, 64) == expected).all()
     assert (load_image(path.read_bytes(), 64) == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "decoded"),
+    [
+        ((2100, 2050), (1050, 1025)),
+        ((2048, 2047), (2048, 2047)),
+        ((8200, 4100), (2050, 1025)),
+        ((3000, 900), (3000, 900)),
+    ],
+)
+def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same(
+    size: tuple[int, int], decoded: tuple[int, int]
+) -> None:
+    """At no --image-size is anything of it missing; the audit reads it in full."""
+    data = encoded(picture().resize(size), "JPEG")
+    whole, _ = decode(data)
+    assert whole.shape == (*size[::-1], 3)
+    assert read_image(data).shape == (*decoded[::-1], 3)
+    for side in (64, 320, MAX_IMAGE_SIZE):
+        assert np.abs(load_image(data, side).astype(int) - resize(whole, side)).mean() < 1
+    assert read_image(encoded(picture().resize((2100, 2050)), "PNG")).shape == (2050, 2100, 3)
+
+
+@pytest.mark.parametrize("orientation", [6, 8, 3])
+def test_a_large_photo_of_a_phone_is_turned_upright(orientation: int) -> None:
+    upright = picture().resize((2100, 2800))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = upright.transpose(STORED[orientation])
+    assert differ(read_image(encoded(stored, "JPEG", exif=exif)), upright.resize((1050, 1400))) < 5
+
+
+@pytest.mark.parametrize("tenths", [3, 9])
+def test_a_large_jpeg_that_is_cut_short_is_damaged(tenths: int) -> None:
+    data = encoded(picture().resize((2100, 2050)), "JPEG")
+    with pytest.raises(ImageError, match="damaged"):
+        read_image(data[: len(data) * tenths // 10])
 
 
 def test_resizing_is_antialiased() -> None:

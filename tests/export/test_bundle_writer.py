@@ -263,7 +263,7 @@ def test_a_model_that_does_not_run_is_one_clear_error(own_bundle):
     about = json.loads((own_bundle / "bundle.json").read_text())
     about["sha256"]["model.onnx"] = file_sha256(own_bundle / "model.onnx")
     (own_bundle / "bundle.json").write_text(json.dumps(about))
-    with pytest.raises(BundleError, match="ONNX Runtime can run"):
+    with pytest.raises(BundleError, match="ONNX Runtime and OpenVINO can run"):
         Classifier(own_bundle)
 
 

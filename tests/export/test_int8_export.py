@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import patch
 
@@ -13,6 +15,8 @@ from photos import as_photo, make_photo
 
 import app.core.environment
 import app.export.int8_gate
+import app.inference.engines
+import app.network.classifier
 import app.network.vgg
 import predict
 from app.core.cli import run
@@ -25,17 +29,24 @@ from app.evaluation.ood import KnnOodDetector, unit_length
 from app.evaluation.outlier_classifier import OutlierClassifier
 from app.evaluation.prediction_set import PredictionSet
 from app.experiment_setup import dataset_of
-from app.export.bundle_writer import classifier_graph, export_bundle
+from app.export.bundle_writer import Answering, classifier_graph, export_bundle
 from app.export.int8_export import Int8Model, int8_model
 from app.features.batches import targets_of
 from app.features.dataset import FeatureDataset
 from app.inference.bundle_format import Bundle
 from app.inference.predictor import Classifier
-from app.network.classifier import build_classifier, copy_weights
+from app.network.classifier import (
+    MOST_FULL_CLASSES,
+    build_classifier,
+    copy_weights,
+    has_projection,
+    set_head,
+)
 from app.training.finetune import outputs_of
 
 SIZE, CHANNELS = 64, 16
 CLASSES = ("cat", "dog")
+ALONE = Answering()
 
 
 def thin(**settings) -> keras.Model:
@@ -57,7 +68,7 @@ class Case:
         graph = classifier_graph(served or self.served, CLASSES, 1.5)
         return int8_model(graph, self.source, self.stage, Thresholds(0.0), mirror=mirror)
 
-    def bundle(self, folder: Path, made: Int8Model) -> Path:
+    def bundle(self, folder: Path, made: Int8Model, answering: Answering = ALONE) -> Path:
         photos = [View(photo, 0, 0) for photo in self.source.spec.photos["validation"]]
         export_bundle(
             self.served,
@@ -71,13 +82,25 @@ class Case:
             trained=self.trained,
             int8=made.model,
             why_no_int8=made.why_not,
+            answering=answering,
         )
         return folder
 
 
-@pytest.fixture(scope="module", params=["head", "block5"])
-def case(request, tmp_path_factory) -> Case:
-    """A thin VGG16, its frozen layers in int8; after ``block5`` its top block is another one."""
+@pytest.fixture(scope="module", params=["head", "block5", "block5, many classes"])
+def case(request, tmp_path_factory) -> Iterator[Case]:
+    """A thin VGG16, its frozen layers in int8; after ``block5`` its top block is another one.
+
+    With many classes, here two, the head has a projection onto directions that they share, here
+    one.
+    """
+    name, _, many = request.param.partition(", ")
+    most = 1 if many else MOST_FULL_CLASSES
+    with patch.object(app.network.classifier, "MOST_FULL_CLASSES", most):
+        yield made_case(name, tmp_path_factory)
+
+
+def made_case(name: str, tmp_path_factory) -> Case:
     folder = tmp_path_factory.mktemp("case")
     photos = [as_photo(make_photo(folder / f"{n}.png", n, (80, 70)), n % 2) for n in range(44)]
     split = {"train": photos[:20], "validation": photos[20:40]}
@@ -87,7 +110,7 @@ def case(request, tmp_path_factory) -> Case:
         precision="int8",
         cache="disk",
         views=1,
-        stages=tuple(dict.fromkeys(("head", request.param))),
+        stages=tuple(dict.fromkeys(("head", name))),
     )
     keras.utils.set_random_seed(0)
     model = thin()
@@ -102,17 +125,20 @@ def case(request, tmp_path_factory) -> Case:
 
     randomise("block")
     source = dataset_of(config, model, "w", split)
-    if request.param == "block5":
+    if name == "block5":
         randomise("block5")  # what training would do to it
     # Sure enough that no label changes by rounding.
-    head = [generator.normal(0, 1, (CHANNELS**2, 2)), np.array([3.0, 0.0])]
-    model.get_layer("dense").set_weights(head)
+    kernel, bias = generator.normal(0, 1, (CHANNELS**2, 2)), np.array([3.0, 0.0])
+    if has_projection(model):
+        set_head(model, np.array([[-0.5, 0.5]]), bias, kernel @ [[-1.0], [1.0]])
+    else:
+        set_head(model, kernel, bias)
     reference = unit_length(np.maximum(generator.normal(size=(8, CHANNELS)), 0))
     shown = OutlierClassifier(generator.normal(size=CHANNELS).astype(np.float32), bias=0.0)
     strange = KnnOodDetector(reference, 3, threshold=0.9, scale=0.2, outliers=shown)
     served = thin(temperature=1.5, novelty=strange)
     copy_weights(model, served)
-    stage = STAGES[request.param]
+    stage = STAGES[name]
     logits, seen = outputs_of(
         source.part_with_embeddings(stage), source.batches(stage, "validation")
     )
@@ -213,9 +239,42 @@ def test_a_file_that_says_something_else_than_its_parts_is_refused(case, tmp_pat
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+def test_each_engine_that_will_answer_passes_the_gate(case, tmp_path, monkeypatch):
+    made, answering = case.made(), Answering("openvino")
+    bundle = case.bundle(tmp_path / "bundle", made, answering)
+    images = load_views([View(p, 0, 0) for p in case.source.spec.photos["validation"]], SIZE)
+    for precision, tolerance in (("int8", 0.01), ("float32", 1e-5)):
+        usual, other = (
+            Classifier(bundle, precision=precision, engine=engine)
+            for engine in ("onnxruntime", "openvino")
+        )
+        assert (usual.engine, other.engine) == ("onnxruntime", "openvino")
+        for one, two in zip(usual.outputs(images), other.outputs(images), strict=True):
+            np.testing.assert_allclose(one, two, atol=tolerance)
+        sums = probabilities_of(other.activation_maps(images).sum(axis=(1, 2)))
+        np.testing.assert_allclose(sums, other.outputs(images)[0], atol=1e-3)
+
+    right = app.inference.engines._OpenvinoModel.run
+    monkeypatch.setattr(
+        app.inference.engines._OpenvinoModel, "run", lambda *args: [1 - x for x in right(*args)]
+    )
+    with pytest.raises(ExportError, match=r"model.int8.onnx \(openvino\) to predict what training"):
+        case.bundle(tmp_path / "other", made, answering)
+    assert not (tmp_path / "other").exists()
+
+
 def test_without_frozen_int8_there_is_none(case):
-    source = dataclasses.replace(case.source, int8=None)
+    source = dataclasses.replace(case.source, int8=None, int8_twin=None)
     made = dataclasses.replace(case, source=source).made()
     assert (made.model, made.gate) == (None, None)
-    assert "did not compute" in made.why_not
+    assert "not computed in int8" in made.why_not
     assert "mirror" in case.made(mirror=True).why_not
+
+
+def test_where_a_gpu_computed_the_features_the_same_model_is_made(case):
+    """Then the frozen layers in int8 answer from pixels, not from the cache."""
+    source = dataclasses.replace(case.source, int8=None)
+    made, usual = dataclasses.replace(case, source=source).made(), case.made()
+    assert made.model == usual.model
+    assert made.gate == usual.gate

@@ -15,7 +15,9 @@ from photos import as_photo, make_photo
 from rich.console import Console
 
 import app.core.console
+import app.experiment_setup
 import app.features.dataset
+import app.features.extractor
 import app.features.store
 from app.core.config import STAGES, TrainConfig
 from app.core.console import progress_bar
@@ -136,6 +138,37 @@ def test_a_second_run_computes_nothing(config, model, photos, monkeypatch):
     source = dataset_of(dataclasses.replace(config, stages=HEAD), model, "w", photos)
     assert source.views == 1  # the head needs the photos alone
     assert labelled_maps(source).shape == (6, 1, 1, 12)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_measured_engine_is_used_and_named(
+    config, model, photos, monkeypatch, deterministic, tmp_path
+):
+    """But not by a deterministic run: the measurement may come out otherwise the next time."""
+    asked = []
+
+    def measured(*_: object) -> str:
+        asked.append(_[3])
+        return "openvino" if _[3] == "auto" else _[3]
+
+    used = []
+    monkeypatch.setattr(app.features.dataset, "onnx_engine", measured)
+    real = app.features.extractor.compile_model
+    monkeypatch.setattr(
+        app.features.extractor,
+        "compile_model",
+        lambda engine, task: (used.append(engine), real("onnxruntime", task))[1],
+    )
+    monkeypatch.setattr(app.features.extractor, "choose_engine", lambda _, engine: engine)
+    config = dataclasses.replace(config, deterministic=deterministic)
+    source = dataset_of(config, model, "w", photos)
+    chosen = "onnxruntime" if deterministic else "openvino"
+    assert asked == ["onnxruntime" if deterministic else "auto"]
+    assert used == [chosen]
+    assert source.spec.engine == chosen
+    assert source.made_by.split()[0] == chosen
+    setup = app.experiment_setup.Setup(model, "w", source, "float32", "float32")
+    assert setup.conditions()["engine"] == chosen
 
 
 def test_answers_from_two_looks_need_the_mirror_images_too(config, model, photos):

@@ -1,6 +1,7 @@
 """The frozen layers in int8: near the float32 ones, made once, kept beside the cache."""
 
 import dataclasses
+from importlib.util import find_spec
 from unittest.mock import patch
 
 import keras
@@ -14,7 +15,7 @@ import app.features.int8_backbone
 import app.network.device
 import app.network.vgg
 from app.core.config import TrainConfig
-from app.core.environment import has_vnni
+from app.core.environment import has_vnni, installed_version
 from app.core.errors import UsageError
 from app.data.augmentation import View, load_views
 from app.data.manifest import Photo
@@ -76,6 +77,35 @@ def test_cuts_come_from_one_pass_in_the_order_asked_for(model, photos, int8):
     for cut, rows in zip(CUTS[1::-1], together, strict=True):
         (alone,) = make_extractor(model, [cut], "float32", int8=int8)(images)
         np.testing.assert_array_equal(rows, alone)
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+@pytest.mark.parametrize("in_int8", [True, False])
+def test_the_other_engine_computes_the_same_and_has_a_cache_of_its_own(
+    model, photos, int8, in_int8, tmp_path
+):
+    layers = int8 if in_int8 else None
+    images = load_views([View(photo, 0, 0) for photo in photos[:7]], SIZE)
+    usual, other = (
+        make_extractor(model, CUTS, "float32", int8=layers, engine_of_onnx=engine)(images)
+        for engine in ("onnxruntime", "openvino")
+    )
+    for one, two in zip(usual, other, strict=True):
+        assert one.dtype == two.dtype == np.float16
+        one, two = one.astype(np.float64), two.astype(np.float64)
+        # A number that lies between two steps of int8 may go to either.
+        assert np.linalg.norm(one - two) / np.linalg.norm(one) < (0.02 if in_int8 else 1e-3)
+
+    precision = "int8" if in_int8 else "float32"
+    config = dataclasses.replace(CONFIG, runs=tmp_path, precision=precision, engine="openvino")
+    sources = [
+        opened(model, photos[:12], dataclasses.replace(config, engine=engine))
+        for engine in ("openvino", "onnxruntime")
+    ]
+    version = installed_version("openvino")
+    assert [source.made_by for source in sources] == [f"openvino {version}", "onnxruntime"]
+    keys = [source.stores["block5_pool"].spec.key for source in sources]
+    assert keys[0] != keys[1]
 
 
 def never(*_: object, **__: object) -> None:

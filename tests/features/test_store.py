@@ -14,6 +14,7 @@ from PIL import Image
 import app.features.store
 from app.core.errors import AppError
 from app.data.augmentation import BATCH, View, load_views
+from app.features.extractor import AHEAD, FeatureExtractor
 from app.features.shards import SHARD_ROWS, SPEC_FILE, read_shard, shards_in, write_shard
 from app.features.store import (
     CacheEvictedError,
@@ -60,8 +61,12 @@ def fill(folder: Path, wanted: list[View], frozen: Counting | None = None) -> Fe
     """Open the store as a run does, and compute what it lacks."""
     store = FeatureStore(folder, SPEC)
     store.check(wanted)
-    compute_features(frozen or Counting(), [store], missing_views([store], wanted), 8)
+    compute(frozen or Counting(), [store], missing_views([store], wanted))
     return store
+
+
+def compute(function, stores, wanted, batch: int = BATCH) -> None:
+    compute_features(FeatureExtractor(function, batch), stores, wanted, 8)
 
 
 def data_file(folder: Path) -> Path:
@@ -100,7 +105,7 @@ def test_rows_that_a_store_has_are_not_written_again(folder, views):
     stores = [FeatureStore(folder, SPEC), FeatureStore(folder, replace(SPEC, cut="block4_pool"))]
     missing = missing_views(stores, views)
     assert missing == views
-    compute_features(lambda images: Counting()(images) * 2, stores, missing, 8)
+    compute(lambda images: Counting()(images) * 2, stores, missing)
     for store in stores:
         keys = [key for path in shards_in(store.folder) for key in read_shard(path).keys]
         assert sorted(keys) == sorted(view.key for view in views)
@@ -139,16 +144,16 @@ def test_view_0_does_not_depend_on_the_seed_others_do(views):
 def test_an_interrupted_run_keeps_its_finished_shards(folder, views):
     class Breaks(Counting):
         def __call__(self, images: np.ndarray) -> list[np.ndarray]:
-            if self.views >= SHARD_ROWS:
+            if self.views >= SHARD_ROWS + AHEAD * BATCH:
                 raise KeyboardInterrupt
             return super().__call__(images)
 
-    many = [View(views[0].photo, number, seed=0) for number in range(SHARD_ROWS + 8)]
+    many = [View(views[0].photo, number, seed=0) for number in range(2 * SHARD_ROWS)]
     with pytest.raises(KeyboardInterrupt):
         fill(folder, many, Breaks())
     frozen = Counting()
     fill(folder, many, frozen)
-    assert frozen.views == 8
+    assert frozen.views == SHARD_ROWS
 
 
 def test_a_process_that_is_killed_leaves_its_finished_shards(tmp_path, folder):
@@ -161,10 +166,10 @@ from pathlib import Path
 from photos import as_photo, make_photo
 import tests.features.test_store as t
 photo = as_photo(make_photo(Path({str(tmp_path / "one.png")!r})))
-many = [t.View(photo, number, seed=0) for number in range(2 * t.SHARD_ROWS + 8)]
+many = [t.View(photo, number, seed=0) for number in range(3 * t.SHARD_ROWS)]
 class Dies(t.Counting):
     def __call__(self, images):
-        if self.views >= 2 * t.SHARD_ROWS:
+        if self.views >= 2 * t.SHARD_ROWS + t.AHEAD * t.BATCH:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(images)
 t.fill(Path({str(folder)!r}), many, Dies())
@@ -172,8 +177,8 @@ t.fill(Path({str(folder)!r}), many, Dies())
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -9
     photo = as_photo(tmp_path / "one.png")
     frozen = Counting()
-    fill(folder, [View(photo, n, seed=0) for n in range(2 * SHARD_ROWS + 8)], frozen)
-    assert frozen.views in (8, SHARD_ROWS + 8)
+    fill(folder, [View(photo, n, seed=0) for n in range(3 * SHARD_ROWS)], frozen)
+    assert frozen.views in (SHARD_ROWS, 2 * SHARD_ROWS)
 
 
 def shorten(path: Path) -> None:
@@ -274,14 +279,14 @@ def test_rows_that_vanish_while_they_are_used_are_told_in_one_line(folder, views
 
 def test_activations_beyond_float16_are_clipped_not_infinite(folder, views):
     store = FeatureStore(folder, SPEC)
-    compute_features(lambda images: [np.array([[1e9, -1e9]])], [store], views[:1], 8)
+    compute(lambda images: [np.array([[1e9, -1e9]])], [store], views[:1])
     np.testing.assert_array_equal(store.gather(views[:1]), [[65504, -65504]])
 
 
 def test_float16_rows_of_the_network_are_kept_as_they_are(folder, views):
     rows = np.array([[1.5, -65504, 0.1]], np.float16)
     store = FeatureStore(folder, SPEC)
-    compute_features(lambda images: [rows], [store], views[:1], 8)
+    compute(lambda images: [rows], [store], views[:1])
     np.testing.assert_array_equal(store.gather(views[:1]), rows.astype(np.float32))
 
 
@@ -289,7 +294,7 @@ def test_float16_rows_of_the_network_are_kept_as_they_are(folder, views):
 def test_nan_is_never_cached(folder, views, dtype):
     store = FeatureStore(folder, SPEC)
     with pytest.raises(AppError, match="received NaN from the frozen network"):
-        compute_features(lambda images: [np.full((1, 2), np.nan, dtype)], [store], views[:1], 8)
+        compute(lambda images: [np.full((1, 2), np.nan, dtype)], [store], views[:1])
     assert views[0] not in FeatureStore(folder, SPEC)
 
 
@@ -311,7 +316,7 @@ def test_the_next_shard_is_computed_while_one_is_written(folder, views, monkeypa
 
     monkeypatch.setattr(FeatureStore, "append", slow_append)
     store = FeatureStore(folder, SPEC)
-    compute_features(computing, [store], many, 8)
+    compute(computing, [store], many)
     assert all(view in store for view in many)
 
 
@@ -321,13 +326,15 @@ def test_a_shard_that_cannot_be_written_ends_the_work(folder, views, monkeypatch
 
     monkeypatch.setattr(FeatureStore, "append", full)
     with pytest.raises(OSError, match="No space left"):
-        compute_features(Counting(), [FeatureStore(folder, SPEC)], views, 8)
+        compute(Counting(), [FeatureStore(folder, SPEC)], views)
 
 
 MEMORY = """
 import re, sys
 from pathlib import Path
 import numpy as np
+from app.features.extractor import FeatureExtractor
+from app.features.extractor import FeatureExtractor
 from app.features.store import FeatureSpec, FeatureStore, compute_features, missing_views
 from app.data.augmentation import View
 sys.path.insert(0, "tests")
@@ -351,7 +358,7 @@ def store():
     return FeatureStore(folder, FeatureSpec("block4_pool", "vgg16", "w", 8, "float32"))
 
 first = store()
-compute_features(frozen, [first], views, 8)
+compute_features(FeatureExtractor(frozen), [first], views, 8)
 second = store()
 second.check(views)
 assert not missing_views([second], views)
@@ -394,7 +401,7 @@ def test_larger_batches_give_the_same_rows(folder, views, batch):
             asked.append(len(images))
             return frozen(images)
 
-        compute_features(noting, [store], many, 8, size)
+        compute(noting, [store], many, size)
         stores.append(store)
     small, large = stores
     np.testing.assert_array_equal(small.gather(many), large.gather(many))

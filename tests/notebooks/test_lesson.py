@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,18 @@ def test_the_users_validation_photos_are_asked_and_damaged_ones_left_out(
     assert all(photo.name.startswith("validation/") for photo in photos.splits["validation"])
 
 
+def test_a_folder_in_the_first_cell_comes_before_the_variable(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = class_folders(project / "mine", {"cup": 6, "pen": 5})
+    monkeypatch.setenv(PHOTOS_VARIABLE, str(project / "nowhere"))
+    photos = lesson_photos(project, replace(FEW, photos=str(root)), project / "drawn")
+    assert photos.classes == ("cup", "pen")
+    pixels, targets = photos.pixels("train", 8, each=2)
+    assert pixels.shape == (4, 8, 8, 3)
+    assert targets.tolist() == [0, 0, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
@@ -85,9 +98,10 @@ def test_other_folders_are_refused_in_one_line(
 
 def test_why_there_are_no_weights_is_said(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(WEIGHTS_VARIABLE, "none")
-    assert lesson_weights() == f"{WEIGHTS_VARIABLE} says none"
+    assert not lesson_weights()
+    assert lesson_weights().reason == f"{WEIGHTS_VARIABLE} says none"
     monkeypatch.setenv(WEIGHTS_VARIABLE, str(project / "nowhere.h5"))
-    assert "nowhere.h5" in str(lesson_weights())
+    assert "nowhere.h5" in lesson_weights().reason
 
 
 def test_the_small_settings_are_asked_for(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

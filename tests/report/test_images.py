@@ -20,6 +20,7 @@ from app.data.sets.synthetic_pets import KINDS
 from app.evaluation.findings import Finding
 from app.evaluation.prediction_set import PredictionSet
 from app.inference.predictor import Classifier
+from app.report.first_screen import outcomes, refused, wall
 from app.report.html import Parts
 from app.report.images import (
     DRAWN_PER_KIND,
@@ -73,7 +74,9 @@ def with_classes(results: Results, *classes: str) -> Results:
 def test_photos_are_found_in_the_folder(run: Run, results: Results, photos: Path) -> None:
     album = photo_album(results, run.bundle, photos)
     test = results.predictions["test"]
-    wanted = {test.names[n] for n in chosen(test)} | {f.name for f in results.findings}
+    found = album.outcomes
+    numbers = {*chosen(test), *wall(test, found), *refused(test, found)[:SHOWN]}
+    wanted = {test.names[n] for n in numbers} | {f.name for f in results.findings}
     assert set(album.images) == wanted | set(album.samples)
     assert all(shows_telltale(image.small) for image in album.images.values())
     size = results.config.image_size
@@ -117,8 +120,10 @@ def test_a_report_is_made_where_all_photos_are_gone(
     assert album.images == {}
     numbers = chosen(results.predictions["test"])[:3]
     say = words(album, classes=results.classes, metrics=results.metrics)
-    assert "<img" not in say.answers(numbers)
-    assert say.answers(numbers).count("<li>") == 3
+    answers = say.answers(numbers, "mistake")
+    assert "<img" not in answers
+    assert "href" not in answers, "there is nothing to show whole"
+    assert answers.count("<li ") == 3
     assert "can be shown: 0 of 3" in say.missing_answers(numbers).text
     assert "can be shown: 0 of 4" in missing(album, album.samples)
 
@@ -188,13 +193,13 @@ def test_captions_say_where_no_class_would_be_named(results: Results) -> None:
         np.array([[0.1, 0.9], [0.4, 0.6], [0.3, 0.7]]),
         np.array([0.9, 0.1, 0.5]),
     )
-    album = Album(False, {}, [], given, [], [])
-    say = words(album, classes=["x", "y"], metrics=SimpleNamespace(min_confidence=0.7))
+    album = Album(False, {}, [], given, [], [], tuple(outcomes(given, 0.7)))
+    say = words(album, classes=["x", "y"])
     captions = [say.caption(number).text for number in range(3)]
     assert captions == [
-        "a: true class x; neither x nor y (y 90.0 %)",
-        "b: true class x; unsure: perhaps y, or x (60.0 %)",
-        "c: true class y; probably y (70.0 %)",
+        "True: x. Answer: neither x nor y (likeliest: y, 90.0 %). a",
+        "True: x. Answer: unsure: perhaps y, or x (60.0 %). b",
+        "True: y. Answer: probably y (70.0 %). c",
     ]
 
 
@@ -206,6 +211,8 @@ def test_names_that_are_no_text_can_be_written() -> None:
     for part in (say.views(opening=False), say.label_issues(1, 0)):
         part.encode()
         assert "cat/<wbr>&lt;b&gt;\ufffd.jpg" in part
+    command = words(album, results=SimpleNamespace(command=lambda: "a <b>\udcff --c d")).command()
+    assert "<span>a</span> <span>&lt;b&gt;\ufffd</span> <span>--c</span>" in command
 
 
 def test_drawings_say_nothing_of_other_classes(run: Run, results: Results) -> None:

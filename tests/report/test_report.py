@@ -32,7 +32,9 @@ from app.evaluation.decision import OOD_THRESHOLD
 from app.evaluation.metrics import wilson_interval
 from app.inference.bundle_format import ONNX_FILE
 from app.report import report
-from app.report.html import MAX_THUMBNAIL, Html, Parts, Picture, jpeg, percent
+from app.report.evidence import evidence
+from app.report.first_screen import A_KIND, outcomes
+from app.report.html import MAX_THUMBNAIL, Html, Parts, Picture, jpeg, percent, png
 from app.report.images import NO_HEATMAPS, NO_PETS, SAMPLES, SHOWN, VIEWS, drawn_album, photo_album
 from app.report.notebook import PROJECT
 from app.report.report import SOURCE, main, write_notebook, write_report
@@ -49,20 +51,28 @@ MEGABYTE = 1_000_000
 OWNER = "John & Jane O'Brien ü"  # what a shell, HTML and JSON each write in their own way
 Told = Callable[..., str]
 PANELS = [
-    "The photos",
-    "What training saw of them",
-    "The network, and what each stage trained",
-    "How it learned",
-    "Where it is right and where it is wrong",
-    "How far its confidence can be trusted",
-    "What “unsure” buys",
-    "The most confident mistakes",
-    "The least certain answers",
+    "Mistakes",
+    "Doubtful answers",
+    "Which classes are confused",
+    "Neither",
+    "Unsure",
     "Photos worth checking",
     "Photos unlike all others",
-    "Neither",
-    "Time and memory",
+    "The photos",
+    "What training saw",
+    "What training brought",
     "How to run it again",
+    "For specialists",
+]
+FOLDED = [
+    "All scores",
+    "ROC curve",
+    "Precision and recall",
+    "Calibration",
+    "How the head was chosen",
+    "Time",
+    "Memory",
+    "Versions",
 ]
 
 
@@ -95,19 +105,26 @@ def test_the_page_says_what_the_metrics_say(run: Run, page: str) -> None:
     test = json.loads(run.metrics.read_text())["test"]
     low, high = test["accuracy_interval_95"]
     assert test["counts"] == {"right": 26, "wrong": 1, "neither": 1, "unsure": 2}
-    assert f">{percent(26 / 30)}</strong> of the test photos answered rightly" in page
+    first = page.partition("<h1>")[2].partition("<nav")[0]
+    for outcome, count in test["counts"].items():
+        tile = first.partition(f'<li class="tile {outcome}">')[2].partition("</li>")[0]
+        assert f'<strong class="number">{percent(count / 30)}</strong>' in tile
+        assert f"{count} of 30 test photos" in tile
+    assert "Of 30 test photos: right 26, wrong 1, neither 1, unsure 2." in first
+    assert "Of 100 new photos like these, expect about 87 right, 3 wrong and 10 without" in first
+    assert "Of 4 test photos without a right answer 2 were answered “unsure”." in first
     assert "Of 30 test photos: 26 right (86.7 %), 1 wrong (3.3 %), 1 neither (3.3 %), 2" in page
     assert f"(95 % interval {low:.4f}–{high:.4f}), log-loss {test['log_loss']:.4f}" in page
     low, high = wilson_interval(1, 30)
     assert "damaged: cut short" in page
     assert "Not used: 1 of 91 files, for these reasons:" in page
-    assert f"on average between {100 * low:.0f} and {100 * high:.0f} of 100." in page
-    assert f"does not count 1, but 0.62 of {CLASSES[0]}, 2.50 of" in page
+    assert f"between {100 * low:.0f} and {100 * high:.0f} of 100 are wrong on average." in first
+    assert f'<th scope="row">{CLASSES[0]}</th><td class="right">0.62</td>' in page
     data = report.photos_of(run)
     command = (
         f"python train.py --data {shlex.quote(str(data))} --image-size 320 --epochs 2 --seed 3"
     )
-    assert command in html.unescape(page)
+    assert command in html.unescape(re.sub("</?span>", "", page))
 
 
 def test_of_few_test_photos_the_page_tells_no_share(tmp_path: Path) -> None:
@@ -115,9 +132,10 @@ def test_of_few_test_photos_the_page_tells_no_share(tmp_path: Path) -> None:
     few = made_up_run(tmp_path / "few", [0.1, 0.9])
     page = report.render(report.execute(few), title="few")
     page = re.sub(r"[ \n\xa0]+", " ", page)
-    assert '<strong class="number">2 of 2</strong> right; too few to say more' in page
-    assert page.count("There are too few test photos to draw this.") == 3
-    assert len(re.findall(r"<img[^>]*image/png", page)) == 4
+    assert re.search(r'number">2</strong> <span class="words">right</span><br>[^/]*of 2 test', page)
+    assert "These test photos are too few to say how good it is with new ones." in page
+    assert page.count("There are too few test photos to draw this.") == 4
+    assert len(re.findall(r"<img[^>]*image/png", page)) == 5
     assert not re.search(
         r"(?i)\btest[^.<>]*?\d %", re.sub(r"<img[^>]*alt=|<style.*?</style>", "", page)
     )
@@ -126,8 +144,9 @@ def test_of_few_test_photos_the_page_tells_no_share(tmp_path: Path) -> None:
 def test_photos_worth_checking_are_shown_with_their_reason(page: str) -> None:
     for found in FOUND:
         name = found.name.replace("/", "/<wbr>")
-        caption = f"<figcaption>{name}: {html.escape(found.reason)}</figcaption>"
-        assert re.search(f"<img [^>]*data:image/jpeg[^>]*></div>{re.escape(caption)}", page)
+        caption = f'{html.escape(found.reason)} <span class="file">{name}</span></figcaption>'
+        card = page.partition(caption)[0].rpartition("<li")[2]
+        assert re.search(r"<img [^>]*data:image/jpeg", card)
 
 
 def test_mistakes_are_shown_the_surest_first(run: Run, page: str) -> None:
@@ -138,9 +157,12 @@ def test_mistakes_are_shown_the_surest_first(run: Run, page: str) -> None:
     assert [given.confidence[n] for n in mistakes] == sorted(
         (given.confidence[n] for n in mistakes), reverse=True
     )
-    panel = page.partition("The most confident mistakes</h2>")[2].partition("<h2")[0]
-    places = [panel.index(f"{given.names[n].replace('/', '/<wbr>')}: ") for n in mistakes[:SHOWN]]
+    panel = panel_of(page, "Mistakes")
+    places = [panel.index(f">{given.names[n].replace('/', '/<wbr>')}<") for n in mistakes[:SHOWN]]
     assert places == sorted(places)
+    wrong = sum(outcome == "wrong" for outcome in outcomes(given, 0.625))
+    assert f"<h3>{wrong} of 30 test photos are answered wrongly</h3>" in panel
+    assert f"For {len(mistakes) - wrong} that were answered “neither” or “unsure”" in panel
 
 
 def test_the_least_certain_answers_are_those_with_the_lowest_confidence(run: Run) -> None:
@@ -155,24 +177,25 @@ def test_photos_that_are_gone_are_named_and_counted(run: Run, page: str) -> None
     shown_ones = given.least_certain()[:SHOWN]
     gone = [given.names[n] for n in shown_ones if n >= SPLITS["test"] - 12]
     assert 0 < len(gone) < SHOWN, "so the sentence has something to say"
-    panel = page.partition("The least certain answers</h2>")[2].partition("<h2")[0]
+    panel = panel_of(page, "Doubtful answers")
     assert f"can be shown: {SHOWN - len(gone)} of {SHOWN};" in panel
     assert panel.count("<img") == SHOWN - len(gone)
-    assert all(f"{name.replace('/', '/<wbr>')}: " in panel for name in gone)
+    assert all(f">{name.replace('/', '/<wbr>')}<" in panel for name in gone)
 
 
 def test_a_bundle_that_cannot_answer_leaves_photos_without_heat_maps(page: str) -> None:
-    for title in ("The most confident mistakes", "The least certain answers"):
-        panel = page.partition(f"{title}</h2>")[2].partition("<h2")[0]
+    for title in ("Mistakes", "Doubtful answers"):
+        panel = panel_of(page, title)
         assert NO_HEATMAPS in html.unescape(panel)
-        assert "Heat map" not in panel
+        assert "heat-" not in panel
+        assert 'class="layer"' not in panel
 
 
 def test_the_page_needs_nothing_else(page: str) -> None:
-    assert not re.search(r"<script|<link|<iframe|<object|@import|url\(", page)
+    assert not re.search(r"<script|<link|<iframe|<object|@import|url\((?!#)", page)
     sources = re.findall(r"""(?:src|href|srcset)\s*=\s*["']?([^"'\s>]{0,30})""", page)
     assert sources
-    allowed = ("data:image/png;base64,", "data:image/jpeg;base64", "#")
+    allowed = ("data:image/jpeg;base64", "#")
     assert all(source.startswith(allowed) for source in sources)
     assert "http" not in re.sub(r"base64,[^\"]*", "", page)
     assert len(page.encode()) < 6 * MEGABYTE
@@ -180,23 +203,44 @@ def test_the_page_needs_nothing_else(page: str) -> None:
 
 def test_every_figure_has_words_for_those_who_do_not_see_it(page: str) -> None:
     images = re.findall(r"<img[^>]*>", page)
-    figures = [image for image in images if "image/png" in image]
-    assert len(figures) == 9
-    for image in images:
-        alt = re.search(r'alt="([^"]+)"', image)
+    figures = re.findall(r'<svg class="(?:figure|waffle)"[^>]*>', page)
+    assert len(figures) == 11
+    for image in [*images, *figures]:
+        alt = re.search(r'(?:alt|aria-label)="([^"]+)"', image)
         assert alt is not None
         assert len(alt[1]) > (40 if image in figures else 12)
+    others = [tag for tag in re.findall(r"<svg[^>]*>", page) if tag not in figures]
+    assert all('aria-hidden="true"' in tag for tag in others), "signs beside words"
+
+
+def test_figures_follow_the_colours_and_the_font_of_the_page(page: str) -> None:
+    figures = re.findall(r'<svg class="figure".*?</svg>', page)
+    for figure in figures:
+        assert "<text" in figure, "words are words"
+        assert "font-family" not in figure
+        assert not set(re.findall(r"(?:fill|stroke): (#\w+)", figure)) - {"#000000"}
+        assert "<style" not in figure, "it would hold for the whole page"
+        assert not re.search(r"<g[^>]* id=", figure), "no name is there twice"
+    assert re.search(r">area 0\.\d{4}</text>", page), "numbers in words keep their digits"
 
 
 def test_the_panels_come_in_the_order_of_the_story(page: str) -> None:
     titles = [re.sub(r"<[^>]*>", "", title) for title in re.findall(r"<h2[^>]*>(.*?)</h2>", page)]
     assert titles == PANELS
+    folded = re.findall(r"<details><summary>(.*?)</summary>", page)
+    assert folded == FOLDED
     links = re.findall(r'<li><a href="#(section-\d+)">(.*?)</a></li>', page)
     assert [title for _, title in links] == PANELS
     assert all(page.count(f'id="{place}"') == 1 for place, _ in links)
-    for title in PANELS:  # each says what to see in it
-        panel = page.partition(f"{title}</h2>")[2].partition("<h2")[0]
+    for title in PANELS[:-1]:  # each says what it shows, and then what to see in it
+        panel = panel_of(page, title)
+        assert re.match(r" *<h3>[^<]{20,}</h3>", panel), title
         assert re.search(r"<p>[^<]{40,}", panel), title
+
+
+def panel_of(page: str, title: str) -> str:
+    """Return what stands under a heading, up to the next one."""
+    return page.partition(f">{title}</h2>")[2].partition("<h2")[0]
 
 
 def test_cells_that_name_rows_and_columns_say_so(page: str) -> None:
@@ -254,8 +298,10 @@ def test_photos_are_looked_for_where_training_was_called(
 def test_a_page_of_photos_that_compress_badly_stays_small() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (320, 320, 3), dtype=np.uint8)
     assert len(jpeg(noise)) <= MAX_THUMBNAIL
-    pictures_at_most = SAMPLES * (1 + VIEWS) + 4 * SHOWN + 2 * SHOWN  # photos, and heat maps
+    pictures_at_most = SAMPLES * (1 + VIEWS) + 5 * SHOWN + 3 * A_KIND  # the last ones: the wall
     assert pictures_at_most * MAX_THUMBNAIL * 4 / 3 < 4.5 * MEGABYTE, "figures need the rest"
+    layer = evidence(np.random.default_rng(0).normal(size=(48, 48)), 1.0, (320, 320))
+    assert 2 * SHOWN * len(png(layer)) * 4 / 3 < 0.5 * MEGABYTE, "heat maps are small"
 
 
 def test_no_code_in_the_page(page: str) -> None:
@@ -371,15 +417,14 @@ def test_what_is_passed_on_tells_no_place(data: str, tmp_path: Path, told: Told)
 
 def test_answers_that_predict_would_not_give_are_called_so(page: str, run: Run) -> None:
     given = read_results(run).predictions["test"]
-    panel = page.partition("The most confident mistakes</h2>")[2].partition("<h2")[0]
+    panel = panel_of(page, "Mistakes")
     shown_ones = given.mistakes()[:SHOWN]
     strange = [n for n in shown_ones if given.novelty[n] > OOD_THRESHOLD]
     unsure = [n for n in shown_ones if n not in strange and given.confidence[n] < 0.625]
     assert 0 < len(strange) < SHOWN
-    assert panel.count("; neither cat nor dog ") == len(strange)
-    assert panel.count("; unsure: perhaps ") == len(unsure)
-    doubtful = page.partition("The least certain answers</h2>")[2].partition("<h2")[0]
-    assert "; unsure: perhaps " in doubtful
+    assert panel.count("Answer: neither cat nor dog ") == len(strange)
+    assert panel.count("Answer: unsure: perhaps ") == len(unsure)
+    assert "Answer: unsure: perhaps " in panel_of(page, "Doubtful answers")
 
 
 def test_a_run_that_is_always_right_and_equally_sure(tmp_path: Path, told: Told) -> None:
@@ -393,14 +438,14 @@ def test_a_run_that_is_always_right_and_equally_sure(tmp_path: Path, told: Told)
         del metrics[split]["ece_bias"]
     run.metrics.write_text(json.dumps(metrics), encoding="utf-8")
     said = told(run, tmp_path / "photos")
-    assert "The likeliest class is right for all 30 test photos." in said
+    assert "So there is no mistake to show: for all 30 the likeliest class is right." in said
     assert "The head, which alone was trained, learned from each photo itself." in said
     assert "random crop" not in said
-    assert "The Brier score is 0.0000. A classifier" in said
+    assert "Perfectly calibrated" not in said
     few = read_results(run).predictions["validation"]
     refused = percent(float((few.novelty > OOD_THRESHOLD).mean()))
     assert refused != "2.0 %"
-    assert f"of these validation photos {refused} are" in said
+    assert f"of these validation photos {refused} are." in said
     assert "learned from 8 of them. Of 4 others it refuses 3." in said
     assert "of no named kind 0 1 1" in said
 
@@ -546,7 +591,8 @@ def test_report_and_notebook_of_a_run_trained_with_small_settings(tmp_path: Path
     subprocess.run([sys.executable, "train.py", *flags], cwd=PROJECT, check=True)
     run = Run(tmp_path / "small")
     page = run.report.read_text(encoding="utf-8")
-    assert "Heat map of" in page
+    assert 'class="layer"' in page
+    assert "Show the heat maps" in page
     assert "memory at most" in page
     assert any(map(shows_telltale, pictures(page)))
     assert len(page.encode()) < 6 * MEGABYTE

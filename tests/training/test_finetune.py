@@ -173,6 +173,27 @@ def test_a_stage_that_only_harms_changes_nothing():
         np.testing.assert_array_equal(old, new)
 
 
+def test_a_second_round_ends_after_a_first_epoch_that_brought_nothing(capsys):
+    """Labels of validation turned round: what is learned harms at once."""
+    turned = [replace(photo, target=1 - photo.target) for photo in PHOTOS]
+    seen = {}
+    for second_round in (False, True):
+        result = train_stage(
+            network(),
+            STAGE,
+            batches(),
+            batches(turned, shuffle=False),
+            second_round=second_round,
+        )
+        seen[second_round] = result.epochs
+        assert result.kept_epoch == 0
+    assert seen == {False: STAGE.patience + 1, True: 1}
+    told = capsys.readouterr().err
+    assert told.count("ends: its first epoch brought nothing") == 1
+    good = train_stage(network(), STAGE, batches(), batches(shuffle=False), second_round=True)
+    assert good.epochs > 1
+
+
 def test_stages_open_ever_more_at_ever_lower_rates():
     stages = [stage for stage in STAGES.values() if stage.opens]
     for upper, lower in itertools.pairwise(stages):

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from hashlib import sha256
 from pathlib import Path
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import keras
 import numpy as np
 import pytest
 from photos import as_photo, make_photo
 
+import app.experiment_setup as setup
 import app.network.vgg
 import app.training.frozen_precision as tested
+from app.core.config import TrainConfig
 from app.data.manifest import Photo
 from app.network.classifier import build_classifier
-from app.training.frozen_precision import choose_precision, moved_by_rounding
+from app.training.frozen_precision import (
+    choose_precision,
+    moved_by_rounding,
+    some_of_each_class,
+)
 
 TARGETS = np.arange(60) // 30
 
@@ -71,3 +79,51 @@ def test_float32_needs_no_measuring(model, photos, tmp_path: Path, monkeypatch) 
     monkeypatch.setattr(tested, "resolve_precision", lambda _: "float32")
     monkeypatch.setattr(tested, "make_extractor", None)
     assert choose_precision(model, "w", photos, tmp_path, int8=False) == "auto"
+
+
+@pytest.mark.parametrize(
+    ("of_each", "looked_at"),
+    [([500, 500], 96), ([500, 7], 96), ([2, 1], 3), ([10] * 40, 120), ([10] * 63 + [2], 192)],
+)
+def test_each_class_is_looked_at(of_each, looked_at) -> None:
+    photos = photos_of(of_each)
+    found = some_of_each_class(photos)
+    assert found == some_of_each_class(photos[::-1])  # whatever the order
+    targets = [photo.target for photo in found]
+    assert targets == sorted(targets)
+    assert len({photo.name for photo in found}) == len(found) == looked_at
+    seen = Counter(targets)
+    assert all(seen[target] >= min(3, count) for target, count in enumerate(of_each))
+
+
+def test_of_very_many_classes_some_are_looked_at_well() -> None:
+    counts = Counter(photo.target for photo in some_of_each_class(photos_of([10] * 1000)))
+    assert len(counts) == 64
+    assert set(counts.values()) == {3}
+
+
+def photos_of(of_each: list[int]) -> list[Photo]:
+    numbers = [(target, n) for target, count in enumerate(of_each) for n in range(count)]
+    return [
+        Photo(Path(), f"{target}/{n}", sha256(f"{target}/{n}".encode()).hexdigest(), target)
+        for target, n in numbers
+    ]
+
+
+def test_the_arithmetic_is_told_when_it_is_chosen(photos, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(setup, "resolve_frozen_precision", lambda _: "int8")
+    monkeypatch.setattr(setup, "choose_precision", lambda *_, **__: "float32")
+    monkeypatch.setattr(setup, "dataset_of", lambda *_: Mock())
+    monkeypatch.setattr(app.network.vgg, "FILTERS", (4, 4, 8, 8, 8))
+    config = TrainConfig(runs=tmp_path, image_size=32, weights="none")
+    made = setup.set_up(config, 2, {"train": photos, "validation": photos})
+    told = capsys.readouterr().err
+    assert told.count("Training from random weights") == 1  # nothing is loaded twice
+    first, _ = setup.classifier_of(config, 2, "float32")
+    for layer in first.layers:
+        again = made.model.get_layer(layer.name)
+        assert again.compute_dtype == "float32"
+        for one, two in zip(layer.get_weights(), again.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, two)
+    assert "frozen layers in float32, trained ones in float32" in told
+    assert "int8" not in told

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from app.core.config import STAGES, Stage
+from app.core.config import SECOND_ROUND_FROM, STAGES, Stage
 from app.core.run_metrics import StageGain
 from app.evaluation.metrics import score
 from app.evaluation.paired_tests import stage_gain
@@ -28,8 +28,8 @@ def walk(paying: set[str], plan: tuple[Stage, ...] = PLAN, **options: float) -> 
     return trained
 
 
-def result_of(name: str, low: float, photos: int = 419) -> StageResult:
-    scores = replace(score(np.array([0, 1]), np.eye(2)), n=photos)
+def result_of(name: str, low: float, photos: int = 419, log_loss: float = 0.5) -> StageResult:
+    scores = replace(score(np.array([0, 1]), np.eye(2)), n=photos, log_loss=log_loss)
     gain = None if name == "head" else StageGain(0.0, (-0.1, 0.1), 0.02, (low, 0.03))
     return StageResult(
         name=name,
@@ -59,6 +59,20 @@ def test_a_stage_that_pays_has_a_second_round_at_a_higher_rate() -> None:
 def test_few_validation_photos_do_not_ask_for_a_second_round() -> None:
     results = [result_of("head", 0.0, 100), result_of("block5", 0.01, 100)]
     assert next_stage(PLAN[:2], PLAN[:2], results) is None
+
+
+def test_no_second_round_where_little_is_left_to_gain(capsys) -> None:
+    def after(log_loss: float, plan: tuple[Stage, ...] = PLAN[:2]) -> Stage | None:
+        results = [result_of("head", 0.0), result_of("block5", 0.01, log_loss=log_loss)]
+        return next_stage(plan, PLAN[:2], results)
+
+    second = after(SECOND_ROUND_FROM)
+    assert second is not None
+    assert second.name == "block5-2"
+    assert capsys.readouterr().err == ""
+    assert after(SECOND_ROUND_FROM - 1e-6) is None
+    assert "stage block5 has no second round: a validation log-loss of" in capsys.readouterr().err
+    assert after(0.015, PLAN) == STAGES["block4"]  # what paid may pay deeper down
 
 
 def test_lower_blocks_are_opened_only_where_those_above_paid(capsys) -> None:

@@ -1,0 +1,341 @@
+// The tab Ask: one large photo, its answer in words, what speaks for it, and a strip of the others.
+
+import { Camera } from "./camera.js";
+import { $, acceptFiles, call, colourOf, form, make, mark, say, send, showBars } from "./common.js";
+
+const LOUDEST = 2000; // milliseconds between two answers of the camera that are read out
+
+let state = { current: null, classes: [], runs: [], samples: 0 };
+const photos = [];
+let chosen = null;
+let line = Promise.resolve(); // requests go one after the other
+
+// ---- one photo -----------------------------------------------------------------------------------
+
+class Photo {
+  constructor(file) {
+    this.file = file;
+    this.url = null;
+    this.answer = null;
+    this.evidence = null;
+    this.button = make("button", { type: "button", "aria-pressed": "false" });
+    this.button.append(make("span", { className: "words" }, file.name));
+    this.button.addEventListener("click", () => choose(this));
+    this.element = make("li", {}, this.button);
+  }
+
+  async ask() {
+    try {
+      const { answers } = await call("/api/ask", form(this.file));
+      [this.answer] = answers;
+    } catch (error) {
+      this.answer = { error: error.message, label: null, words: null };
+    }
+    this.button.style.setProperty("--colour", colourOf(this.answer, state.classes));
+    // Only now: the program has looked whether the file could harm the one who decodes it.
+    if (this.answer.error === null && !this.url) await this.load();
+    const words = this.answer.words ?? "no answer";
+    const inside = this.url ? make("img", { src: this.url, alt: "" }) : this.file.name;
+    this.button.replaceChildren(
+      this.url ? inside : make("span", { className: "words" }, inside),
+      make("span", { className: "unseen" }, `${this.file.name}: ${words}`),
+    );
+    if (chosen === this) show();
+  }
+
+  // Finds out whether the browser can show the file; else the program sends it as a JPEG.
+  async load() {
+    for (const source of [async () => this.file, async () => (await send("/api/screen", form(this.file))).blob()]) {
+      const url = URL.createObjectURL(await source());
+      const image = new Image();
+      image.src = url;
+      try {
+        await image.decode();
+        this.url = url;
+        this.ratio = [image.naturalWidth, image.naturalHeight];
+        return;
+      } catch {
+        URL.revokeObjectURL(url);
+      }
+    }
+  }
+}
+
+function add(files) {
+  const fresh = files.map((file) => new Photo(file));
+  photos.unshift(...fresh);
+  $("strip").prepend(...fresh.map((photo) => photo.element));
+  stopCamera();
+  choose(fresh[0]);
+  fresh.forEach((photo) => queue(photo));
+  say(fresh.length === 1 ? `Looking at ${fresh[0].file.name}` : `Looking at ${fresh.length} photos`);
+  line = line.then(() => say(summary(fresh)));
+}
+
+function queue(photo) {
+  line = line.then(() => photo.ask());
+}
+
+function summary(some) {
+  if (some.length <= 3) {
+    return some.map((photo) => `${photo.file.name}: ${photo.answer.words ?? "no answer"}`).join(". ");
+  }
+  return `${some.length} photos have their answers.`;
+}
+
+// ---- the large photo -----------------------------------------------------------------------------
+
+function choose(photo) {
+  stopCamera();
+  chosen = photo;
+  photos.forEach((each) => each.button.setAttribute("aria-pressed", String(each === photo)));
+  show();
+}
+
+function show() {
+  const { answer, url, file } = chosen;
+  $("empty").hidden = url !== null;
+  $("empty").textContent = answer === null ? "Looking at it…" : "No picture.";
+  $("photo").hidden = url === null;
+  if (url !== null) {
+    $("photo").src = url;
+    $("photo").alt = `${file.name}, the photo that is answered`;
+    const [width, height] = chosen.ratio;
+    for (const element of [$("photo"), $("overlay")]) {
+      element.style.setProperty("--ratio", `${width} / ${height}`);
+      element.style.setProperty("--ratio-number", width / height);
+    }
+  }
+  $("name").textContent = file.name;
+  $("similar").hidden = true;
+  showAnswer(answer);
+  showEvidence();
+  if (answer?.label === "neither") showSimilar();
+}
+
+function showAnswer(answer) {
+  const fine = answer !== null && answer.error === null;
+  $("verdict").textContent = answer === null ? "…" : answer.words ?? "no answer";
+  $("trouble").textContent = answer?.error ?? "";
+  $("detail").textContent = fine ? detail(answer) : "";
+  if (answer !== null) mark($("answer"), answer, state.classes);
+  else $("answer").style.removeProperty("--colour");
+  if (fine) showBars($("bars"), answer, state.classes);
+  else $("bars").replaceChildren();
+  $("why").disabled = !fine || camera.on;
+  $("like").hidden = !fine || camera.on || answer.label === "neither";
+}
+
+function detail(answer) {
+  if (answer.label === "neither") {
+    return "It is unlike the photos that were learned from. If it had to be one of them:";
+  }
+  return answer.label === "unsure" ? "Nothing is likely enough for a clear answer." : "";
+}
+
+// ---- why -----------------------------------------------------------------------------------------
+
+let explaining = false;
+
+$("why").addEventListener("click", async () => {
+  explaining = !explaining;
+  await showEvidence();
+  if (explaining && chosen.evidence) {
+    say(`Orange places speak for ${chosen.evidence.label}, blue ones against it.`);
+  }
+});
+
+async function showEvidence() {
+  const photo = chosen;
+  const wanted = explaining && photo.answer?.error === null && photo.url !== null;
+  $("why").setAttribute("aria-pressed", String(explaining));
+  if (wanted && photo.evidence === null) {
+    $("why").setAttribute("aria-busy", "true");
+    try {
+      photo.evidence = await call("/api/why", form(photo.file));
+    } catch (error) {
+      $("trouble").textContent = error.message;
+      explaining = false;
+    } finally {
+      $("why").removeAttribute("aria-busy");
+    }
+    if (chosen !== photo) return;
+  }
+  const shown = explaining && wanted && photo.evidence !== null;
+  $("why").setAttribute("aria-pressed", String(explaining));
+  for (const id of ["overlay", "slider", "legend"]) $(id).hidden = !shown;
+  if (shown) {
+    draw(photo.evidence.grid);
+    $("legend").querySelector(".for").textContent = `speaks for ${photo.evidence.label}`;
+    $("legend").querySelector(".against").textContent = `speaks against ${photo.evidence.label}`;
+  }
+  slide();
+}
+
+function slide() {
+  const share = $("overlay").hidden ? 0 : $("evidence").value / 100;
+  $("stage").style.setProperty("--shown", share);
+}
+
+$("evidence").addEventListener("input", slide);
+
+// Orange speaks for the answer, blue against it; what says nothing stays clear.
+function draw(grid) {
+  const style = getComputedStyle(document.documentElement);
+  const colours = ["--for", "--against"].map((name) => {
+    const text = style.getPropertyValue(name).trim();
+    return [1, 3, 5].map((place) => parseInt(text.slice(place, place + 2), 16));
+  });
+  const small = document.createElement("canvas");
+  [small.width, small.height] = [grid[0].length, grid.length];
+  const image = new ImageData(small.width, small.height);
+  grid.flat().forEach((value, number) => {
+    image.data.set([...colours[value < 0 ? 1 : 0], 255 * Math.abs(value)], 4 * number);
+  });
+  small.getContext("2d").putImageData(image, 0, 0);
+  const [width, height] = chosen.ratio;
+  const canvas = $("overlay");
+  const scale = 800 / Math.max(width, height);
+  [canvas.width, canvas.height] = [Math.round(width * scale), Math.round(height * scale)];
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(small, 0, 0, canvas.width, canvas.height);
+}
+
+// ---- similar training photos ---------------------------------------------------------------------
+
+$("like").addEventListener("click", showSimilar);
+
+async function showSimilar() {
+  const photo = chosen;
+  $("like").hidden = true;
+  $("similar").hidden = false;
+  $("similar-list").replaceChildren();
+  $("similar-words").textContent = "Looking for them…";
+  let found;
+  try {
+    found = (await call("/api/similar", form(photo.file))).photos;
+  } catch (error) {
+    if (chosen === photo) $("similar-words").textContent = error.message;
+    return;
+  }
+  if (chosen !== photo) return;
+  if (found === null) {
+    $("similar-words").textContent = "This run does not tell which photos it learned from.";
+    return;
+  }
+  $("similar-words").textContent =
+    photo.answer.label === "neither" ? "Even these, the nearest, are far from it." : "";
+  $("similar-list").replaceChildren(...found.map(similar));
+}
+
+function similar(each) {
+  const words = `${each.label}, likeness ${each.likeness.toFixed(2)}`;
+  const picture = each.there
+    ? make("img", { src: `/api/training/${each.number}`, alt: each.name, loading: "lazy" })
+    : make("span", { className: "gone" }, "the photo is not there any more");
+  return make("li", {}, picture, words);
+}
+
+// ---- the camera ----------------------------------------------------------------------------------
+
+let [lastSaid, lastWords] = [0, ""];
+
+const camera = new Camera($("video"), async (blob) => {
+  let answer;
+  try {
+    ({
+      answers: [answer],
+    } = await call("/api/ask", form(blob)));
+  } catch (error) {
+    answer = { error: error.message, label: null, words: null };
+  }
+  if (!camera.on) return;
+  showAnswer(answer);
+  $("video").dataset.answers = Number($("video").dataset.answers ?? 0) + 1;
+  const now = performance.now();
+  if (answer.words !== lastWords && now - lastSaid > LOUDEST) {
+    [lastSaid, lastWords] = [now, answer.words];
+    say(answer.words ?? answer.error);
+  }
+});
+
+function stopCamera() {
+  if (!camera.on) return;
+  camera.stop();
+  $("camera").setAttribute("aria-pressed", "false");
+  $("camera").textContent = "Use the camera";
+}
+
+$("camera").addEventListener("click", async () => {
+  if (camera.on) {
+    stopCamera();
+    if (chosen) show();
+    return;
+  }
+  $("trouble").textContent = "";
+  try {
+    await camera.start();
+  } catch (error) {
+    $("trouble").textContent = error.message;
+    return;
+  }
+  $("camera").setAttribute("aria-pressed", "true");
+  $("camera").textContent = "Stop the camera";
+  for (const id of ["photo", "overlay", "slider", "legend", "similar", "like", "empty"]) $(id).hidden = true;
+  $("name").textContent = "the camera, live";
+  photos.forEach((each) => each.button.setAttribute("aria-pressed", "false"));
+});
+
+// ---- the page ------------------------------------------------------------------------------------
+
+acceptFiles(add);
+
+$("choose").addEventListener("change", (event) => {
+  if (event.target.files.length) add([...event.target.files]);
+  event.target.value = ""; // so that the same file can be chosen again
+});
+
+function showState() {
+  const names = state.classes;
+  $("knows").textContent = state.current
+    ? `The run ${state.current} tells ${names.slice(0, -1).join(", ")} from ${names.at(-1)}, and says when it is none of these.`
+    : "No run answers yet. Teach something first, or train on a folder: python train.py --data DIR";
+  $("run").replaceChildren(...state.runs.map((name) => make("option", { value: name }, name)));
+  if (state.current) $("run").value = state.current;
+  $("run-choice").hidden = state.runs.length < 2;
+}
+
+$("run").addEventListener("change", async () => {
+  try {
+    state = await call("/api/open", { name: $("run").value });
+  } catch (error) {
+    $("trouble").textContent = error.message;
+  }
+  showState();
+  for (const photo of photos) {
+    photo.evidence = null;
+    queue(photo);
+  }
+});
+
+async function samples() {
+  for (let number = 0; number < state.samples; number += 1) {
+    const blob = await (await send(`/api/sample/${number}`)).blob();
+    const photo = new Photo(new File([blob], `drawing ${number + 1}`, { type: blob.type }));
+    await photo.load(); // the program has drawn it itself
+    photos.push(photo);
+    $("strip").append(photo.element);
+    if (chosen === null && !camera.on) choose(photo);
+    queue(photo);
+  }
+}
+
+try {
+  state = await call("/api/state");
+  showState();
+  if (state.current) await samples();
+  document.body.dataset.ready = "yes";
+} catch (error) {
+  $("trouble").textContent = error.message;
+}

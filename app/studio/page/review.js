@@ -1,0 +1,343 @@
+// The tab Review: one photo at a time or a grid, a key for each decision, which is on disk at once.
+// A key shows the next photo without waiting; the decision is written meanwhile, in order.
+
+import { $, call, classColour, follow, make, percentage, say } from "./common.js";
+
+const PAGE = 60; // photos of the grid at once
+const AHEAD = 3; // photos that are loaded before they are needed
+const DIGITS = 9; // classes that have a key
+const WORDS = {
+  right: "the label is right",
+  leave_out: "left out",
+  neither: "none of the classes",
+  skip: "skipped",
+};
+
+let review = { run: null, classes: [], kinds: {}, photos: [], file: "" };
+let shown = []; // numbers of the photos of the chosen kind
+let place = 0; // in `shown`
+let inGrid = false;
+let line = Promise.resolve(); // decisions are sent one after the other
+let waiting = 0;
+const pictures = new Map(); // number → image that is loaded ahead
+
+// ---- decisions -----------------------------------------------------------------------------------
+
+function choices() {
+  const classes = review.classes.map((name, number) => ({
+    key: number < DIGITS ? String(number + 1) : "",
+    decision: "class",
+    label: name,
+    words: name,
+    colour: classColour(number),
+  }));
+  return [
+    { key: "r", decision: "right", label: "", words: "Right", colour: "var(--right)" },
+    ...classes,
+    { key: "n", decision: "neither", label: "", words: "Neither", colour: "var(--neither)" },
+    { key: "x", decision: "leave_out", label: "", words: "Leave out", colour: "var(--wrong)" },
+    { key: "s", decision: "skip", label: "", words: "Skip", colour: "var(--line)" },
+  ];
+}
+
+const current = () => review.photos[shown[place]];
+
+function decide({ decision, label }) {
+  if (!shown.length) return;
+  const [number, run] = [shown[place], review.run];
+  const photo = review.photos[number];
+  const before = [photo.decision, photo.decided_label];
+  // Who presses the key of the class that the folder says means that the label is right.
+  const meant = decision === "class" && label === photo.label ? "right" : decision;
+  const values = { run, number, decision: meant, label: meant === "class" ? label : "" };
+  [photo.decision, photo.decided_label] = [values.decision, values.label];
+  say(`${photo.name}: ${standing(photo)}`);
+  if (place < shown.length - 1) place += 1;
+  show();
+  send("/api/review/decide", values, () => {
+    [photo.decision, photo.decided_label] = before;
+  });
+}
+
+function send(path, values, restore) {
+  waiting += 1;
+  line = line.then(async () => {
+    try {
+      return await call(path, values);
+    } catch (error) {
+      restore();
+      $("trouble").textContent = `Not written: ${error.message}`;
+      show();
+      return null;
+    } finally {
+      waiting -= 1;
+    }
+  });
+  return line;
+}
+
+async function undo() {
+  const found = await send("/api/review/undo", { name: review.run }, () => {});
+  if (found === null) return;
+  if (found.undone === null) {
+    say("There is nothing to undo.");
+    return;
+  }
+  const { number, name, decision, decided_label: label } = found.undone;
+  if (number !== null) {
+    [review.photos[number].decision, review.photos[number].decided_label] = [decision, label];
+    if (!shown.includes(number)) choose("all");
+    place = shown.indexOf(number);
+  }
+  say(`Undone: ${name}`);
+  show();
+}
+
+function standing(photo) {
+  if (photo.decision === null) return "not decided";
+  return photo.decision === "class" ? `it shows ${photo.decided_label}` : WORDS[photo.decision];
+}
+
+// ---- one photo -----------------------------------------------------------------------------------
+
+function show() {
+  const decided = shown.filter((number) => review.photos[number].decision !== null).length;
+  $("done").max = Math.max(shown.length, 1);
+  $("done").value = decided;
+  $("done-words").textContent = `${decided} of ${shown.length} photos are decided.`;
+  $("nothing").hidden = shown.length > 0;
+  $("one").hidden = inGrid || !shown.length;
+  $("many").hidden = !inGrid || !shown.length;
+  $("view").setAttribute("aria-pressed", String(inGrid));
+  if (!shown.length) return;
+  if (inGrid) showGrid();
+  else showOne();
+}
+
+function showOne() {
+  const photo = current();
+  $("name").textContent = photo.name;
+  const split = photo.split ? `, ${photo.split}` : ", not used";
+  $("question").textContent = `Is this ${photo.label || "a photo to use"}?`;
+  $("reasons").replaceChildren(...photo.reasons.map((text) => make("li", {}, text)));
+  $("model").textContent =
+    photo.probability === null
+      ? `Photo ${place + 1} of ${shown.length}${split}.`
+      : `Photo ${place + 1} of ${shown.length}${split}. The model says ${photo.likeliest} (${percentage(photo.probability)}).`;
+  $("like").textContent = photo.like.length ? `Nearly the same: ${photo.like.slice(0, 5).join(", ")}` : "";
+  const test = photo.split === "test" ? " Labels of test photos are marked, and both scores are given." : "";
+  $("stands").textContent = `Decision: ${standing(photo)}.${test}`;
+  const number = review.classes.indexOf(photo.label);
+  $("answer").style.setProperty("--colour", number < 0 ? "var(--line)" : classColour(number));
+  for (const button of $("keys").children) {
+    const { decision, label } = button.dataset;
+    const same = photo.decision === decision && photo.decided_label === label;
+    button.setAttribute("aria-pressed", String(same));
+  }
+  $("back").disabled = place === 0;
+  $("next").disabled = place === shown.length - 1;
+  showPicture(shown[place]);
+  for (const ahead of shown.slice(place + 1, place + 1 + AHEAD)) picture(ahead);
+}
+
+function picture(number) {
+  if (!pictures.has(number)) {
+    const image = new Image();
+    image.src = `/api/review/photo/${number}?run=${encodeURIComponent(review.run)}`;
+    pictures.set(number, image);
+    if (pictures.size > 4 * AHEAD) pictures.delete(pictures.keys().next().value);
+  }
+  return pictures.get(number);
+}
+
+async function showPicture(number) {
+  const image = picture(number);
+  if (!image.complete) {
+    $("photo").hidden = true;
+    $("empty").hidden = false;
+    $("empty").textContent = "…";
+  }
+  const fine = await image.decode().then(
+    () => true,
+    () => false,
+  );
+  if (shown[place] !== number || inGrid) return;
+  $("photo").hidden = !fine;
+  $("empty").hidden = fine;
+  $("empty").textContent = "No picture: the file is gone, was changed, or cannot be read.";
+  if (!fine) return;
+  $("photo").src = image.src;
+  $("photo").alt = `${review.photos[number].name}, the photo that is reviewed`;
+  $("photo").style.setProperty("--ratio", `${image.naturalWidth} / ${image.naturalHeight}`);
+  $("photo").style.setProperty("--ratio-number", image.naturalWidth / image.naturalHeight);
+}
+
+// ---- the grid ------------------------------------------------------------------------------------
+
+function showGrid() {
+  const first = place - (place % PAGE);
+  const numbers = shown.slice(first, first + PAGE);
+  const run = encodeURIComponent(review.run);
+  const there = [...$("grid").children].map((each) => Number(each.dataset.number));
+  if (there.join() !== numbers.join()) {
+    $("grid").replaceChildren(...numbers.map((number) => tile(number, run)));
+  }
+  [...$("grid").children].forEach((element, at) => {
+    const photo = review.photos[numbers[at]];
+    const button = element.firstElementChild;
+    button.toggleAttribute("aria-current", first + at === place);
+    button.style.setProperty("--colour", colourOfDecision(photo));
+    button.querySelector(".words").textContent = `${photo.label}: ${standing(photo)}`;
+  });
+  $("page-words").textContent = `${first + 1} to ${first + numbers.length} of ${shown.length}`;
+  $("page-back").disabled = first === 0;
+  $("page-next").disabled = first + PAGE >= shown.length;
+}
+
+function tile(number, run) {
+  const photo = review.photos[number];
+  const image = make("img", {
+    src: `/api/review/photo/${number}?size=small&run=${run}`,
+    alt: "",
+    loading: "lazy",
+  });
+  image.addEventListener("error", () =>
+    image.replaceWith(make("span", { className: "gone" }, "no picture")),
+  );
+  const button = make("button", { type: "button", title: photo.reasons.join("; ") }, image);
+  button.append(make("span", { className: "unseen" }, photo.name), make("span", { className: "words" }));
+  button.addEventListener("click", () => {
+    place = shown.indexOf(number);
+    inGrid = false;
+    show();
+    $("name").scrollIntoView({ block: "nearest" });
+  });
+  return make("li", { "data-number": number }, button);
+}
+
+function colourOfDecision(photo) {
+  if (photo.decision === "class") return classColour(review.classes.indexOf(photo.decided_label));
+  const colours = { right: "--right", leave_out: "--wrong", neither: "--neither" };
+  return `var(${colours[photo.decision] ?? "--line"})`;
+}
+
+// ---- the page ------------------------------------------------------------------------------------
+
+function move(by) {
+  place = Math.min(Math.max(place + by, 0), shown.length - 1);
+  show();
+}
+
+function toggle() {
+  inGrid = !inGrid;
+  show();
+}
+
+function choose(kind) {
+  $("kind").value = kind;
+  const all = review.photos.map((_, number) => number);
+  shown = kind === "all" ? all : all.filter((number) => review.photos[number].kinds.includes(kind));
+  const first = shown.findIndex((number) => review.photos[number].decision === null);
+  place = Math.max(first, 0);
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || !review.run) return;
+  if (event.target.matches("input, select, textarea")) return;
+  const actions = { u: undo, ArrowLeft: () => move(-1), ArrowRight: () => move(1), g: toggle };
+  const choice = choices().find(({ key }) => key === event.key);
+  if (!choice && !actions[event.key]) return;
+  event.preventDefault();
+  $("trouble").textContent = "";
+  if (choice) decide(choice);
+  else actions[event.key]();
+});
+
+$("back").addEventListener("click", () => move(-1));
+$("next").addEventListener("click", () => move(1));
+$("undo").addEventListener("click", undo);
+$("view").addEventListener("click", toggle);
+$("page-back").addEventListener("click", () => move(-PAGE));
+$("page-next").addEventListener("click", () => move(PAGE));
+$("kind").addEventListener("change", () => {
+  choose($("kind").value);
+  show();
+});
+$("run").addEventListener("change", () => open($("run").value));
+window.addEventListener("beforeunload", (event) => {
+  if (waiting) event.preventDefault(); // a decision is not written yet
+});
+
+function choiceButton({ key, decision, label, words, colour }) {
+  const button = make("button", { type: "button", "aria-pressed": "false" }, make("span", {}, words));
+  if (key) button.append(make("kbd", {}, key));
+  Object.assign(button.dataset, { decision, label });
+  button.style.setProperty("--colour", colour);
+  button.addEventListener("click", () => decide({ decision, label }));
+  return button;
+}
+
+async function open(name) {
+  $("trouble").textContent = "";
+  pictures.clear();
+  $("grid").replaceChildren();
+  try {
+    review = await call("/api/review", { name });
+  } catch (error) {
+    review = { ...review, run: null, photos: [] };
+    $("trouble").textContent = error.message;
+  }
+  const counts = (kind) => review.photos.filter(({ kinds }) => kinds.includes(kind)).length;
+  const option = (value, words, count) => make("option", { value }, `${words} (${count})`);
+  $("kind").replaceChildren(
+    option("all", "all photos worth a look", review.photos.length),
+    ...Object.entries(review.kinds)
+      .filter(([kind]) => counts(kind))
+      .map(([kind, words]) => option(kind, words, counts(kind))),
+  );
+  $("keys").replaceChildren(...choices().map(choiceButton));
+  $("file").textContent = review.file;
+  $("new").value = `${name}-corrected`;
+  choose("all");
+  show();
+}
+
+$("train").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  $("trouble").textContent = "";
+  await line;
+  try {
+    await call("/api/review/train", { run: review.run, new: $("new").value.trim() });
+    await finish();
+  } catch (error) {
+    $("trouble").textContent = error.message;
+  }
+});
+
+$("job-stop").addEventListener("click", () => call("/api/job/stop", {}));
+
+async function finish() {
+  const job = await follow({
+    box: $("job"),
+    words: $("job-words"),
+    command: $("job-command"),
+    lines: $("job-lines"),
+    stop: $("job-stop"),
+  });
+  if (job?.code === 0) say(`The run ${job.result} is ready. Its report says what the corrections changed.`);
+}
+
+try {
+  const state = await call("/api/state");
+  $("run").replaceChildren(...state.runs.map((name) => make("option", { value: name }, name)));
+  if (state.current) {
+    $("run").value = state.current;
+    await open(state.current);
+  } else {
+    $("trouble").textContent = "There is no finished run to review yet.";
+  }
+  document.body.dataset.ready = "yes";
+  if ((await call("/api/job")).job?.what === "review") await finish();
+} catch (error) {
+  $("trouble").textContent = error.message;
+}

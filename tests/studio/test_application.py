@@ -1,0 +1,262 @@
+"""The studio over HTTP: who is answered, and what is refused in words."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from photos import make_photo, picture
+from PIL import Image
+from served import CLASSES, tiny_bundle
+from studio_page import client_of, eventually, studio_served
+
+from app.core.cli import run
+from app.core.run_folder import Run
+from app.inference.predictor import Classifier
+from app.network.classifier import REFERENCE
+from app.studio import similar_photos
+from app.studio.application import SAMPLES, TABS, TOKEN, Studio, drawn_sample
+from app.studio.studio import main
+from tests.serving.test_serve import bomb
+
+WRITES = ["open", "ask", "why", "similar", "screen", "job/stop", "share"]
+WRITES += ["teach/start", "teach/change", "teach/photos/1", "teach/solve", "teach/ask"]
+WRITES += ["teach/save", "review", "review/decide", "review/undo", "review/train"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """Return a folder with a run that can answer, and knows nothing else."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "first").mkdir()
+    tiny_bundle(folder / "first" / "bundle")
+    (folder / "first" / "metrics.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served_studio(runs, tmp_path_factory) -> Iterator[tuple[str, Studio]]:
+    with studio_served(runs, tmp_path_factory.mktemp("data") / "taught", name="first") as both:
+        yield both
+
+
+@pytest.fixture
+def client(served_studio) -> Iterator[httpx.Client]:
+    with client_of(*served_studio) as client:
+        yield client
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    return make_photo(tmp_path / "photo.jpg", 3)
+
+
+def sent(*paths: Path) -> list:
+    return [("photos", (path.name, path.read_bytes())) for path in paths]
+
+
+# ---- who is answered -----------------------------------------------------------------------------
+
+
+def test_every_route_that_writes_is_known_here(served_studio):
+    paths = {path.replace("{number:int}", "1") for path in served_studio[1].app.routes}
+    reads = {"state", "job", "sample/1", "training/1", "review/photo/1", "teach", "teach/photo/1"}
+    calls = {path.removeprefix("/api/") for path in paths if path.startswith("/api/")}
+    assert calls == {*WRITES, *reads}
+
+
+@pytest.mark.parametrize("path", WRITES)
+@pytest.mark.parametrize("token", [None, "", "guess", "é"])
+def test_nothing_is_written_without_the_token(served_studio, path, token):
+    headers = {} if token is None else {TOKEN: token.encode()}
+    answer = httpx.post(f"{served_studio[0]}/api/{path}", json={"name": "x"}, headers=headers)
+    assert answer.status_code == 403
+    assert "token" in answer.json()["error"]
+    assert httpx.get(f"{served_studio[0]}/api/{path}").status_code in (404, 405)
+
+
+@pytest.mark.parametrize("path", ["/ask", "/api/state", "/api/teach/change", "/page/ask.js"])
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "evil.example"}, 421),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://localhost:1"}, 403),
+    ],
+)
+def test_other_sites_are_refused_even_with_the_token(client, path, headers, status):
+    method = "POST" if "change" in path else "GET"
+    answer = client.request(method, path, headers=headers, json={"what": "add", "name": "x"})
+    assert answer.status_code == status
+
+
+def test_the_token_is_new_each_time_and_stands_in_the_pages_alone(served_studio, tmp_path):
+    address, studio = served_studio
+    assert Studio(tmp_path, tmp_path, 64).token != studio.token
+    for tab in TABS:
+        assert studio.token in httpx.get(f"{address}/{tab}").text
+    for path in ("/api/state", "/api/job", "/api/teach", "/page/common.js"):
+        assert studio.token not in httpx.get(address + path).text
+
+
+@pytest.mark.parametrize("tab", TABS)
+def test_pages_load_nothing_from_elsewhere_and_may_not(client, tab):
+    answer = client.get(f"/{tab}")
+    policy = answer.headers["content-security-policy"]
+    for rule in ("default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"):
+        assert rule in policy
+    assert "unsafe" not in policy
+    assert "camera=(self)" in answer.headers["permissions-policy"]
+    assert "http://" not in answer.text
+    assert "https://" not in answer.text
+    assert 'aria-current="page"' in answer.text
+
+
+def test_the_first_page_is_ask_where_a_run_answers(client, tmp_path):
+    assert client.get("/").headers["location"] == "/ask"
+    with studio_served(tmp_path / "runs", tmp_path / "taught") as (address, studio):
+        assert httpx.get(address).headers["location"] == "/teach"
+        with client_of(address, studio) as alone:
+            answer = alone.post("/api/ask", files=sent(make_photo(tmp_path / "a.jpg")))
+            assert answer.status_code == 400
+            assert "python train.py" in answer.json()["error"]
+
+
+# ---- ask -----------------------------------------------------------------------------------------
+
+
+def test_answers_are_those_of_predict_py(client, runs, photo):
+    (expected,) = Classifier(runs / "first" / "bundle").answers([photo])
+    (answer,) = client.post("/api/ask", files=sent(photo)).json()["answers"]
+    assert answer["words"] == expected.words
+    assert answer["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
+
+
+def test_a_file_that_is_no_photo_stops_no_other(client, photo, tmp_path):
+    (tmp_path / "bomb.png").write_bytes(bomb())
+    answers = client.post("/api/ask", files=sent(tmp_path / "bomb.png", photo)).json()["answers"]
+    assert "pixels, more than" in answers[0]["error"]
+    assert answers[1]["error"] is None
+    for path in ("why", "similar", "screen"):
+        answer = client.post(f"/api/{path}", files=sent(tmp_path / "bomb.png"))
+        assert answer.status_code == 422
+        assert "pixels, more than" in answer.json()["error"]
+        assert client.post(f"/api/{path}", files=sent(photo, photo)).status_code == 400
+
+
+def test_the_evidence_adds_up_to_the_answer(client, runs, photo):
+    from app.data.decode import load_image
+    from app.inference.heatmap import contrastive_cam
+
+    found = client.post("/api/why", files=sent(photo)).json()
+    classifier = Classifier(runs / "first" / "bundle")
+    maps = classifier.activation_maps(load_image(photo, classifier.bundle.image_size)[None])[0]
+    cam = contrastive_cam(maps, CLASSES.index(found["label"]))
+    grid = np.array(found["grid"])
+    assert np.abs(grid).max() == 1
+    np.testing.assert_allclose(grid, cam / np.abs(cam).max(), atol=1e-3)
+
+
+def test_a_run_without_a_manifest_names_no_similar_photos(client, photo):
+    assert client.post("/api/similar", files=sent(photo)).json() == {"photos": None}
+    assert client.get("/api/training/0").status_code == 422
+
+
+def test_the_cosines_have_the_name_that_the_model_gives_them():
+    assert similar_photos.REFERENCE == REFERENCE
+
+
+def test_samples_are_photos_of_both_kinds(client):
+    assert client.get("/api/state").json()["samples"] == len(SAMPLES) == 6
+    for number in range(len(SAMPLES)):
+        data = client.get(f"/api/sample/{number}").content
+        assert data == drawn_sample(number)
+        assert Image.open(io.BytesIO(data)).format == "JPEG"
+    assert client.get("/api/sample/6").status_code == 404
+
+
+def test_a_photo_that_browsers_cannot_show_is_sent_as_jpeg(client, tmp_path):
+    picture(1, (2000, 1000)).save(tmp_path / "photo.tiff")
+    answer = client.post("/api/screen", files=sent(tmp_path / "photo.tiff"))
+    assert Image.open(io.BytesIO(answer.content)).size == (1024, 512)
+
+
+def test_another_run_is_opened_by_name_alone(client, runs):
+    for name in ("none", "../runs/first", "first/", "", "."):
+        answer = client.post("/api/open", json={"name": name})
+        assert answer.status_code == 400
+        assert "expected a finished run" in answer.json()["error"]
+    assert client.post("/api/open", json={"name": "first"}).json()["current"] == "first"
+    answer = client.post("/api/open", content=b"{")
+    assert answer.status_code == 400
+    assert client.post("/api/open", content=b" " * 20_000).status_code == 413
+
+
+# ---- teach ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("", "1 to 60 letters"),
+        ("a/b", "1 to 60 letters"),
+        ("..", "1 to 60 letters"),
+        ("-x", "1 to 60 letters"),
+        ("x\ny", "1 to 60 letters"),
+        ("x" * 61, "1 to 60 letters"),
+        ("unsure", "which is an answer"),
+        ("Neither", "in small letters"),
+        ("train", "data sets are called"),
+        ("images", "data sets are called"),
+        ("CLASS 1", "different names"),
+    ],
+)
+def test_names_that_no_folder_of_a_class_can_have(client, name, words):
+    answer = client.post("/api/teach/change", json={"what": "add", "name": name})
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]
+    assert len(client.get("/api/teach").json()["classes"]) == 2
+
+
+def test_too_few_photos_are_told(client):
+    for path in ("solve", "save"):
+        answer = client.post(f"/api/teach/{path}", json={"name": "x"})
+        assert answer.status_code == 400
+        assert "expected 5 photos of each class or more; received 0" in answer.json()["error"]
+
+
+# ---- jobs and the command ------------------------------------------------------------------------
+
+
+def test_a_job_is_an_ordinary_command_and_its_words_are_kept(client, runs, tmp_path):
+    folder = str(tmp_path / "shared")
+    started = client.post("/api/share", json={"run": "first", "folder": folder}).json()["job"]
+    assert started["command"] == f"python -m app share {runs / 'first'} {folder}"
+    ended = eventually(
+        lambda: (job := client.get("/api/job").json()["job"]) and not job["running"] and job
+    )
+    assert ended["code"] is not None
+    assert ended["lines"]
+    answer = client.post("/api/share", json={"run": "first", "folder": "-x"})
+    assert answer.status_code == 400
+
+
+def test_wrong_usage_is_one_line(tmp_path, capsys):
+    for argv, words in (
+        (["--run", "none", "--runs", str(tmp_path)], "expected a bundle"),
+        (["--port", "99999"], "expected 0 to 65535"),
+        (["--image-size", "8"], "expected 32 to 1024"),
+    ):
+        assert run(main, argv) == 2
+        last = capsys.readouterr().err.strip().splitlines()[-1]
+        assert words in last
+
+
+def test_runs_are_only_those_that_are_finished(tmp_path):
+    (tmp_path / "begun").mkdir()
+    with studio_served(tmp_path, tmp_path / "taught") as (address, _):
+        assert httpx.get(f"{address}/api/state").json()["runs"] == []
+    assert not Run(tmp_path / "begun").is_complete()

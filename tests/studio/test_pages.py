@@ -1,0 +1,591 @@
+"""The studio's tabs in a real Chromium with a camera: what a person does, sees and hears."""
+
+import base64
+import dataclasses
+import http.server
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from photos import drawn_photos, encoded
+from PIL import Image
+from studio_page import PATIENCE, SIZE, chromium_with_camera, eventually, studio_served, tiny_run
+
+import app.studio.reviewing
+import predict
+from app.core.cli import run
+from app.core.run_folder import Run
+from app.data.corrections import read_corrections
+from app.data.manifest import read_manifest
+from app.evaluation.decision import Thresholds
+from app.inference.predictor import Classifier
+from app.report.review_queue import read_review_queue
+from tests.serving.test_page import CONTRAST, FAULTS
+from tests.serving.test_serve import bomb
+
+webdriver = pytest.importorskip("selenium.webdriver")
+from selenium.webdriver.common.by import By  # noqa: E402  it may be missing
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+
+pytestmark = pytest.mark.browser
+ROOT = Path(__file__).parents[2]
+PHONE, DESKTOP = (390, 844), (1200, 900)
+CLIPBOARD = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+HOSTILE = '<img src=x onerror=document.title="hacked">'
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("studio")
+    tiny_run(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(folder) -> Path:
+    return folder / "runs"
+
+
+@pytest.fixture(scope="module")
+def drawn(folder) -> Path:
+    return folder / "drawn"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator["webdriver.Chrome"]:
+    with chromium_with_camera() as browser:
+        yield browser
+
+
+class Page:
+    """A tab, as a person has it before them."""
+
+    def __init__(self, browser: "webdriver.Chrome", address: str, tab: str) -> None:
+        self.browser, self.address = browser, address
+        self.size(*DESKTOP)
+        self.command("Emulation.setEmulatedMedia", media="")
+        self.go(tab)
+
+    def go(self, tab: str) -> None:
+        self.browser.get(f"{self.address}/{tab}")
+        self.wait(lambda: self.one("body").get_attribute("data-ready") == "yes")
+
+    def command(self, name: str, **values: object) -> None:
+        self.browser.execute_cdp_cmd(name, values)
+
+    def size(self, width: int, height: int) -> None:
+        values = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.command("Emulation.setDeviceMetricsOverride", **values)
+
+    def all(self, selector: str) -> list:
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector: str):
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def text(self, selector: str) -> str:
+        return self.one(selector).text
+
+    def wait(self, holds):
+        return eventually(holds, lambda: self.text("body"))
+
+    def script(self, text: str, *arguments: object):
+        return self.browser.execute_script(text, *arguments)
+
+    def press(self, *keys: str) -> None:
+        webdriver.ActionChains(self.browser).send_keys(*keys).perform()
+
+    def drop(self, selector: str, *paths: Path) -> None:
+        """Drop files as a person does, from outside, at the middle of something."""
+        element = self.one(selector)
+        self.script("arguments[0].scrollIntoView({block: 'center'})", element)
+        box = self.script("return arguments[0].getBoundingClientRect().toJSON()", element)
+        files = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+        where = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.command("Input.dispatchDragEvent", type=kind, data=files, **where)
+
+    def paste(self, path: Path) -> None:
+        self.command("Browser.grantPermissions", permissions=CLIPBOARD)
+        data = encoded(Image.open(path), "PNG")
+        script = """const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));
+            const blob = new Blob([bytes], {type: "image/png"});
+            return navigator.clipboard.write([new ClipboardItem({"image/png": blob})]);"""
+        self.script(script, base64.b64encode(data).decode())
+        self.one("body").send_keys(Keys.CONTROL, "v")
+
+    def verdict_of(self, name: str) -> str:
+        """Wait for the answer to the photo of a name; return its words."""
+        self.wait(lambda: self.text("#name") == name and self.text("#verdict") != "…")
+        return self.text("#verdict")
+
+
+@pytest.fixture
+def studio(chromium, runs, folder) -> Iterator:
+    """Return what opens a tab; at the end nothing may be on the browser's console."""
+    with studio_served(runs, folder / "taught", name="tiny") as (address, _):
+        yield lambda tab: Page(chromium, address, tab)
+        chromium.get("about:blank")
+    assert chromium.get_log("browser") == [], "errors, or what the policy forbids"
+
+
+def words_of(runs: Path, path: Path) -> str:
+    (answer,) = Classifier(runs / "tiny" / "bundle").answers([path])
+    return str(answer.words)
+
+
+# ---- ask -----------------------------------------------------------------------------------------
+
+
+def test_ask_by_drop_by_choice_and_by_paste(studio, runs, drawn):
+    page = studio("ask")
+    page.wait(lambda: len(page.all("#strip img")) == 6)
+    dog, cat = drawn / "dog" / "dog.2.jpg", drawn / "cat" / "cat.2.jpg"
+    page.drop("#stage", dog)
+    assert page.verdict_of(dog.name) == words_of(runs, dog)
+    page.one("#choose").send_keys(str(cat))
+    assert page.verdict_of(cat.name) == words_of(runs, cat)
+    page.paste(dog)
+    assert page.verdict_of("image.png") == words_of(runs, dog)
+    assert len(page.all("#strip > li")) == 9
+    assert page.script("return document.querySelector('#photo').naturalWidth") > 0
+    page.wait(lambda: "image.png: " in page.text("#status"))
+    page.all("#strip button")[2].click()  # the first of the three
+    assert page.verdict_of(dog.name) == words_of(runs, dog)
+
+
+def test_the_camera_answers_at_once_and_stops(studio):
+    page = studio("ask")
+    page.wait(lambda: page.text("#verdict") != "…")
+    begun = time.monotonic()
+    page.one("#camera").click()
+    page.wait(lambda: page.one("#video").get_attribute("data-answers"))
+    first = time.monotonic() - begun
+    assert page.text("#name") == "the camera, live"
+    assert len(page.all("#bars li")) == 2
+    time.sleep(2)
+    answers = int(page.one("#video").get_attribute("data-answers"))
+    assert answers >= 4, "two a second or more"
+    assert answers <= 5 * (time.monotonic() - begun) + 1, "five a second at most"
+    page.one("#camera").click()
+    assert page.script("return document.querySelector('#video').srcObject") is None
+    page.wait(lambda: page.text("#name") == "drawing 1")
+    print(f"first answer of the camera after {first:.2f} s")
+
+
+def test_why_lies_over_the_photo(studio, drawn):
+    page = studio("ask")
+    page.drop("#stage", drawn / "dog" / "dog.1.jpg")
+    page.verdict_of("dog.1.jpg")
+    page.one("#why").click()
+    page.wait(lambda: page.one("#overlay").is_displayed())
+    boxes = """return ['#photo', '#overlay'].map((each) =>
+        document.querySelector(each).getBoundingClientRect().toJSON())"""
+    photo, overlay = page.script(boxes)
+    assert photo == overlay
+    coloured = """const c = document.querySelector('#overlay');
+        const data = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+        return data.some((value, place) => place % 4 === 3 && value > 200);"""
+    assert page.script(coloured)
+    assert "speaks for" in page.text("#legend")
+    opacity = "return Number(getComputedStyle(document.querySelector('#overlay')).opacity)"
+    assert page.script(opacity) == pytest.approx(0.7)
+    page.one("#evidence").send_keys(Keys.HOME)
+    page.wait(lambda: page.script(opacity) == 0)
+    page.one("#why").click()
+    page.wait(lambda: not page.one("#overlay").is_displayed())
+
+
+DECODED = """return Promise.all([...document.querySelectorAll('#similar-list img')]
+    .map(async (each) => (await each.decode(), each.naturalWidth)))"""
+
+
+def test_neither_has_its_reason(chromium, runs, folder, drawn):
+    """The nearest five are shown, as long as they are there."""
+    with studio_served(runs, folder / "taught", name="tiny") as (address, studio):
+        studio.answering.classifier.thresholds = Thresholds(confidence=0.0, novelty=0.0)
+        page = Page(chromium, address, "ask")
+        page.drop("#stage", drawn / "cat" / "cat.0.jpg")
+        assert page.verdict_of("cat.0.jpg") == "neither cat nor dog"
+        page.wait(lambda: len(page.all("#similar-list img")) == 5)
+        assert min(page.script(DECODED)) > 0
+        assert page.all("#similar-list img")[0].get_attribute("alt") == "cat/cat.0.jpg"
+        assert "are far from it" in page.text("#similar-words")
+        away = drawn.with_name("away")
+        drawn.rename(away)
+        try:
+            page.drop("#stage", away / "cat" / "cat.1.jpg")
+            page.wait(lambda: len(page.all("#similar-list .gone")) == 5)
+        finally:
+            away.rename(drawn)
+        chromium.get("about:blank")
+    assert chromium.get_log("browser") == []
+
+
+def test_hostile_photos_and_names_show_as_text(studio, tmp_path, drawn):
+    page = studio("ask")
+    hostile = tmp_path / f"{HOSTILE}.jpg"
+    shutil.copy(drawn / "cat" / "cat.1.jpg", hostile)
+    (tmp_path / "bomb.png").write_bytes(bomb())
+    page.drop("#stage", tmp_path / "bomb.png")
+    assert page.verdict_of("bomb.png") == "no answer"
+    assert "pixels, more than" in page.text("#trouble")
+    assert not page.one("#photo").is_displayed()
+    page.drop("#stage", hostile)
+    page.verdict_of(hostile.name)
+    assert page.browser.title == "Ask – studio"
+    assert page.all("img[src=x]") == []
+
+
+# ---- teach ---------------------------------------------------------------------------------------
+
+
+def test_teach_from_files_and_camera_save_and_predict(studio, runs, folder, drawn, capsys):
+    page = studio("teach")
+    first, second = page.all(".class-name")
+    for element, name in ((first, "dogs"), (second, HOSTILE.replace("/", ""))):
+        element.send_keys(Keys.CONTROL, "a")
+        element.send_keys(name, Keys.TAB)
+    page.wait(
+        lambda: (
+            page.one(".card:last-child").text
+            and page.all(".record")[1].get_attribute("aria-label").endswith(HOSTILE)
+        )
+    )
+    assert page.browser.title == "Teach – studio"
+    assert not page.one("#solve").is_enabled()
+    page.drop(".card:first-child", *sorted((drawn / "dog").glob("*.jpg")))
+    page.wait(lambda: page.text(".card:first-child .count") == "12 photos")
+    page.one("#camera").click()
+    page.wait(lambda: page.one("#video").is_displayed())
+    record = page.all(".record")[1]
+    webdriver.ActionChains(page.browser).click_and_hold(record).perform()
+    page.wait(lambda: int(page.text(".card:last-child .count").split()[0]) >= 14)
+    webdriver.ActionChains(page.browser).release().perform()
+    count = eventually(lambda: settled(page))
+    page.one("#solve").click()
+    page.wait(lambda: page.one("#score").is_displayed())
+    page.wait(lambda: int(page.one("#live").get_attribute("data-answers") or 0) >= 3)
+    assert len(page.all("#bars li")) == 2
+    assert HOSTILE in page.text("#bars")
+    page.one("#camera").click()
+    page.one("#save-name").send_keys("mine")
+    page.one("#save-button").click()
+    page.wait(lambda: page.one("#saved").is_displayed())
+    saved = folder / "taught" / "mine"
+    assert len(list((saved / "dogs").iterdir())) == 12
+    assert len(list((saved / HOSTILE).iterdir())) == count
+    assert Run(runs / "mine").is_complete()
+    said = page.text("#job-lines")
+    assert "Everything lies in" in said
+    page.one("#ask-it").click()
+    page.wait(lambda: page.all("#knows") and "run mine tells" in page.text("#knows"))
+    capsys.readouterr()
+    dog = str(min((saved / "dogs").iterdir()))
+    assert run(predict.main, ["--runs", str(runs), "--run", "mine", "--json", dog]) == 0
+    assert json.loads(capsys.readouterr().out)["probabilities"]["dogs"] > 0.5
+    shutil.rmtree(runs / "mine")
+
+
+def settled(page: Page) -> int:
+    """Return how many photos the second card has when no more come; 0 until then."""
+    before = page.text(".card:last-child .count")
+    time.sleep(1)
+    return int(before.split()[0]) if page.text(".card:last-child .count") == before else 0
+
+
+def test_a_click_without_holding_records_some(studio):
+    """As a screen reader clicks."""
+    page = studio("teach")
+    page.one("#camera").click()
+    page.wait(lambda: page.one("#video").is_displayed())
+    page.script("document.querySelector('.record').click()")
+    page.wait(lambda: page.text(".card:first-child .count") == "10 photos")
+    page.wait(lambda: "10 photos of class 1 were recorded" in page.text("#status"))
+    page.all(".card:first-child .thumbs button")[0].click()
+    page.wait(lambda: page.text(".card:first-child .count") == "9 photos")
+    page.one(".card:first-child .record").send_keys("")
+    page.one("#camera").click()
+
+
+def test_the_photos_of_teach_are_there_after_loading_again(studio, drawn):
+    page = studio("teach")
+    page.one(".card:last-child input[type=file]").send_keys(str(drawn / "cat" / "cat.0.jpg"))
+    page.wait(lambda: page.text(".card:last-child .count") == "1 photo")
+    page.go("teach")
+    assert page.text(".card:last-child .count") == "1 photo"
+    page.drop(".card:last-child", drawn / "cat" / "cat.0.jpg")
+    page.wait(lambda: "the same file is there already" in page.text("#trouble"))
+
+
+# ---- review --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory) -> Path:
+    """Train on drawings of which some lie in the wrong folder; return the folder of the runs."""
+    folder = tmp_path_factory.mktemp("wrong")
+    photos = drawn_photos(folder / "photos", per_class=30)
+    for number in range(5):
+        (photos / "dog" / f"dog.{number}.jpg").rename(photos / "cat" / f"was_dog.{number}.jpg")
+    flags = ["--data", str(photos), "--runs", str(folder / "runs"), "--run", "tiny", "--no-report"]
+    flags += ["--weights", "none", "--image-size", str(SIZE), "--stages", "head", "--seed", "3"]
+    import train
+
+    assert run(train.main, [*flags, "--precision", "float32"]) == 0
+    return folder / "runs"
+
+
+@pytest.fixture
+def process(wrong, tmp_path) -> Iterator:
+    """Return what starts the command itself; it may be killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start() -> tuple[subprocess.Popen[str], str]:
+        command = [sys.executable, "-m", "app", "studio", "--runs", str(wrong), "--port", "0"]
+        command += ["--data", str(tmp_path / "taught"), "--weights", "none", "--run", "tiny"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        child = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+        )
+        started.append(child)
+        for line in child.stderr:
+            if "answers at" in line:
+                return child, line.split("answers at ")[1].split()[0].rstrip("/")
+        raise AssertionError("it ended")
+
+    yield start
+    for child in started:
+        child.kill()
+        child.communicate()
+
+
+def test_review_with_keys_survives_a_kill_and_trains_again(chromium, process, wrong):
+    first = Run(wrong / "tiny")
+    queue = read_review_queue(first)
+    child, address = process()
+    page = Page(chromium, address, "review")
+    assert page.text("#name") == queue[0].name
+    keys = {name: str(number + 1) for number, name in enumerate(("cat", "dog"))}
+    expected = {}
+    for item in queue[:6]:
+        page.wait(lambda name=item.name: page.text("#name") == name)
+        true = "dog" if "dog" in Path(item.name).name else "cat"
+        page.press(keys[true])
+        expected[item.name] = ("right", "") if true == item.label else ("class", true)
+    page.press("x")
+    expected[queue[6].name] = ("leave_out", "")
+    page.wait(lambda: len(decisions(first)) == 7)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert decisions(first) == expected
+    page.press("s")  # nobody answers
+    page.wait(lambda: "Not written" in page.text("#trouble"))
+    chromium.get_log("browser")  # the browser itself tells that nobody answers
+
+    _, address = process()
+    page = Page(chromium, address, "review")
+    assert page.text("#name") == queue[7].name, "it goes on where it was"
+    page.press("n")
+    page.wait(lambda: len(decisions(first)) == 8)
+    for count in (7, 6):
+        page.press("u")
+        page.wait(lambda count=count: len(decisions(first)) == count)
+    assert page.text("#name") == queue[6].name
+    del expected[queue[6].name]
+    assert decisions(first) == expected
+
+    page.one("#train-button").click()
+    page.wait(lambda: "is ready" in page.text("#status"))
+    second = {row.name: row for row in read_manifest(Run(wrong / "tiny-corrected").manifest)}
+    before = {row.name: row for row in read_manifest(first.manifest)}
+    for name, (decision, label) in expected.items():
+        if decision == "class" and before[name].split != "test":
+            assert second[name].label == label
+        assert second[name].split == before[name].split
+    chromium.get("about:blank")
+    assert chromium.get_log("browser") == []
+
+
+def decisions(run_: Run) -> dict[str, tuple[str, str]]:
+    if not run_.corrections.is_file():
+        return {}
+    found = read_corrections(run_.corrections).values()
+    return {each.name: (each.decision, each.label) for each in found}
+
+
+KEY = """const done = arguments[1], begun = performance.now();
+document.body.dispatchEvent(new KeyboardEvent("keydown", {key: arguments[0], bubbles: true}));
+requestAnimationFrame(() => setTimeout(() => done(
+    [performance.now() - begun, document.querySelector("#name").textContent])));"""
+MANY, KEYS = 5_000, 30
+
+
+def test_a_key_is_answered_at_once_with_5000_photos(chromium, wrong, folder, monkeypatch):
+    """From the key to the next photo's name and buttons on the screen: the median of 30."""
+    (item, *_) = read_review_queue(Run(wrong / "tiny"))
+    many = [
+        dataclasses.replace(item, name=f"cat/{n}.jpg", sha256=f"{n:064x}", place=n + 1)
+        for n in range(MANY)
+    ]
+    monkeypatch.setattr(app.studio.reviewing, "read_review_queue", lambda _: list(many))
+    copy = folder / "many" / "tiny"
+    shutil.copytree(wrong / "tiny", copy)
+    (copy / "corrections.csv").unlink(missing_ok=True)
+    with studio_served(copy.parent, folder / "taught", name="tiny") as (address, _):
+        page = Page(chromium, address, "review")
+        times = []
+        for number in range(KEYS):
+            took, name = chromium.execute_async_script(KEY, "12nrxs"[number % 6])
+            assert name == many[number + 1].name
+            times.append(took)
+        page.wait(lambda: len(decisions(Run(copy))) == KEYS)
+        chromium.get("about:blank")
+    chromium.get_log("browser")  # the photos are not there
+    print(f"{statistics.median(times):.0f} ms, at most {max(times):.0f} ms")
+    assert statistics.median(times) <= 100
+
+
+def test_the_grid_shows_all_and_opens_one(chromium, process, wrong):
+    _, address = process()
+    page = Page(chromium, address, "review")
+    count = len(read_review_queue(Run(wrong / "tiny")))
+    page.press("g")
+    page.wait(lambda: len(page.all("#grid li")) == count)
+    name = page.all("#grid .unseen")[2].get_attribute("textContent")
+    page.all("#grid button")[2].click()
+    page.wait(lambda: page.text("#name") == name)
+
+
+# ---- other sites ---------------------------------------------------------------------------------
+
+ATTACK = """
+const target = arguments[0], done = arguments[1];
+const body = '{"what":"add","name":"evil"}';
+const tries = [
+  fetch(`${target}/api/state`).then((r) => r.text()),
+  fetch(`${target}/api/teach/change`, {method: "POST", body}).then((r) => r.text()),
+  fetch(`${target}/api/teach/change`, {method: "POST", mode: "no-cors", body})
+    .then((r) => { if (r.type !== "opaque") return "read"; throw new Error("opaque"); }),
+  new Promise((good, bad) => {
+    const image = new Image();
+    [image.onload, image.onerror] = [good, bad];
+    image.src = `${target}/api/sample/0`;
+  }),
+  new Promise((good, bad) => {
+    const frame = document.createElement("iframe");
+    frame.allow = "camera";
+    frame.src = `${target}/ask`;
+    frame.onload = () => setTimeout(() => {
+      try { frame.contentDocument.title ? good() : bad(); } catch { bad(); }
+    }, 500);
+    document.body.append(frame);
+  }),
+  new Promise((good, bad) => {
+    const opened = window.open(`${target}/ask`);
+    setTimeout(() => { try { opened.document.title ? good() : bad(); } catch { bad(); } }, 1000);
+  }),
+];
+Promise.allSettled(tries).then((all) => done(all.map((each) => each.status)));
+"""
+
+
+def test_a_page_of_another_site_can_neither_post_nor_read(chromium, runs, folder, tmp_path):
+    (tmp_path / "index.html").write_text("<!doctype html><title>evil</title><body></body>")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    evil = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), lambda *each: Quiet(*each, directory=str(tmp_path))
+    )
+    threading.Thread(target=evil.serve_forever, args=[0.05], daemon=True).start()
+    try:
+        with studio_served(runs, folder / "taught", name="tiny") as (address, studio):
+            chromium.get(f"http://localhost:{evil.server_port}/")
+            chromium.set_script_timeout(PATIENCE)
+            assert chromium.execute_async_script(ATTACK, address) == ["rejected"] * 6
+            assert [each.name for each in studio.teaching.classes] == ["class 1", "class 2"]
+            first, *others = chromium.window_handles
+            for handle in others:
+                chromium.switch_to.window(handle)
+                chromium.close()
+            chromium.switch_to.window(first)
+            chromium.get("about:blank")
+    finally:
+        evil.shutdown()
+        evil.server_close()
+        chromium.get_log("browser")  # the refusals
+
+
+# ---- how it looks, and to whom -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("tab", ["ask", "teach", "review", "share"])
+def test_it_can_be_read_by_everyone(studio, drawn, tab, scheme, size):
+    page = studio(tab)
+    page.size(*size)
+    features = [
+        {"name": "prefers-color-scheme", "value": scheme},
+        {"name": "prefers-reduced-motion", "value": "reduce"},
+    ]
+    page.command("Emulation.setEmulatedMedia", features=features)
+    if tab == "ask":
+        page.drop("#stage", drawn / "cat" / "cat.3.jpg")
+        page.verdict_of("cat.3.jpg")
+        page.one("#why").click()
+        page.wait(lambda: page.one("#overlay").is_displayed())
+    if tab == "teach":
+        page.one(".card:last-child input[type=file]").send_keys(str(drawn / "cat" / "cat.0.jpg"))
+        page.wait(lambda: page.text(".card:last-child .count") == "1 photo")
+    found = page.script(CONTRAST)
+    assert len(found) > 10
+    assert [text for ratio, text in found if ratio < 4.5] == []
+    faults = page.script(FAULTS)
+    # A thumbnail is described by its button or by the name that stands beside it.
+    assert [each for each in faults if "aria-label" not in each and 'alt=""' not in each] == []
+    assert page.script("return document.documentElement.scrollWidth") == size[0]
+    labels = """return [...document.querySelectorAll('button, select, input')]
+        .filter((e) => e.checkVisibility())
+        .filter((e) => !(e.textContent.trim() || e.ariaLabel || e.labels?.length))
+        .map((e) => e.outerHTML)"""
+    assert page.script(labels) == []
+
+
+OUTLINE = """const at = document.activeElement;
+return getComputedStyle(at.closest('.button') ?? at).outlineStyle"""
+
+
+@pytest.mark.parametrize("tab", ["ask", "teach", "review", "share"])
+def test_tabs_and_controls_by_keyboard(studio, tab):
+    page = studio(tab)
+    page.press(Keys.TAB)
+    assert page.browser.switch_to.active_element.text == "Skip to the content"
+    seen = []
+    for _ in range(40):
+        page.press(Keys.TAB)
+        element = page.browser.switch_to.active_element
+        if element.tag_name == "body":
+            break
+        seen.append(element.get_attribute("id") or element.text)
+        assert page.script(OUTLINE) != "none", seen[-1]
+    assert seen[:4] == ["Ask", "Teach", "Review", "Share"]
+    wanted = {
+        "ask": {"choose", "camera", "why"},
+        "teach": {"add", "camera", "save-name"},
+        "review": {"run", "view", "next", "train-button"},
+        "share": {"run", "folder", "write"},
+    }
+    assert wanted[tab] <= set(seen)
