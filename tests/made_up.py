@@ -182,6 +182,7 @@ def made_up_run(
         "backend": "tensorflow",
         "precision": "float32",
         "frozen_precision": "int8",
+        "frozen_engine": "onnxruntime",
         "cache": "disk",
         "views": 2,
         "versions": {"python": "3.11.0", "keras": "3.9.9"},

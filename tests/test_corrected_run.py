@@ -147,7 +147,6 @@ def test_card_and_report_say_it(runs):
     said = read_results(second).corrections()
     assert "2 photos got another class" in said[0]
     assert said[-1] == paired_said(second.read_metrics().corrections.validation)
-    few = {"few": True, "wrong": (0.0, 1.0), "sentences": verdict(second.read_metrics())}
     results = read_results(second)
     words = Parts(
         "report.html.j2",
@@ -156,7 +155,7 @@ def test_card_and_report_say_it(runs):
         album=SimpleNamespace(drawn=True),
     )
     assert said[0] in " ".join(words.not_used([], 9).text.split())
-    assert "with corrected labels" in words.verdict(**few).text
+    assert "with corrected labels" in words.scores([], verdict(second.read_metrics())).text
     card = second.model_card.read_text(encoding="utf-8")
     assert "with the labels that a person corrected" in card
     assert "2 photos got another class" in card

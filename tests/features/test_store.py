@@ -166,10 +166,10 @@ from pathlib import Path
 from photos import as_photo, make_photo
 import tests.features.test_store as t
 photo = as_photo(make_photo(Path({str(tmp_path / "one.png")!r})))
-many = [t.View(photo, number, seed=0) for number in range(2 * t.SHARD_ROWS + 8)]
+many = [t.View(photo, number, seed=0) for number in range(3 * t.SHARD_ROWS)]
 class Dies(t.Counting):
     def __call__(self, images):
-        if self.views >= 2 * t.SHARD_ROWS:
+        if self.views >= 2 * t.SHARD_ROWS + t.AHEAD * t.BATCH:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(images)
 t.fill(Path({str(folder)!r}), many, Dies())
@@ -177,8 +177,8 @@ t.fill(Path({str(folder)!r}), many, Dies())
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -9
     photo = as_photo(tmp_path / "one.png")
     frozen = Counting()
-    fill(folder, [View(photo, n, seed=0) for n in range(2 * SHARD_ROWS + 8)], frozen)
-    assert frozen.views in (8, SHARD_ROWS + 8)
+    fill(folder, [View(photo, n, seed=0) for n in range(3 * SHARD_ROWS)], frozen)
+    assert frozen.views in (SHARD_ROWS, 2 * SHARD_ROWS)
 
 
 def shorten(path: Path) -> None:
