@@ -408,7 +408,7 @@ def test_review_with_keys_survives_a_kill_and_trains_again(chromium, process, wr
     for count in (7, 6):
         page.press("u")
         page.wait(lambda count=count: len(decisions(first)) == count)
-    assert page.text("#name") == queue[6].name
+    page.wait(lambda: page.text("#name") == queue[6].name)
     del expected[queue[6].name]
     assert decisions(first) == expected
 
