@@ -545,6 +545,8 @@ def test_the_grid_shows_all_and_opens_one(chromium, process, wrong):
     name = page.all("#grid .unseen")[2].get_attribute("textContent")
     page.all("#grid button")[2].click()
     page.wait(lambda: page.text("#name") == name)
+    chromium.get("about:blank")  # before the program is killed with photos under way
+    assert chromium.get_log("browser") == []
 
 
 # ---- other sites ---------------------------------------------------------------------------------
