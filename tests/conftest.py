@@ -5,13 +5,21 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import tempfile
 
+import platformdirs
 import pytest
 
 # The networks of the tests are so small that a second thread only waits, and takes the core that
 # the other process of ``make test`` needs. NumPy and TensorFlow read these when they are imported.
 for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(variable, "1")
+
+# What commands measure of engines stays out of the user's cache folder. Matplotlib's list of fonts
+# is read from there: to make it takes seconds.
+CACHE = tempfile.TemporaryDirectory()
+os.environ.setdefault("MPLCONFIGDIR", str(platformdirs.user_cache_path("matplotlib")))
+os.environ["XDG_CACHE_HOME"] = CACHE.name
 
 # They read /proc and `resource`, which only Linux has.
 collect_ignore = [] if sys.platform == "linux" else ["benchmarks"]

@@ -187,6 +187,18 @@ def test_what_was_learned_is_not_learned_again(copy, monkeypatch, capsys):
     assert re.findall(r"block5 epoch (\d)", said) == ["2", "3"]
 
 
+def test_the_engine_that_was_measured_then_is_kept(copy, monkeypatch):
+    def measured_today(*arguments: object) -> object:
+        return "openvino" if arguments[3] == "auto" else arguments[3]
+
+    monkeypatch.setattr(app.features.dataset, "onnx_engine", measured_today)
+    settings = json.loads(copy.config.read_text())
+    copy.config.write_text(json.dumps({**settings, "deterministic": False}))  # it may measure
+    assert run(train.main, ["--resume", str(copy.folder)]) == 0
+    metrics = copy.read_metrics()
+    assert (metrics.frozen_engine, metrics.answered_by.engine) == ("onnxruntime", "onnxruntime")
+
+
 @pytest.mark.parametrize(
     ("step", "next_step"), [("keep_conditions", "train_stages"), ("export", "write_record")]
 )

@@ -194,11 +194,9 @@ def test_metrics_hold_what_they_promise(trained):
         assert sum(b["count"] for b in metrics[split]["reliability"]) == metrics[split]["n"]
         assert list(metrics[split]["counts"]) == ["right", "wrong", "neither", "unsure"]
         assert sum(metrics[split]["counts"].values()) == metrics[split]["n"]
-    assert metrics["answered_by"] == {
-        "file": "model.onnx",
-        "precision": "float32",
-        "engine": "onnxruntime",
-    }
+    by = {"file": "model.onnx", "precision": "float32", "engine": "onnxruntime"}
+    assert metrics["answered_by"] == by
+    assert metrics["frozen_engine"] == "onnxruntime"
     assert metrics["test_without_excluded"] is None
     phases = ["audit", "features", "training", "export", "test"]
     assert set(metrics["seconds"]) == {*phases, "total"}

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize_scalar
+from scipy.special import log_softmax
 from scipy.stats import beta
-from sklearn.metrics import log_loss
 
 from app.core.run_metrics import ConfidenceLimit, Promise
 from app.evaluation.metrics import probabilities_of
@@ -47,12 +47,12 @@ def fit_temperature(
     Returns:
         A temperature between 0.25 and 20.
     """
-    classes = np.arange(logits.shape[1])
+    rows = np.arange(len(targets))
 
     def loss(log_temperature: float) -> float:
-        probabilities = probabilities_of(logits / math.exp(log_temperature))
+        divided = np.asarray(logits, np.float64) / math.exp(log_temperature)
         prior = (log_temperature + math.log(divided_by)) ** 2 / 2 / len(targets)
-        return float(log_loss(targets, probabilities, labels=classes)) + prior
+        return prior - float(log_softmax(divided, axis=1)[rows, targets].mean())
 
     bounds = (math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE))
     return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)

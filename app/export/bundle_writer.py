@@ -36,7 +36,7 @@ from app.network.onnx_graph import to_onnx
 from app.network.whole_batches import predict_batch
 
 # A wrong export moves nearly every photo; the float32 networks take 0.3 s for each at 320 pixels.
-GATE_PHOTOS = 32
+GATE_PHOTOS = 16
 # Two float32 networks at once: the peak of a run's memory, 3.6 GiB with batches of 16.
 GATE_BATCH = 4
 GATE_TOLERANCE = 1e-3  # of a probability, between model.onnx and classifier.keras
@@ -108,7 +108,7 @@ def export_bundle(
         image_size: of the model's input, in pixels.
         temperature: to be written down.
         thresholds: likewise.
-        photos: view 0 of validation photos for the gate; up to 32 are compared.
+        photos: view 0 of validation photos for the gate; up to 16 are compared.
         trained: what training predicted for them.
         int8: the same model in int8 (``app.export.int8_export``), for model.int8.onnx.
         why_no_int8: written down where there is none.
@@ -120,7 +120,7 @@ def export_bundle(
     Raises:
         ExportError: when the files disagree with each other or with ``trained``.
     """
-    # Evenly spaced: photos are sorted by class, the first 32 could all be of one.
+    # Evenly spaced: photos are sorted by class, the first 16 could all be of one.
     chosen = np.unique(np.linspace(0, len(photos) - 1, GATE_PHOTOS).astype(int))
     photos = [photos[number] for number in chosen]
     trained = trained.chosen(chosen)

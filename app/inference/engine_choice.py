@@ -35,8 +35,8 @@ ENGINES = get_args(EngineName)
 APPLICATION = "cats-vs-dogs"  # the name of the cache folder
 FEW = 32  # so many photos do not make up for loading another engine, 0.4 s
 WORTH_MEASURING = 200  # photos: 7 s in int8 on two Zen 5 cores
-BATCH = 4  # photos that are timed at once
-SECONDS = 1.0  # of timing, after the first batch of each engine
+BATCH = 2  # photos that are timed at once; more take as long each
+SECONDS = 0.6  # of timing, after the first batch of each engine
 GAIN = 1.05  # how many times as fast as the usual engine another one must be
 # How far the other engine's answers may lie from the usual one's, on average, as a share of these.
 SAME, NOTHING = 0.05, 1e-3

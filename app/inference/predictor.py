@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -22,6 +23,7 @@ from app.inference.engines import EXTERNAL_DATA, compile_model
 from app.inference.prediction import Prediction, failed_prediction
 
 ANSWERS = ("probabilities", "novelty")  # outputs of the model
+DECODERS = 4  # photos that are decoded at once; each may take 512 MiB
 BATCH = 8  # photos at once; ONNX Runtime took as long for 16 at once as one by one
 
 
@@ -188,10 +190,11 @@ class Classifier:
         A file that cannot be read gets an answer with ``error``; it does not stop the others.
         """
         remaining = iter(paths)
-        with ThreadPoolExecutor(1) as ahead:
-            batch = ahead.submit(self._load_batch, list(islice(remaining, BATCH)))
-            while loaded := batch.result():
-                batch = ahead.submit(self._load_batch, list(islice(remaining, BATCH)))
+        with ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1)) as pool:
+            batch = [pool.submit(self._load, path) for path in islice(remaining, BATCH)]
+            while batch:
+                loaded = [future.result() for future in batch]
+                batch = [pool.submit(self._load, path) for path in islice(remaining, BATCH)]
                 yield from self._answer_batch(loaded)
 
     def _answer_batch(self, loaded: Sequence[Loaded]) -> Iterator[Prediction]:
@@ -212,11 +215,8 @@ class Classifier:
         label = label_of(number, self.bundle.classes)
         return Prediction(path, label, by_class, float(novelty), None)
 
-    def _load_batch(self, paths: Sequence[str | Path]) -> list[Loaded]:
-        return [(str(path), self._load(Path(path))) for path in paths]
-
-    def _load(self, path: Path) -> Pixels | ImageError:
+    def _load(self, path: str | Path) -> Loaded:
         try:
-            return load_image(path, self.bundle.image_size)
+            return str(path), load_image(Path(path), self.bundle.image_size)
         except ImageError as error:
-            return error
+            return str(path), error

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from app.core.config import EngineName
+from app.core.environment import usable_cores
 from app.core.errors import AppError, UsageError
 from app.inference.predictor import Classifier, Precision
 from app.scoring.index import Part, Waiting
@@ -44,9 +46,15 @@ class Worker:
     """What runs in a worker's process: a classifier, and the parts that it writes."""
 
     def __init__(
-        self, bundle: Path, confidence: float, precision: Precision, parts: Path, threads: int
+        self,
+        bundle: Path,
+        confidence: float,
+        precision: Precision,
+        engine: EngineName,
+        parts: Path,
+        threads: int,
     ) -> None:
-        classifier = Classifier(bundle, confidence, precision, threads=threads)
+        classifier = Classifier(bundle, confidence, precision, engine, threads=threads)
         self._scorer = ShardScorer(classifier, parts, threads)
 
     def score(self, shard: list[Waiting], number: int) -> Part:
@@ -84,7 +92,8 @@ class RayWorkers:
         cpus: int = 1,
     ) -> None:
         self._address, self._workers, self._cpus = address, workers, cpus
-        self._setup = (bundle, classifier.thresholds.confidence, classifier.precision, parts, cpus)
+        confidence = classifier.thresholds.confidence
+        self._setup = bundle, confidence, classifier.precision, classifier.engine, parts, cpus
         self._actors: list[Any] = []
 
     def __enter__(self) -> RayWorkers:
@@ -207,7 +216,7 @@ def _connect(address: str) -> None:
         options["runtime_env"] = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}
         options["include_dashboard"] = False
         options["object_store_memory"] = STORE
-        options["num_cpus"] = os.cpu_count() or 1
+        options["num_cpus"] = usable_cores()
     try:
         if address not in (LOCAL, "auto"):
             _knock(address)

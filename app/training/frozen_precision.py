@@ -16,6 +16,7 @@ from warnings import catch_warnings, simplefilter
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from app.core.config import Precision
@@ -66,7 +67,9 @@ def choose_precision(
         return "auto"
     chosen = some_of_each_class(photos)
     targets = targets_of(chosen)
-    exact = _features(make_extractor(model, [HEAD_CUT], "float32"), model, chosen)
+    # The head is solved on rounded features alone, so float32 computes those of a third only.
+    answered = [photo for photo, a in zip(chosen, is_answered(len(chosen)), strict=True) if a]
+    exact = _features(make_extractor(model, [HEAD_CUT], "float32"), model, answered)
     why = ""
     for precision in candidates:
         made = make_int8_backbone(folder, model, weights, photos) if precision == "int8" else None
@@ -115,11 +118,18 @@ def _say_slower(precision: Precision, why: str) -> None:
 def _features(frozen: FeatureExtractor, model: keras.Model, photos: Sequence[Photo]) -> Float32s:
     """Return what the head sees of photos, ``(n, 131,328)``: each pair of channels once."""
     part, size = pooling_part(model), int(model.input.shape[1])
-    parts = []
+    side = part.input.shape[-1]
+    parts = [np.empty((0, side * (side + 1) // 2), np.float32)]
     for images in load_batches([View(photo, 0, 0) for photo in photos], size, frozen.batch):
         maps = frozen(images)[0].astype(np.float16).astype(np.float32)  # as the cache keeps them
         parts.append(each_pair_once(predict_batch(part, maps, frozen.batch)))
     return np.concatenate(parts)
+
+
+def is_answered(count: int) -> NDArray[np.bool_]:
+    """Say which of so many photos the quick head answers: every third."""
+    answered: NDArray[np.bool_] = np.arange(count) % ANSWERED == ANSWERED - 1
+    return answered
 
 
 def moved_by_rounding(exact: Float32s, rounded: Float32s, targets: Ints) -> float:
@@ -129,14 +139,14 @@ def moved_by_rounding(exact: Float32s, rounded: Float32s, targets: Ints) -> floa
     from both.
 
     Args:
-        exact: features ``(n, pairs)``, from ``each_pair_once``.
-        rounded: likewise.
+        exact: features of the photos that are answered (``is_answered``), from ``each_pair_once``.
+        rounded: features of all photos, ``(n, pairs)``.
         targets: ``(n,)``, the number of each photo's class, ascending.
 
     Returns:
         0 to 1 (``probability_moved``); 1 where the photos are too few to tell.
     """
-    answered = np.arange(len(targets)) % ANSWERED == ANSWERED - 1
+    answered = is_answered(len(targets))
     if not answered.any() or len(np.unique(targets[~answered])) < 2:
         return 1.0
     basis = fit_nystroem(rounded[~answered])
@@ -145,7 +155,7 @@ def moved_by_rounding(exact: Float32s, rounded: Float32s, targets: Ints) -> floa
         simplefilter("ignore", UserWarning)  # that many of the photos are the only one of a class
         solver.fit(basis.landmark_coordinates, targets[~answered])
     first, second = (
-        solver.predict_proba(((each[answered] - basis.mean) @ basis.landmarks.T) @ basis.directions)
-        for each in (exact, rounded)
+        solver.predict_proba(((each - basis.mean) @ basis.landmarks.T) @ basis.directions)
+        for each in (exact, rounded[answered])
     )
     return probability_moved(first, second)

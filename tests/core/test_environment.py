@@ -8,10 +8,19 @@ from types import ModuleType
 import keras
 import pytest
 
+import app.core.environment
 import app.network.device
 import train
 from app.core.cli import run
-from app.core.environment import BACKENDS, chosen_backend, jax_may_have_gpu, require_backend
+from app.core.environment import (
+    BACKENDS,
+    chosen_backend,
+    cpu_info,
+    has_dot_product,
+    has_vnni,
+    jax_may_have_gpu,
+    require_backend,
+)
 from app.core.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -140,3 +149,38 @@ def test_telling_it_loads_no_backend(home):
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert told.stdout.strip() == "set()"
+
+
+# ---- instructions for int8 ----
+
+
+def test_numpy_and_linux_say_the_same_of_this_processor(monkeypatch):
+    """NumPy's way to tell is a private one: a version that changes it is noticed here."""
+    flags = set(cpu_info("flags").split())
+    if not flags:
+        pytest.skip("Linux tells of x86 processors only")
+    for feature, flag in (("AVX512VNNI", "avx512_vnni"), ("AVX2", "avx2"), ("SSE42", "sse4_2")):
+        assert app.core.environment._known_to_numpy(feature) == (flag in flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "known", "vnni", "dot_product"),
+    [
+        ("avx2 avx_vnni", {}, True, False),
+        ("avx2 avx512_vnni", {}, True, False),
+        ("avx2", {"AVX512VNNI"}, False, False),  # the system knows better
+        ("", {"AVX512VNNI"}, True, False),
+        ("", {"AVX2"}, False, False),
+        ("", {"ASIMD", "ASIMDDP"}, False, True),
+    ],
+)
+def test_int8_is_found_on_every_system(monkeypatch, flags, known, vnni, dot_product):
+    monkeypatch.setattr(app.core.environment, "cpu_info", lambda _: flags)
+    monkeypatch.setattr(app.core.environment, "_known_to_numpy", lambda name: name in known)
+    assert (has_vnni(), has_dot_product()) == (vnni, dot_product)
+
+
+def test_a_numpy_that_does_not_tell_is_no_error(monkeypatch):
+    monkeypatch.setattr(app.core.environment, "cpu_info", lambda _: "")
+    monkeypatch.setitem(sys.modules, "numpy._core._multiarray_umath", None)
+    assert not has_vnni()

@@ -16,6 +16,7 @@ from photos import as_photo, make_photo
 import app.core.environment
 import app.export.int8_gate
 import app.inference.engines
+import app.inference.predictor
 import app.network.classifier
 import app.network.vgg
 import predict
@@ -187,6 +188,9 @@ def test_the_whole_int8_model_says_what_training_said(case, tmp_path, monkeypatc
         patch.setattr(app.core.environment, "cpu_info", lambda _: "avx2")
         with pytest.raises(BundleError, match="VNNI"):
             Classifier(bundle, precision="int8")
+        patch.setattr(app.inference.predictor, "has_dot_product", lambda: True)  # ARM
+        assert Classifier(bundle).precision == "float32"  # untried, so only where it is asked for
+        assert Classifier(bundle, precision="int8").precision == "int8"
         patch.setattr(app.core.environment, "cpu_info", lambda _: "avx_vnni")
         (bundle / "model.int8.onnx").rename(bundle / "gone")
         with pytest.raises(BundleError, match="or --precision float32"):

@@ -91,7 +91,7 @@ def test_the_fastest_is_taken_said_and_kept(
     assert compiled == ["onnxruntime", "openvino"]
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(
-        f"engine {chosen}: onnxruntime {250 * usual:.1f}, openvino {250 * other:.1f} ms a "
+        f"engine {chosen}: onnxruntime {500 * usual:.1f}, openvino {500 * other:.1f} ms a "
     )
     kept = json.loads(record_path(TASK.digest).read_text())
     assert kept["engine"] == chosen

@@ -289,7 +289,7 @@ def test_wrong_folders_are_refused_in_a_line(
 def command(bundle: Path, output: Path, *sources: Path, part_rows: int = 16) -> list[str]:
     return [
         sys.executable, "-m", "app", "score", *map(str, sources), "--bundle", str(bundle),
-        "--output", str(output), "--part-rows", str(part_rows),
+        "--output", str(output), "--part-rows", str(part_rows), "--engine", "onnxruntime",
     ]  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from app.data.manifest import Photo
 from app.network.classifier import build_classifier
 from app.training.frozen_precision import (
     choose_precision,
+    is_answered,
     moved_by_rounding,
     some_of_each_class,
 )
@@ -32,11 +33,13 @@ def test_what_rounding_moves_is_measured_in_answers() -> None:
     exact = generator.normal(size=(60, 36)).astype(np.float32)
     exact[:, 0] += 4 * TARGETS
     noise = generator.normal(size=exact.shape).astype(np.float32)
-    moved = [moved_by_rounding(exact, exact + share * noise, TARGETS) for share in (0, 0.05, 0.5)]
+    answered = exact[is_answered(60)]
+    assert len(answered) == 20
+    moved = [moved_by_rounding(answered, exact + s * noise, TARGETS) for s in (0, 0.05, 0.5)]
     assert moved[0] == 0
     assert 0 < 3 * moved[1] < moved[2] < 1
-    assert moved_by_rounding(exact[:2], exact[:2], TARGETS[:2]) == 1.0  # nothing can be told
-    assert moved_by_rounding(exact[:9], exact[:9], TARGETS[:9]) == 1.0  # all of one class
+    assert moved_by_rounding(exact[:0], exact[:2], TARGETS[:2]) == 1.0  # nothing can be told
+    assert moved_by_rounding(answered[:3], exact[:9], TARGETS[:9]) == 1.0  # all of one class
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +76,20 @@ def test_the_fastest_that_leaves_answers_alone_is_taken(
     else:
         assert f"frozen layers in {chosen}: int8 moves 0.60 % of the probability" in told
         assert "times as long as in int8" in told
+
+
+def test_float32_computes_only_what_is_compared(model, photos, tmp_path: Path, monkeypatch) -> None:
+    """It takes four times as long as int8."""
+    counts, features = [], tested._features
+
+    def counted(frozen, model, photos):
+        counts.append(len(photos))
+        return features(frozen, model, photos)
+
+    monkeypatch.setattr(tested, "_features", counted)
+    monkeypatch.setattr(tested, "resolve_precision", lambda _: "float32")
+    assert choose_precision(model, "w", photos, tmp_path, int8=True) in ("auto", "float32")
+    assert counts == [len(photos) // 3, len(photos)]
 
 
 def test_float32_needs_no_measuring(model, photos, tmp_path: Path, monkeypatch) -> None:
