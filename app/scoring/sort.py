@@ -261,14 +261,14 @@ def check_room(journal: Journal, mode: Mode, target: Path) -> None:
 
 def show_plan(journal: Journal) -> None:
     """Say what would go where."""
-    words = {"copy": "copied", "link": "linked", "move": "moved"}[str(journal.get("mode"))]
+    begins = {"copy": "To copy", "link": "To link", "move": "To move"}[str(journal.get("mode"))]
     totals = journal.totals()
     for folder, files, size, renamed in totals[:SHOWN]:
         numbers = f", {renamed:,} of them numbered, since their names are taken" if renamed else ""
-        say(f"{files:,} files ({size / 1e6:,.1f} MB) are {words} to {folder}/{numbers}")
+        say(f"{begins} to {folder}/: {files:,} ({size / 1e6:,.1f} MB){numbers}")
     if len(totals) > SHOWN:
         files = sum(row[1] for row in totals[SHOWN:])
-        say(f"{files:,} more to {len(totals) - SHOWN:,} other folders")
+        say(f"{begins} to {len(totals) - SHOWN:,} other folders: {files:,}")
     say_left(journal)
 
 
