@@ -32,6 +32,7 @@ RECORD, INDEX, LOCK, PARTS = "score.json", "index.sqlite", ".lock", "parts"
 FORMAT_VERSION = 1
 PART_ROWS = 10_000
 AT_ONCE = 500  # files taken from the index
+LEAST = 16  # batches in a shard: of a shorter one the first and the last batch are not overlapped
 SHARDS_A_WORKER = 8  # at least; so at the end at most an eighth of a worker's time is waited for
 AGAIN = "the same command goes on where it ended"
 _SAID_EVERY = 10.0  # seconds, while files are listed
@@ -335,7 +336,7 @@ def shard_rows(files: int, workers: int, most: int) -> int:
     """
     from app.inference.predictor import BATCH
 
-    return min(most, max(1, files // (workers * SHARDS_A_WORKER * BATCH)) * BATCH)
+    return min(most, max(LEAST, files // (workers * SHARDS_A_WORKER * BATCH)) * BATCH)
 
 
 @contextmanager

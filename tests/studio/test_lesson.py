@@ -1,5 +1,7 @@
 """What the tab Teach learns, on made-up features: right where it can be, honest where it cannot."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from photos import picture
@@ -71,6 +73,20 @@ def test_strangers_are_counted_by_detectors_that_did_not_see_them(generator):
     assert lesson.score.strangers == 10
     assert lesson.score.refused >= 8
     assert lesson.answer("new", seen(3, generator, 0.1)).label == NEITHER
+
+
+def test_strangers_like_the_classes_are_not_called_refused(generator):
+    """In 64 directions ten photos can be learned by heart; out of fold nothing tells them."""
+    targets = np.repeat([0, 1], 15)
+
+    def photo(kind: int) -> Seen:
+        row = np.abs(generator.normal(1, 0.3, 64)).astype(np.float32)
+        return dataclasses.replace(seen(kind, generator), embedding=row / np.linalg.norm(row))
+
+    photos = [photo(kind) for kind in targets]
+    lesson = learn(KINDS, targets, np.arange(30), photos, [photo(0) for _ in range(10)])
+    assert lesson.score is not None
+    assert lesson.score.refused <= 6
 
 
 def test_photos_of_a_moment_and_near_duplicates_are_one_group():

@@ -188,6 +188,7 @@ function showGrid() {
     const photo = review.photos[numbers[at]];
     const button = element.firstElementChild;
     button.toggleAttribute("aria-current", first + at === place);
+    if (first + at === place) element.scrollIntoView({ block: "nearest" });
     button.style.setProperty("--colour", colourOfDecision(photo));
     button.querySelector(".words").textContent = `${photo.label}: ${standing(photo)}`;
   });

@@ -8,7 +8,11 @@ const quoted = (text) => (/^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("
 function show() {
   const run = `${runs}/${$("run").value}`;
   $("command").textContent = `python -m app share ${quoted(run)} ${quoted($("folder").value)}`;
-  $("serve").textContent = `python -m http.server --bind 127.0.0.1 --directory ${quoted($("folder").value)} 8200`;
+  const folder = quoted($("folder").value);
+  $("serve").textContent = [
+    `python -m http.server --bind 127.0.0.1 --directory ${folder} 8200`,
+    "# then open http://localhost:8200/",
+  ].join("\n");
 }
 
 function suggest() {
