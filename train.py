@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from app.core.cli import Parser, leave, run
 from app.core.config import (
+    ALL_DEVICES,
     AUTO_SIZE,
     Backbone,
     CacheMode,
@@ -158,6 +159,7 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
     add("--backbone", choices=get_args(Backbone))
     add("--precision", choices=get_args(Precision))
     add("--engine", choices=get_args(Engine))
+    add("--devices", type=devices, metavar="N")
     add("--cache", choices=get_args(CacheMode))
     add("--cache-limit", type=float, metavar="GB")
     add("--deterministic", action=argparse.BooleanOptionalAction)
@@ -203,6 +205,15 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return given
+
+
+def devices(text: str) -> int:
+    """Read ``all`` or a number, from 1."""
+    if text == "all":
+        return ALL_DEVICES
+    if (count := int(text)) == ALL_DEVICES:
+        raise ValueError
+    return count
 
 
 def image_size(text: str) -> int:

@@ -21,6 +21,7 @@ from app.network.device import (
     keep_compiled,
     resolve_frozen_precision,
     resolve_precision,
+    share_batches,
 )
 from app.training.frozen_precision import choose_precision
 
@@ -77,6 +78,7 @@ def set_up(
         WeightsError: when the pretrained weights cannot be found.
         UsageError: when the features have no room.
     """
+    share_batches(config.devices)
     keep_compiled()
     trained = resolve_precision(config.precision)
     frozen = trained if config.cache == "off" else resolve_frozen_precision(config.precision)

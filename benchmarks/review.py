@@ -185,7 +185,10 @@ def _write_table(rows: Sequence[ManifestRow], labels: Mapping[str, str], path: P
 
 
 def _train(data: Path, runs: Path, name: str, flags: Sequence[str]) -> None:
-    if not Run(runs / name).is_complete():
+    there = Run(runs / name)
+    if there.config.is_file() and not there.is_complete():
+        measure([sys.executable, "train.py", "--resume", str(there.folder.resolve())])
+    elif not there.is_complete():
         measure(train_command(data, runs, name, [*flags, "--no-report"]))
 
 

@@ -431,6 +431,7 @@ assert np.isclose(score, one.decision_function(shown5[photo].mean(axis=(0, 1))[N
 evidence(
     shown.pixels[photo],
     tiles,
+    label=shown.labels[photo],
     heading=f"The 25 numbers add up to {score:+.1f}; above 0 the answer is “{shown.names[photo]}”",
     alt=f"A picture of {shown.names[photo]}, and 25 tiles with what each says for or against it.",
 )

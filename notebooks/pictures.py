@@ -30,7 +30,6 @@ STYLE = Path(__file__).with_name("lesson.mplstyle")
 WIDTH = 9.0  # inches: as wide as a cell of a notebook
 LETTERS = 80  # of a heading in one line
 FRAME = 4.0  # points: the border that has the colour of the class
-AGAINST, FOR = "C1", "C0"  # the colours of what speaks against an answer and for it
 QUALITY = 88  # of JPEG; the pictures of a notebook take 1 MB, as PNG they took 6
 LEGIBLE = 7  # tiles in a row: the numbers on more of them are too small
 
@@ -129,12 +128,15 @@ def curve(
     return Picture(figure, alt)
 
 
-def evidence(pixels: ArrayLike, tiles: Floats, *, heading: str, alt: str) -> Picture:
+def evidence(
+    pixels: ArrayLike, tiles: Floats, *, label: int = 0, heading: str, alt: str
+) -> Picture:
     """Draw a photo, and beside it what each tile of it says for an answer or against it.
 
     Args:
         pixels: uint8, ``(height, width, 3)``.
         tiles: what each tile adds to the score, ``(rows, columns)``; they add up to it.
+        label: the class that they speak for; its colour says "for", that of another "against".
         heading: what is to be seen, as a sentence.
         alt: what is to be seen, for those who do not see it.
     """
@@ -147,7 +149,8 @@ def evidence(pixels: ArrayLike, tiles: Floats, *, heading: str, alt: str) -> Pic
         for axes in (left, right):
             _picture(axes, photo)
         right.images[0].set(data=photo.mean(axis=2) * 0.7 + 60, cmap="gray", clim=(0, 255))
-        colours = LinearSegmentedColormap.from_list("", [AGAINST, "white", FOR])
+        ends = [f"C{1 if label == 0 else 0}", "white", f"C{label}"]
+        colours = LinearSegmentedColormap.from_list("", ends)
         right.imshow(
             tiles,
             cmap=colours,
@@ -160,7 +163,9 @@ def evidence(pixels: ArrayLike, tiles: Floats, *, heading: str, alt: str) -> Pic
         if tiles.shape[1] <= LEGIBLE:
             for (row, column), value in np.ndenumerate(tiles):
                 x, y = (column + 0.5) * width / tiles.shape[1], (row + 0.5) * height / len(tiles)
-                right.text(x, y, f"{value:+.1f}", ha="center", va="center", fontsize=11)
+                right.text(
+                    x, y, f"{round(value, 1) + 0:+.1f}", ha="center", va="center", fontsize=11
+                )
     return PhotoPicture(figure, alt)
 
 

@@ -1,6 +1,6 @@
 """What ``test_backends.py`` runs under each backend, in a process of its own.
 
-    KERAS_BACKEND=jax python tests/one_backend.py {train,answer} FOLDER
+    KERAS_BACKEND=jax python tests/one_backend.py {train,answer,devices} FOLDER
 
 The other backends are hidden, as on a machine that does not have them.
 """
@@ -30,7 +30,7 @@ def main(task: str, folder: Path) -> int:
     chosen = os.environ["KERAS_BACKEND"]
     hide({*BACKENDS} - {chosen})
     sys.path.insert(0, str(ROOT))
-    return {"train": train, "answer": answer}[task](folder, chosen)
+    return {"train": train, "answer": answer, "devices": devices}[task](folder, chosen)
 
 
 def precision(road: str, backend: str) -> str:
@@ -74,6 +74,29 @@ def train(folder: Path, backend: str) -> int:
             for layer, number in trained_by(stage, before)
         }
     np.savez(folder / backend / "moves.npz", **moves)
+    return 0
+
+
+def devices(folder: Path, backend: str) -> int:
+    """Train with one device and with two; print on how many the photos of a batch lay."""
+    import numpy as np
+
+    import app.network.vgg
+    import train as command
+    from app.core.cli import run
+
+    for count in ("1", "2"):
+        argv = ["--data", str(folder / "photos"), "--runs", str(folder / "devices"), *SMALL]
+        argv += ["--run", count, "--devices", count, "--precision", "float32"]
+        with patch.object(app.network.vgg, "FILTERS", (8, 16, 32, 64, 64)):
+            code = run(command.main, [*argv, *ROADS["cached"]])
+        if code != 0:
+            return code
+    from app.network.classifier import build_classifier
+    from app.network.whole_batches import compute_of
+
+    outputs = compute_of(build_classifier(2, image_size=32))(np.zeros((4, 32, 32, 3), np.uint8))
+    print("photos on", sorted(len(shard.data) for shard in outputs.addressable_shards))
     return 0
 
 

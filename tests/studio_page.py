@@ -22,7 +22,7 @@ from app.serving.server import GracefulServer, bind
 from app.studio.application import TOKEN, Studio
 
 SIZE = 64
-PATIENCE = 60  # seconds, of which Keras may take many
+PATIENCE = 180  # seconds: to train takes many where other programs run as well
 
 
 def tiny_run(folder: Path) -> Path:

@@ -14,6 +14,7 @@ from one_backend import BACKENDS, ROADS, precision
 from PIL import Image
 
 from app.core.run_folder import Run
+from app.core.run_metrics import read_history
 from app.data.decode import load_image
 from app.data.sets.synthetic_pets import draw_sample
 from app.evaluation.metrics import probabilities_of
@@ -122,3 +123,39 @@ def test_each_stage_trains_the_same_as_under_the_others(done, folder, backend):
     for key in one:
         share = np.linalg.norm(other[key] - one[key]) / np.linalg.norm(one[key])
         assert share <= TOLERANCE, key
+
+
+@pytest.mark.skipif("jax" not in INSTALLED, reason="jax is not installed")
+def test_two_devices_give_the_figures_of_one(folder):
+    """JAX lets one processor pass for two devices."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    process = subprocess.run(
+        [sys.executable, "tests/one_backend.py", "devices", folder],
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BACKEND": "jax", "XLA_FLAGS": flags.strip()},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines()[-1] == "photos on [2, 2]"
+    one, two = (read_history(Run(folder / "devices" / count).history) for count in ("1", "2"))
+    assert len(one) == len(two) > 4
+    for first, second in zip(one, two, strict=True):
+        assert second.loss == pytest.approx(first.loss, rel=1e-3)
+        assert second.validation_loss == pytest.approx(first.validation_loss, rel=1e-3)
+
+
+@each_backend
+def test_more_devices_than_there_are_get_one_line(folder, backend):
+    process = subprocess.run(
+        [sys.executable, "train.py", "--data", folder / "photos", "--devices", "64"],
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert process.returncode == 2
+    (line,) = [line for line in process.stderr.splitlines() if line.startswith("error:")]
+    assert "expected --devices" in line

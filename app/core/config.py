@@ -26,6 +26,7 @@ Layout = Literal["folders", "subfolders", "flat", "table"]
 FORMATS = ("savedmodel", "litert", "openvino")  # besides ONNX and Keras's own
 TRACKERS = ("tensorboard", "mlflow")
 
+ALL_DEVICES = 0  # --devices all
 AUTO_SIZE = 0  # --image-size auto: app.data.image_size finds it from the photos
 LARGEST_AUTO_SIZE = 320  # more pixels hardly helped on pets (docs/experiments.md)
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 1024  # five poolings halve 32 to 1; 1024 is 640 GFLOP a photo
@@ -205,6 +206,10 @@ class TrainConfig:
         "what runs the frozen layers and the exported model on a processor: auto takes the one "
         "that is measured to be faster here",
     )
+    devices: int = setting(
+        1,
+        "GPUs that share each batch, under JAX only: a number, or all",
+    )
     cache: CacheMode = setting(
         "auto",
         "disk: features are computed once and kept; off: fresh views go through the whole network "
@@ -265,6 +270,7 @@ class TrainConfig:
         if self.image_size != AUTO_SIZE:
             _in_range("--image-size", self.image_size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE)
         _in_range("--seed", self.seed, 0, 2**32 - 1)
+        _in_range("--devices", self.devices, ALL_DEVICES, 1024)
         if self.epochs is not None:
             _in_range("--epochs", self.epochs, 1, 100_000)
         if self.patience is not None:

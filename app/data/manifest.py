@@ -125,13 +125,17 @@ def neither_photos_of(rows: Sequence[ManifestRow], split: Split, root: Path) -> 
 
 
 def training_photos_before_corrections(rows: Sequence[ManifestRow], root: Path) -> list[Photo]:
-    """Return the training photos of the classes as they were before labels were corrected."""
+    """Return the training photos as they were before corrections, with the labels given.
+
+    Those of a class that no photo has any more are not among them.
+    """
+    numbers = {name: number for number, name in enumerate(class_names(rows))}
     return [
-        Photo(root / row.name, row.name, row.sha256, -1, row.group)
+        Photo(root / row.name, row.name, row.sha256, numbers[row.given or row.label], row.group)
         for row in rows
         if row.split == "train"
         and (row.verdict == "used" or row.code == "left_out")
-        and (row.given or row.label) != NEITHER
+        and (row.given or row.label) in numbers
     ]
 
 

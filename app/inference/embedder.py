@@ -94,13 +94,24 @@ class Embedder:
         for path, loaded in load_photos(paths, self.bundle.image_size):
             yield loaded if isinstance(loaded, ImageError) else self._look(path, *loaded)
 
+    def embedding_of(self, pixels: Pixels) -> Float32s:
+        """Return the embedding ``(channels,)`` of a photo, uint8 ``(size, size, 3)``."""
+        (embedding,) = self._session.run(self._outputs[:1], {"image": pixels[None]}, self._only)
+        return _mean(embedding)
+
     def _look(self, path: Path, sha256: str, pixels: Pixels) -> EmbeddedPhoto:
         embedding, probabilities, novelty = self._session.run(
             self._outputs, {"image": pixels[None]}, self._only
         )
-        mean = embedding.mean(axis=0)
-        mean /= max(float(np.linalg.norm(mean)), 1e-12)
-        return EmbeddedPhoto(path, sha256, mean, probabilities[0], float(novelty.ravel()[0]))
+        novel = float(novelty.ravel()[0])
+        return EmbeddedPhoto(path, sha256, _mean(embedding), probabilities[0], novel)
+
+
+def _mean(embeddings: Float32s) -> Float32s:
+    """Return the mean of a photo's views at unit length."""
+    mean: Float32s = embeddings.mean(axis=0)
+    mean /= max(float(np.linalg.norm(mean)), 1e-12)
+    return mean
 
 
 def load_photos(

@@ -70,6 +70,35 @@ def keep_compiled() -> None:
         _loaded("jax").config.update("jax_compilation_cache_dir", str(folder))
 
 
+def share_batches(devices: int) -> None:
+    """Let several devices of one kind share each batch, half the photos on each of two, say.
+
+    To be called before a network is built. JAX only: under Keras 3 TensorFlow's way has open
+    faults, and PyTorch's needs a process for each device.
+
+    Args:
+        devices: how many; ``ALL_DEVICES`` for all that there are.
+
+    Raises:
+        UsageError: when there are fewer, or under another backend.
+    """
+    if devices == 1:
+        return
+    if (backend := keras.backend.backend()) != "jax":
+        raise UsageError(
+            f"expected --devices 1 under {backend}; received another number; set KERAS_BACKEND=jax"
+        )
+    found = keras.distribution.list_devices()
+    if devices > len(found):
+        raise UsageError(
+            f"expected --devices from 1 to {len(found)}, as many as JAX finds; received {devices}"
+        )
+    used = found[: devices or len(found)]
+    keras.distribution.set_distribution(
+        keras.distribution.DataParallel(devices=used, auto_shard_dataset=False)
+    )
+
+
 def device_name() -> str:
     """Return where Keras puts tensors, and on a processor its model, such as ``cpu (AMD EPYC)``."""
     with quiet_native_stderr():

@@ -67,6 +67,7 @@ def compute_of(model: keras.Model) -> Compute:
     compiled = _COMPILED[model]
 
     def begin(inputs: NDArray[Any]) -> Any:
+        inputs = _spread(inputs)
         trainable = [each.value for each in model.trainable_variables]
         others = [each.value for each in model.non_trainable_variables]
         outputs = compiled(trainable, others, inputs)
@@ -75,3 +76,12 @@ def compute_of(model: keras.Model) -> Compute:
         return outputs
 
     return begin
+
+
+def _spread(inputs: NDArray[Any]) -> Any:
+    """Give each device its part of a batch, where several share it (``share_batches``)."""
+    distribution = keras.distribution.distribution()
+    if distribution is None or len(inputs) % distribution.device_mesh.shape[0]:
+        return inputs
+    layout = distribution.get_data_layout(inputs.shape)
+    return keras.distribution.distribute_tensor(keras.ops.convert_to_tensor(inputs), layout)

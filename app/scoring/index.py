@@ -13,14 +13,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
 from app.core.errors import AppError, UsageError
 from app.scoring.sources import Found
 
-LISTED_AT_ONCE = 1_000  # files in a transaction
+LISTED_AT_ONCE = 20_000  # files in a transaction
+SAID_AFTER = 1_000  # files
 # `part` is null while a file waits for its answer. The trigger counts what a part has lost to files
 # that changed: it is then written again without them.
 _SCHEMA = """
@@ -104,12 +105,15 @@ class Index:
             How many files were looked at so far, now and then.
         """
         remaining, looked_at = iter(files), 0
-        while some := list(islice(remaining, LISTED_AT_ONCE)):
-            rows = [(os.fsencode(f.path), os.fsencode(f.member), *f[2:]) for f in some]
+        while first := next(remaining, None):
+            some = chain([first], islice(remaining, LISTED_AT_ONCE - 1))
             with self._transaction():
-                self._db.executemany(_LIST, rows)
-            looked_at += len(some)
-            yield looked_at
+                for found in some:
+                    row = os.fsencode(found.path), os.fsencode(found.member), *found[2:]
+                    self._db.execute(_LIST, row)
+                    looked_at += 1
+                    if looked_at % SAID_AFTER == 0:
+                        yield looked_at
 
     def waiting(self, most: int) -> Iterator[list[Waiting]]:
         """Yield the files that wait, in the order in which they were found, ``most`` at a time."""

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from app.core.config import EngineName
+from app.core.environment import usable_cores
 from app.core.errors import AppError, UsageError
 from app.inference.predictor import Classifier, Precision
 from app.scoring.index import Part, Waiting
@@ -91,8 +92,8 @@ class RayWorkers:
         cpus: int = 1,
     ) -> None:
         self._address, self._workers, self._cpus = address, workers, cpus
-        confidence, precision = classifier.thresholds.confidence, classifier.precision
-        self._setup = (bundle, confidence, precision, classifier.engine, parts, cpus)
+        confidence = classifier.thresholds.confidence
+        self._setup = bundle, confidence, classifier.precision, classifier.engine, parts, cpus
         self._actors: list[Any] = []
 
     def __enter__(self) -> RayWorkers:
@@ -215,7 +216,7 @@ def _connect(address: str) -> None:
         options["runtime_env"] = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}
         options["include_dashboard"] = False
         options["object_store_memory"] = STORE
-        options["num_cpus"] = os.cpu_count() or 1
+        options["num_cpus"] = usable_cores()
     try:
         if address not in (LOCAL, "auto"):
             _knock(address)

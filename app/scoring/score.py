@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import re
 import sys
@@ -91,10 +90,11 @@ def main(argv: Sequence[str]) -> int:
     bundle = bundle_folder(arguments)
     from app.inference.predictor import Classifier  # brings NumPy and ONNX Runtime: not for --help
 
-    classifier = Classifier(
-        bundle, arguments.min_confidence, arguments.precision, arguments.engine, math.inf
-    )
-    with owned(output, scoring_of(classifier)), open_index(output / INDEX) as index:
+    def classifier(photos: int) -> Classifier:
+        asked = arguments.min_confidence, arguments.precision, arguments.engine
+        return Classifier(bundle, *asked, photos)
+
+    with owned(output, scoring_of(classifier(photos=1))), open_index(output / INDEX) as index:
         check_parts(index, output / PARTS)
         list_files(index, arguments.sources)
         drop_outdated(index, output / PARTS)
@@ -102,7 +102,8 @@ def main(argv: Sequence[str]) -> int:
         if begun[1]:
             work = one_process if arguments.ray is None else ray_workers
             try:
-                work(index, classifier, bundle, arguments)
+                # Only now it is known whether there are enough to find out which engine is faster.
+                work(index, classifier(photos=begun[1]), bundle, arguments)
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(AGAIN) from None
         return report(index, output, begun[1], time.monotonic() - started, arguments.json)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ from types import TracebackType
 
 import numpy as np
 
+from app.core.environment import usable_cores
 from app.core.errors import ImageError
 from app.data.decode import Pixels, load_image
 from app.inference.prediction import failed_prediction
@@ -37,7 +37,7 @@ class ShardScorer:
 
     def __init__(self, classifier: Classifier, parts: Path, threads: int | None = None) -> None:
         self.classifier, self.parts = classifier, parts
-        self._decoders = ThreadPoolExecutor(min(threads or os.cpu_count() or 1, DECODERS))
+        self._decoders = ThreadPoolExecutor(min(threads or usable_cores(), DECODERS))
         # One thread reads archives, since a .tar.gz is only read forwards.
         self._reader, self._archives = ThreadPoolExecutor(1), ArchiveReader()
 

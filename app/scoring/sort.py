@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ERRORS = "errors"  # the folder of files without an answer
 COLUMNS = ["path", "path_bytes", "member", "size", "modified", "label"]
-AT_ONCE = 500  # steps between two writings of the journal
+AT_ONCE = 2_000  # steps between two writings of the journal
 SHOWN = 20  # folders and reasons
 _FORBIDDEN = str.maketrans(dict.fromkeys('/\\:*?"<>|\0', "_"))
 

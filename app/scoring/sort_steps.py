@@ -71,13 +71,18 @@ def _copy(step: Step, target: Path, root: Path) -> None:
 
 
 def _copied(source: Path, target: Path, step: Step, temporary: Path, *, check: bool = True) -> None:
-    """Copy a file with its times; the copy appears whole, on the disk, or not at all."""
+    """Copy a file with its times; the copy appears whole or not at all.
+
+    It is compared with what was answered, or, without ``check``, brought to the disk at once, since
+    its source is about to be removed; all others reach the disk before the journal says so.
+    """
     try:
         shutil.copy2(source, temporary)
-        if check and not (_is_as_answered(step, source) and _is_as_answered(step, temporary)):
+        if not check:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        elif not (_is_as_answered(step, source) and _is_as_answered(step, temporary)):
             raise Left(CHANGED)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
         _give_name(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -114,8 +114,15 @@ def service_of(arguments: argparse.Namespace, folder: Path, *, loopback: bool) -
         wait=arguments.wait / 1000,
         workers=arguments.workers,
     )
+    # Each worker computes on its part of the cores; all threads of all would only wait.
+    cores = max((os.cpu_count() or 1) // limits.workers, 1)
     classifier = Classifier(
-        folder, arguments.min_confidence, arguments.precision, arguments.engine, math.inf
+        folder,
+        arguments.min_confidence,
+        arguments.precision,
+        arguments.engine,
+        math.inf,
+        cores if limits.workers > 1 else None,
     )
     return Service(
         classifier, limits, names=arguments.name, loopback=loopback, prefix=arguments.prefix

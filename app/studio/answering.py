@@ -15,6 +15,7 @@ from anyio import BrokenWorkerProcess
 
 from app.core.errors import ImageError
 from app.core.run_folder import Run
+from app.core.sanitise import shown
 from app.data.augmentation import unchanged_bytes
 from app.data.decode import Pixels, load_image
 from app.inference.heatmap import contrastive_cam
@@ -85,7 +86,7 @@ class Answering:
         """Return the training photos that a photo is most like.
 
         Returns:
-            Records of ``app.studio.similar_photos.Similar``, each with ``there``: whether its file
+            What ``app.studio.similar_photos.Similar`` holds, each with ``there``: whether its file
             is still where it was. None where the run does not tell which photos it learned from.
 
         Raises:
@@ -99,7 +100,16 @@ class Answering:
             return None
         found = await self._in_thread(self._similar.find, pixels)
         photos = self._similar.photos
-        return [{**vars(each), "there": photos[each.number].path.is_file()} for each in found]
+        return [
+            {
+                "number": each.number,
+                "name": shown(each.name),
+                "label": shown(each.label),
+                "likeness": each.likeness,
+                "there": photos[each.number].path.is_file(),
+            }
+            for each in found
+        ]
 
     async def training_photo(self, number: int) -> bytes:
         """Return the thumbnail of a training photo that ``similar`` named.

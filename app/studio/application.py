@@ -153,6 +153,7 @@ class Studio:
             "/api/review": self.review,
             "/api/review/decide": self.review_decide,
             "/api/review/undo": self.review_undo,
+            "/api/review/preview": self.review_preview,
             "/api/review/train": self.review_train,
             "/api/share": self.share,
         }
@@ -198,10 +199,8 @@ class Studio:
         Raises:
             BundleError: when its bundle is damaged.
         """
-        opened = Answering(run, self.decoders)
-        if self.answering is not None:
-            self.answering.close()
-        self.answering = opened
+        # The one before it is not closed: requests under way may still need it.
+        self.answering = Answering(run, self.decoders)
 
     async def state(self, _: Request) -> Response:
         """Return the runs that there are, and which of them answers."""
@@ -352,6 +351,7 @@ class Studio:
     async def teach_save(self, request: Request) -> Response:
         """Write the photos into folders, and train on them."""
         name = (await _values(request, _Named)).name
+        self.jobs.refuse_second()  # before anything is written
         arguments = await self.teaching.save(name)
         await self.jobs.start(arguments, "save", name)
         return await self.job(request)
@@ -360,8 +360,10 @@ class Studio:
 
     async def review(self, request: Request) -> Response:
         """Return the photos of a run to look at, read anew."""
-        run = self._run((await _values(request, _Named)).name)
-        self.reviewing = await asyncio.to_thread(Reviewing, run, self.decoders)
+        values = await _values(request, _Review)
+        run = self._run(values.name)
+        folder = Path(values.unlabelled) if values.unlabelled else None
+        self.reviewing = await asyncio.to_thread(Reviewing, run, self.decoders, folder)
         return json_response(self.reviewing.state())
 
     async def review_photo(self, request: Request) -> Response:
@@ -375,12 +377,20 @@ class Studio:
         """Write a decision."""
         values = await _values(request, _Decision)
         reviewing = self._reviewing(values.run)
-        return json_response(await reviewing.decide(values.number, values.decision, values.label))
+        made = await reviewing.decide(values.number, values.decision, values.class_number)
+        return json_response(made)
 
     async def review_undo(self, request: Request) -> Response:
         """Take the last decision back."""
         reviewing = self._reviewing((await _values(request, _Named)).name)
         return json_response({"undone": await reviewing.undo()})
+
+    async def review_preview(self, request: Request) -> Response:
+        """Say what the corrections so far would change on validation."""
+        reviewing = self._reviewing((await _values(request, _Named)).name)
+        arguments = ["review", str(reviewing.run.folder), "--preview"]
+        await self.jobs.start(arguments, "preview", reviewing.run.folder.name)
+        return await self.job(request)
 
     async def review_train(self, request: Request) -> Response:
         """Train again with the corrections."""
@@ -425,11 +435,16 @@ class _Change(msgspec.Struct):
     name: str = ""
 
 
+class _Review(msgspec.Struct):
+    name: str
+    unlabelled: str = ""
+
+
 class _Decision(msgspec.Struct):
     run: str
     number: int
     decision: str
-    label: str = ""
+    class_number: int | None = None
 
 
 class _Retrain(msgspec.Struct):

@@ -47,11 +47,7 @@ class Jobs:
         Raises:
             UsageError: when a job is running.
         """
-        if self._running:
-            raise UsageError(
-                f"expected one job at a time; received another while {self._shown!r} runs; wait "
-                "for its end, or stop it"
-            )
+        self.refuse_second()
         self._running = True
         self._lines.clear()
         self._shown = shlex.join(["python", "-m", "app", *arguments])
@@ -73,6 +69,14 @@ class Jobs:
             self._running = False
             raise
         self._reading = asyncio.create_task(self._read(self._process))
+
+    def refuse_second(self) -> None:
+        """Raise ``UsageError`` when a job is running."""
+        if self._running:
+            raise UsageError(
+                f"expected one job at a time; received another while {self._shown!r} runs; wait "
+                "for its end, or stop it"
+            )
 
     def state(self) -> dict[str, Any] | None:
         """Return what the page shows of the latest job; None where there was none."""

@@ -8,17 +8,22 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from app.core.config import read_config
 from app.core.errors import ImageError, UsageError
 from app.core.run_folder import Run
+from app.core.sanitise import shown
 from app.data.corrections import Correction, CorrectionsLog, Decision
 from app.data.photo_file import read_bytes
 from app.report.review_queue import KINDS, ReviewItem, read_review_queue
+from app.report.unlabelled_queue import unlabelled_queue
 from app.serving.decoders import Decoders
 from app.studio.answering import decoded
 from app.studio.decoding import for_screen
+
+UNLABELLED = 100  # photos without labels that are queued
 
 
 class Reviewing:
@@ -27,16 +32,20 @@ class Reviewing:
     Args:
         run: a finished run.
         decoders: the processes that decode.
+        unlabelled: a folder of photos without labels, in the run's data folder; those come first
+            whose labels would teach most. None: the photos of the run that are worth a look.
 
     Raises:
-        AppError: when a file of the run is damaged.
+        AppError: when a file of the run is damaged, or the folder lies elsewhere.
     """
 
-    def __init__(self, run: Run, decoders: Decoders) -> None:
+    def __init__(self, run: Run, decoders: Decoders, unlabelled: Path | None = None) -> None:
         self.run, self.decoders = run, decoders
-        self.items: list[ReviewItem] = read_review_queue(run)
         self.log = CorrectionsLog(run.corrections)
         self.data = read_config(run.config, exact=False).data
+        self.items: list[ReviewItem] = (
+            read_review_queue(run) if unlabelled is None else self._queue_of(unlabelled)
+        )
         self.classes = run.read_metrics().classes
         self._places = {(item.name, item.sha256): n for n, item in enumerate(self.items)}
         self._one = asyncio.Lock()  # decisions are written one after the other
@@ -45,24 +54,31 @@ class Reviewing:
         """Return what the page shows: all photos, with what was decided about them."""
         return {
             "run": self.run.folder.name,
-            "classes": list(self.classes),
+            "classes": [shown(name) for name in self.classes],
             "kinds": KINDS,
-            "file": str(self.run.corrections),
-            "photos": [dataclasses.asdict(item) for item in self.items],
+            "file": shown(self.run.corrections),
+            "unlabelled": shown(self.data / "unlabeled"),
+            "photos": [_as_shown(dataclasses.asdict(item)) for item in self.items],
         }
 
-    async def decide(self, number: int, decision: str, label: str) -> dict[str, Any]:
+    async def decide(self, number: int, decision: str, class_number: int | None) -> dict[str, Any]:
         """Write a decision about a photo; return the photo as it stands then.
+
+        Args:
+            number: of the photo in the list.
+            decision: as ``CorrectionsLog.decide`` has it.
+            class_number: for the decision ``class``.
 
         Raises:
             UsageError: when there is no such photo or decision.
             OSError: when the disk refuses it.
         """
         item = self._item(number)
-        if decision == "class" and label not in self.classes:
-            raise UsageError(
-                f"expected a class out of {', '.join(self.classes)}; received {label!r}"
-            )
+        label = ""
+        if decision == "class":
+            if class_number is None or not 0 <= class_number < len(self.classes):
+                raise UsageError(f"expected a class of the run; received number {class_number}")
+            label = self.classes[class_number]
         known: Decision = decision  # type: ignore[assignment]  # the log refuses others
         async with self._one:
             made = await asyncio.to_thread(self.log.decide, item.name, item.sha256, known, label)
@@ -76,7 +92,7 @@ class Reviewing:
             return None
         number = self._places.get(taken.key)
         if number is None:  # decided elsewhere, about a photo that is not in the queue
-            return {"number": None, "name": taken.name}
+            return {"number": None, "name": shown(taken.name)}
         return self._decided(number, self.log.standing.get(taken.key))
 
     async def picture(self, number: int, longest: int) -> bytes:
@@ -97,6 +113,34 @@ class Reviewing:
         arguments += [str(self.run.folder.parent), "--run", name]
         return [*arguments, "--corrections", str(self.run.corrections)]
 
+    def _queue_of(self, folder: Path) -> list[ReviewItem]:
+        """Return the photos of a folder to label first."""
+        if not folder.resolve().is_relative_to(self.data.resolve()):
+            raise UsageError(
+                f"expected a folder in {self.data}, where train.py finds what is labelled here; "
+                f"received {folder}; move it there, beside the class folders, as unlabeled/"
+            )
+        standing = self.log.standing
+        items = []
+        for each in unlabelled_queue(self.run, folder, UNLABELLED):
+            made = standing.get((each.name, each.sha256))
+            items.append(
+                ReviewItem(
+                    place=each.place,
+                    name=each.name,
+                    sha256=each.sha256,
+                    split="",
+                    label="",
+                    kinds=(),
+                    reasons=("it has no label; this one would teach much",),
+                    likeliest=each.likeliest,
+                    probability=each.probability,
+                    decision=None if made is None else made.decision,
+                    decided_label="" if made is None else made.label,
+                )
+            )
+        return items
+
     def _item(self, number: int) -> ReviewItem:
         if not 0 <= number < len(self.items):
             raise UsageError(f"expected a photo of the list; received number {number}")
@@ -111,7 +155,18 @@ class Reviewing:
         item = self.items[number]
         return {
             "number": number,
-            "name": item.name,
+            "name": shown(item.name),
             "decision": item.decision,
-            "decided_label": item.decided_label,
+            "decided_label": shown(item.decided_label),
         }
+
+
+def _as_shown(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a photo's values, its names harmless; the page names it by its number."""
+    return {name: _text_shown(value) for name, value in values.items()}
+
+
+def _text_shown(value: Any) -> Any:
+    if isinstance(value, str):
+        return shown(value)
+    return [shown(each) for each in value] if isinstance(value, tuple) else value

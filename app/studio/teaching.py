@@ -34,6 +34,7 @@ from app.studio.decoding import for_teaching
 from app.studio.lesson import Lesson, groups_of, learn
 
 MOST_PHOTOS = 600  # 0.5 MB of features each; who has more has a folder, and train.py
+MOST_BYTES = 1_000_000_000  # of their files
 MOST_CLASSES = 20
 LONGEST_NAME = 60  # characters of a class or a folder
 AT_ONCE = 8  # photos through the network; few, so that a live answer need not wait long
@@ -198,18 +199,34 @@ class Teaching:
                 continue
             taught.photos.append(photo)
             results.append({"number": photo.number, "error": None})
-        if self._work is None or self._work.done():
-            self._work = asyncio.create_task(self._compute())
+        self._begin_work()
         return results
 
     async def _read(self, taught: TaughtClass, upload: Upload, moment: str) -> TaughtPhoto:
-        if sum(len(each.photos) for each in self.classes) >= MOST_PHOTOS:
-            raise ImageError(f"not added: at most {MOST_PHOTOS} photos are taken here")
+        sizes = [len(photo.upload.data) for photo in self._photos()]
+        if len(sizes) >= MOST_PHOTOS or sum(sizes) + len(upload.data) > MOST_BYTES:
+            raise ImageError(
+                f"not added: at most {MOST_PHOTOS} photos, and {MOST_BYTES / 1e9:g} GB, are taken "
+                "here; put more into folders and use train.py"
+            )
         content = hashlib.sha256(upload.data).hexdigest()
         pixels, thumbnail = await decoded(self.decoders, for_teaching, upload.data, self.image_size)
         if any(photo.content == content for photo in taught.photos):
             raise ImageError("not added: the same file is there already")
         return TaughtPhoto(next(self._numbers), upload, content, pixels, thumbnail, moment)
+
+    def _begin_work(self) -> None:
+        if self._work is None or self._work.done():
+            self._work = asyncio.create_task(self._compute())
+            # Retrieved: what went wrong is in the state, and is told to who needs the features.
+            self._work.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def _all_seen(self) -> None:
+        """Wait until each photo has its features."""
+        while any(photo.seen is None for photo in self._photos()):
+            self._begin_work()
+            assert self._work is not None  # noqa: S101  it was begun
+            await asyncio.shield(self._work)
 
     async def _compute(self) -> None:
         """Compute the features of all photos that wait for them."""
@@ -228,8 +245,7 @@ class Teaching:
             UsageError: when a class has too few, or there are fewer than two classes.
         """
         self._refuse_few()
-        if self._work is not None:
-            await asyncio.shield(self._work)
+        await self._all_seen()
         known = [each for each in self.classes if each.name != NEITHER]
         photos = [photo for each in known for photo in each.photos]
         targets = np.array([n for n, each in enumerate(known) for _ in each.photos])
@@ -278,8 +294,7 @@ class Teaching:
         refuse_name(name, "a folder")
         self._refuse_few()
         refuse_existing(self.runs, name)
-        if self._work is not None:
-            await asyncio.shield(self._work)
+        await self._all_seen()
         folder = self.data / name
         await asyncio.to_thread(self._write, folder)
         backbone = await self._loaded()

@@ -140,6 +140,7 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
     "exclude": (["--exclude", "list.txt"], Path("list.txt")),
     "exclude_from_test": (["--exclude-from-test"], True),
     "engine": (["--engine", "openvino"], "openvino"),
+    "devices": (["--devices", "2"], 2),
     "corrections": (
         ["--corrections", "a.csv", "--corrections", "b.csv"],
         (Path("a.csv"), Path("b.csv")),

@@ -61,6 +61,15 @@ def test_evidence_is_written_on_its_places_where_there_is_room(side: int, number
     assert len(photo.images) == 1
 
 
+def test_evidence_for_a_class_has_its_colour() -> None:
+    tiles = np.array([[-1.0, 1.0]])
+    for label, colours in ((0, ["#2a6fbb", "#e07a3f"]), (1, ["#e07a3f", "#2a6fbb"])):
+        _, axes = evidence(GREY, tiles, label=label, **WORDS).figure.axes
+        image = axes.images[-1]
+        assert [to_hex(image.cmap(image.norm(tile))) for tile in tiles[0]] == colours
+    assert evidence(GREY, np.array([[-0.04]]), **WORDS).figure.axes[1].texts[0].get_text() == "+0.0"
+
+
 def test_a_heading_that_is_too_long_is_broken() -> None:
     picture = show([GREY], heading="word " * 40, alt="grey", columns=1)
     assert picture.figure.get_suptitle().count("\n") == 2

@@ -19,6 +19,8 @@ from photos import encoded, picture
 from served import connect, process, served, tiny_bundle
 
 from app.core.cli import run
+from app.inference import predictor
+from app.inference.engines import CompiledModel, EngineName, compile_model
 from app.inference.predictor import Classifier
 from app.serving.decoders import Decoders
 from app.serving.serve import main, parser, service_of
@@ -187,6 +189,21 @@ def test_limits_are_of_all_workers_together(bundle):
         assert service.held.whole == 128 * MB
         assert GracefulServer(service).door.whole == room()[0] // 4
         assert service.batcher.decoders.processes == max((os.cpu_count() or 1) // 4, 1)
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(1, None), (2, 4), (64, 1)])
+def test_workers_share_the_cores(bundle, monkeypatch, workers, threads):
+    compiled = []
+
+    def compile_once(engine: EngineName, model: Path, threads: int | None = None) -> CompiledModel:
+        compiled.append(threads)
+        return compile_model(engine, model, threads)
+
+    monkeypatch.setattr(predictor, "compile_model", compile_once)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    flags = ["--workers", str(workers), "--queue", "2048"]
+    service_of(parser().parse_args(flags), bundle, loopback=True)
+    assert compiled == [threads]
 
 
 def test_one_request_fits_into_each_workers_part(bundle):

@@ -16,9 +16,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from photos import drawn_photos, encoded
+from photos import drawn_photos, encoded, make_photo
 from PIL import Image
-from studio_page import PATIENCE, SIZE, chromium_with_camera, eventually, studio_served, tiny_run
+from studio_page import (
+    PATIENCE,
+    SIZE,
+    chromium_with_camera,
+    client_of,
+    eventually,
+    studio_served,
+    tiny_run,
+)
 
 import app.studio.reviewing
 import predict
@@ -404,6 +412,9 @@ def test_review_with_keys_survives_a_kill_and_trains_again(chromium, process, wr
     del expected[queue[6].name]
     assert decisions(first) == expected
 
+    page.one("#preview").click()
+    page.wait(lambda: page.text("#job-words") == "This command has ended well:")
+    assert "validation" in page.text("#job-lines")
     page.one("#train-button").click()
     page.wait(lambda: "is ready" in page.text("#status"))
     second = {row.name: row for row in read_manifest(Run(wrong / "tiny-corrected").manifest)}
@@ -453,6 +464,76 @@ def test_a_key_is_answered_at_once_with_5000_photos(chromium, wrong, folder, mon
     chromium.get_log("browser")  # the photos are not there
     print(f"{statistics.median(times):.0f} ms, at most {max(times):.0f} ms")
     assert statistics.median(times) <= 100
+
+
+def test_hostile_names_in_review_show_as_text(chromium, wrong, folder, monkeypatch):
+    """A name that is no UTF-8, turns the reading direction, or would be markup."""
+    (item, *_) = read_review_queue(Run(wrong / "tiny"))
+    names = [HOSTILE, "photo\u202egpj.exe", "no\udcffutf8.jpg"]
+    items = [
+        dataclasses.replace(item, name=name, sha256="", like=(name,), reasons=(name,))
+        for name in names
+    ]
+    monkeypatch.setattr(app.studio.reviewing, "read_review_queue", lambda _: list(items))
+    copy = folder / "hostile" / "tiny"
+    shutil.copytree(wrong / "tiny", copy)
+    (copy / "corrections.csv").unlink(missing_ok=True)
+    with studio_served(copy.parent, folder / "taught", name="tiny") as (address, studio):
+        page = Page(chromium, address, "review")
+        for name in (HOSTILE, "photo\\u202egpj.exe", "no�utf8.jpg"):
+            page.wait(lambda name=name: page.text("#name") == name)
+            assert name in page.text("#reasons")
+            page.press("2")
+        page.wait(lambda: len(decisions(Run(copy))) == 3)
+        assert set(decisions(Run(copy))) == set(names)
+        page.press("g")
+        page.wait(lambda: len(page.all("#grid .gone")) == 3)
+        assert page.browser.title == "Review – studio"
+        with client_of(address, studio) as client:
+            for change, words in (
+                ({"number": 3}, "expected a photo of the list"),
+                ({"decision": "class"}, "expected a class of the run"),
+                ({"decision": "class", "class_number": 2}, "expected a class of the run"),
+                ({"decision": "undo"}, "expected a decision out of"),
+                ({"run": "other"}, "about the run that is reviewed"),
+            ):
+                values = {"run": "tiny", "number": 0, "decision": "right", **change}
+                answer = client.post("/api/review/decide", json=values)
+                assert answer.status_code == 400
+                assert words in answer.json()["error"]
+        chromium.get("about:blank")
+    chromium.get_log("browser")  # there are no such photos
+
+
+def test_photos_without_labels_are_labelled(chromium, wrong, folder):
+    copy = folder / "unlabelled" / "tiny"
+    shutil.copytree(wrong / "tiny", copy)
+    (copy / "corrections.csv").unlink(missing_ok=True)
+    place = wrong.parent / "photos" / "unlabeled"
+    for number in range(3):
+        make_photo(place / f"{number}.jpg", 100 + number)
+    try:
+        with studio_served(copy.parent, folder / "taught", name="tiny") as (address, _):
+            page = Page(chromium, address, "review")
+            page.one("summary").click()
+            page.one("#folder").send_keys(Keys.CONTROL, "a")
+            page.one("#folder").send_keys(str(folder), Keys.ENTER)
+            page.wait(lambda: "expected a folder in" in page.text("#trouble"))
+            page.one("#folder").send_keys(Keys.CONTROL, "a")
+            page.one("#folder").send_keys(str(place), Keys.ENTER)
+            page.wait(lambda: "3 photos are queued" in page.text("#status"))
+            assert page.text("#question") == "What does this show?"
+            page.one("h1").click()
+            for key in "r12":  # there is no label that could be right
+                page.press(key)
+            page.wait(lambda: len(decisions(Run(copy))) == 2)
+            made = decisions(Run(copy))
+            assert sorted(made.values()) == [("class", "cat"), ("class", "dog")]
+            assert all(name.startswith("unlabeled/") for name in made)
+            chromium.get("about:blank")
+    finally:
+        shutil.rmtree(place)
+    chromium.get_log("browser")  # the refusal
 
 
 def test_the_grid_shows_all_and_opens_one(chromium, process, wrong):
@@ -571,6 +652,8 @@ return getComputedStyle(at.closest('.button') ?? at).outlineStyle"""
 @pytest.mark.parametrize("tab", ["ask", "teach", "review", "share"])
 def test_tabs_and_controls_by_keyboard(studio, tab):
     page = studio(tab)
+    if tab == "ask":
+        page.wait(lambda: page.one("#why").is_enabled())
     page.press(Keys.TAB)
     assert page.browser.switch_to.active_element.text == "Skip to the content"
     seen = []

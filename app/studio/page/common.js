@@ -2,12 +2,18 @@
 
 const TOKEN = document.querySelector('meta[name="studio-token"]').content;
 const COLOURS = 6; // of classes, in tokens.css
+const SHOWN = 8000; // milliseconds that a line is told
 const MOST_BARS = 8; // of more classes the likeliest five are shown
 
 export const $ = (id) => document.getElementById(id);
 
+let clearing = 0;
+
+// Tells something in the line at the bottom, which is also read out; it goes away again.
 export function say(text) {
+  clearTimeout(clearing);
   $("status").textContent = text;
+  clearing = setTimeout(() => $("status").replaceChildren(), SHOWN);
 }
 
 // Gets JSON, or posts a form or JSON; throws an Error whose message is for people.

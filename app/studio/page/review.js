@@ -49,8 +49,9 @@ function decide({ decision, label }) {
   const before = [photo.decision, photo.decided_label];
   // Who presses the key of the class that the folder says means that the label is right.
   const meant = decision === "class" && label === photo.label ? "right" : decision;
-  const values = { run, number, decision: meant, label: meant === "class" ? label : "" };
-  [photo.decision, photo.decided_label] = [values.decision, values.label];
+  const values = { run, number, decision: meant };
+  if (meant === "class") values.class_number = review.classes.indexOf(label);
+  [photo.decision, photo.decided_label] = [meant, meant === "class" ? label : ""];
   say(`${photo.name}: ${standing(photo)}`);
   if (place < shown.length - 1) place += 1;
   show();
@@ -118,7 +119,7 @@ function showOne() {
   const photo = current();
   $("name").textContent = photo.name;
   const split = photo.split ? `, ${photo.split}` : ", not used";
-  $("question").textContent = `Is this ${photo.label || "a photo to use"}?`;
+  $("question").textContent = photo.label ? `Is this ${photo.label}?` : "What does this show?";
   $("reasons").replaceChildren(...photo.reasons.map((text) => make("li", {}, text)));
   $("model").textContent =
     photo.probability === null
@@ -133,6 +134,7 @@ function showOne() {
     const { decision, label } = button.dataset;
     const same = photo.decision === decision && photo.decided_label === label;
     button.setAttribute("aria-pressed", String(same));
+    button.hidden = decision === "right" && !photo.label;
   }
   $("back").disabled = place === 0;
   $("next").disabled = place === shown.length - 1;
@@ -249,6 +251,7 @@ document.addEventListener("keydown", (event) => {
   if (!choice && !actions[event.key]) return;
   event.preventDefault();
   $("trouble").textContent = "";
+  if (choice?.decision === "right" && !current()?.label) return; // there is no label
   if (choice) decide(choice);
   else actions[event.key]();
 });
@@ -264,6 +267,10 @@ $("kind").addEventListener("change", () => {
   show();
 });
 $("run").addEventListener("change", () => open($("run").value));
+$("unlabelled").addEventListener("submit", (event) => {
+  event.preventDefault();
+  open($("run").value, $("folder").value.trim());
+});
 window.addEventListener("beforeunload", (event) => {
   if (waiting) event.preventDefault(); // a decision is not written yet
 });
@@ -277,12 +284,14 @@ function choiceButton({ key, decision, label, words, colour }) {
   return button;
 }
 
-async function open(name) {
+async function open(name, unlabelled = "") {
   $("trouble").textContent = "";
   pictures.clear();
   $("grid").replaceChildren();
+  if (unlabelled) say("Looking at the photos…");
   try {
-    review = await call("/api/review", { name });
+    review = await call("/api/review", { name, unlabelled });
+    if (unlabelled) say(`${review.photos.length} photos are queued.`);
   } catch (error) {
     review = { ...review, run: null, photos: [] };
     $("trouble").textContent = error.message;
@@ -297,22 +306,30 @@ async function open(name) {
   );
   $("keys").replaceChildren(...choices().map(choiceButton));
   $("file").textContent = review.file;
+  $("folder").value ||= review.unlabelled ?? "";
   $("new").value = `${name}-corrected`;
   choose("all");
   show();
 }
 
-$("train").addEventListener("submit", async (event) => {
-  event.preventDefault();
+// Starts a command when all decisions are written, and shows it to its end.
+async function start(path, values) {
   $("trouble").textContent = "";
   await line;
   try {
-    await call("/api/review/train", { run: review.run, new: $("new").value.trim() });
+    await call(path, values);
     await finish();
   } catch (error) {
     $("trouble").textContent = error.message;
   }
+}
+
+$("train").addEventListener("submit", (event) => {
+  event.preventDefault();
+  start("/api/review/train", { run: review.run, new: $("new").value.trim() });
 });
+
+$("preview").addEventListener("click", () => start("/api/review/preview", { name: review.run }));
 
 $("job-stop").addEventListener("click", () => call("/api/job/stop", {}));
 
@@ -324,7 +341,9 @@ async function finish() {
     lines: $("job-lines"),
     stop: $("job-stop"),
   });
-  if (job?.code === 0) say(`The run ${job.result} is ready. Its report says what the corrections changed.`);
+  if (job?.code !== 0) return;
+  if (job.what === "preview") say(job.lines.at(-1) ?? "");
+  else say(`The run ${job.result} is ready. Its report says what the corrections changed.`);
 }
 
 try {
@@ -337,7 +356,7 @@ try {
     $("trouble").textContent = "There is no finished run to review yet.";
   }
   document.body.dataset.ready = "yes";
-  if ((await call("/api/job")).job?.what === "review") await finish();
+  if ((await call("/api/job")).job?.running) await finish();
 } catch (error) {
   $("trouble").textContent = error.message;
 }
