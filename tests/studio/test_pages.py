@@ -495,12 +495,19 @@ def test_hostile_names_in_review_show_as_text(chromium, wrong, folder, monkeypat
                 ({"decision": "class"}, "expected a class of the run"),
                 ({"decision": "class", "class_number": 2}, "expected a class of the run"),
                 ({"decision": "undo"}, "expected a decision out of"),
-                ({"run": "other"}, "about the run that is reviewed"),
+                ({"review": "other"}, "about the photos that are reviewed now"),
             ):
-                values = {"run": "tiny", "number": 0, "decision": "right", **change}
+                key = studio.reviewing.key
+                values = {"review": key, "number": 0, "decision": "right", **change}
                 answer = client.post("/api/review/decide", json=values)
                 assert answer.status_code == 400
                 assert words in answer.json()["error"]
+            client.post("/api/review", json={"name": "tiny"})  # in another window
+        page.press("g")
+        page.press("1")
+        page.wait(lambda: "Not written" in page.text("#trouble"))
+        assert "another list" in page.text("#trouble")
+        assert {label for _, label in decisions(Run(copy)).values()} == {"dog"}
         chromium.get("about:blank")
     chromium.get_log("browser")  # there are no such photos
 

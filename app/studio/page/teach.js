@@ -6,12 +6,13 @@ import { $, acceptFiles, call, classColour, follow, form, make, mark, say, showB
 const RECORDED = 6; // photos a second while a button is held
 const BURST = 10; // photos that a click without holding records, as screen readers click
 const AT_ONCE = 8; // files in a request
+const BYTES = 30e6; // of them together, unless one alone has more; the program takes 64 MB
 const WAIT = 700; // milliseconds between looks while photos wait for their features
 
 let state = { classes: [], enough: 5, ready: false, trouble: "", lesson: null };
 const cards = new Map(); // the number of a class → its card
 let recording = null; // the card for which the camera records
-let holds = 0;
+let holds = Date.now(); // a number of each hold, and another one after the page is loaded again
 let changes = Promise.resolve(); // requests that change something go one after the other
 
 // ---- cards ---------------------------------------------------------------------------------------
@@ -28,8 +29,9 @@ class Card {
       this.addFiles([...event.target.files]);
       event.target.value = "";
     });
-    this.part(".empty").addEventListener("click", () => change({ what: "empty", number }));
-    this.part(".remove").addEventListener("click", () => change({ what: "remove", number }));
+    for (const what of ["empty", "remove"]) {
+      this.part(`.${what}`).addEventListener("click", () => this.mayGo() && change({ what, number }));
+    }
     this.listenToRecord(this.part(".record"));
   }
 
@@ -43,6 +45,13 @@ class Card {
 
   get name() {
     return this.nameInput.value;
+  }
+
+  // Asks before photos go that are nowhere else.
+  mayGo() {
+    const count = this.part(".thumbs").children.length;
+    const words = count === 1 ? "the photo" : `${count} photos`;
+    return count === 0 || window.confirm(`Remove ${words} of ${this.shown}? They cannot be brought back.`);
   }
 
   async rename() {
@@ -88,10 +97,16 @@ class Card {
   }
 
   addFiles(files) {
-    for (let start = 0; start < files.length; start += AT_ONCE) {
-      const some = files.slice(start, start + AT_ONCE);
-      this.send(some, "");
+    let [some, bytes] = [[], 0];
+    for (const file of files) {
+      if (some.length === AT_ONCE || (some.length && bytes + file.size > BYTES)) {
+        this.send(some, "");
+        [some, bytes] = [[], 0];
+      }
+      some.push(file);
+      bytes += file.size;
     }
+    if (some.length) this.send(some, "");
   }
 
   send(files, moment) {
@@ -106,7 +121,7 @@ class Card {
         if (refused.length && !moment) trouble(refused.slice(0, 3).join(". "));
         show(found);
       } catch (error) {
-        trouble(error.message);
+        trouble(`Not added: ${files.map((file) => file.name).join(", ")}. ${error.message}`);
       }
     });
     return changes;
@@ -316,10 +331,8 @@ async function answer(blob) {
   }
   $("verdict").textContent = found.words ?? found.error;
   if (found.error !== null) return;
-  const places = state.classes.filter((each) => each.name !== "neither").map((each) => each.name);
-  const classes = state.lesson?.classes ?? places;
-  mark($("live"), found, classes);
-  showBars($("bars"), found, classes);
+  mark($("live"), found, state.lesson.classes);
+  showBars($("bars"), found, state.lesson.classes);
   $("live").dataset.answers = Number($("live").dataset.answers ?? 0) + 1;
 }
 
