@@ -29,9 +29,12 @@ class Card {
       this.addFiles([...event.target.files]);
       event.target.value = "";
     });
-    for (const what of ["empty", "remove"]) {
-      this.part(`.${what}`).addEventListener("click", () => this.mayGo() && change({ what, number }));
-    }
+    this.part(".empty").addEventListener("click", () => {
+      if (this.mayGo(`Remove ${this.count} of ${this.shown}?`)) change({ what: "empty", number });
+    });
+    this.part(".remove").addEventListener("click", () => {
+      if (this.mayGo(`Remove ${this.shown} with ${this.count}?`)) change({ what: "remove", number });
+    });
     this.listenToRecord(this.part(".record"));
   }
 
@@ -47,11 +50,14 @@ class Card {
     return this.nameInput.value;
   }
 
-  // Asks before photos go that are nowhere else.
-  mayGo() {
-    const count = this.part(".thumbs").children.length;
-    const words = count === 1 ? "the photo" : `${count} photos`;
-    return count === 0 || window.confirm(`Remove ${words} of ${this.shown}? They cannot be brought back.`);
+  get count() {
+    return this.part(".count").textContent;
+  }
+
+  // Asks before photos go that may be nowhere else.
+  mayGo(question) {
+    if (!this.part(".thumbs").children.length) return true;
+    return window.confirm(`${question} This cannot be undone.`);
   }
 
   async rename() {
