@@ -14,7 +14,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -436,7 +436,7 @@ class _Named(msgspec.Struct):
 
 
 class _Change(msgspec.Struct):
-    what: str
+    what: Literal["add", "rename", "remove", "empty", "forget"]
     number: int = 0
     name: str = ""
 

@@ -221,6 +221,12 @@ def test_names_that_no_folder_of_a_class_can_have(client, name, words):
     assert len(client.get("/api/teach").json()["classes"]) == 2
 
 
+def test_an_unknown_change_removes_nothing(client):
+    answer = client.post("/api/teach/change", json={"what": "tidy", "number": 1})
+    assert answer.status_code == 400
+    assert "expected the page's own request" in answer.json()["error"]
+
+
 def test_too_few_photos_are_told(client):
     for path in ("solve", "save"):
         answer = client.post(f"/api/teach/{path}", json={"name": "x"})

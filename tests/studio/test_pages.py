@@ -29,6 +29,7 @@ from studio_page import (
 )
 
 import app.studio.reviewing
+import app.studio.teaching
 import predict
 from app.core.cli import run
 from app.core.run_folder import Run
@@ -346,7 +347,7 @@ def settled(page: Page) -> int:
     return int(before.split()[0]) if page.text(".card:last-child .count") == before else 0
 
 
-def test_a_click_without_holding_records_some(studio):
+def test_a_click_without_holding_records_some(studio, monkeypatch):
     """As a screen reader clicks."""
     page = studio("teach")
     page.one("#camera").click()
@@ -354,6 +355,10 @@ def test_a_click_without_holding_records_some(studio):
     page.script("document.querySelector('.record').click()")
     page.wait(lambda: page.text(".card:first-child .count") == "10 photos")
     page.wait(lambda: "10 photos of class 1 were recorded" in page.text("#status"))
+    monkeypatch.setattr(app.studio.teaching, "MOST_PHOTOS", 10)
+    page.script("document.querySelector('.record').click()")
+    page.wait(lambda: "0 photos of class 1 were recorded" in page.text("#status"))
+    page.wait(lambda: "at most 10 photos" in page.text("#trouble"))
     page.all(".card:first-child .thumbs button")[0].click()
     page.wait(lambda: page.text(".card:first-child .count") == "9 photos")
     page.one("#camera").click()

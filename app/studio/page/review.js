@@ -357,7 +357,10 @@ async function finish() {
   });
   if (job?.code !== 0) return;
   if (job.what === "preview") say(job.lines.at(-1) ?? "");
-  else if (job.what === "review") say(`The run ${job.result} is ready. Its report says what the corrections changed.`);
+  if (job.what !== "review") return;
+  const names = [...$("run").options].map(({ value }) => value);
+  if (!names.includes(job.result)) $("run").prepend(make("option", { value: job.result }, job.result));
+  say(`The run ${job.result} is ready. Its report says what the corrections changed.`);
 }
 
 try {

@@ -9,7 +9,7 @@ const AT_ONCE = 8; // files in a request
 const BYTES = 30e6; // of them together, unless one alone has more; the program takes 64 MB
 const WAIT = 700; // milliseconds between looks while photos wait for their features
 
-let state = { classes: [], enough: 5, ready: false, trouble: "", lesson: null };
+let state = { classes: [], enough: 5, most: Infinity, ready: false, trouble: "", lesson: null };
 const cards = new Map(); // the number of a class → its card
 let recording = null; // the card for which the camera records
 let holds = Date.now(); // a number of each hold, and another one after the page is loaded again
@@ -115,6 +115,7 @@ class Card {
     if (some.length) this.send(some, "");
   }
 
+  // Returns how many of them were added.
   send(files, moment) {
     const path = `/api/teach/photos/${this.number}?moment=${encodeURIComponent(moment)}`;
     changes = changes.then(async () => {
@@ -123,11 +124,14 @@ class Card {
         const refused = added
           .map(({ error }, place) => (error === null ? "" : `${files[place].name}: ${error}`))
           .filter(Boolean);
-        // A camera that sees the same picture twice is no trouble.
-        if (refused.length && !moment) trouble(refused.slice(0, 3).join(". "));
         show(found);
+        // A camera that sees the same picture twice is no trouble.
+        const full = state.classes.reduce((sum, { photos }) => sum + photos.length, 0) >= state.most;
+        if (refused.length && (!moment || full)) trouble(refused.slice(0, 3).join(". "));
+        return files.length - refused.length;
       } catch (error) {
         trouble(`Not added: ${files.map((file) => file.name).join(", ")}. ${error.message}`);
+        return 0;
       }
     });
     return changes;
@@ -167,8 +171,9 @@ class Card {
       if (most === Infinity) return;
     }
     if (!camera.on) return;
+    recording?.card.finish();
     holds += 1;
-    recording = { card: this, since: performance.now(), hold: holds, left: most, sent: 0 };
+    recording = { card: this, since: performance.now(), hold: holds, left: most, added: 0 };
     this.part(".record").classList.add("on");
     this.part(".record").textContent = "Recording…";
   }
@@ -179,11 +184,11 @@ class Card {
   }
 
   finish() {
-    const { sent } = recording;
+    const held = recording;
     recording = null;
     this.part(".record").classList.remove("on");
     this.part(".record").textContent = "Hold to record";
-    changes.then(() => say(`${sent} photos of ${this.name} were recorded.`));
+    changes.then(() => say(`${held.added} photos of ${this.name} were recorded.`));
   }
 }
 
@@ -286,12 +291,14 @@ const camera = new Camera(
   async (blob) => {
     if (recording !== null) {
       const seconds = Math.floor((performance.now() - recording.since) / 1000);
-      const { card, hold } = recording;
+      const held = recording;
+      const { card, hold } = held;
       const file = new File([blob], `camera ${hold} ${(lastFrame += 1)}.jpg`, { type: blob.type });
-      recording.sent += 1;
-      recording.left -= 1;
-      if (recording.left <= 0) card.finish();
-      await card.send([file], `hold ${hold}, second ${seconds}`);
+      const sent = card.send([file], `hold ${hold}, second ${seconds}`);
+      const counted = sent.then((count) => (held.added += count));
+      held.left -= 1;
+      if (held.left <= 0) card.finish();
+      await counted;
     } else if (state.lesson !== null) {
       await answer(blob);
     }
@@ -317,6 +324,7 @@ $("camera").addEventListener("click", () => {
     startCamera();
     return;
   }
+  recording?.card.finish();
   camera.stop();
   $("empty").hidden = false;
   $("camera").setAttribute("aria-pressed", "false");
