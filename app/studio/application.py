@@ -14,7 +14,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -258,7 +258,8 @@ class Studio:
         with Account(self.held, "") as account:
             files = await read_files(request, self.limits, account)
             answers = await asyncio.gather(*map(answering.answer, files))
-        return json_response({"answers": [asdict(answer) for answer in answers]})
+        run = answering.run.folder.name  # another window may have opened another one
+        return json_response({"run": run, "answers": [asdict(answer) for answer in answers]})
 
     async def why(self, request: Request) -> Response:
         """Return what speaks for the answer to a photo."""
@@ -271,8 +272,11 @@ class Studio:
         return json_response({"photos": await self._with_photo(request, answering.similar)})
 
     async def training_photo(self, request: Request) -> Response:
-        """Return the thumbnail of one of them."""
-        data = await self._answering().training_photo(request.path_params["number"])
+        """Return the thumbnail of one of them, of the run that found it."""
+        answering = self._answering()
+        if request.query_params.get("run") != answering.run.folder.name:
+            raise ImageError("expected a photo of the run that answers; received one of another")
+        data = await answering.training_photo(request.path_params["number"])
         return Response(data, media_type="image/jpeg")
 
     async def screen(self, request: Request) -> Response:
@@ -362,6 +366,8 @@ class Studio:
         """Return the photos of a run to look at, read anew."""
         values = await _values(request, _Review)
         run = self._run(values.name)
+        if not values.unlabelled.isprintable():
+            raise UsageError("expected the path of a folder; received another text; write one")
         folder = Path(values.unlabelled) if values.unlabelled else None
         self.reviewing = await asyncio.to_thread(Reviewing, run, self.decoders, folder)
         return json_response(self.reviewing.state())
@@ -370,24 +376,25 @@ class Studio:
         """Return one of these photos."""
         small = request.query_params.get("size") == "small"
         number = request.path_params["number"]
-        picture = await self._reviewing().picture(number, THUMBNAIL if small else LARGEST)
+        reviewing = self._reviewing(request.query_params.get("review", ""))
+        picture = await reviewing.picture(number, THUMBNAIL if small else LARGEST)
         return Response(picture, media_type="image/jpeg")
 
     async def review_decide(self, request: Request) -> Response:
         """Write a decision."""
         values = await _values(request, _Decision)
-        reviewing = self._reviewing(values.run)
+        reviewing = self._reviewing(values.review)
         made = await reviewing.decide(values.number, values.decision, values.class_number)
         return json_response(made)
 
     async def review_undo(self, request: Request) -> Response:
         """Take the last decision back."""
-        reviewing = self._reviewing((await _values(request, _Named)).name)
+        reviewing = self._reviewing((await _values(request, _Reviewed)).review)
         return json_response({"undone": await reviewing.undo()})
 
     async def review_preview(self, request: Request) -> Response:
         """Say what the corrections so far would change on validation."""
-        reviewing = self._reviewing((await _values(request, _Named)).name)
+        reviewing = self._reviewing((await _values(request, _Reviewed)).review)
         arguments = ["review", str(reviewing.run.folder), "--preview"]
         await self.jobs.start(arguments, "preview", reviewing.run.folder.name)
         return await self.job(request)
@@ -397,17 +404,17 @@ class Studio:
         values = await _values(request, _Retrain)
         refuse_name(values.new, "a run")
         refuse_existing(self.runs, values.new)
-        reviewing = self._reviewing(values.run)
+        reviewing = self._reviewing(values.review)
         await self.jobs.start(reviewing.command(values.new), "review", values.new)
         return await self.job(request)
 
-    def _reviewing(self, name: str | None = None) -> Reviewing:
-        """Return the review under way; refuse one of another run, in another window."""
+    def _reviewing(self, key: str) -> Reviewing:
+        """Return the review under way; refuse one of another list, as of another window."""
         found = self.reviewing
-        if found is None or name not in (None, found.run.folder.name):
+        if found is None or key != found.key:
             raise UsageError(
-                "expected a request about the run that is reviewed; received one about another; "
-                "load the page again"
+                "expected a request about the photos that are reviewed now; received one about "
+                "another list, perhaps of another window; load the page again"
             )
         return found
 
@@ -417,11 +424,10 @@ class Studio:
         """Write the folder of a run that answers in a browser."""
         wanted = await _values(request, _Share)
         run = self._run(wanted.run)
-        if not wanted.folder.strip() or wanted.folder.startswith("-"):
-            raise UsageError(
-                f"expected the path of a new folder; received {wanted.folder!r}; write one"
-            )
-        await self.jobs.start(["share", str(run.folder), wanted.folder], "share", wanted.folder)
+        folder = wanted.folder
+        if not folder.strip() or folder.startswith("-") or not folder.isprintable():
+            raise UsageError(f"expected the path of a new folder; received {folder!r}; write one")
+        await self.jobs.start(["share", str(run.folder), folder], "share", folder)
         return await self.job(request)
 
 
@@ -430,7 +436,7 @@ class _Named(msgspec.Struct):
 
 
 class _Change(msgspec.Struct):
-    what: str
+    what: Literal["add", "rename", "remove", "empty", "forget"]
     number: int = 0
     name: str = ""
 
@@ -440,15 +446,19 @@ class _Review(msgspec.Struct):
     unlabelled: str = ""
 
 
+class _Reviewed(msgspec.Struct):
+    review: str  # its key
+
+
 class _Decision(msgspec.Struct):
-    run: str
+    review: str
     number: int
     decision: str
     class_number: int | None = None
 
 
 class _Retrain(msgspec.Struct):
-    run: str
+    review: str
     new: str
 
 

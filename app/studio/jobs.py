@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import os
 import shlex
@@ -65,7 +66,7 @@ class Jobs:
                 stderr=asyncio.subprocess.STDOUT,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             )
-        except OSError:
+        except BaseException:  # an argument that no process can have is a ValueError
             self._running = False
             raise
         self._reading = asyncio.create_task(self._read(self._process))
@@ -112,10 +113,10 @@ class Jobs:
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None  # noqa: S101  it was asked for
-        rest = ""
+        rest, decoder = "", codecs.getincrementaldecoder("utf-8")("replace")
         while data := await process.stdout.read(4096):
             # A progress bar returns to the beginning of its line.
-            *lines, rest = (rest + data.decode(errors="replace")).replace("\r", "\n").split("\n")
+            *lines, rest = (rest + decoder.decode(data)).replace("\r", "\n").split("\n")
             rest = rest[-LONGEST:]
             self._lines.extend(
                 for_terminal(line.strip())[:LONGEST] for line in lines if line.strip()

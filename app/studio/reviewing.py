@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,14 @@ class Reviewing:
 
     Raises:
         AppError: when a file of the run is damaged, or the folder lies elsewhere.
+
+    Attributes:
+        key: of this list of photos, random. The page names photos by their number, which another
+            list, such as one of another window, has for another photo.
     """
 
     def __init__(self, run: Run, decoders: Decoders, unlabelled: Path | None = None) -> None:
-        self.run, self.decoders = run, decoders
+        self.run, self.decoders, self.key = run, decoders, secrets.token_urlsafe(8)
         self.log = CorrectionsLog(run.corrections)
         self.data = read_config(run.config, exact=False).data
         self.items: list[ReviewItem] = (
@@ -53,6 +58,7 @@ class Reviewing:
     def state(self) -> dict[str, Any]:
         """Return what the page shows: all photos, with what was decided about them."""
         return {
+            "key": self.key,
             "run": self.run.folder.name,
             "classes": [shown(name) for name in self.classes],
             "kinds": KINDS,

@@ -246,6 +246,7 @@ class Teaching:
         """
         self._refuse_few()
         await self._all_seen()
+        self._refuse_few()  # photos may have been removed meanwhile
         known = [each for each in self.classes if each.name != NEITHER]
         photos = [photo for each in known for photo in each.photos]
         targets = np.array([n for n, each in enumerate(known) for _ in each.photos])
@@ -295,27 +296,20 @@ class Teaching:
         self._refuse_few()
         refuse_existing(self.runs, name)
         await self._all_seen()
+        self._refuse_few()  # photos may have been removed meanwhile
         folder = self.data / name
-        await asyncio.to_thread(self._write, folder)
-        backbone = await self._loaded()
+        # Copies: photos may come and go while this is written.
+        photos = [(each.name, list(each.photos)) for each in self.classes if each.photos]
         rows = [
             (photo.upload.data, photo.seen) for photo in self._photos() if photo.seen is not None
         ]
+        await asyncio.to_thread(_write, photos, folder)
+        backbone = await self._loaded()
         await self._run(lambda: backbone.keep(rows, self.runs / FEATURES_FOLDER))
         arguments = ["train", "--data", str(folder), "--runs", str(self.runs), "--run", name]
         arguments += ["--stages", "head", "--image-size", str(self.image_size)]
         arguments += ["--precision", "float32"]  # as the features were computed
         return arguments if self.weights is None else [*arguments, "--weights", self.weights]
-
-    def _write(self, folder: Path) -> None:
-        with whole_folder(folder) as temporary:
-            for each in self.classes:
-                place = temporary / each.name
-                place.mkdir()
-                for photo in each.photos:
-                    name = photo.upload.name
-                    suffix = suffix_of(name) if is_photo_name(name) else ".jpg"
-                    (place / f"{photo.number:05}{suffix}").write_bytes(photo.upload.data)
 
     # ---- helpers ---------------------------------------------------------------------------------
 
@@ -376,6 +370,18 @@ class Teaching:
 
     async def _run(self, work: Callable[..., Result], *arguments: Any) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+
+def _write(classes: Sequence[tuple[str, Sequence[TaughtPhoto]]], folder: Path) -> None:
+    """Write the photos of each class into a folder of its name, whole or not at all."""
+    with whole_folder(folder) as temporary:
+        for name, photos in classes:
+            place = temporary / name
+            place.mkdir()
+            for photo in photos:
+                file = photo.upload.name
+                suffix = suffix_of(file) if is_photo_name(file) else ".jpg"
+                (place / f"{photo.number:05}{suffix}").write_bytes(photo.upload.data)
 
 
 def _seen(photos: Sequence[TaughtPhoto]) -> list[Seen]:

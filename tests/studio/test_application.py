@@ -1,5 +1,6 @@
 """The studio over HTTP: who is answered, and what is refused in words."""
 
+import asyncio
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from app.core.cli import run
 from app.core.run_folder import Run
 from app.inference.predictor import Classifier
 from app.studio.application import SAMPLES, TABS, TOKEN, Studio, drawn_sample
+from app.studio.jobs import Jobs
 from app.studio.studio import main
 from tests.serving.test_serve import bomb
 
@@ -128,7 +130,9 @@ def test_the_first_page_is_ask_where_a_run_answers(client, tmp_path):
 
 def test_answers_are_those_of_predict_py(client, runs, photo):
     (expected,) = Classifier(runs / "first" / "bundle").answers([photo])
-    (answer,) = client.post("/api/ask", files=sent(photo)).json()["answers"]
+    found = client.post("/api/ask", files=sent(photo)).json()
+    assert found["run"] == "first"
+    (answer,) = found["answers"]
     assert answer["words"] == expected.words
     assert answer["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
 
@@ -160,7 +164,9 @@ def test_the_evidence_adds_up_to_the_answer(client, runs, photo):
 
 def test_a_run_without_a_manifest_names_no_similar_photos(client, photo):
     assert client.post("/api/similar", files=sent(photo)).json() == {"photos": None}
-    assert client.get("/api/training/0").status_code == 422
+    assert client.get("/api/training/0?run=first").status_code == 422
+    answer = client.get("/api/training/0?run=other")
+    assert "expected a photo of the run that answers" in answer.json()["error"]
 
 
 def test_samples_are_photos_of_both_kinds(client):
@@ -215,11 +221,35 @@ def test_names_that_no_folder_of_a_class_can_have(client, name, words):
     assert len(client.get("/api/teach").json()["classes"]) == 2
 
 
+def test_an_unknown_change_removes_nothing(client):
+    answer = client.post("/api/teach/change", json={"what": "tidy", "number": 1})
+    assert answer.status_code == 400
+    assert "expected the page's own request" in answer.json()["error"]
+
+
 def test_too_few_photos_are_told(client):
     for path in ("solve", "save"):
         answer = client.post(f"/api/teach/{path}", json={"name": "x"})
         assert answer.status_code == 400
         assert "expected 5 photos of each class or more; received 0" in answer.json()["error"]
+
+
+# ---- review --------------------------------------------------------------------------------------
+
+
+def test_what_is_no_list_of_now_is_refused(client):
+    """A number names another photo in another list, as of another window."""
+    values = {"review": "x", "number": 0, "decision": "right", "new": "second"}
+    answers = [
+        client.post(f"/api/review/{path}", json=values)
+        for path in ("decide", "undo", "preview", "train")
+    ]
+    for answer in (*answers, client.get("/api/review/photo/0?review=x")):
+        assert answer.status_code == 400
+        assert "about the photos that are reviewed now" in answer.json()["error"]
+    answer = client.post("/api/review", json={"name": "first", "unlabelled": "a\0b"})
+    assert answer.status_code == 400
+    assert "expected the path of a folder" in answer.json()["error"]
 
 
 # ---- jobs and the command ------------------------------------------------------------------------
@@ -234,8 +264,37 @@ def test_a_job_is_an_ordinary_command_and_its_words_are_kept(client, runs, tmp_p
     )
     assert ended["code"] is not None
     assert ended["lines"]
-    answer = client.post("/api/share", json={"run": "first", "folder": "-x"})
-    assert answer.status_code == 400
+    for wrong in ("-x", " ", "a\0b"):
+        answer = client.post("/api/share", json={"run": "first", "folder": wrong})
+        assert answer.status_code == 400
+        assert "expected the path of a new folder" in answer.json()["error"]
+
+
+def test_a_job_that_cannot_start_is_in_nobodys_way():
+    async def work() -> None:
+        jobs = Jobs()
+        for _ in range(2):
+            with pytest.raises(ValueError, match="null"):
+                await jobs.start(["a\0b"], "share")
+
+    asyncio.run(work())
+
+
+def test_letters_that_come_in_two_pieces_stay_whole():
+    class Pieces:
+        def __init__(self) -> None:
+            self.left = [b"caf\xc3", b"\xa9\n", b""]
+            self.stdout = self
+
+        async def read(self, _: int) -> bytes:
+            return self.left.pop(0)
+
+        async def wait(self) -> int:
+            return 0
+
+    jobs = Jobs()
+    asyncio.run(jobs._read(Pieces()))
+    assert list(jobs._lines) == ["café"]
 
 
 def test_wrong_usage_is_one_line(tmp_path, capsys):

@@ -29,6 +29,7 @@ from studio_page import (
 )
 
 import app.studio.reviewing
+import app.studio.teaching
 import predict
 from app.core.cli import run
 from app.core.run_folder import Run
@@ -171,6 +172,41 @@ def test_ask_by_drop_by_choice_and_by_paste(studio, runs, drawn):
     assert page.verdict_of(dog.name) == words_of(runs, dog)
 
 
+NO_SCREEN = """const real = window.fetch;
+window.fetch = (path, ...others) =>
+    path === "/api/screen" ? Promise.reject(new TypeError("cut")) : real(path, ...others)"""
+
+
+def test_a_photo_that_cannot_be_shown_stops_no_other(studio, runs, drawn, tmp_path):
+    page = studio("ask")
+    page.script(NO_SCREEN)
+    Image.open(drawn / "cat" / "cat.2.jpg").save(tmp_path / "cat.tiff")
+    dog = drawn / "dog" / "dog.2.jpg"
+    page.drop("#stage", tmp_path / "cat.tiff")
+    page.drop("#stage", dog)
+    assert page.verdict_of(dog.name) == words_of(runs, dog)
+    page.all("#strip button")[1].click()
+    page.verdict_of("cat.tiff")
+    assert page.text("#empty") == "No picture."
+
+
+CAMERAS = """const devices = navigator.mediaDevices, real = devices.getUserMedia.bind(devices);
+window.cameras = 0;
+devices.getUserMedia = (wanted) => { window.cameras += 1; return real(wanted); };
+for (const _ of "12") document.querySelector("#camera").click();"""
+
+
+@pytest.mark.parametrize("tab", ["ask", "teach"])
+def test_two_clicks_start_one_camera(studio, tab):
+    """A second one would go on when the first one is stopped."""
+    page = studio(tab)
+    page.script(CAMERAS)
+    page.wait(lambda: page.text("#camera") == "Stop the camera")
+    assert page.script("return window.cameras") == 1
+    page.one("#camera").click()
+    page.wait(lambda: page.text("#camera") == "Use the camera")
+
+
 def test_the_camera_answers_at_once_and_stops(studio):
     page = studio("ask")
     page.wait(lambda: page.text("#verdict") != "…")
@@ -311,7 +347,7 @@ def settled(page: Page) -> int:
     return int(before.split()[0]) if page.text(".card:last-child .count") == before else 0
 
 
-def test_a_click_without_holding_records_some(studio):
+def test_a_click_without_holding_records_some(studio, monkeypatch):
     """As a screen reader clicks."""
     page = studio("teach")
     page.one("#camera").click()
@@ -319,10 +355,32 @@ def test_a_click_without_holding_records_some(studio):
     page.script("document.querySelector('.record').click()")
     page.wait(lambda: page.text(".card:first-child .count") == "10 photos")
     page.wait(lambda: "10 photos of class 1 were recorded" in page.text("#status"))
+    monkeypatch.setattr(app.studio.teaching, "MOST_PHOTOS", 10)
+    page.script("document.querySelector('.record').click()")
+    page.wait(lambda: "0 photos of class 1 were recorded" in page.text("#status"))
+    page.wait(lambda: "at most 10 photos" in page.text("#trouble"))
     page.all(".card:first-child .thumbs button")[0].click()
     page.wait(lambda: page.text(".card:first-child .count") == "9 photos")
-    page.one(".card:first-child .record").send_keys("")
     page.one("#camera").click()
+
+
+def test_photos_are_removed_after_a_question(studio, drawn):
+    page = studio("teach")
+    page.one("#add").click()
+    page.wait(lambda: len(page.all(".card")) == 3)
+    page.one(".card:last-child input[type=file]").send_keys(str(drawn / "cat" / "cat.0.jpg"))
+    page.wait(lambda: page.text(".card:last-child .count") == "1 photo")
+    page.one(".card:last-child .remove").click()
+    question = page.browser.switch_to.alert
+    assert question.text == "Remove class 3 with 1 photo? This cannot be undone."
+    question.dismiss()
+    page.go("teach")
+    assert page.text(".card:last-child .count") == "1 photo"
+    page.one(".card:last-child .empty").click()
+    page.browser.switch_to.alert.accept()
+    page.wait(lambda: page.text(".card:last-child .count") == "0 photos")
+    page.one(".card:last-child .remove").click()  # without photos nothing is asked
+    page.wait(lambda: len(page.all(".card")) == 2)
 
 
 def test_the_photos_of_teach_are_there_after_loading_again(studio, drawn):
@@ -495,12 +553,19 @@ def test_hostile_names_in_review_show_as_text(chromium, wrong, folder, monkeypat
                 ({"decision": "class"}, "expected a class of the run"),
                 ({"decision": "class", "class_number": 2}, "expected a class of the run"),
                 ({"decision": "undo"}, "expected a decision out of"),
-                ({"run": "other"}, "about the run that is reviewed"),
+                ({"review": "other"}, "about the photos that are reviewed now"),
             ):
-                values = {"run": "tiny", "number": 0, "decision": "right", **change}
+                key = studio.reviewing.key
+                values = {"review": key, "number": 0, "decision": "right", **change}
                 answer = client.post("/api/review/decide", json=values)
                 assert answer.status_code == 400
                 assert words in answer.json()["error"]
+            client.post("/api/review", json={"name": "tiny"})  # in another window
+        page.press("g")
+        page.press("1")
+        page.wait(lambda: "Not written" in page.text("#trouble"))
+        assert "another list" in page.text("#trouble")
+        assert {label for _, label in decisions(Run(copy)).values()} == {"dog"}
         chromium.get("about:blank")
     chromium.get_log("browser")  # there are no such photos
 

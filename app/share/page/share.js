@@ -252,12 +252,15 @@ async function camera() {
     stream.getTracks().forEach((track) => track.stop());
     stream = null;
   } else {
+    $("camera").disabled = true; // a second click would start a second one, which nothing stops
     try {
       const video = { facingMode: "environment" }; // of a phone, the one at its back
       stream = await navigator.mediaDevices.getUserMedia({ video });
     } catch (error) {
       say(`No camera: ${error.message}`);
       return;
+    } finally {
+      $("camera").disabled = false;
     }
     $("video").srcObject = stream;
     watch();

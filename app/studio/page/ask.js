@@ -26,8 +26,7 @@ class Photo {
 
   async ask() {
     try {
-      const { answers } = await call("/api/ask", form(this.file));
-      [this.answer] = answers;
+      this.answer = await ask(this.file);
     } catch (error) {
       this.answer = { error: error.message, label: null, words: null };
     }
@@ -40,13 +39,13 @@ class Photo {
       this.url ? inside : make("span", { className: "words" }, inside),
       make("span", { className: "unseen" }, `${this.file.name}: ${words}`),
     );
-    if (chosen === this) show();
+    if (chosen === this && !camera.on) show();
   }
 
   // Finds out whether the browser can show the file; else the program sends it as a JPEG.
   async load() {
     for (const source of [async () => this.file, async () => (await send("/api/screen", form(this.file))).blob()]) {
-      const url = URL.createObjectURL(await source());
+      const url = URL.createObjectURL(await source().catch(() => new Blob()));
       const image = new Image();
       image.src = url;
       try {
@@ -59,6 +58,17 @@ class Photo {
       }
     }
   }
+}
+
+// Returns the answer to one photo.
+async function ask(file) {
+  const { answers, run } = await call("/api/ask", form(file));
+  if (run !== state.current) {
+    // Another window has opened another run.
+    state = await call("/api/state");
+    showState();
+  }
+  return answers[0];
 }
 
 function add(files) {
@@ -226,13 +236,14 @@ async function showSimilar() {
   }
   $("similar-words").textContent =
     photo.answer.label === "neither" ? "Even these, the nearest, are far from it." : "";
-  $("similar-list").replaceChildren(...found.map(similar));
+  const run = encodeURIComponent(state.current);
+  $("similar-list").replaceChildren(...found.map((each) => similar(each, run)));
 }
 
-function similar(each) {
+function similar(each, run) {
   const words = `${each.label}, likeness ${each.likeness.toFixed(2)}`;
   const picture = each.there
-    ? make("img", { src: `/api/training/${each.number}`, alt: each.name, loading: "lazy" })
+    ? make("img", { src: `/api/training/${each.number}?run=${run}`, alt: each.name, loading: "lazy" })
     : make("span", { className: "gone" }, "the photo is not there any more");
   return make("li", {}, picture, words);
 }
@@ -244,9 +255,7 @@ let [lastSaid, lastWords] = [0, ""];
 const camera = new Camera($("video"), async (blob) => {
   let answer;
   try {
-    ({
-      answers: [answer],
-    } = await call("/api/ask", form(blob)));
+    answer = await ask(blob);
   } catch (error) {
     answer = { error: error.message, label: null, words: null };
   }

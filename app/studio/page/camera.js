@@ -16,13 +16,21 @@ export class Camera {
     this.side = side;
     this.canvas = document.createElement("canvas");
     this.stream = null;
+    this.starting = null;
   }
 
   get on() {
     return this.stream !== null;
   }
 
-  async start() {
+  // Who clicks again while the browser still asks gets the same camera: a second one would never stop.
+  start() {
+    this.starting ??= this.#start().finally(() => (this.starting = null));
+    return this.starting;
+  }
+
+  async #start() {
+    if (this.on) return;
     if (!navigator.mediaDevices) throw new Error("This browser gives pages no camera.");
     let stream;
     try {
@@ -36,7 +44,12 @@ export class Camera {
     this.stream = stream;
     this.video.srcObject = stream;
     this.video.hidden = false;
-    await this.video.play();
+    try {
+      await this.video.play();
+    } catch (error) {
+      this.stop();
+      throw new Error(`The camera shows nothing (${error.name}).`);
+    }
     const { videoWidth, videoHeight } = this.video;
     this.video.style.setProperty("--ratio", `${videoWidth} / ${videoHeight}`);
     this.video.style.setProperty("--ratio-number", videoWidth / videoHeight);

@@ -13,12 +13,13 @@ const WORDS = {
   skip: "skipped",
 };
 
-let review = { run: null, classes: [], kinds: {}, photos: [], file: "" };
+let review = { key: null, run: null, classes: [], kinds: {}, photos: [], file: "" };
 let shown = []; // numbers of the photos of the chosen kind
 let place = 0; // in `shown`
 let inGrid = false;
 let line = Promise.resolve(); // decisions are sent one after the other
 let waiting = 0;
+let unwritten = null; // the photo whose decision could not be written last
 const pictures = new Map(); // number → image that is loaded ahead
 
 // ---- decisions -----------------------------------------------------------------------------------
@@ -44,30 +45,36 @@ const current = () => review.photos[shown[place]];
 
 function decide({ decision, label }) {
   if (!shown.length) return;
-  const [number, run] = [shown[place], review.run];
+  const number = shown[place];
   const photo = review.photos[number];
   const before = [photo.decision, photo.decided_label];
   // Who presses the key of the class that the folder says means that the label is right.
   const meant = decision === "class" && label === photo.label ? "right" : decision;
-  const values = { run, number, decision: meant };
+  const values = { review: review.key, number, decision: meant };
   if (meant === "class") values.class_number = review.classes.indexOf(label);
   [photo.decision, photo.decided_label] = [meant, meant === "class" ? label : ""];
-  say(`${photo.name}: ${standing(photo)}`);
+  const made = `${photo.name}: ${standing(photo)}`;
   if (place < shown.length - 1) place += 1;
   show();
-  send("/api/review/decide", values, () => {
+  say(current() === photo ? made : `${made}. Next: ${current().name}. ${question(current())}`);
+  send("/api/review/decide", values, made, () => {
     [photo.decision, photo.decided_label] = before;
+    unwritten = photo;
+  }).then((found) => {
+    if (found === null || unwritten !== photo) return;
+    unwritten = null;
+    $("trouble").textContent = "";
   });
 }
 
-function send(path, values, restore) {
+function send(path, values, what, restore) {
   waiting += 1;
   line = line.then(async () => {
     try {
       return await call(path, values);
     } catch (error) {
       restore();
-      $("trouble").textContent = `Not written: ${error.message}`;
+      $("trouble").textContent = `Not written: ${what}. ${error.message}`;
       show();
       return null;
     } finally {
@@ -78,7 +85,7 @@ function send(path, values, restore) {
 }
 
 async function undo() {
-  const found = await send("/api/review/undo", { name: review.run }, () => {});
+  const found = await send("/api/review/undo", { review: review.key }, "undo", () => {});
   if (found === null) return;
   if (found.undone === null) {
     say("There is nothing to undo.");
@@ -98,6 +105,8 @@ function standing(photo) {
   if (photo.decision === null) return "not decided";
   return photo.decision === "class" ? `it shows ${photo.decided_label}` : WORDS[photo.decision];
 }
+
+const question = (photo) => (photo.label ? `Is this ${photo.label}?` : "What does this show?");
 
 // ---- one photo -----------------------------------------------------------------------------------
 
@@ -119,7 +128,7 @@ function showOne() {
   const photo = current();
   $("name").textContent = photo.name;
   const split = photo.split ? `, ${photo.split}` : ", not used";
-  $("question").textContent = photo.label ? `Is this ${photo.label}?` : "What does this show?";
+  $("question").textContent = question(photo);
   $("reasons").replaceChildren(...photo.reasons.map((text) => make("li", {}, text)));
   $("model").textContent =
     photo.probability === null
@@ -145,7 +154,7 @@ function showOne() {
 function picture(number) {
   if (!pictures.has(number)) {
     const image = new Image();
-    image.src = `/api/review/photo/${number}?run=${encodeURIComponent(review.run)}`;
+    image.src = `/api/review/photo/${number}?review=${review.key}`;
     pictures.set(number, image);
     if (pictures.size > 4 * AHEAD) pictures.delete(pictures.keys().next().value);
   }
@@ -179,10 +188,9 @@ async function showPicture(number) {
 function showGrid() {
   const first = place - (place % PAGE);
   const numbers = shown.slice(first, first + PAGE);
-  const run = encodeURIComponent(review.run);
   const there = [...$("grid").children].map((each) => Number(each.dataset.number));
   if (there.join() !== numbers.join()) {
-    $("grid").replaceChildren(...numbers.map((number) => tile(number, run)));
+    $("grid").replaceChildren(...numbers.map((number) => tile(number)));
   }
   [...$("grid").children].forEach((element, at) => {
     const photo = review.photos[numbers[at]];
@@ -197,10 +205,10 @@ function showGrid() {
   $("page-next").disabled = first + PAGE >= shown.length;
 }
 
-function tile(number, run) {
+function tile(number) {
   const photo = review.photos[number];
   const image = make("img", {
-    src: `/api/review/photo/${number}?size=small&run=${run}`,
+    src: `/api/review/photo/${number}?size=small&review=${review.key}`,
     alt: "",
     loading: "lazy",
   });
@@ -251,7 +259,6 @@ document.addEventListener("keydown", (event) => {
   const choice = choices().find(({ key }) => key === event.key);
   if (!choice && !actions[event.key]) return;
   event.preventDefault();
-  $("trouble").textContent = "";
   if (choice?.decision === "right" && !current()?.label) return; // there is no label
   if (choice) decide(choice);
   else actions[event.key]();
@@ -285,7 +292,13 @@ function choiceButton({ key, decision, label, words, colour }) {
   return button;
 }
 
-async function open(name, unlabelled = "") {
+// Lists are opened one after the other, when all decisions about the one before are written.
+function open(name, unlabelled = "") {
+  line = line.then(() => opened(name, unlabelled));
+  return line;
+}
+
+async function opened(name, unlabelled) {
   $("trouble").textContent = "";
   pictures.clear();
   $("grid").replaceChildren();
@@ -327,10 +340,10 @@ async function start(path, values) {
 
 $("train").addEventListener("submit", (event) => {
   event.preventDefault();
-  start("/api/review/train", { run: review.run, new: $("new").value.trim() });
+  start("/api/review/train", { review: review.key, new: $("new").value.trim() });
 });
 
-$("preview").addEventListener("click", () => start("/api/review/preview", { name: review.run }));
+$("preview").addEventListener("click", () => start("/api/review/preview", { review: review.key }));
 
 $("job-stop").addEventListener("click", () => call("/api/job/stop", {}));
 
@@ -344,7 +357,10 @@ async function finish() {
   });
   if (job?.code !== 0) return;
   if (job.what === "preview") say(job.lines.at(-1) ?? "");
-  else say(`The run ${job.result} is ready. Its report says what the corrections changed.`);
+  if (job.what !== "review") return;
+  const names = [...$("run").options].map(({ value }) => value);
+  if (!names.includes(job.result)) $("run").prepend(make("option", { value: job.result }, job.result));
+  say(`The run ${job.result} is ready. Its report says what the corrections changed.`);
 }
 
 try {

@@ -30,14 +30,21 @@ $("share").addEventListener("submit", async (event) => {
   $("write").disabled = true;
   try {
     await call("/api/share", { run: $("run").value, folder: $("folder").value });
-    const job = await follow({ box: $("job"), words: $("job-words"), lines: $("job-lines") });
-    $("done").hidden = job?.code !== 0;
+    await finish();
   } catch (error) {
     $("trouble").textContent = error.message;
   } finally {
     $("write").disabled = false;
   }
 });
+
+$("job-stop").addEventListener("click", () => call("/api/job/stop", {}));
+
+async function finish() {
+  const parts = { box: $("job"), words: $("job-words"), lines: $("job-lines"), stop: $("job-stop") };
+  const job = await follow(parts);
+  if (job?.what === "share") $("done").hidden = job.code !== 0;
+}
 
 try {
   const state = await call("/api/state");
@@ -48,6 +55,7 @@ try {
   if (!state.runs.length) $("trouble").textContent = "There is no finished run to share yet.";
   suggest();
   document.body.dataset.ready = "yes";
+  if ((await call("/api/job")).job?.running) await finish();
 } catch (error) {
   $("trouble").textContent = error.message;
 }

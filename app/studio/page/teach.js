@@ -6,12 +6,13 @@ import { $, acceptFiles, call, classColour, follow, form, make, mark, say, showB
 const RECORDED = 6; // photos a second while a button is held
 const BURST = 10; // photos that a click without holding records, as screen readers click
 const AT_ONCE = 8; // files in a request
+const BYTES = 30e6; // of them together, unless one alone has more; the program takes 64 MB
 const WAIT = 700; // milliseconds between looks while photos wait for their features
 
-let state = { classes: [], enough: 5, ready: false, trouble: "", lesson: null };
+let state = { classes: [], enough: 5, most: Infinity, ready: false, trouble: "", lesson: null };
 const cards = new Map(); // the number of a class → its card
 let recording = null; // the card for which the camera records
-let holds = 0;
+let holds = Date.now(); // a number of each hold, and another one after the page is loaded again
 let changes = Promise.resolve(); // requests that change something go one after the other
 
 // ---- cards ---------------------------------------------------------------------------------------
@@ -28,8 +29,12 @@ class Card {
       this.addFiles([...event.target.files]);
       event.target.value = "";
     });
-    this.part(".empty").addEventListener("click", () => change({ what: "empty", number }));
-    this.part(".remove").addEventListener("click", () => change({ what: "remove", number }));
+    this.part(".empty").addEventListener("click", () => {
+      if (this.mayGo(`Remove ${this.count} of ${this.shown}?`)) change({ what: "empty", number });
+    });
+    this.part(".remove").addEventListener("click", () => {
+      if (this.mayGo(`Remove ${this.shown} with ${this.count}?`)) change({ what: "remove", number });
+    });
     this.listenToRecord(this.part(".record"));
   }
 
@@ -43,6 +48,16 @@ class Card {
 
   get name() {
     return this.nameInput.value;
+  }
+
+  get count() {
+    return this.part(".count").textContent;
+  }
+
+  // Asks before photos go that may be nowhere else.
+  mayGo(question) {
+    if (!this.part(".thumbs").children.length) return true;
+    return window.confirm(`${question} This cannot be undone.`);
   }
 
   async rename() {
@@ -88,12 +103,19 @@ class Card {
   }
 
   addFiles(files) {
-    for (let start = 0; start < files.length; start += AT_ONCE) {
-      const some = files.slice(start, start + AT_ONCE);
-      this.send(some, "");
+    let [some, bytes] = [[], 0];
+    for (const file of files) {
+      if (some.length === AT_ONCE || (some.length && bytes + file.size > BYTES)) {
+        this.send(some, "");
+        [some, bytes] = [[], 0];
+      }
+      some.push(file);
+      bytes += file.size;
     }
+    if (some.length) this.send(some, "");
   }
 
+  // Returns how many of them were added.
   send(files, moment) {
     const path = `/api/teach/photos/${this.number}?moment=${encodeURIComponent(moment)}`;
     changes = changes.then(async () => {
@@ -102,11 +124,14 @@ class Card {
         const refused = added
           .map(({ error }, place) => (error === null ? "" : `${files[place].name}: ${error}`))
           .filter(Boolean);
-        // A camera that sees the same picture twice is no trouble.
-        if (refused.length && !moment) trouble(refused.slice(0, 3).join(". "));
         show(found);
+        // A camera that sees the same picture twice is no trouble.
+        const full = state.classes.reduce((sum, { photos }) => sum + photos.length, 0) >= state.most;
+        if (refused.length && (!moment || full)) trouble(refused.slice(0, 3).join(". "));
+        return files.length - refused.length;
       } catch (error) {
-        trouble(error.message);
+        trouble(`Not added: ${files.map((file) => file.name).join(", ")}. ${error.message}`);
+        return 0;
       }
     });
     return changes;
@@ -146,8 +171,9 @@ class Card {
       if (most === Infinity) return;
     }
     if (!camera.on) return;
+    recording?.card.finish();
     holds += 1;
-    recording = { card: this, since: performance.now(), hold: holds, left: most, sent: 0 };
+    recording = { card: this, since: performance.now(), hold: holds, left: most, added: 0 };
     this.part(".record").classList.add("on");
     this.part(".record").textContent = "Recording…";
   }
@@ -158,11 +184,11 @@ class Card {
   }
 
   finish() {
-    const { sent } = recording;
+    const held = recording;
     recording = null;
     this.part(".record").classList.remove("on");
     this.part(".record").textContent = "Hold to record";
-    changes.then(() => say(`${sent} photos of ${this.name} were recorded.`));
+    changes.then(() => say(`${held.added} photos of ${this.name} were recorded.`));
   }
 }
 
@@ -265,12 +291,14 @@ const camera = new Camera(
   async (blob) => {
     if (recording !== null) {
       const seconds = Math.floor((performance.now() - recording.since) / 1000);
-      const { card, hold } = recording;
+      const held = recording;
+      const { card, hold } = held;
       const file = new File([blob], `camera ${hold} ${(lastFrame += 1)}.jpg`, { type: blob.type });
-      recording.sent += 1;
-      recording.left -= 1;
-      if (recording.left <= 0) card.finish();
-      await card.send([file], `hold ${hold}, second ${seconds}`);
+      const sent = card.send([file], `hold ${hold}, second ${seconds}`);
+      const counted = sent.then((count) => (held.added += count));
+      held.left -= 1;
+      if (held.left <= 0) card.finish();
+      await counted;
     } else if (state.lesson !== null) {
       await answer(blob);
     }
@@ -296,6 +324,7 @@ $("camera").addEventListener("click", () => {
     startCamera();
     return;
   }
+  recording?.card.finish();
   camera.stop();
   $("empty").hidden = false;
   $("camera").setAttribute("aria-pressed", "false");
@@ -316,10 +345,8 @@ async function answer(blob) {
   }
   $("verdict").textContent = found.words ?? found.error;
   if (found.error !== null) return;
-  const places = state.classes.filter((each) => each.name !== "neither").map((each) => each.name);
-  const classes = state.lesson?.classes ?? places;
-  mark($("live"), found, classes);
-  showBars($("bars"), found, classes);
+  mark($("live"), found, state.lesson.classes);
+  showBars($("bars"), found, state.lesson.classes);
   $("live").dataset.answers = Number($("live").dataset.answers ?? 0) + 1;
 }
 
