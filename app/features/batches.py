@@ -65,6 +65,7 @@ class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
         self.first_epoch, self.view = first_epoch, view
         self.failure: AppError | None = None
+        self._devices = sharing()  # here: Keras tells it to the first thread only
         self._pool = ThreadPoolExecutor(threads)
         self._waiting: dict[int, Future[tuple[NDArray[Any], Int32s]]]
         self.begin_epoch(0)
@@ -89,7 +90,7 @@ class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
             # A full batch, of which each device gets as many: the epoch's first photos, in whatever
             # order they came, once more.
             full = min(self.batch_size, len(self.order))
-            lacking = -(-full // sharing()) * sharing() - len(numbers)
+            lacking = -(-full // self._devices) * self._devices - len(numbers)
             numbers = np.concatenate([numbers, np.resize(self.order, lacking)])
         wanted = [View(self.photos[n], self._view_of(n), self.seed) for n in numbers]
         targets = np.array([self.photos[n].target for n in numbers], np.int32)

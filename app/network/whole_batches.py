@@ -26,7 +26,10 @@ def compiles_for_each_size() -> bool:
 
 
 def sharing() -> int:
-    """Return how many devices share each batch (``app.network.device.share_batches``)."""
+    """Return how many devices share each batch (``app.network.device.share_batches``).
+
+    To be asked by the thread that called that: Keras tells no other.
+    """
     distribution = keras.distribution.distribution()
     return 1 if distribution is None else int(distribution.device_mesh.shape[0])
 
