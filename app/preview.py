@@ -112,7 +112,9 @@ def _corrected(
                 f"{new.label!r} for {row.name!r}; train.py --corrections learns a new class"
             )
         if new != row:
-            found[row.name] = numbers.get(new.label, LEFT_OUT) if new.verdict == "used" else -1
+            found[row.name] = (
+                numbers.get(new.label, LEFT_OUT) if new.verdict == "used" else LEFT_OUT
+            )
     return found
 
 

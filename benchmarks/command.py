@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from app.core.console import say
 
 
+class BenchmarkParser(argparse.ArgumentParser):
+    """Keeps what follows a lone ``--`` as ``train_flags``, also beside a list of folders."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Read the arguments before ``--``."""
+        given = list(sys.argv[1:] if args is None else args)
+        end = given.index("--") if "--" in given else len(given)
+        namespace = argparse.Namespace() if namespace is None else namespace
+        namespace.train_flags = given[end + 1 :]
+        return super().parse_known_args(given[:end], namespace)
+
+
 def parser_of(name: str, description: str) -> argparse.ArgumentParser:
     """Return the parser of a benchmark that starts ``train.py``: what each of them takes."""
-    parser = argparse.ArgumentParser(
+    parser = BenchmarkParser(
         prog=f"python -m benchmarks.{name}",
         description=description,
         epilog="What follows a lone -- goes to train.py: ... -- --image-size 128 --views 1",
@@ -21,7 +34,6 @@ def parser_of(name: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", action="store_true", help="JSON on stdout, the tables on stderr instead"
     )
-    parser.add_argument("train_flags", nargs="*", metavar="TRAIN_FLAG", help="goes to train.py")
     return parser
 
 

@@ -141,7 +141,12 @@ def test_the_readme_is_short_and_begins_with_a_prediction():
     lines = README.splitlines()
     assert len(lines) <= 150
     first_screen = "\n".join(lines[:24])
-    for needed in ("docs/serve.png", "pip install", "python predict.py", r".venv\Scripts\activate"):
+    for needed in (
+        "docs/studio.png",
+        "pip install",
+        "python predict.py",
+        r".venv\Scripts\activate",
+    ):
         assert needed in first_screen
     assert "make demo" in README
     assert "make test" in README

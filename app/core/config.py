@@ -113,7 +113,7 @@ STAGES = {
 # The second round of a stage that paid (app.training.second_round): rate and epochs as multiples of
 # the first one's, and the validation log-loss below which too little is left to gain
 # (docs/experiments.md).
-SECOND_ROUND_RATE, SECOND_ROUND_EPOCHS, SECOND_ROUND_FROM = 6.0, 2, 0.1
+SECOND_ROUND_RATE, SECOND_ROUND_EPOCHS, SECOND_ROUND_FROM = 6.0, 2, 0.15
 
 
 @dataclass(frozen=True, kw_only=True)

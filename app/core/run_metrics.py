@@ -223,7 +223,7 @@ class CorrectionMetrics:
     """What a person had corrected (``--corrections``), and what it changed.
 
     Attributes:
-        relabelled: photos of training and validation that got another class.
+        relabelled: photos that were of training or validation and got another class.
         neither: those that became photos of none of the classes.
         left_out: those that were left out.
         right: those whose label was confirmed.

@@ -69,7 +69,7 @@ def apply_corrections(
     splits = {row.name: row.split for row in whole}
     test = {name for name, split in splits.items() if split == "test"}
     decided = {
-        row.name: replace(each, decision="right", label="") if _confirms(each, row) else each
+        row.name: replace(each, decision="right", label="") if confirms(each, row) else each
         for row, _ in judged
         if (each := corrections.get(_key(row)))
     }
@@ -116,6 +116,13 @@ def corrected_row(row: ManifestRow, correction: Correction | None) -> ManifestRo
     return replace(row, label=label, corrected=label, given=row.label, kind="")
 
 
+def confirms(correction: Correction, row: ManifestRow) -> bool:
+    """Return whether a decision says that a photo's label, which nothing corrected, is right."""
+    if correction.decision == "right":
+        return True
+    return not row.corrected and _label_of(correction) == row.label != ""
+
+
 def _marked(row: ManifestRow, correction: Correction | None) -> ManifestRow:
     if correction is None:
         return row
@@ -132,10 +139,6 @@ def _label_of(correction: Correction) -> str:
 
 def _as_given(row: ManifestRow) -> ManifestRow:
     return replace(row, label=row.given, corrected="", given="")
-
-
-def _confirms(correction: Correction, row: ManifestRow) -> bool:
-    return _label_of(correction) == row.label
 
 
 def _sha256(path: Path) -> str:

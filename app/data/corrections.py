@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, fields
@@ -31,6 +32,7 @@ DECISIONS: tuple[Decision, ...] = get_args(Decision)
 Key = tuple[str, str]  # a file's name below the data folder, and the SHA-256 of its bytes
 LONGEST_NOTE = 1000  # characters
 _FILE = "a file of corrections, as `python -m app studio` writes it"
+_BEGINNING = re.compile(rb'\n"?\d{4}-\d\d-\d\dT\d\d:')  # of the next line
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,14 @@ def _read_lines(path: Path) -> tuple[list[Correction], int]:
     """
     data = _bytes_of(path)
     size = _whole(data)
-    if torn := data[size:]:
+    torn = data[size:]
+    if _BEGINNING.search(torn):  # no program was killed there: a person edited the file
+        number = data[:size].count(b"\n") + 1
+        raise UsageError(
+            f"expected {_FILE}; received {path}, in which a quotation mark opens in line {number} "
+            "or later and never closes; mend that line"
+        )
+    if torn:
         shown = torn[:60].decode("utf-8", "backslashreplace")
         say(f"the last line of {path} was not written to its end and does not count: {shown!r}")
     text = data[:size].decode("utf-8-sig", "surrogateescape")

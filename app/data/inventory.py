@@ -51,8 +51,9 @@ def take_inventory(
         exclude: a list of files that are not to be used.
         exclude_from_test: whether the list may name test photos. These stay in the test set, with
             the code ``excluded``, so that test can be scored with and without them.
-        corrections: what a person has decided about photos. No photo changes its split for it. Test
-            photos keep their labels; what they are said to show is noted beside it.
+        corrections: what a person has decided about photos. No photo changes its split for it, but
+            for some of a class that would have none in a split. Test photos keep their labels; what
+            they are said to show is noted beside it.
         layout: what the user says about the layout.
         counts: whether to say how many photos each split has.
 

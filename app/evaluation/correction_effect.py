@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,8 @@ from app.core.errors import BundleError
 from app.core.labels import NEITHER
 from app.core.run_folder import Run
 from app.core.run_metrics import CorrectionMetrics, PairedGain
-from app.data.corrections import Corrections
+from app.data.apply_corrections import confirms
+from app.data.corrections import Corrections, Key
 from app.data.manifest import ManifestRow, read_manifest
 from app.evaluation.paired_tests import stage_gain
 from app.evaluation.prediction_set import PredictionSet, read_predictions
@@ -31,18 +31,19 @@ def correction_metrics(
         corrections: that it was trained with.
         files: where they stood; a run that one of them lies in, the last of these, is that before.
     """
-    learned = [row for row in rows if row.split != "test"]
-    known = {(row.name, row.sha256) for row in rows}
-    test = {(row.name, row.sha256) for row in rows if row.split == "test"}
+    # Photos of a class that is new may be moved to test; they have the label that a person gave.
+    test = {_key(row) for row in rows if row.split == "test" and row.corrected != row.label}
+    learned = {_key(row): row for row in rows if _key(row) not in test}
     said = {key: each for key, each in corrections.items() if each.decision != "skip"}
-    confirmed = Counter(said[key].decision for key in said.keys() & known - test)
     found = CorrectionMetrics(
-        relabelled=sum(row.corrected not in ("", NEITHER) for row in learned),
-        neither=sum(row.corrected == NEITHER and row.code != "left_out" for row in learned),
-        left_out=sum(row.code == "left_out" for row in learned),
-        right=confirmed["right"],
+        relabelled=sum(row.corrected not in ("", NEITHER) for row in learned.values()),
+        neither=sum(
+            row.corrected == NEITHER and row.code != "left_out" for row in learned.values()
+        ),
+        left_out=sum(row.code == "left_out" for row in learned.values()),
+        right=sum(key in said and confirms(said[key], row) for key, row in learned.items()),
         test=sum(key in test for key in said),
-        others=sum(key not in known for key in said),
+        others=sum(key not in test and key not in learned for key in said),
     )
     before = next((Run(f.parent) for f in reversed(files) if Run(f.parent).is_complete()), None)
     if before is None:
@@ -71,6 +72,10 @@ def _paired(before: Run, run: Run, rows: Sequence[ManifestRow]) -> PairedGain | 
     gain = stage_gain(first.probabilities, second.probabilities, targets)
     was, now_right = (int(np.sum(each.answers == targets)) for each in (first, second))
     return PairedGain(before.folder.resolve().name, len(common), was, now_right, gain)
+
+
+def _key(row: ManifestRow) -> Key:
+    return row.name, row.sha256
 
 
 def _by_content(predicted: PredictionSet, run: Run) -> tuple[PredictionSet, dict[str, int]]:

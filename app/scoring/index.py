@@ -22,7 +22,8 @@ from app.scoring.sources import Found
 
 LISTED_AT_ONCE = 20_000  # files in a transaction
 SAID_AFTER = 1_000  # files
-# `part` is null while a file waits for its answer. The trigger counts what a part has lost to files
+# `part` is null while a file waits for its answer; then it is read at its latest `place`, which is
+# another one where its archive was packed anew. The trigger counts what a part has lost to files
 # that changed: it is then written again without them.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
@@ -54,6 +55,7 @@ ON CONFLICT (path, member) DO UPDATE SET
     place = excluded.place, size = excluded.size, modified = excluded.modified,
     part = NULL, unread = 0
 WHERE size IS NOT excluded.size OR modified IS NOT excluded.modified OR unread
+    OR (part IS NULL AND place IS NOT excluded.place)
 """
 
 
@@ -73,7 +75,7 @@ class Part:
         rows: in it.
         bytes: its size.
         sha256: of its bytes.
-        labels: label → how many rows have it; ``error`` counts those without an answer.
+        labels: label → how many rows have it; an empty one counts those without an answer.
         unread: numbers of the files that could not be read, which a later call tries again.
     """
 
@@ -137,7 +139,7 @@ class Index:
         return files, waiting or 0
 
     def labels(self) -> Counter[str]:
-        """Return how many files have each label, and ``error``."""
+        """Return how many files have each label; an empty one counts those without an answer."""
         total: Counter[str] = Counter()
         for (text,) in self._db.execute("SELECT labels FROM parts"):
             total.update(json.loads(text))

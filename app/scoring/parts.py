@@ -22,7 +22,7 @@ from app.scoring.sources import Found
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ERROR = "error"  # what counts files without an answer
+NO_LABEL = ""  # counts files without an answer; no class has this name
 PACKED_AT_ONCE = 500
 GROUP = 2_000  # rows that Parquet packs together: 5 MB less memory than 10,000, 9 % larger files
 _NAME = "part-{:06}.parquet"
@@ -165,7 +165,7 @@ def write_part(table: pa.Table, folder: Path, number: int, unread: Sequence[int]
         )
         size, digest = temporary.stat().st_size, file_sha256(temporary)
     counts = pc.value_counts(table["label"]).to_pylist()
-    labels = Counter({each["values"] or ERROR: each["counts"] for each in counts})
+    labels = Counter({each["values"] or NO_LABEL: each["counts"] for each in counts})
     return Part(number, table.num_rows, size, digest, dict(labels), tuple(unread))
 
 

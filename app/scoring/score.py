@@ -37,6 +37,7 @@ SHARDS_A_WORKER = 8  # at least; so at the end at most an eighth of a worker's t
 AGAIN = "the same command goes on where it ended"
 _SAID_EVERY = 10.0  # seconds, while files are listed
 _ABANDONED = re.compile(r"\.(part-\d+\.parquet)\.\d+\.part")
+_ABANDONED_RECORD = re.compile(rf"\.{RECORD}\.\d+\.part")
 
 EPILOG = """\
 examples:
@@ -147,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
         "--workers",
         type=positive,
         metavar="N",
-        help="of Ray (default: as many as its processors, or GPUs, allow)",
+        help="of Ray (default: as many as its processors allow)",
     )
     result.add_argument(
         "--worker-cpus",
@@ -200,7 +201,7 @@ def owned(output: Path, scoring: Scoring) -> Iterator[None]:
             writes into it.
     """
     record = output / RECORD
-    if exists(output) and not exists(record) and (not isdir(output) or any(output.iterdir())):
+    if exists(output) and not exists(record) and not is_begun(output):
         raise UsageError(
             f"expected a new or empty folder, or one with answers; received {output}, which is "
             "something else; name another --output"
@@ -213,6 +214,7 @@ def owned(output: Path, scoring: Scoring) -> Iterator[None]:
                 "process is writing; wait for it, or name another --output"
             )
         if not exists(record):
+            remove_abandoned(record)
             write_record(scoring, record)
         found = read_record(record, Scoring, UsageError, "name another --output", exact=True)
         for name, wanted in vars(scoring).items():
@@ -222,6 +224,14 @@ def owned(output: Path, scoring: Scoring) -> Iterator[None]:
                     f"received {name} {wanted}; name another --output, or ask as before"
                 )
         yield
+
+
+def is_begun(folder: Path) -> bool:
+    """Return whether a folder is empty, or as left by a process that was killed at once."""
+    if not isdir(folder):
+        return False
+    names = {path.name for path in folder.iterdir() if not _ABANDONED_RECORD.fullmatch(path.name)}
+    return names <= {LOCK, PARTS} and not (PARTS in names and any((folder / PARTS).iterdir()))
 
 
 def check_parts(index: Index, folder: Path) -> None:
@@ -351,10 +361,10 @@ def progress(index: Index) -> Iterator[Callable[[int], None]]:
 
 def report(index: Index, output: Path, answered: int, seconds: float, as_json: bool) -> int:
     """Print how many files have which label; return the exit code."""
-    from app.scoring.parts import ERROR
+    from app.scoring.parts import NO_LABEL
 
     labels = index.labels()
-    errors = labels.pop(ERROR, 0)
+    errors = labels.pop(NO_LABEL, 0)
     if as_json:
         print(for_json({
             "output": os.fspath(output), "files": sum(labels.values()) + errors,

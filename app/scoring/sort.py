@@ -71,6 +71,9 @@ def main(argv: Sequence[str]) -> int:
         with open_journal(path) as journal:
             if journal.get("agreed"):
                 refuse_other_sort(journal, arguments)
+                if arguments.plan:
+                    print_plan(journal, target)
+                    return 0
             else:
                 unwanted = True
                 made = made or bool(journal.get("made"))
@@ -110,10 +113,14 @@ def parser() -> argparse.ArgumentParser:
     ):
         mode.add_argument(f"--{name}", dest="mode", action="store_const", const=name, help=text)
     result.add_argument("--yes", action="store_true", help="do not ask after the plan")
-    result.add_argument(
-        "--plan", action="store_true", help="print what would go where, one JSON object a line"
+    instead = result.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--plan",
+        action="store_true",
+        help="print what would go where, or what is left to do of a sort that was interrupted, one "
+        "JSON object a line",
     )
-    result.add_argument(
+    instead.add_argument(
         "--undo", action="store_true", help="take back what was sorted into TARGET, or a part of it"
     )
     return result
@@ -163,9 +170,10 @@ def tables(results: Path) -> Iterator[pa.Table]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from app.scoring.parts import part_files
+    from app.scoring.parts import part_files, schema
     from app.scoring.score import PART_ROWS, PARTS
 
+    wanted = pa.schema([schema([]).field(name) for name in COLUMNS])
     paths = sorted(part_files(results / PARTS)) if isdir(results) else [results]
     try:
         for path in paths:
@@ -174,8 +182,11 @@ def tables(results: Path) -> Iterator[pa.Table]:
                     table = pa.Table.from_batches([batch])
                     if set(table.column_names) != set(COLUMNS):
                         raise pa.ArrowInvalid(f"no columns {', '.join(COLUMNS)}")
-                    yield table
-    except (pa.ArrowInvalid, OSError) as error:
+                    if table["path"].null_count:
+                        raise pa.ArrowInvalid("a row has no path")
+                    # What programs that filter wrote in their own types: times in µs, for example.
+                    yield table.select(COLUMNS).cast(wanted)
+    except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(
             f"expected answers of python -m app score; received {path} ({reason})"
@@ -203,11 +214,14 @@ def plan_rows(journal: Journal, table: pa.Table, mode: Mode) -> None:
 
 
 def folder_of(label: str | None) -> str:
-    """Return the name of the folder of a label; a class called as that of errors gets ``_``."""
+    """Return the name of the folder of a label.
+
+    A class that is called as the folder of errors or as the journal gets ``_``.
+    """
     if label is None:
         return ERRORS
-    name = label.translate(_FORBIDDEN).strip().rstrip(".") or "_"
-    return f"{name}_" if name.casefold() == ERRORS else name
+    name = label.translate(_FORBIDDEN).strip().rstrip(". ") or "_"
+    return f"{name}_" if name.casefold() in (ERRORS, JOURNAL) else name
 
 
 def reason_to_leave(
@@ -247,14 +261,14 @@ def check_room(journal: Journal, mode: Mode, target: Path) -> None:
 
 def show_plan(journal: Journal) -> None:
     """Say what would go where."""
-    words = {"copy": "copied", "link": "linked", "move": "moved"}[str(journal.get("mode"))]
+    begins = {"copy": "To copy", "link": "To link", "move": "To move"}[str(journal.get("mode"))]
     totals = journal.totals()
     for folder, files, size, renamed in totals[:SHOWN]:
         numbers = f", {renamed:,} of them numbered, since their names are taken" if renamed else ""
-        say(f"{files:,} files ({size / 1e6:,.1f} MB) are {words} to {folder}/{numbers}")
+        say(f"{begins} to {folder}/: {files:,} ({size / 1e6:,.1f} MB){numbers}")
     if len(totals) > SHOWN:
         files = sum(row[1] for row in totals[SHOWN:])
-        say(f"{files:,} more to {len(totals) - SHOWN:,} other folders")
+        say(f"{begins} to {len(totals) - SHOWN:,} other folders: {files:,}")
     say_left(journal)
 
 
@@ -265,8 +279,8 @@ def say_left(journal: Journal) -> None:
 
 
 def print_plan(journal: Journal, target: Path) -> None:
-    """Print each step as JSON."""
-    for steps in journal.steps("planned", at_once=AT_ONCE):
+    """Print each step that is not done as JSON."""
+    for steps in journal.steps("planned", "begun", at_once=AT_ONCE):
         for step in steps:
             print(for_json({"from": str(step.source), "to": str(target / step.target)}))
     say_left(journal)

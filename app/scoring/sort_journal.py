@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 from app.core.errors import AppError, UsageError
 
 JOURNAL = "sort.sqlite"
+LONGEST_ENDING = 50  # bytes; of a name with a longer one the end may be cut
 Mode = Literal["copy", "link", "move"]
 State = Literal["planned", "begun", "done", "left"]
 # `key` is the target as disks compare names that know no case. `names` counts files of one name.
@@ -33,6 +34,7 @@ CREATE TABLE IF NOT EXISTS steps (
     state TEXT NOT NULL,
     note TEXT NOT NULL
 );
+CREATE INDEX IF NOT EXISTS by_source ON steps (source);
 """
 
 
@@ -97,7 +99,13 @@ class Journal:
             self._db.execute(f"DELETE FROM {table}")
 
     def plan(self, source: bytes, folder: str, size: int, modified: int) -> None:
-        """Plan a step; the file gets a name that no other one has in its folder."""
+        """Plan a step; the file gets a name that no other one has in its folder.
+
+        A file that is planned already stays where it was put first.
+        """
+        known = "SELECT 1 FROM steps WHERE source = ? AND state = 'planned'"
+        if self._db.execute(known, (source,)).fetchone():
+            return
         own = os.path.basename(os.fsdecode(source))  # noqa: PTH119
         self._db.execute("INSERT OR IGNORE INTO folders VALUES (?)", (folder,))
         first = f"{folder}/{own}".casefold().encode("utf-8", "backslashreplace").decode()
@@ -183,6 +191,8 @@ class Journal:
 def numbered(name: str, number: int) -> str:
     """Return a name with a number before its ending: ``IMG_1-2.jpg``; at most 255 bytes."""
     stem, ending = os.path.splitext(name)  # noqa: PTH122
+    if len(os.fsencode(ending)) > LONGEST_ENDING:
+        stem, ending = name, ""
     added = f"-{number}{ending}"
     while len(os.fsencode(stem + added)) > 255:
         stem = stem[:-1]

@@ -18,6 +18,7 @@ NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EN
 CHANGED = "changed since it was answered"
 NO_ROOM = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 TAKEN = "something else has its name in the target"
+COARSE = 2_000_000_000  # ns: FAT keeps times to 2 s, exFAT to 10 ms; many USB sticks have these
 
 
 class Left(Exception):
@@ -62,9 +63,14 @@ def _is_as_answered(step: Step, path: Path) -> bool:
     return as_answered(path.stat(), step.size, step.modified)
 
 
+def _is_its_copy(step: Step, path: Path) -> bool:
+    status = path.stat()
+    return status.st_size == step.size and abs(status.st_mtime_ns - step.modified) <= COARSE
+
+
 def _copy(step: Step, target: Path, root: Path) -> None:
     if lexists(target):
-        if not _is_as_answered(step, target):
+        if not _is_its_copy(step, target):
             raise Left(TAKEN)
         return
     _copied(step.source, target, step, _temporary(step, root))
@@ -81,7 +87,7 @@ def _copied(source: Path, target: Path, step: Step, temporary: Path, *, check: b
         if not check:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-        elif not (_is_as_answered(step, source) and _is_as_answered(step, temporary)):
+        elif not (_is_as_answered(step, source) and _is_its_copy(step, temporary)):
             raise Left(CHANGED)
         _give_name(temporary, target)
     finally:
@@ -135,7 +141,7 @@ def _same(one: Path, other: Path) -> bool:
 
 def _undo_copy(step: Step, target: Path, root: Path) -> None:
     if lexists(target):
-        if not _is_as_answered(step, target):
+        if not _is_its_copy(step, target):
             raise Left("the copy was changed since")
         target.unlink()
 

@@ -57,9 +57,9 @@ def train_stage(
         class_weight: what each training photo of a class counts in the loss, by the class's number;
             validation is scored as it is.
         seconds: that the stage may take; no epoch is begun that would probably end later.
-        second_round: below a head that is held back, the first epoch brings most: the stage ends
-            after it where it brings nothing. What the stage brought is not said, since the head is
-            yet to be solved.
+        second_round: below a head that is held back, the first epoch brings half of all: the stage
+            ends after it where it brings nothing. What the stage brought is not said, since the
+            head is yet to be solved.
 
     Returns:
         The stage's scores and its history.

@@ -32,6 +32,7 @@ from app.evaluation.prediction_set import PredictionSet
 from app.pipeline import config_values
 from app.report.results import Results
 from benchmarks import accuracy, frozen, scale, training
+from benchmarks.command import train_flags
 from benchmarks.markdown import markdown_table
 from benchmarks.measured import anonymous_bytes, measure
 from benchmarks.scale import Cost
@@ -495,3 +496,12 @@ def test_the_frozen_prefix_in_small(photos, tmp_path, monkeypatch, capsys):
     }
     assert values["road"]["views"] == 32
     assert values["road"]["ratio"] == values["road"]["road"] / values["road"]["bare"]
+
+
+def test_several_folders_and_flags_for_train_py_are_told_apart():
+    from benchmarks.classes import _parser
+
+    read = _parser().parse_args(["digits", "drawn", "--epochs", "2", "--", "--budget", "3"])
+    assert read.folders == ["digits", "drawn"]
+    assert train_flags(read) == ["--budget", "3"]
+    assert train_flags(_parser().parse_args(["one", "--weights", "none"])) == ["--weights", "none"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from photos import class_folders
 
 from app.core.errors import DataError
+from app.core.run_folder import Run
 from app.data.corrections import Corrections, CorrectionsLog, Decision
 from app.data.inventory import take_inventory
 from app.data.manifest import (
@@ -21,6 +23,7 @@ from app.data.manifest import (
     training_photos_before_corrections,
     write_manifest,
 )
+from app.evaluation.correction_effect import correction_metrics
 
 NO_CONTENT = "0" * 64
 
@@ -157,6 +160,27 @@ def test_a_new_class_is_learned_from_five_photos_on(pets: Path) -> None:
     cats = of(before, "train", "cat")
     after = inventory(pets, decisions(pets, *[(row, "class", "fox") for row in cats[:6]]))
     assert class_names(list(after.values())) == ("cat", "dog", "fox")
+
+
+def test_what_the_report_counts_is_what_a_person_said(pets: Path) -> None:
+    before = inventory(pets)
+    cats, dogs, tested = (
+        of(before, "train", "cat"),
+        of(before, "train", "dog"),
+        of(before, "test", "dog"),
+    )
+    decided = [(row, "class", "fox") for row in cats[:8]]  # new: some of them are moved to test
+    decided += [(cats[8], "right", ""), (cats[9], "class", "cat"), (cats[10], "leave_out", "")]
+    decided += [(dogs[0], "class", "cat"), (dogs[1], "skip", "")]
+    decided += [(row, "class", "cat") for row in tested[:2]]
+    given = decisions(pets, *decided)
+    rows = list(inventory(pets, given).values())
+    assert any(row.split == "test" and row.label == "fox" for row in rows)
+    found = correction_metrics(Run(pets.parent / "run"), rows, given, [])
+    assert asdict(found) == {
+        "relabelled": 9, "neither": 0, "left_out": 1, "right": 2, "test": 2, "others": 0,
+        "validation": None,
+    }  # fmt: skip
 
 
 def test_photos_without_a_label_get_one(pets: Path) -> None:

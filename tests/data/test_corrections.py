@@ -96,6 +96,20 @@ def test_a_file_cut_off_at_any_byte_loses_its_last_line_alone(
         capsys.readouterr()
 
 
+def test_an_edited_file_with_an_open_quotation_mark_loses_nothing(tmp_path: Path) -> None:
+    log = CorrectionsLog(tmp_path / "corrections.csv")
+    for number in range(4):
+        log.decide(f"cat/{number}.jpg", A, "right")
+    edited = log.path.read_bytes().replace(b'"cat/1.jpg"', b'"cat/1.jpg')
+    log.path.write_bytes(edited)
+    for use in (read_corrections, CorrectionsLog):
+        with pytest.raises(UsageError, match="opens in line 3 or later"):
+            use(log.path)
+    with pytest.raises(UsageError, match="never closes"):
+        log.decide("cat/9.jpg", A, "right")
+    assert log.path.read_bytes() == edited
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_and_notes_are_data(name: str, tmp_path: Path) -> None:
     log = CorrectionsLog(tmp_path / "corrections.csv")

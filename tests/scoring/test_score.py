@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import json
 import os
 import random
@@ -25,9 +26,12 @@ from served import ROOT, tiny_bundle
 from app.core.cli import run
 from app.core.errors import ImageError
 from app.data.decode import Pixels, load_image
+from app.inference.prediction import Prediction, failed_prediction
 from app.inference.predictor import Classifier
-from app.scoring import shard
-from app.scoring.score import main
+from app.scoring import parts, shard
+from app.scoring.index import Part, Waiting, open_index
+from app.scoring.score import main, report
+from app.scoring.sources import Found
 
 pq = pytest.importorskip("pyarrow.parquet", reason="PyArrow is optional and not installed")
 Row = dict[str, Any]
@@ -220,6 +224,50 @@ def test_a_packed_bomb_is_left(
     assert "as only bombs do" in capsys.readouterr().err
 
 
+def test_an_archive_that_was_packed_anew_is_read_at_its_new_places(tmp_path: Path) -> None:
+    with open_index(tmp_path / "index.sqlite") as index:
+        first = Found("/a.tar", "1.png", 512, 9, 9)
+        other = Found("/a.tar", "2.png", 1024, 9, 9)
+        list(index.add([first, other]))
+        index.keep(Part(0, 1, 1, "", {"cat": 1}), [1])
+        moved = [each._replace(place=each.place + 512) for each in (first, other)]
+        list(index.add(moved))
+        assert list(index.waiting(9)) == [[Waiting(2, moved[1])]]
+
+
+def test_a_class_called_error_is_not_counted_as_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = Found(str(tmp_path), "", 0, 1, 1)
+    shares = {"cat": 0.5, "error": 0.5}
+    answers = [Prediction("x", name, shares, 0.1, None) for name in ("error", "error", "cat")]
+    answers.append(failed_prediction("x", "no photo"))
+    answered = [parts.Row(number, found, each, False) for number, each in enumerate(answers)]
+    part = parts.write_part(parts.table_of(answered, list(shares)), tmp_path, 0)
+    with open_index(tmp_path / "index.sqlite") as index:
+        index.keep(part, [])
+        assert report(index, tmp_path, 4, 1.0, as_json=True) == 1
+    counts = json.loads(capsys.readouterr().out)
+    assert (counts["files"], counts["errors"]) == (4, 1)
+    assert counts["labels"] == {"error": 2, "cat": 1}
+
+
+def test_a_folder_of_a_process_that_was_killed_at_its_beginning_is_gone_on_in(
+    bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    (output / "parts").mkdir(parents=True)
+    (output / ".lock").touch()
+    (output / ".score.json.123.part").write_text("{")
+    arguments = (photos / "a", "--bundle", bundle, "--output", output)
+    (output / "parts" / "mine.txt").touch()
+    assert score(*arguments) == 2
+    (output / "parts" / "mine.txt").unlink()
+    assert score(*arguments) == 1
+    assert len(rows(output)) == 21
+    assert not (output / ".score.json.123.part").exists()
+
+
 @pytest.mark.parametrize("form", ["lines", "nul", "table", "utf16", "quoted"])
 def test_lists_and_tables_name_files(form: str, bundle: Path, photos: Path, tmp_path: Path) -> None:
     names = sorted(str(path) for path in photos.glob("?/*.png"))[:9]
@@ -309,29 +357,28 @@ def linked(photos: Path, folder: Path, times: int) -> Path:
     return folder
 
 
-def test_ctrl_c_keeps_what_was_answered(bundle: Path, photos: Path, tmp_path: Path) -> None:
-    many = linked(photos, tmp_path / "many", 40)
-    kept = 0
-    for wait in (
-        0.1,
-        0.2,
-        0.4,
-        0.8,
-        1.6,
-        3.2,
-    ):  # until it comes between the first and the last file
-        output = tmp_path / f"out{wait}"
-        begun = start([*command(bundle, output, many, part_rows=10_000), "--engine", "onnxruntime"])
-        assert begun.stderr and "answered before" in begun.stderr.readline()
-        time.sleep(wait)
-        begun.send_signal(signal.SIGINT)
-        message = begun.communicate()[1]
-        if 0 < (kept := len(rows(output))) < 2480:
-            break
-    assert 0 < kept < 2480
-    assert "goes on where it ended" in message and begun.returncode == 130
-    assert score(many, "--bundle", bundle, "--output", output) == 1
-    assert len(rows(output)) == len({row["path"] for row in rows(output)}) == 2480
+def test_ctrl_c_keeps_what_was_answered(
+    bundle: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    many, numbers = linked(photos, tmp_path / "many", 20), itertools.count()
+
+    def interrupting(path: Path, size: int) -> Pixels:
+        if next(numbers) == 700:
+            os.kill(os.getpid(), signal.SIGINT)
+        return load_image(path, size)
+
+    arguments = (many, "--bundle", bundle, "--output", tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(shard, "load_image", interrupting)
+        assert score(*arguments, part_rows=10_000) == 130
+    assert "goes on where it ended" in capsys.readouterr().err
+    assert 500 < len(rows(tmp_path / "out")) < 1240
+    assert score(*arguments, part_rows=10_000) == 1
+    assert len(rows(tmp_path / "out")) == len({r["path"] for r in rows(tmp_path / "out")}) == 1240
 
 
 @pytest.mark.slow

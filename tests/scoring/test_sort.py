@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -18,8 +19,10 @@ from served import ROOT, tiny_bundle
 from app.core.cli import run
 from app.scoring import score, sort, sort_steps
 from app.scoring.parts import read_part
+from app.scoring.sort_journal import numbered
 
-pytest.importorskip("pyarrow", reason="PyArrow is optional and not installed")
+pa = pytest.importorskip("pyarrow", reason="PyArrow is optional and not installed")
+pq = pytest.importorskip("pyarrow.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,11 @@ def tree(folder: Path) -> dict[str, tuple[str, int]]:
     }
 
 
+def photos_in(folder: Path) -> dict[str, str]:
+    """The bytes of every file but the journal."""
+    return {p: digest for p, (digest, _) in tree(folder).items() if digest and "sqlite" not in p}
+
+
 def sorting(folder: Path, *flags: str) -> int:
     return run(sort.main, [str(folder / "scores"), str(folder / "sorted"), *flags])
 
@@ -67,12 +75,11 @@ def answers(folder: Path) -> dict[str, str]:
 def test_each_file_goes_to_the_folder_of_its_answer_and_back(scored: Path, mode: str) -> None:
     before, wanted = tree(scored / "photos"), answers(scored)
     assert sorting(scored, f"--{mode}", "--yes") == 0
-    after = {p: d for p, (d, _) in tree(scored / "sorted").items() if d and "sqlite" not in p}
+    after = photos_in(scored / "sorted")
     assert len(after) == 41
     assert {digest: path.split("/")[0] for path, digest in after.items()} == wanted
     assert {"neither", "unsure", "errors", "dog"} <= set(wanted.values())
-    photos = {path: digest for path, (digest, _) in tree(scored / "photos").items() if digest}
-    assert len(photos) == (0 if mode == "move" else 41)
+    assert len(photos_in(scored / "photos")) == (0 if mode == "move" else 41)
     assert sorting(scored, "--yes") == 0  # nothing is left to do
     assert sorting(scored, "--undo") == 0
     assert tree(scored / "photos") == before
@@ -170,6 +177,82 @@ def test_rows_that_duckdb_or_pandas_filtered_can_be_sorted(scored: Path) -> None
     number = connection.execute(f"SELECT count(*) FROM ({rows})").fetchall()[0][0]
     assert run(sort.main, [str(scored / "dogs.parquet"), str(scored / "sorted"), "--yes"]) == 0
     assert len(list((scored / "sorted" / "dog").iterdir())) == number > 0
+
+
+def test_a_look_at_the_plan_of_an_interrupted_sort_moves_nothing(
+    scored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = []
+
+    def interrupted(mode: sort.Mode, step: sort.Step, root: Path) -> None:
+        if len(done) == 5:
+            raise KeyboardInterrupt
+        done.append(step)
+        sort_steps.do(mode, step, root)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sort, "do", interrupted)
+        assert sorting(scored, "--move", "--yes") == 130
+    photos = tree(scored / "photos")
+    capsys.readouterr()
+    assert sorting(scored, "--plan") == 0
+    assert capsys.readouterr().out.count("\n") == 41
+    assert tree(scored / "photos") == photos
+    assert sorting(scored, "--plan", "--undo") == 2
+    assert tree(scored / "photos") == photos
+    assert sorting(scored, "--move") == 0
+    assert len(photos_in(scored / "sorted")) == 41
+
+
+def test_disks_that_keep_times_to_two_seconds_get_copies(
+    scored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, before = shutil.copy2, tree(scored / "photos")
+
+    def on_fat(source: Path, target: Path) -> None:
+        copy(source, target)
+        seconds = int(target.stat().st_mtime) // 2 * 2
+        os.utime(target, (seconds, seconds))
+
+    monkeypatch.setattr(shutil, "copy2", on_fat)
+    assert sorting(scored, "--yes") == 0
+    assert sorting(scored, "--undo") == 0
+    assert tree(scored / "photos") == before and not (scored / "sorted").exists()
+
+
+def test_tables_of_other_programs_are_sorted_once_or_refused_in_a_line(
+    scored: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (part,) = (scored / "scores/parts").iterdir()
+    rows, table = read_part(part), scored / "table.parquet"
+    command = [str(table), str(scored / "sorted"), "--yes"]
+    pq.write_table(
+        pa.concat_tables([rows, rows]),
+        table,
+        coerce_timestamps="us",
+        allow_truncated_timestamps=True,
+    )
+    assert run(sort.main, command) == 0
+    assert len(photos_in(scored / "sorted")) == 41
+    assert run(sort.main, [*command[:2], "--undo"]) == 0
+    names = [pa.array([each] * len(rows)) for each in ("sort.sqlite", " .. . ", 7)]
+    for label, folder in zip(names, ("sort.sqlite_", "_", "7"), strict=True):
+        pq.write_table(rows.set_column(rows.column_names.index("label"), "label", label), table)
+        assert run(sort.main, command) == 0
+        assert [path.name for path in (scored / "sorted").iterdir() if path.is_dir()] == [folder]
+        assert run(sort.main, [*command[:2], "--undo"]) == 0
+    nothing = pa.nulls(len(rows), pa.string())
+    pq.write_table(rows.set_column(0, "path", nothing), table)
+    capsys.readouterr()
+    assert run(sort.main, command) == 2
+    message = capsys.readouterr().err
+    assert "a row has no path" in message and message.count("\n") == 1
+
+
+def test_numbers_fit_into_names_with_any_ending() -> None:
+    assert numbered("IMG_1.jpg", 2) == "IMG_1-2.jpg"
+    assert numbered("é" * 125 + ".jpg", 12) == "é" * 124 + "-12.jpg"
+    assert numbered("a." + "x" * 253, 2) == "a." + "x" * 251 + "-2"
 
 
 @pytest.mark.slow

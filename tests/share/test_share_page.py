@@ -298,18 +298,25 @@ def test_limits_are_those_of_the_decision(chromium, site):
 def test_fifty_real_photos_have_the_answers_of_predict_py(chromium, runtime, tmp_path):
     """With the int8 model where this processor exports one, as those who share do."""
     shared = shared_folder()
-    photos = shared / "data" / "cats_vs_dogs_small"
+    photos = tmp_path / "photos"
+    for split, count in {"train": 40, "validation": 20, "test": 25}.items():
+        for label in ("cat", "dog"):
+            (photos / split / label).mkdir(parents=True)
+            source = shared / "data" / "cats_vs_dogs_small" / split / label
+            for path in sorted(source.iterdir())[:count]:
+                shutil.copy(path, photos / split / label)
     weights = shared / "weights" / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
-    argv = ["--data", str(photos), "--runs", str(tmp_path), "--run", "real", "--smoke"]
-    assert run(train.main, [*argv, "--weights", str(weights), "--no-report"]) == 0
-    write_share(tmp_path / "real", tmp_path / "site", runtime)
-    paths = sorted((photos / "test" / "cat").iterdir())[:25]
-    paths += sorted((photos / "test" / "dog").iterdir())[:25]
+    argv = ["--data", str(photos), "--runs", str(tmp_path / "runs"), "--run", "real"]
+    argv += ["--weights", str(weights), "--image-size", "128", "--views", "1", "--stages", "head"]
+    assert run(train.main, [*argv, "--no-report"]) == 0
+    write_share(tmp_path / "runs" / "real", tmp_path / "site", runtime)
+    paths = sorted(photos.glob("test/*/*"))
+    assert len(paths) == 50
     with offered(tmp_path / "site") as address:
         page = Page(chromium, address)
         found = page.ask(*paths)
         assert page.texts("#sentences li") != []
-    assert_same(found, Classifier(tmp_path / "real" / "bundle"), paths)
+    assert_same(found, Classifier(tmp_path / "runs" / "real" / "bundle"), paths)
 
 
 # ---- with and without a network, threads, a service worker ---------------------------------------
