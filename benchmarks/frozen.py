@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -43,9 +43,6 @@ from app.data.sets.synthetic_pets import draw_sample
 from benchmarks.command import answer
 from benchmarks.markdown import markdown_table, verdict
 from benchmarks.measured import load_average
-
-if TYPE_CHECKING:
-    pass
 
 BAR = 0.9
 VIEWS = 2  # of each photo: itself and a crop, in equal parts, as in a training set of two views

@@ -107,6 +107,8 @@ def leave(code: int) -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
+        if used := sys.modules.get("multiprocessing.util"):
+            used._run_finalizers(0)  # semaphores: else a message says that they are left over
         os._exit(code)
     sys.exit(code)
 

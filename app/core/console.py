@@ -167,7 +167,7 @@ def progress_line(task: Task) -> str:
     line = f"{task.description}: {percent(task.completed / total)} done"
     if done <= 0:
         return f"{line} after {_duration(elapsed)}"
-    if unit := task.fields.get("unit"):
+    if elapsed and (unit := task.fields.get("unit")):
         line = f"{line}, {done / elapsed:.1f} {unit}/s"
     return f"{line}, about {_duration(elapsed * (total - task.completed) / done)} left"
 

@@ -7,14 +7,18 @@ and the numbers come from NumPy, whose streams are the same everywhere.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import math
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -22,7 +26,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from app.core.environment import usable_cores
-from app.core.errors import ChangedPhotoError, ImageError
+from app.core.errors import AppError, ChangedPhotoError, ImageError
 from app.data.decode import Pixels, read_image, resize
 from app.data.manifest import Photo
 from app.data.photo_file import read_bytes
@@ -33,6 +37,7 @@ MIRROR = -1  # the number of the view that is the photo's mirror image
 LIGHT = 0.2  # brightness, contrast and colour change by this share at most
 BATCH = 16  # views at once; ONNX Runtime took as long for 16 at once as one by one
 CHUNK = 8  # views that a process draws at a time
+MOST_PROCESSES = 61  # Windows waits for no more
 CLOCK_STEP = 2.0  # seconds: some disks note times no finer
 VERSION = 1  # part of the cache's key: raise it when a view's pixels change
 
@@ -164,6 +169,7 @@ def load_batches(
 
     Raises:
         ChangedPhotoError: as ``read_photo``.
+        AppError: when a process was ended, by a system that lacks memory, say.
     """
     groups = [wanted[start : start + batch] for start in range(0, len(wanted), batch)]
     each = CHUNK if processes else 1
@@ -186,7 +192,14 @@ def _draw(views: Sequence[View], size: int) -> Pixels:
 def _decoders(*, processes: bool) -> Iterator[Executor]:
     """Give what draws views: threads, which end then, or processes, which stay for the next."""
     if processes:
-        yield _processes()
+        try:
+            yield _processes()
+        except BrokenProcessPool as error:
+            _processes.cache_clear()  # the next call starts others
+            raise AppError(
+                "expected the processes that decode photos to go on; received the end of one, "
+                "killed from outside or for lack of memory; end what else uses it, and try again"
+            ) from error
     else:
         with ThreadPoolExecutor(usable_cores()) as pool:
             yield pool
@@ -196,11 +209,26 @@ def _decoders(*, processes: bool) -> Iterator[Executor]:
 def _processes() -> ProcessPoolExecutor:
     # Not forked: a copy of a process that uses a GPU may hang.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(usable_cores(), context, initializer=_leave_interrupts_to_the_parent)
+    atexit.register(_processes.cache_clear)  # later it would find modules that are gone already
+    return ProcessPoolExecutor(
+        min(usable_cores(), MOST_PROCESSES), context, initializer=_belong_to_the_parent
+    )
 
 
-def _leave_interrupts_to_the_parent() -> None:
+def _belong_to_the_parent() -> None:
+    """Leave Ctrl-C to the first process, and end with it, however it ends.
+
+    By itself a process waits for work for ever, when the first one is killed or leaves at once.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(0)
 
 
 def _random_box(

@@ -15,7 +15,7 @@ from app.core.errors import AppError
 from app.data.augmentation import View
 from app.data.manifest import Photo
 from app.evaluation.metrics import Ints
-from app.network.whole_batches import compiles_for_each_size
+from app.network.whole_batches import compiles_for_each_size, sharing
 
 Float32s = NDArray[np.float32]
 Int32s = NDArray[np.int32]
@@ -65,6 +65,7 @@ class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
         self.first_epoch, self.view = first_epoch, view
         self.failure: AppError | None = None
+        self._devices = sharing()  # here: Keras tells it to the first thread only
         self._pool = ThreadPoolExecutor(threads)
         self._waiting: dict[int, Future[tuple[NDArray[Any], Int32s]]]
         self.begin_epoch(0)
@@ -85,9 +86,12 @@ class ViewBatches(keras.utils.PyDataset):  # type: ignore[misc]
 
     def _batch(self, index: int) -> tuple[NDArray[Any], Int32s]:
         numbers = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        if self.shuffle and len(self.order) > self.batch_size and compiles_for_each_size():
-            # A full batch: the epoch's first photos, in whatever order they came, once more.
-            numbers = np.concatenate([numbers, self.order[: self.batch_size - len(numbers)]])
+        if self.shuffle and compiles_for_each_size():
+            # A full batch, of which each device gets as many: the epoch's first photos, in whatever
+            # order they came, once more.
+            full = min(self.batch_size, len(self.order))
+            lacking = -(-full // self._devices) * self._devices - len(numbers)
+            numbers = np.concatenate([numbers, np.resize(self.order, lacking)])
         wanted = [View(self.photos[n], self._view_of(n), self.seed) for n in numbers]
         targets = np.array([self.photos[n].target for n in numbers], np.int32)
         return self.fetch(wanted), targets

@@ -17,7 +17,6 @@ from rich.filesize import decimal
 
 from app.core.config import STAGES, CacheMode, Engine, Precision, Stage
 from app.core.console import say
-from app.core.environment import installed_version
 from app.core.errors import CacheEvictedError, UsageError
 from app.data.augmentation import View, load_batches, load_views, tta_views
 from app.data.folder_layout import Split
@@ -139,7 +138,7 @@ class FeatureDataset(ABC):
     @property
     def made_by(self) -> str:
         """What computes frozen layers (``app.features.extractor.engine``)."""
-        return engine(resolve_precision(self.spec.precision))
+        return engine(resolve_precision(self.spec.precision), self.spec.engine)
 
     @property
     def frozen(self) -> str:
@@ -262,8 +261,7 @@ def open_dataset(spec: DatasetSpec, cache: CacheMode, quota: Quota) -> FeatureDa
         precision += f"-{int8.digest[:8]}"
     if made_by == USUAL:
         spec = replace(spec, engine=onnx_engine(spec.model, cuts, int8, spec.engine, count))
-        if spec.engine != USUAL:  # the version of the usual one is in every key
-            made_by = f"{spec.engine} {installed_version(spec.engine)}"
+        made_by = engine(resolve_frozen_precision(spec.precision), spec.engine)
     how = (spec.backbone, spec.weights, spec.image_size, precision, made_by)
     stores = {cut: FeatureStore(quota.folder, FeatureSpec(cut, *how), quota) for cut in cuts}
     untrained = {cut: spec.checksum(cut) for cut in cuts}

@@ -1,6 +1,7 @@
 """Computes features: pixels → the activations of the frozen layers at the cuts.
 
-``make_extractor`` chooses what computes: Keras or ONNX Runtime, and in which numbers.
+``make_extractor`` chooses what computes, Keras or an engine (ONNX Runtime or OpenVINO,
+``app.inference.engine_choice``), and in which numbers.
 
 On a processor with VNNI instructions ONNX Runtime computes in int8
 (``app.features.int8_backbone``): 36 ms a photo of 320 pixels on two Zen 5 cores, against 63 in
@@ -57,10 +58,14 @@ class FeatureExtractor:
         forward: computes the features of all photos that it is given at once.
         batch: photos at once, to begin with.
         name: of the layers, in what is said of them.
+        by_keras: ``forward`` is Keras's, which may compile anew for each number of photos: batches
+            are filled up (``app.network.whole_batches``).
     """
 
-    def __init__(self, forward: Forward, batch: int = BATCH, name: str = NAME) -> None:
-        self.forward, self.batch, self.name = forward, batch, name
+    def __init__(
+        self, forward: Forward, batch: int = BATCH, name: str = NAME, *, by_keras: bool = True
+    ) -> None:
+        self.forward, self.batch, self.name, self.by_keras = forward, batch, name, by_keras
 
     def __call__(self, images: NDArray[Any]) -> list[NDArray[Any]]:
         """Return the features of ``images``, whose number is free."""
@@ -88,11 +93,9 @@ class FeatureExtractor:
 
     def _begin(self, images: NDArray[Any]) -> list[Any] | None:
         """Begin to compute; None where it must be done in smaller batches."""
-        return (
-            self._try(lambda: self.forward(filled(images, self.batch)))
-            if (len(images) <= self.batch)
-            else None
-        )
+        if len(images) > self.batch:
+            return None
+        return self._try(lambda: self.forward(self._filled(images)))
 
     def _end(self, images: NDArray[Any], outputs: list[Any] | None) -> list[NDArray[Any]]:
         rows = None if outputs is None else self._try(lambda: _fetched(outputs, len(images)))
@@ -109,7 +112,10 @@ class FeatureExtractor:
     def _part(self, images: NDArray[Any], start: int, batch: int) -> list[NDArray[Any]]:
         self.batch = batch
         some = images[start : start + batch]
-        return _fetched(self.forward(filled(some, batch)), len(some))
+        return _fetched(self.forward(self._filled(some)), len(some))
+
+    def _filled(self, images: NDArray[Any]) -> NDArray[Any]:
+        return filled(images, self.batch) if self.by_keras else images
 
 
 def _fetched(outputs: list[Any], count: int) -> list[NDArray[Any]]:
@@ -118,14 +124,22 @@ def _fetched(outputs: list[Any], count: int) -> list[NDArray[Any]]:
     return [(each if isinstance(each, np.ndarray) else numpy(each))[:count] for each in outputs]
 
 
-def engine(precision: str) -> str:
-    """Return what computes the frozen layers: ``onnxruntime``, or Keras's backend and its device.
+def engine(precision: str, chosen: Engine = USUAL) -> str:
+    """Return what computes the frozen layers.
+
+    That is ``onnxruntime``, whose version is in every key of the cache, another engine with its
+    version, or Keras's backend with its version and device.
 
     Args:
         precision: ``int8``, ``float32`` or ``bfloat16``.
+        chosen: what computes where Keras does not; ``auto``: not chosen yet, or by few photos.
     """
     if precision == "int8" or (precision == "float32" and not on_gpu()):
-        return "onnxruntime"
+        return (
+            USUAL
+            if chosen == "auto" or chosen == USUAL
+            else f"{chosen} {installed_version(chosen)}"
+        )
     backend = keras.backend.backend()
     return f"{backend} {installed_version(backend)} on a {'GPU' if on_gpu() else 'processor'}"
 
@@ -149,11 +163,11 @@ def make_extractor(
         engine_of_onnx: what computes where Keras does not (``onnx_engine``).
     """
     if int8 is not None:
-        return FeatureExtractor(_by_engine(onnx_task(model, cuts, int8), engine_of_onnx))
+        return _by_engine(onnx_task(model, cuts, int8), engine_of_onnx)
     lower = prefix(model, cuts)
-    if engine(precision) != "onnxruntime":
+    if engine(precision) != USUAL:
         return FeatureExtractor(_by_keras(lower), GPU_BATCH if on_gpu() else BATCH)
-    return FeatureExtractor(_by_engine(onnx_task(model, cuts, None), engine_of_onnx))
+    return _by_engine(onnx_task(model, cuts, None), engine_of_onnx)
 
 
 def _by_keras(lower: keras.Model) -> Forward:
@@ -185,6 +199,6 @@ def onnx_task(model: keras.Model, cuts: Sequence[str], int8: Int8Backbone | None
     return Task(data, hashlib.sha256(data).hexdigest(), names, int(model.input.shape[1]))
 
 
-def _by_engine(task: Task, engine: Engine) -> Forward:
+def _by_engine(task: Task, engine: Engine) -> FeatureExtractor:
     compiled = compile_model(choose_engine(lambda: task, engine), task.model)
-    return lambda images: compiled.run(images, task.names)
+    return FeatureExtractor(lambda images: compiled.run(images, task.names), by_keras=False)

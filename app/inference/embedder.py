@@ -14,17 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from app.core.errors import BundleError, ImageError
 from app.data.decode import Pixels, load_image
 from app.data.photo_file import read_bytes
+from app.evaluation.ood import unit_length
 from app.inference.bundle_format import ONNX_FILE, Bundle
+from app.inference.engines import compile_model
 
 REFERENCE = "similarity"  # the layer that compares with training photos (app.network.classifier)
-AT_ONCE = 8  # photos that are decoded together
+AT_ONCE = 4  # photos that are decoded together; each may take 512 MiB
 
 Float32s = NDArray[np.float32]
 
@@ -76,15 +77,8 @@ class Embedder:
         name = found[0].input[0]
         self.reference: Float32s = numpy_helper.to_array(weights[f"{REFERENCE}/kernel"]).T
         model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # errors come as exceptions
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._outputs = [name, "probabilities", "novelty"]
-        self._only = onnxruntime.RunOptions()
-        self._only.only_execute_path_to_fetches = True
-        self._session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        self._model = compile_model("onnxruntime", model.SerializeToString())
 
     def look(self, paths: Iterable[Path]) -> Iterator[EmbeddedPhoto | ImageError]:
         """Yield what the model says of files, in their order; for one that is no photo the reason.
@@ -96,21 +90,18 @@ class Embedder:
 
     def embedding_of(self, pixels: Pixels) -> Float32s:
         """Return the embedding ``(channels,)`` of a photo, uint8 ``(size, size, 3)``."""
-        (embedding,) = self._session.run(self._outputs[:1], {"image": pixels[None]}, self._only)
+        (embedding,) = self._model.run(pixels[None], self._outputs[:1])
         return _mean(embedding)
 
     def _look(self, path: Path, sha256: str, pixels: Pixels) -> EmbeddedPhoto:
-        embedding, probabilities, novelty = self._session.run(
-            self._outputs, {"image": pixels[None]}, self._only
-        )
+        embedding, probabilities, novelty = self._model.run(pixels[None], self._outputs)
         novel = float(novelty.ravel()[0])
         return EmbeddedPhoto(path, sha256, _mean(embedding), probabilities[0], novel)
 
 
 def _mean(embeddings: Float32s) -> Float32s:
     """Return the mean of a photo's views at unit length."""
-    mean: Float32s = embeddings.mean(axis=0)
-    mean /= max(float(np.linalg.norm(mean)), 1e-12)
+    mean: Float32s = unit_length(embeddings.mean(axis=0, keepdims=True))[0]
     return mean
 
 

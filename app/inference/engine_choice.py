@@ -25,7 +25,7 @@ from PIL import Image
 from app.core.atomic_files import write_json
 from app.core.config import Engine, EngineName
 from app.core.environment import installed_version, processor_name, require_engine, usable_cores
-from app.core.errors import AppError
+from app.core.errors import AppError, out_of_memory
 from app.core.records import read_record, values_of
 from app.inference.engines import Arrays, compile_model
 
@@ -102,6 +102,8 @@ def choose_engine(
     from app.core.console import say  # Rich: not for a lone photo
 
     measured = _measure(asked)
+    if measured is None:
+        return USUAL
     say(measured.summary())
     with suppress(OSError):  # it is measured again the next time
         write_json(values_of(measured), record)
@@ -119,8 +121,8 @@ def record_path(digest: str) -> Path:
     return folder / f"{key.hexdigest()[:16]}.json"
 
 
-def _measure(task: Task) -> Measured:
-    """Time the engines in turn."""
+def _measure(task: Task) -> Measured | None:
+    """Time the engines in turn; None where the other one lacks memory now, which may change."""
     images = pictures(BATCH, task.size)
     models, why_not = [compile_model(USUAL, task.model)], ""
     expected = models[0].run(images, task.names)
@@ -131,6 +133,8 @@ def _measure(task: Task) -> Measured:
         else:
             why_not = f"{OTHER} answers otherwise, it is not used"
     except Exception as error:  # of a foreign library: it may raise anything
+        if out_of_memory(error):
+            return None
         why_not = f"{OTHER} cannot run this model ({' '.join(str(error).split())[:80]})"
     best = fastest_times([partial(each.run, images, task.names) for each in models], SECONDS)
     times: dict[str, float] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.core.config import Engine
-from app.core.environment import has_dot_product, has_vnni
+from app.core.environment import has_dot_product, has_vnni, usable_cores
 from app.core.errors import BundleError, ImageError, UsageError, out_of_memory
 from app.data.decode import Pixels, load_image
 from app.evaluation.decision import Thresholds, decide, label_of
@@ -190,7 +189,7 @@ class Classifier:
         A file that cannot be read gets an answer with ``error``; it does not stop the others.
         """
         remaining = iter(paths)
-        with ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(DECODERS, usable_cores())) as pool:
             batch = [pool.submit(self._load, path) for path in islice(remaining, BATCH)]
             while batch:
                 loaded = [future.result() for future in batch]

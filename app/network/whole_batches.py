@@ -25,6 +25,15 @@ def compiles_for_each_size() -> bool:
     return bool(keras.backend.backend() == "jax")
 
 
+def sharing() -> int:
+    """Return how many devices share each batch (``app.network.device.share_batches``).
+
+    To be asked by the thread that called that: Keras tells no other.
+    """
+    distribution = keras.distribution.distribution()
+    return 1 if distribution is None else int(distribution.device_mesh.shape[0])
+
+
 def filled(inputs: NDArray[Any], batch: int) -> NDArray[Any]:
     """Return ``inputs`` with its last row repeated up to ``batch`` rows, where that saves time."""
     lacking = batch - len(inputs)
@@ -81,7 +90,7 @@ def compute_of(model: keras.Model) -> Compute:
 def _spread(inputs: NDArray[Any]) -> Any:
     """Give each device its part of a batch, where several share it (``share_batches``)."""
     distribution = keras.distribution.distribution()
-    if distribution is None or len(inputs) % distribution.device_mesh.shape[0]:
+    if distribution is None or len(inputs) % sharing():
         return inputs
     layout = distribution.get_data_layout(inputs.shape)
     return keras.distribution.distribute_tensor(keras.ops.convert_to_tensor(inputs), layout)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -17,7 +20,7 @@ import app.features.extractor
 import app.features.store
 from app.core.config import STAGES, TrainConfig
 from app.core.errors import AppError, ChangedPhotoError
-from app.data.augmentation import BATCH, View, load_views
+from app.data.augmentation import BATCH, View, _processes, load_views
 from app.experiment_setup import dataset_of
 from app.features.batches import AHEAD, ViewBatches
 from app.features.dataset import FreshDataset
@@ -156,6 +159,49 @@ def test_a_photo_that_changed_is_named_by_a_process_too(photos):
     with pytest.raises(ChangedPhotoError, match="other bytes") as caught:
         load_views([View(photo, 0, 0)], SIZE, processes=True)
     assert str(photo.path) in str(caught.value)
+
+
+DRAW = """
+import os, sys
+from app.core.cli import leave
+from app.data.augmentation import _processes
+
+if __name__ == "__main__":
+    print(_processes().submit(os.getpid).result(), flush=True)
+    sys.stdin.read()
+    leave(int(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("end", ["killed", "0", "130"])  # 130: after Ctrl-C
+def test_no_process_and_no_message_stays_when_the_first_one_is_gone(tmp_path, end):
+    (tmp_path / "draw.py").write_text(DRAW)
+    root = Path(__file__).parents[2]
+    first = subprocess.Popen(
+        [sys.executable, tmp_path / "draw.py", "0" if end == "killed" else end],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert int(first.stdout.readline()) != first.pid
+    if end == "killed":
+        first.kill()
+    # It ends when nobody can write into the pipes any more: all processes have ended.
+    _, messages = first.communicate(timeout=20)
+    assert end == "killed" or (messages, first.returncode) == ("", int(end))
+
+
+def test_a_process_that_is_killed_is_told_in_one_line_and_replaced(photos):
+    wanted = [View(photo, 0, 0) for photo in photos["train"]]
+    os.kill(_processes().submit(os.getpid).result(), getattr(signal, "SIGKILL", signal.SIGTERM))
+    with pytest.raises(AppError, match="expected the processes that decode photos to go on"):
+        for _ in range(100):  # it is noticed after a moment
+            load_views(wanted, SIZE, processes=True)
+    np.testing.assert_array_equal(
+        load_views(wanted, SIZE, processes=True), load_views(wanted, SIZE)
+    )
 
 
 # ---- the queue ----

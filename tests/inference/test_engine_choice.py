@@ -109,6 +109,17 @@ def test_few_photos_load_nothing_else(compiled: list[EngineName], cache: Path) -
     assert not cache.exists()
 
 
+def test_a_lack_of_memory_is_not_kept(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    def prepare(engine: EngineName, model: Path | bytes) -> CompiledModel:
+        if engine == "openvino":
+            raise RuntimeError("std::bad_alloc")
+        return compile_model(engine, model)
+
+    monkeypatch.setattr(choice, "compile_model", prepare)
+    assert choose_engine(lambda: TASK, photos=WORTH_MEASURING) == "onnxruntime"
+    assert not cache.exists()
+
+
 @pytest.mark.parametrize("change", ["digest", "processor", "version"])
 def test_another_model_processor_or_version_is_measured_anew(
     monkeypatch: pytest.MonkeyPatch, change: str
