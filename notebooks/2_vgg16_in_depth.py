@@ -86,7 +86,14 @@ print(*lines, sep="\n")
 
 # %%
 with keras.StatelessScope(initialize_variables=False):
-    yours = keras.Sequential([layers.Input((224, 224, 3)), *(eval(x, vars(layers)) for x in lines)])
+    yours = keras.Sequential([layers.Input((224, 224, 3))])
+    for convolutions, filters in zip((2, 2, 3, 3, 3), (64, 128, 256, 512, 512)):
+        for _ in range(convolutions):
+            yours.add(layers.Conv2D(filters, 3, padding="same", activation="relu"))
+        yours.add(layers.MaxPooling2D(2))
+    yours.add(layers.Flatten())
+    for units, activation in ((4096, "relu"), (4096, "relu"), (1000, "softmax")):
+        yours.add(layers.Dense(units, activation=activation))
     networks = {name: vgg(name, top="dense") for name in CONFIGURATIONS}
     for_24_classes = vgg("D", top="dense", classes=24)
 keras.utils.clear_session()  # forgets the numbers that wait to be drawn
