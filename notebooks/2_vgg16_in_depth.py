@@ -19,7 +19,7 @@
 # cost, why its convolutions are 3×3, and why nearly everyone who trains it from random weights sees
 # an accuracy of 50 %.
 #
-# Every number comes from the cell above it. Run all cells again: about 7 minutes on two cores, and 2.7 GB of memory.
+# Every number comes from the cell above it. Run all cells again: about 7 minutes, 2.7 GB of memory.
 #
 # The paper: Simonyan and Zisserman, *Very Deep Convolutional Networks for Large-Scale Image
 # Recognition*, ICLR 2015, [arXiv:1409.1556](https://arxiv.org/abs/1409.1556).
