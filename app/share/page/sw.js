@@ -48,9 +48,12 @@ function pathOf({ method, url }) {
 
 async function answer(event, path) {
   const cache = await caches.open(CACHE);
-  const kept = await cache.match(path);
+  // Asked by a script: what is kept was damaged. A page that is loaded anew asks so for all its files.
+  const { cache: mode, destination } = event.request;
+  const anew = mode === "reload" && destination === "";
+  const kept = anew ? undefined : await cache.match(path);
   if (kept) return guarded(kept);
-  const response = await fetch(path, { cache: "no-cache" });
+  const response = await fetch(path, { cache: anew ? "reload" : "no-cache" });
   if (response.status === 200) event.waitUntil(cache.put(path, response.clone()).catch(() => {}));
   return guarded(response);
 }

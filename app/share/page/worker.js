@@ -44,9 +44,17 @@ async function load({ image_size, model, runtime }) {
   }
 }
 
-// Returns the bytes of a file whose size and SHA-256 are known.
-async function download({ file, bytes, sha256 }, report) {
-  const response = await fetch(file).catch(() => null);
+// Returns the bytes of a file whose size and SHA-256 are known. What was kept may be damaged: then
+// the host is asked once more, past all caches.
+async function download(entry, report) {
+  const data = (await read(entry, "default", report)) ?? (await read(entry, "reload", () => {}));
+  if (data) return data;
+  throw new Error(`${entry.file} is not what was shared: load this page again`);
+}
+
+// Returns the bytes; null for others than those that were shared.
+async function read({ file, bytes, sha256 }, cache, report) {
+  const response = await fetch(file, { cache }).catch(() => null);
   if (!response?.ok) throw new Error(`${file} cannot be read: is there a network?`);
   const data = new Uint8Array(bytes);
   let end = 0;
@@ -56,13 +64,7 @@ async function download({ file, bytes, sha256 }, report) {
     end += part.value.length;
     report(part.value.length);
   }
-  if (end !== bytes || (await digest(data, sha256)) !== sha256) {
-    for (const name of (await self.caches?.keys()) ?? []) {
-      await (await caches.open(name)).delete(file);
-    }
-    throw new Error(`${file} is not what was shared: load this page again`);
-  }
-  return data;
+  return end === bytes && (await digest(data, sha256)) === sha256 ? data : null;
 }
 
 // Returns the SHA-256, or what was expected where the browser computes none: on a page without https.
