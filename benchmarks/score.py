@@ -46,7 +46,8 @@ from app.data.folder_names import is_photo_name
 from app.inference.arguments import bundle_folder
 from app.inference.predictor import BATCH, Classifier
 from app.scoring.index import Index
-from app.scoring.parts import part_files, read_part
+from app.scoring.parts import part_files
+from app.scoring.parts import rows_of as rows_of_part
 from app.scoring.ray_workers import LOCAL, RayWorkers
 from app.scoring.score import PARTS, shard_rows
 from app.scoring.shard import ShardScorer
@@ -297,7 +298,7 @@ def command(bundle: Path, folder: Path, output: Path, rows: int = 10_000) -> lis
 
 def rows_of(output: Path) -> list[dict[str, Any]]:
     """Return all rows, by name."""
-    found = [each for path in part_files(output / PARTS) for each in read_part(path).to_pylist()]
+    found = [each for path in part_files(output / PARTS) for each in rows_of_part(path)]
     return sorted(found, key=lambda each: str(each["path"]))
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.core.atomic_files import whole
 from app.core.errors import UsageError
@@ -175,6 +175,16 @@ def read_part(path: Path) -> pa.Table:
 
     with pq.ParquetFile(path) as file:
         return file.read()
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """Read a part's rows; ``modified`` is nanoseconds since 1970, which ``datetime`` has not."""
+    import pyarrow as pa
+
+    table = read_part(path)
+    place, times = table.schema.get_field_index("modified"), table["modified"].cast(pa.int64())
+    rows: list[dict[str, Any]] = table.set_column(place, "modified", times).to_pylist()
+    return rows
 
 
 def is_whole(part: Part, folder: Path) -> bool:

@@ -19,7 +19,7 @@ from app.core.cli import run
 from app.core.errors import UsageError
 from app.inference.predictor import Classifier
 from app.scoring.index import open_index
-from app.scoring.parts import read_part
+from app.scoring.parts import rows_of
 from app.scoring.score import main
 from app.scoring.sources import find
 
@@ -43,7 +43,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(output: Path) -> list[dict[str, object]]:
-    found = [row for path in (output / "parts").glob("*") for row in read_part(path).to_pylist()]
+    found = [row for path in (output / "parts").glob("*") for row in rows_of(path)]
     return sorted(found, key=lambda row: str(row["path"]))
 
 

@@ -30,6 +30,7 @@ from app.inference.prediction import Prediction, failed_prediction
 from app.inference.predictor import Classifier
 from app.scoring import parts, shard
 from app.scoring.index import Part, Waiting, open_index
+from app.scoring.parts import rows_of
 from app.scoring.score import main, report
 from app.scoring.sources import Found
 
@@ -61,8 +62,7 @@ def score(*arguments: str | Path, part_rows: int = 16) -> int:
 
 def rows(output: Path) -> list[Row]:
     """All rows in order of their names, without what depends on the order of answering."""
-    tables = [pq.ParquetFile(path).read() for path in (output / "parts").glob("*.parquet")]
-    found = [row for table in tables for row in table.to_pylist()]
+    found = [row for path in (output / "parts").glob("*.parquet") for row in rows_of(path)]
     for row in found:
         del row["number"]
     return sorted(found, key=lambda row: (row["path"], row["member"] or ""))
@@ -80,7 +80,7 @@ def test_a_row_for_each_file_says_what_predict_says(
     for row, answer in zip(found, Classifier(bundle).answers(paths), strict=True):
         status = Path(row["path"]).stat()
         assert (row["size"], row["member"]) == (status.st_size, None)
-        assert row["modified"].value == status.st_mtime_ns
+        assert row["modified"] == status.st_mtime_ns
         assert (row["label"], row["error"]) == (answer.label, answer.error)
         if answer.probabilities:
             shares = [row[f"p_{name}"] for name in answer.probabilities]

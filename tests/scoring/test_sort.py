@@ -18,7 +18,7 @@ from served import ROOT, tiny_bundle
 
 from app.core.cli import run
 from app.scoring import score, sort, sort_steps
-from app.scoring.parts import read_part
+from app.scoring.parts import read_part, rows_of
 from app.scoring.sort_journal import numbered
 
 pa = pytest.importorskip("pyarrow", reason="PyArrow is optional and not installed")
@@ -67,7 +67,7 @@ def sorting(folder: Path, *flags: str) -> int:
 
 def answers(folder: Path) -> dict[str, str]:
     """The folder of each photo's bytes, by its answer."""
-    rows = [r for p in (folder / "scores/parts").iterdir() for r in read_part(p).to_pylist()]
+    rows = [r for p in (folder / "scores/parts").iterdir() for r in rows_of(p)]
     return {sha256(Path(r["path"]).read_bytes()).hexdigest(): r["label"] or "errors" for r in rows}
 
 
