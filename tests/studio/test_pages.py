@@ -311,6 +311,8 @@ def test_teach_from_files_and_camera_save_and_predict(studio, runs, folder, draw
     page.wait(lambda: page.text(".card:first-child .count") == "12 photos")
     page.one("#camera").click()
     page.wait(lambda: page.one("#video").is_displayed())
+    # Until the picture has its size the buttons move, and a button that moves away is let go.
+    page.wait(lambda: "--ratio-number" in page.one("#video").get_attribute("style"))
     record = page.all(".record")[1]
     webdriver.ActionChains(page.browser).click_and_hold(record).perform()
     page.wait(lambda: int(page.text(".card:last-child .count").split()[0]) >= 14)
