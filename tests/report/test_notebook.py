@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import html
 import io
 import os
 import re
@@ -45,7 +46,8 @@ def text_of(notebook: Any) -> str:
     """Return all that the cells answered, without tags."""
     parts = [out["data"] for out in outputs(notebook) if "data" in out]
     return " ".join(
-        re.sub(r"<[^>]+>", " ", part.get("text/html", part["text/plain"])) for part in parts
+        html.unescape(re.sub(r"<[^>]+>", " ", part.get("text/html", part["text/plain"])))
+        for part in parts
     )
 
 
