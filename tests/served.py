@@ -95,7 +95,15 @@ def served(
     listening = bind("127.0.0.1", 0)
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
     service.batcher.decoders.start = _nothing  # a decoder starts with its first photo
-    server = GracefulServer(service)
+    with in_a_thread(GracefulServer(service), listening):
+        yield address, service
+
+
+@contextlib.contextmanager
+def in_a_thread(
+    server: GracefulServer, listening: socket.socket, patience: float = 30
+) -> Iterator[None]:
+    """Let a server run in a thread; it ends within ``patience`` seconds, without an error."""
     failed: list[BaseException] = []
 
     def serve() -> None:
@@ -109,11 +117,12 @@ def served(
     try:
         while not server.started and thread.is_alive():
             time.sleep(0.005)
-        yield address, service
+        yield
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(patience)
     assert not failed
+    assert not thread.is_alive()
     assert not thread.is_alive()
 
 

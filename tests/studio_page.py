@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from photos import drawn_photos
+from served import in_a_thread
 
 import train
 from app.core.cli import run
@@ -49,26 +48,8 @@ def studio_served(
     listening = bind("127.0.0.1", 0)
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
     studio.decoders.start = _nothing  # type: ignore[method-assign]
-    server = GracefulServer(studio)
-    failed: list[BaseException] = []
-
-    def serve() -> None:
-        try:
-            asyncio.run(server.serve(sockets=[listening]))
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        while not server.started and thread.is_alive():
-            time.sleep(0.005)
+    with in_a_thread(GracefulServer(studio), listening, PATIENCE):
         yield address, studio
-    finally:
-        server.should_exit = True
-        thread.join(PATIENCE)
-    assert not failed
-    assert not thread.is_alive()
 
 
 @contextlib.contextmanager

@@ -69,6 +69,7 @@ USUAL_BYTES = 7  # 4 in Pillow, 3 in the array
 BYTES_IN_SCANS = 12  # a JPEG in several scans: all coefficients are held, up to 4 × 2 bytes
 BYTES_IN_HDR = 16  # HEIF beyond 8 bits
 # Decoders that Pillow has in Python: a microsecond a pixel.
+DECODERS = 4  # photos decoded at once at most: each may take MAX_MEMORY
 SLOW_DECODERS = {"bmp_rle", "ppm", "ppm_plain"}
 MAX_SLOW_PIXELS = 1_000_000
 # JPEG 2000 takes 40 ns a pixel and 110 ns a byte, so that a byte counts as three pixels.

@@ -135,11 +135,7 @@ def engine(precision: str, chosen: Engine = USUAL) -> str:
         chosen: what computes where Keras does not; ``auto``: not chosen yet, or by few photos.
     """
     if precision == "int8" or (precision == "float32" and not on_gpu()):
-        return (
-            USUAL
-            if chosen == "auto" or chosen == USUAL
-            else f"{chosen} {installed_version(chosen)}"
-        )
+        return USUAL if chosen in ("auto", USUAL) else f"{chosen} {installed_version(chosen)}"
     backend = keras.backend.backend()
     return f"{backend} {installed_version(backend)} on a {'GPU' if on_gpu() else 'processor'}"
 

@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from app.core.errors import BundleError, ImageError
-from app.data.decode import Pixels, load_image
+from app.data.decode import DECODERS, Pixels, load_image
 from app.data.photo_file import read_bytes
 from app.evaluation.ood import unit_length
 from app.inference.bundle_format import ONNX_FILE, Bundle
 from app.inference.engines import compile_model
 
 REFERENCE = "similarity"  # the layer that compares with training photos (app.network.classifier)
-AT_ONCE = 4  # photos that are decoded together; each may take 512 MiB
 
 Float32s = NDArray[np.float32]
 
@@ -118,6 +117,6 @@ def load_photos(
             return error
 
     remaining = iter(paths)
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        while some := list(islice(remaining, AT_ONCE)):
+    with ThreadPoolExecutor(DECODERS) as pool:
+        while some := list(islice(remaining, DECODERS)):
             yield from zip(some, pool.map(load, some), strict=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from app.core.config import Engine
 from app.core.environment import has_dot_product, has_vnni, usable_cores
 from app.core.errors import BundleError, ImageError, UsageError, out_of_memory
-from app.data.decode import Pixels, load_image
+from app.data.decode import DECODERS, Pixels, load_image
 from app.evaluation.decision import Thresholds, decide, label_of
 from app.inference.bundle_format import CONFIDENCE, INT8_FILE, NOVELTY, ONNX_FILE, Bundle
 from app.inference.engine_choice import Task, choose_engine
@@ -22,7 +22,6 @@ from app.inference.engines import EXTERNAL_DATA, compile_model
 from app.inference.prediction import Prediction, failed_prediction
 
 ANSWERS = ("probabilities", "novelty")  # outputs of the model
-DECODERS = 4  # photos that are decoded at once; each may take 512 MiB
 BATCH = 8  # photos at once; ONNX Runtime took as long for 16 at once as one by one
 
 

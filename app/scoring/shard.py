@@ -13,7 +13,7 @@ import numpy as np
 
 from app.core.environment import usable_cores
 from app.core.errors import ImageError
-from app.data.decode import Pixels, load_image
+from app.data.decode import DECODERS, Pixels, load_image
 from app.inference.prediction import failed_prediction
 from app.inference.predictor import BATCH, Classifier
 from app.scoring.archive_members import ArchiveReader
@@ -21,7 +21,6 @@ from app.scoring.index import Part, Waiting
 from app.scoring.parts import PartRows, Row, write_part
 from app.scoring.sources import Found
 
-DECODERS = 4  # threads at most: each may take 512 MiB (app.data.decode)
 AHEAD = 2  # batches that are decoded before the network asks for them
 Loaded = Future[Pixels]
 

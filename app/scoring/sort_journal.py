@@ -75,13 +75,9 @@ class Journal:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Write all that the block adds, or nothing of it."""
-        self._db.execute("BEGIN EXCLUSIVE")
-        try:
+        with self._db:  # commits, or rolls back what an exception broke off
+            self._db.execute("BEGIN EXCLUSIVE")
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
     def set(self, **values: str) -> None:
         """Keep settings of the sort."""

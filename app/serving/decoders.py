@@ -21,9 +21,8 @@ from anyio.to_process import run_sync
 from PIL import Image
 
 from app.core.errors import ImageError
-from app.data.decode import MAX_MEMORY, Pixels, read_image, resize
+from app.data.decode import DECODERS, MAX_MEMORY, Pixels, read_image, resize
 
-PROCESSES = 4  # at most: each may take 512 MiB (app.data.decode)
 # Seconds for one photo: five times what app.data.decode allows, for slower machines.
 MOST = 10.0
 LEAST = 2.0  # and with a shorter --timeout
@@ -50,7 +49,7 @@ class Decoders:
     def __init__(
         self, seconds: float, body: int, count_lost: Callable[[str], None], *, workers: int = 1
     ) -> None:
-        self.processes = min(max((os.cpu_count() or 1) // workers, 1), PROCESSES)
+        self.processes = min(max((os.cpu_count() or 1) // workers, 1), DECODERS)
         self.seconds, self._body = max(min(seconds, MOST), LEAST), body
         self._count_lost = count_lost
         self._free = asyncio.Semaphore(self.processes)
