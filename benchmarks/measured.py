@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -83,7 +84,8 @@ def measure(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> 
     if process.returncode != 0:
         raise AppError(
             f"expected a measured command to succeed; received exit code {process.returncode} from "
-            f"{shlex.join(command)}; its own message is above"
+            f"{textwrap.shorten(shlex.join(command), 300, placeholder=' ...')}; "
+            "its own message is above"
         )
     return Measured(
         seconds,
