@@ -138,7 +138,8 @@ print(f"guessing:     loss {np.log(answers):.3f}, {1 / answers:.0%} right")
 # %% [markdown]
 # The **loss** says how wrong the network's answers are. Here it is that of guessing: ln 2 = 0.693
 # for two classes, and ln of their number for more. The network gives nearly the same answer to
-# every photo. It is not broken; it would need far more photos, a better start and far more time. Why this happens, layer by layer, is in the second notebook,
+# every photo. It is not broken; it would need far more photos, a better start and far more time.
+# Why this happens, layer by layer, is in the second notebook,
 # [VGG16 in depth](2_vgg16_in_depth.ipynb).
 #
 # ## 3. Borrow a network that can see already
@@ -575,8 +576,8 @@ judge("after fine-tuning", tuned.predict(validation4, verbose=0))
 # is 10 %.
 # </details>
 # <details><summary>3. In <code>features</code> (section 5), write
-# <code>pixels[..., ::-1].astype</code> for <code>pixels.astype</code>. What does it cost to swap red
-# and blue?</summary>
+# <code>pixels[..., ::-1].astype</code> for <code>pixels.astype</code>. What does it cost to swap
+# red and blue?</summary>
 #
 # Less than dividing by 255: shapes stay, only the colours are wrong. Look at the pictures in
 # section 4.

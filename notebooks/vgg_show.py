@@ -283,7 +283,9 @@ def preparation(probabilities: Mapping[str, Floats], targets: Ints) -> None:
     accuracy = {
         name: float((p.argmax(axis=1) == targets).mean()) for name, p in probabilities.items()
     }
-    first, second = [f"{round((1 - share) * len(targets))} ({name})" for name, share in accuracy.items()]
+    first, second = [
+        f"{round((1 - share) * len(targets))} ({name})" for name, share in accuracy.items()
+    ]
     _show(
         Table(
             ["pixels as", "validation accuracy", "log-loss"],

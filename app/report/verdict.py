@@ -30,8 +30,8 @@ class Wording:
 
 
 TEST = Wording(
-    shares="Of {n:,} test photos: {right:,} right ({right_share}), {wrong:,} wrong ({wrong_share}), "
-    "{neither:,} neither ({neither_share}), {unsure:,} unsure ({unsure_share}).",
+    shares="Of {n:,} test photos: {right:,} right ({right_share}), {wrong:,} wrong "
+    "({wrong_share}), {neither:,} neither ({neither_share}), {unsure:,} unsure ({unsure_share}).",
     counts="Test photos: {right} of {n} right, {wrong} wrong, {neither} neither, {unsure} unsure; "
     "too few to say more.",
 )

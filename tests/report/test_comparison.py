@@ -175,7 +175,10 @@ def test_json_is_for_programs_and_three_runs_go_against_the_first(folders, tmp_p
     assert first["accuracy"]["value"] == pytest.approx(0.3)
     assert (first["p_value_holm"], second["p_value_holm"]) == (0.5, 0.5)
     assert found["page"] == str(page)
-    assert page.read_text(encoding="utf-8").count("test: p = 0.25, corrected for 2 comparisons 0.5.") == 2
+    assert (
+        page.read_text(encoding="utf-8").count("test: p = 0.25, corrected for 2 comparisons 0.5.")
+        == 2
+    )
 
 
 def test_names_of_runs_cannot_break_the_page_and_are_told_as_they_are(folders, tmp_path, capsys):

@@ -215,7 +215,9 @@ def test_the_model_in_int8_is_named_with_its_cost(tmp_path, run):
     promised = made_up_run(tmp_path / "promised", metrics={"promise": {**promise, "bound": 0.0082}})
     assert "At most 1 % of the answers that name a class are wrong, with 90 %" in card_of(promised)
     none = made_up_run(tmp_path / "none", metrics={"int8": {"why_not": "the *mirror* image"}})
-    assert "- **In int8:** there is no such model. The reason: the \\*mirror\\* image." in card_of(none)
+    assert "- **In int8:** there is no such model. The reason: the \\*mirror\\* image." in card_of(
+        none
+    )
     assert "int8.onnx" not in card_of(run)
 
 

@@ -119,7 +119,9 @@ def test_test_without_excluded_photos_is_told_after_the_whole():
     both = dataclasses.replace(whole, test_without_excluded=metrics(57).test)
     sentences = verdict(both)
     assert sentences[:2] == verdict(whole)
-    assert sentences[2].startswith("Of the 57 test photos that were not excluded: 56 right (98.2 %)")
+    assert sentences[2].startswith(
+        "Of the 57 test photos that were not excluded: 56 right (98.2 %)"
+    )
     assert len(sentences) == 4
 
 

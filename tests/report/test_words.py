@@ -76,7 +76,9 @@ def put_together(code: str) -> Iterator[str]:
 def words(node: ast.AST) -> list[str]:
     """Return the words that stand in an expression."""
     texts = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant)]
-    return [text for text in texts if isinstance(text, str) and re.search("[a-z]{2}| [a-z]|^s$", text)]
+    return [
+        text for text in texts if isinstance(text, str) and re.search("[a-z]{2}| [a-z]|^s$", text)
+    ]
 
 
 @pytest.mark.parametrize(
