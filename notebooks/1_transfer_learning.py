@@ -128,7 +128,7 @@ scratch = keras.Sequential(
 some = np.random.default_rng(0).permutation(len(train))[:64]
 scratch.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], run_eagerly=True)
 scratch.optimizer.learning_rate = 1e-4
-scratch.fit(small[0][some], train.labels[some], batch_size=16, epochs=5, verbose=0)
+history = scratch.fit(small[0][some], train.labels[some], batch_size=16, epochs=5, verbose=0)
 
 # %%
 loss, from_nothing = scratch.evaluate(small[1], validation.labels, verbose=0)
