@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import islice
@@ -34,8 +31,6 @@ if TYPE_CHECKING:
 PHOTOS_VARIABLE = "CATS_DOGS_PHOTOS"  # a folder as --data takes it
 WEIGHTS_VARIABLE = "CATS_DOGS_WEIGHTS"  # as --weights: a file, or none
 SMALL_VARIABLE = "CATS_DOGS_SMALL"  # anything but nothing: the small settings
-M_MMAP_THRESHOLD = -3  # of <malloc.h>
-LARGE_ARRAY = 1 << 20  # bytes: from this size on an array is given back when it is freed
 OWN_PHOTOS = Path("data") / "small"  # where ``app.data.sets.fetch small data/small`` puts them
 
 
@@ -124,23 +119,8 @@ class LessonWeights:
 
 
 def chosen_settings(photos: str = "") -> Settings:
-    """Return the small settings where ``CATS_DOGS_SMALL`` is set, else the real ones.
-
-    From here on freed memory goes back to the system, so that the notebook fits in 2 GB.
-    """
-    _give_memory_back()
+    """Return the small settings where ``CATS_DOGS_SMALL`` is set, else the real ones."""
     return replace(SMALL if os.environ.get(SMALL_VARIABLE) else Settings(), photos=photos)
-
-
-def _give_memory_back() -> None:
-    """Have large arrays returned to the system as soon as they are freed, where the C library can.
-
-    glibc does so by itself for arrays above a size that grows, up to 32 MB, with what is freed; of
-    the networks that the notebook throws away it kept 0.3 GB and more.
-    """
-    if sys.platform == "linux":
-        with suppress(AttributeError):  # other C libraries than glibc have no such function
-            ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_ARRAY)
 
 
 def lesson_photos(project: Path, settings: Settings, sketchbook: Path) -> LessonPhotos:
