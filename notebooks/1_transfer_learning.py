@@ -197,7 +197,8 @@ for name, x in prepared.items():
 # %% [markdown]
 # What does the network make of the first photo? The model below gives the output of each block.
 # The upper row is what goes in, on the same scale. The lower row is how strongly block 5 answers at
-# each place, all its 512 channels together.
+# each place, all its 512 channels together. There, compare the numbers: each picture has its own
+# scale.
 
 # %%
 blocks = keras.Model(base.input, [base.get_layer(f"block{b}_pool").output for b in range(1, 6)])
@@ -374,7 +375,8 @@ curve(
 #
 # ### One photo through the five blocks
 #
-# From each block, the six channels that answer most strongly to one photo. Bright is strong.
+# From each block, the six channels that answer most strongly to one photo. Bright is strong. Where
+# only the border is bright, a channel takes the end of the picture for an edge.
 
 # %%
 outputs = [x[0] for x in blocks.predict(prepared["right"][:1], verbose=0)]
