@@ -198,10 +198,9 @@ show.saved({width: (weights_of(3, 3, width), weights_of(7, 1, width)) for width 
 #
 # Take VGG16 with random weights, show it cats and dogs, and it answers "cat" with a probability of
 # 0.5, after one epoch and after ten. Its loss stands at ln 2 = 0.693, the price of guessing between
-# two. The networks below all have the real depth: 13 convolutions and 3 dense layers, without
-# dropout. The convolutions are as wide as the paper's; the first two dense layers have 1,024
-# numbers instead of 4,096, so that a small computer has room to train them. Only one thing changes
-# at a time: the starting weights (1–3), batch normalisation (4), or which layers train (5).
+# two. The networks below all have the real depth: 13 convolutions and 3 dense layers, in the
+# paper's widths, without dropout. Only one thing changes at a time: the starting weights (1–3),
+# batch normalisation (4), or which layers train (5).
 
 # %%
 sketchbook = tempfile.TemporaryDirectory()  # for drawings, where there are no photos
@@ -254,8 +253,8 @@ DENSE = ("fc1", "fc2", "predictions")
 def network(**kind):
     keras.utils.set_random_seed(0)
     gc.collect()  # the network before this one: its parts know each other, and would stay
-    shape = {"input_shape": (size, size, 3), "classes": 2, "units": 1024}
-    return vgg("D", top="dense", classifier_activation=None, **shape, **kind)
+    shape = {"input_shape": (size, size, 3), "classes": 2, "classifier_activation": None}
+    return vgg("D", top="dense", **shape, **kind)
 
 
 # %%
