@@ -19,7 +19,8 @@
 # The code is plain [Keras](https://keras.io), as in the tutorials that you may know.
 #
 # **Run the cells from top to bottom. Then change one line, and run them again.** Every number in
-# this page comes from the cell above it.
+# this page comes from the cell above it. Words that are new to you are in the
+# [glossary](../docs/glossary.md).
 #
 # To use your own photos, make one folder for each class, put these folders into one folder, and
 # write its name into the first line of the next cell. Without photos, the lesson draws some.
@@ -69,7 +70,9 @@ logging.getLogger("tensorflow").setLevel("ERROR")  # nor on several networks
 # ## 1. Your photos
 #
 # Half of the photos are there to learn from: **train**. The other half is there to ask about:
-# **validation**. The network never learns from those. All are squeezed to 160×160 pixels.
+# **validation**. The network never learns from those. All are squeezed to 160×160 pixels. Of each
+# class at most `per_class` photos are read. `shown` are the pictures that this page may show: your
+# own photos, if you named a folder.
 
 # %%
 SIZE = 160
@@ -99,9 +102,14 @@ show(
 #
 # ## 2. What fails in many tutorials
 #
-# VGG16 has 13 layers of convolutions in five blocks. Each block looks for patterns and then halves
-# width and height. Here we take it with **random** weights, put a small classifier on top, and
-# train all of it. Pixels are divided by 255, as tutorials do it.
+# VGG16 has 13 layers of convolutions in five blocks. A convolution has many small **filters**, each
+# of which looks for one pattern. What one filter answers, at all places of the photo, is called a
+# **channel**. At the end of each block width and height are halved. The numbers in the filters are
+# the **weights**; training changes them, and the *learning rate* says how large its steps are.
+#
+# Here we take VGG16 with **random** weights, put a small classifier on top, and train all of it.
+# Pixels are divided by 255, as tutorials do it. To save time the photos are small here, 80×80
+# pixels, and few: 64.
 
 # %%
 answers = len(classes)
@@ -120,7 +128,7 @@ scratch = keras.Sequential(
 some = np.random.default_rng(0).permutation(len(train))[:64]
 scratch.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], run_eagerly=True)
 scratch.optimizer.learning_rate = 1e-4
-scratch.fit(small[0][some], train.labels[some], batch_size=16, epochs=5, verbose=0)
+history = scratch.fit(small[0][some], train.labels[some], batch_size=16, epochs=5, verbose=0)
 
 # %%
 loss, from_nothing = scratch.evaluate(small[1], validation.labels, verbose=0)
@@ -128,9 +136,10 @@ print(f"this network: loss {loss:.3f}, {from_nothing:.0%} right")
 print(f"guessing:     loss {np.log(answers):.3f}, {1 / answers:.0%} right")
 
 # %% [markdown]
-# The loss is that of guessing: ln 2 = 0.693 for two classes. The network gives nearly the same
-# answer to every photo. It is not broken; it would need far more photos, a better start and far
-# more time. Why this happens, layer by layer, is in the second notebook,
+# The **loss** says how wrong the network's answers are. Here it is that of guessing: ln 2 = 0.693
+# for two classes, and ln of their number for more. The network gives nearly the same answer to
+# every photo. It is not broken; it would need far more photos, a better start and far more time.
+# Why this happens, layer by layer, is in the second notebook,
 # [VGG16 in depth](2_vgg16_in_depth.ipynb).
 #
 # ## 3. Borrow a network that can see already
@@ -188,7 +197,8 @@ for name, x in prepared.items():
 # %% [markdown]
 # What does the network make of the first photo? The model below gives the output of each block.
 # The upper row is what goes in, on the same scale. The lower row is how strongly block 5 answers at
-# each place, all its 512 channels together.
+# each place, all its 512 channels together. There, compare the numbers: each picture has its own
+# scale.
 
 # %%
 blocks = keras.Model(base.input, [base.get_layer(f"block{b}_pool").output for b in range(1, 6)])
@@ -272,9 +282,10 @@ judge("Flatten + Dense(256)", np.hstack([1 - p, p]) if two else p)
 # %% [markdown]
 # ### 512 averages, one linear layer
 #
-# Average each channel over the 25 places: 512 numbers for a photo. Then one linear layer. Its loss
-# has a single valley, so it can be solved: no learning rate, no epochs, and the same answer each
-# time. scikit-learn calls it `LogisticRegression`.
+# Average each channel over the 25 places: 512 numbers for a photo. Then one linear layer: for each
+# class a weight for each of the 512 numbers. Its loss has a single valley, so it can be solved: no
+# learning rate, no epochs, and the same answer each time. scikit-learn calls it
+# `LogisticRegression`.
 
 # %%
 averages, asked = train5.mean(axis=(1, 2)), validation5.mean(axis=(1, 2))
@@ -315,8 +326,9 @@ judge("512 averages, divided by 255", careless.predict_proba(wrong[1]))
 
 # %% [markdown]
 # Compare the log-losses. The tutorial's classifier is often nearly as *right* as the others, but
-# too *sure* of its mistakes. And a small difference in accuracy may be luck. Where these ranges
-# overlap widely, the test cannot tell the classifiers apart:
+# too *sure* of its mistakes. And a small difference in accuracy may be luck. With other photos of
+# the same kind, each number would be somewhere in the range that the next cell prints. Where the
+# ranges of two classifiers overlap widely, so few photos cannot tell them apart:
 
 # %%
 for name, (right, _) in ladder.items():
@@ -357,13 +369,14 @@ curve(
 
 # %% [markdown]
 # This is why one does transfer learning. Where is *your* number of photos on this line? Would twice
-# as many help?
+# as many help? Look at how much the line still rises there.
 #
 # ## 8. What does it look at?
 #
 # ### One photo through the five blocks
 #
-# From each block, the six channels that answer most strongly to one photo. Bright is strong.
+# From each block, the six channels that answer most strongly to one photo. Bright is strong. Where
+# only the border is bright, a channel takes the end of the picture for an edge.
 
 # %%
 outputs = [x[0] for x in blocks.predict(prepared["right"][:1], verbose=0)]
@@ -440,8 +453,9 @@ evidence(
 # ### What if it shows something else?
 #
 # A linear layer has no way to say "none of these": it must choose. But we can ask which photos are
-# nearest. Here are two photos and the five photos with the most similar features. The flower comes
-# with scikit-learn (by vultilion, CC BY 2.0).
+# nearest. Here are two photos and the five photos with the most similar features. The 512 averages
+# of each are scaled, so that two photos are between 0 (the same) and 1.41 (nothing in common) away
+# from each other. The flower comes with scikit-learn (by vultilion, CC BY 2.0).
 
 # %%
 from PIL import Image
@@ -499,7 +513,8 @@ show(
 #
 # Until now VGG16 stayed as it was. **Fine-tuning** lets its last block learn, too, a very little.
 # The new layer on top must know its task before. If it began with random weights, its large errors
-# would destroy what block 5 knows. So it gets the weights that scikit-learn has found in section 6.
+# would destroy what block 5 knows. So it gets the weights that scikit-learn has found in section 6
+# for the 512 averages.
 
 # %%
 keras.utils.set_random_seed(0)
@@ -509,8 +524,8 @@ head.build((None, 512))
 head.set_weights([(sign * linear.coef_).T, sign[:, 0] * linear.intercept_])
 
 # %% [markdown]
-# Then block 5 joins, at a rate of 1e-5. The blocks below stay frozen, so we can start from the
-# features of block 4 that we kept.
+# Then block 5 joins, at a learning rate of 1e-5. The blocks below stay frozen, so we can start from
+# the features of block 4 that we kept.
 
 # %%
 block5 = [layer for layer in base.layers if layer.name.startswith("block5")]
@@ -525,8 +540,9 @@ tuned.fit(train4, train.labels, epochs=3, batch_size=16, verbose=0)
 judge("after fine-tuning", tuned.predict(validation4, verbose=0))
 
 # %% [markdown]
-# With few photos, fine-tuning may help or do nothing. If the log-loss on validation photos rises
-# while that on train photos falls, the network is learning your photos by heart: **overfitting**.
+# With few photos, fine-tuning may help, do nothing, or harm a little. If the log-loss on validation
+# photos rises while that on train photos falls, the network is learning your photos by heart:
+# **overfitting**. `verbose=2` in `tuned.fit` shows the log-loss on train photos after each epoch.
 #
 # ## 11. Now the same with `train.py`
 #
@@ -548,11 +564,12 @@ judge("after fine-tuning", tuned.predict(validation4, verbose=0))
 #
 # ## 12. Questions
 #
-# Think first, then open the answer. Most of them need one changed line.
+# Think first, then open the answer. Most of them need one changed line. Then restart the kernel and
+# run all cells: section 10 has changed block 5, and all sections above it use `base`.
 #
 # <details><summary>1. What is the loss of guessing among 3 classes? Among 24?</summary>
 #
-# ln 3 = 1.10 and ln 24 = 3.18.
+# ln 3 = 1.10 and ln 24 = 3.18. The last lines of section 2 print it for your classes.
 # </details>
 # <details><summary>2. Set <code>per_class=10</code> in section 1. What changes most: accuracy, or
 # how sure you can be of it?</summary>
@@ -560,24 +577,27 @@ judge("after fine-tuning", tuned.predict(validation4, verbose=0))
 # The range of luck in section 6 grows most: with five validation photos of each class, one photo
 # is 10 %.
 # </details>
-# <details><summary>3. Write <code>preprocess_input(pixels[..., ::-1]…)</code> in
-# <code>features</code>. What does it cost to swap red and blue?</summary>
+# <details><summary>3. In <code>features</code> (section 5), write
+# <code>pixels[..., ::-1].astype</code> for <code>pixels.astype</code>. What does it cost to swap
+# red and blue?</summary>
 #
 # Less than dividing by 255: shapes stay, only the colours are wrong. Look at the pictures in
 # section 4.
 # </details>
-# <details><summary>4. Leave out <code>base.trainable = False</code>. Does section 6
+# <details><summary>4. Leave out <code>base.trainable = False</code> (section 3). Does section 6
 # change?</summary>
 #
 # No. There the features are computed already, and nothing that is trained contains the base.
 # </details>
-# <details><summary>5. Use a rate of 1e-2 instead of 1e-5 for fine-tuning. What happens?</summary>
+# <details><summary>5. Use a learning rate of 1e-2 instead of 1e-5 for fine-tuning. What
+# happens?</summary>
 #
 # The weights of block 5 are destroyed in the first steps; the loss goes up to that of guessing or
-# beyond.
+# beyond. Beyond it the network is not guessing, but sure, and wrong in half of the cases:
+# [VGG16 in depth](2_vgg16_in_depth.ipynb) shows how.
 # </details>
-# <details><summary>6. Change <code>photo = 0</code> to another number. Does the evidence lie on the
-# animal?</summary>
+# <details><summary>6. In section 8, change <code>photo = 0</code> to another number. Does the
+# evidence lie on the animal?</summary>
 #
 # If it lies on the background, the network has learned where your animals sit, and not what they
 # are. Take photos of both classes in the same places.

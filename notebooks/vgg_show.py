@@ -127,7 +127,10 @@ def receptive_fields(gradients: Mapping[int, Floats]) -> None:
         Picture(
             figures.gradients(
                 list(gradients.values()),
-                [f"{n} layer{'s' * (n > 1)}: {seen}" for n, seen in sees.items()],
+                [
+                    f"1 layer: {seen}" if depth == 1 else f"{depth} layers: {seen}"
+                    for depth, seen in sees.items()
+                ],
             ),
             alt="Where the gradient of the middle output is not zero, by the number of "
             "convolutions. "
@@ -163,13 +166,15 @@ def saved(weights: Mapping[int, tuple[int, int]]) -> None:
 def photos(chosen: LessonPhotos, weights: LessonWeights) -> None:
     """Say which photos are used, and why something is left out."""
     counts = {split: len(own) for split, own in chosen.splits.items()}
+    first, second = chosen.classes
     _show(
         Words(
-            ("Drawings of" if chosen.drawn else "Photos of")
-            + f" {' and '.join(chosen.classes)}: {counts['train']} to train on, "
+            f"Drawings of {first} and {second}: {counts['train']} to train on, "
+            f"{counts['validation']} others to ask about, as many of each class. Drawings show how "
+            "things work; how well they work, only photos show."
+            if chosen.drawn
+            else f"Photos of {first} and {second}: {counts['train']} to train on, "
             f"{counts['validation']} others to ask about, as many of each class."
-            + " Drawings show how things work; how well they work, only photos show."
-            * chosen.drawn
         )
     )
     if not weights:
@@ -278,7 +283,9 @@ def preparation(probabilities: Mapping[str, Floats], targets: Ints) -> None:
     accuracy = {
         name: float((p.argmax(axis=1) == targets).mean()) for name, p in probabilities.items()
     }
-    wrong = [f"{round((1 - share) * len(targets))} ({name})" for name, share in accuracy.items()]
+    first, second = [
+        f"{round((1 - share) * len(targets))} ({name})" for name, share in accuracy.items()
+    ]
     _show(
         Table(
             ["pixels as", "validation accuracy", "log-loss"],
@@ -294,7 +301,7 @@ def preparation(probabilities: Mapping[str, Floats], targets: Ints) -> None:
             + ".",
         ),
         Words(
-            f"Wrong answers of {len(targets)}: {' and '.join(wrong)}. The bars are 95 % intervals."
+            f"Wrong answers of {len(targets)}: {first} and {second}. The bars are 95 % intervals."
         ),
     )
 
@@ -352,9 +359,10 @@ def time_taken() -> None:
     _show(
         Words(
             f"All of this took {duration(clock)} by the clock and {duration(work)} of the "
-            f"processor's time, on {cores} cores"
-            + " that had much other work meanwhile" * (clock > 1.5 * work / cores)
-            + "."
+            f"processor's time, on {cores} cores that had much other work meanwhile."
+            if clock > 1.5 * work / cores
+            else f"All of this took {duration(clock)} by the clock and {duration(work)} of the "
+            f"processor's time, on {cores} cores."
         )
     )
 

@@ -35,6 +35,16 @@ COMMAND = re.compile(
     r"(?:^|[\s=])(?:(?P<script>train|predict)\.py|-m app (?P<sub>[\w-]+)"
     r"|-m (?P<module>benchmarks\.[a-z_]+)|cats-vs-dogs (?P<console>[\w-]+))(?P<rest>[^|>]*)"
 )
+# Words of the field, not of every day: who meets one here finds it in the glossary.
+OF_THE_FIELD = (
+    *("accuracy", "augmentation", "average precision", "backbone", "brier", "calibration"),
+    *("channel", "convolution", "cross-validated", "epoch", "filter"),
+    *("fine-tuning", "frozen", "heat map", "imagenet", "int8", "learning rate", "linear probe"),
+    *("log-loss", "mcnemar", "near-duplicate", "novelty", "onnx", "out-of-distribution"),
+    *("out-of-fold", "overfitting", "precision", "recall", "regularisation", "roc", "seed"),
+    *("sigmoid", "softmax", "temperature", "test-time augmentation", "threshold", "wilson"),
+    *("transfer learning", "bundle", "engine", "correction", "neither", "unsure", "stage", "split"),
+)
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 
 
@@ -199,11 +209,42 @@ def test_every_package_has_its_row():
         assert rows == PACKAGES
 
 
-def test_the_glossary_has_25_terms_in_order():
+def glossary() -> dict[str, str]:
     page = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
-    terms = re.findall(r"^\| ([^|]+) \| [^|]+\.? \|$", page, re.MULTILINE)[1:]
-    assert len(terms) == 25
+    return dict(re.findall(r"^\| (?!word)([^|]+) \| ([^|]+) \|$", page, re.MULTILINE))
+
+
+def test_the_glossary_is_in_order_and_a_line_each():
+    terms = list(glossary())
     assert terms == sorted(terms, key=str.lower)
+    assert all(meaning.endswith((".", ".)")) for meaning in glossary().values())
+
+
+def test_what_the_glossary_explains_is_used():
+    words = words_shown()
+    assert [term for term in glossary() if not re.search(inflected(term), words)] == []
+
+
+def test_what_readers_may_not_know_is_explained():
+    """Words of the field that the pages, the report and the lessons use."""
+    words = words_shown()
+    used = [word for word in OF_THE_FIELD if re.search(inflected(word), words)]
+    explained = " ".join(f"{term} {meaning}" for term, meaning in glossary().items())
+    assert len(used) > len(OF_THE_FIELD) / 2, "the list is out of date"
+    assert [word for word in used if not re.search(inflected(word), explained.lower())] == []
+
+
+def words_shown() -> str:
+    """Return what readers are told: living pages, templates of the report, lessons."""
+    lessons = [*ROOT.glob("notebooks/[0-9]*.py"), *ROOT.glob("app/report/templates/*.j2")]
+    pages = [page for page in LIVING if page.name != "glossary.md"] + lessons
+    texts = (page.read_text(encoding="utf-8") for page in pages)
+    return " ".join(" ".join(texts).replace("#", " ").lower().split())
+
+
+def inflected(term: str) -> str:
+    """Return a pattern of a term in singular and plural, with hyphens or without."""
+    return rf"\b{re.escape(term.lower()).replace(chr(92) + '-', '[- ]')}(s|es)?\b"
 
 
 def test_the_python_of_the_documents_runs(tmp_path, monkeypatch, capsys):

@@ -227,8 +227,8 @@ def duration(seconds: float) -> Number:
 
 
 def _unbroken(text: str) -> Number:
-    """Keep a percent sign on the line of its number."""
-    return Number(text.replace(" %", "\xa0%"))
+    """Keep a percent sign, and a ``>`` or ``<``, on the line of its number."""
+    return Number(re.sub("(?<=[<>]) | (?=%)", "\xa0", text))
 
 
 def _unbroken_words(text: str) -> Markup:

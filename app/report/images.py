@@ -40,6 +40,8 @@ DRAWN_SIDE = 160  # less, since the notebook is kept in the repository
 DRAWN_PER_KIND = 24
 EXCHANGED = 6  # drawings whose label is made wrong, to be found
 BATCH = 4  # pictures at once: maps take some MB a picture and class
+LABELLED = "labelled {label}; answered {answer} ({probability})"
+ON_PURPOSE = "labelled {label} on purpose; answered {answer} ({probability})"
 NO_ANSWERS = (
     "The run's bundle is gone, damaged or of another version, so there are no answers to show."
 )
@@ -283,8 +285,11 @@ def exchanged_labels(answered: PredictionSet, classes: Sequence[str]) -> list[Fi
             "label",
             rank,
             float(margins[n]),
-            f"labelled {classes[labels[n]]}{' on purpose' if n in some else ''}; answered "
-            f"{classes[answered.answers[n]]} ({percentage(answered.confidence[n])})",
+            (ON_PURPOSE if n in some else LABELLED).format(
+                label=classes[labels[n]],
+                answer=classes[answered.answers[n]],
+                probability=percentage(answered.confidence[n]),
+            ),
         )
         for rank, n in enumerate(issues[:SHOWN], start=1)
     ]

@@ -6,6 +6,8 @@ the likeliest class, which is what others call accuracy.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from app.core.console import percent
 from app.core.labels import NEITHER
 from app.core.run_metrics import Metrics, PairedGain, SplitMetrics
@@ -14,23 +16,62 @@ from app.core.sanitise import shown
 FEWEST = 30  # test photos; of fewer no share is told: even 29 of 29 may be 0.88 (95 % interval)
 
 
+@dataclass(frozen=True)
+class Wording:
+    """Sentences about how some test photos are answered, whole ones, to be filled in.
+
+    Attributes:
+        shares: where they are enough for shares.
+        counts: where they are ``too_few``.
+    """
+
+    shares: str
+    counts: str
+
+
+TEST = Wording(
+    shares="Of {n:,} test photos: {right:,} right ({right_share}), {wrong:,} wrong "
+    "({wrong_share}), {neither:,} neither ({neither_share}), {unsure:,} unsure ({unsure_share}).",
+    counts="Test photos: {right} of {n} right, {wrong} wrong, {neither} neither, {unsure} unsure; "
+    "too few to say more.",
+)
+WITHOUT_EXCLUDED = Wording(
+    shares="Of the {n:,} test photos that were not excluded: {right:,} right ({right_share}), "
+    "{wrong:,} wrong ({wrong_share}), {neither:,} neither ({neither_share}), {unsure:,} unsure "
+    "({unsure_share}).",
+    counts="Test photos that were not excluded: {right} of {n} right, {wrong} wrong, {neither} "
+    "neither, {unsure} unsure; too few to say more.",
+)
+CORRECTED = Wording(
+    shares="Of {n:,} test photos with the labels that a person corrected: {right:,} right "
+    "({right_share}), {wrong:,} wrong ({wrong_share}), {neither:,} neither ({neither_share}), "
+    "{unsure:,} unsure ({unsure_share}).",
+    counts="Test photos with the labels that a person corrected: {right} of {n} right, {wrong} "
+    "wrong, {neither} neither, {unsure} unsure; too few to say more.",
+)
+
+
 def verdict(metrics: Metrics) -> list[str]:
     """Return the sentences: about the answers, then about the likeliest class."""
-    sentences = _about(metrics.test, "test photos")
+    sentences = _about(metrics.test, TEST)
     cross_validated = metrics.cross_validated
     if too_few(metrics.test) and cross_validated is not None:
-        n, right = cross_validated.photos, cross_validated.right
-        share = f" ({percent(right / n, 1)})" if n >= FEWEST else ""
+        n, right, log_loss = (
+            cross_validated.photos,
+            cross_validated.right,
+            cross_validated.log_loss,
+        )
         sentences.append(
             f"Cross-validated on the {n:,} photos of train and validation: the likeliest class is "
-            f"right for {right:,}{share}, log-loss {cross_validated.log_loss:.4f}."
+            f"right for {right:,} ({percent(right / n, 1)}), log-loss {log_loss:.4f}."
+            if n >= FEWEST
+            else f"Cross-validated on the {n:,} photos of train and validation: the likeliest "
+            f"class is right for {right:,}, log-loss {log_loss:.4f}."
         )
-    if (kept := metrics.test_without_excluded) is not None:
-        excluded = metrics.test.n - kept.n
-        without = f"test photos, without the {excluded:,} that were excluded"
-        sentences += _about(kept, without)
-    if (corrected := metrics.test_corrected) is not None:
-        sentences += _about(corrected, "test photos, with the labels that a person corrected")
+    if metrics.test_without_excluded is not None:
+        sentences += _about(metrics.test_without_excluded, WITHOUT_EXCLUDED)
+    if metrics.test_corrected is not None:
+        sentences += _about(metrics.test_corrected, CORRECTED)
     return sentences
 
 
@@ -40,19 +81,19 @@ def corrections_said(metrics: Metrics) -> list[str]:
     if found is None:
         return []
     sentences = [
-        f"Corrected by a person, of training and validation: {found.relabelled:,} photos got "
-        f"another class, {found.neither:,} became {NEITHER}, {found.left_out:,} were left out, "
-        f"{found.right:,} were confirmed."
+        f"Photos of training and validation that a person corrected: {found.relabelled:,} with "
+        f"another class, {found.neither:,} as {NEITHER}, {found.left_out:,} left out, "
+        f"{found.right:,} confirmed."
     ]
     if found.test:
         sentences.append(
-            f"Of test {found.test:,} photos were marked; their labels stay, and test is scored "
-            "with the labels given and with the corrected ones."
+            f"Marked photos of test: {found.test:,}. Their labels stay, and test is scored with "
+            "the labels given and with the corrected ones."
         )
     if found.others:
         sentences.append(
-            f"{found.others:,} corrections do not count, since their files are gone, renamed or "
-            "changed."
+            "Corrections that do not count, since their files are gone, renamed or changed: "
+            f"{found.others:,}."
         )
     if found.validation is not None:
         sentences.append(paired_said(found.validation))
@@ -92,20 +133,15 @@ def scored(metrics: Metrics) -> list[tuple[str, SplitMetrics]]:
     return [(name, of) for name, of in found if name == "validation" or not too_few(of)]
 
 
-def _about(test: SplitMetrics, photos: str) -> list[str]:
-    counts, n = test.counts, test.n
-    numbers = {name: getattr(counts, name) for name in ("right", "wrong", "neither", "unsure")}
+def _about(test: SplitMetrics, wording: Wording) -> list[str]:
+    counts, n = vars(test.counts), test.n
     if too_few(test):
-        said = [f"{counts.right} of {n} {photos} right"]
-        said += [f"{count} {name}" for name, count in numbers.items() if name != "right" and count]
-        return [f"{', '.join(said)}; too few to say more."]
-    shares = ", ".join(
-        f"{count:,} {name} ({percent(count / n, 1)})" for name, count in numbers.items()
-    )
+        return [wording.counts.format(n=n, **counts)]
+    shares = {f"{answer}_share": percent(count / n, 1) for answer, count in counts.items()}
     low, high = test.accuracy_interval_95
     right = sum(row[i] for i, row in enumerate(test.confusion))
     return [
-        f"Of {n:,} {photos}: {shares}.",
+        wording.shares.format(n=n, **counts, **shares),
         f"The likeliest class is right for {right:,} of them: accuracy {test.accuracy:.4f} (95 % "
         f"interval {low:.4f}–{high:.4f}), log-loss {test.log_loss:.4f}, calibration error "
         f"{test.ece:.4f}.",

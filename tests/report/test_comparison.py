@@ -154,11 +154,11 @@ def test_the_page_lies_beside_the_runs_and_needs_nothing_else(folders, capsys):
     page = folders[0].parent / "compare-A-B.html"
     assert output.splitlines()[-1] == str(page)
     assert re.search(r"^B +6 +1 +1 +2 +10 +– +– +– +8 ", output, re.MULTILINE)
-    assert "right in A only: 0, in B only: 3, wrong in both: 1. McNemar's test p = 0.25" in output
+    assert "right in A only: 0, in B only: 3, wrong in both: 1. McNemar's test: p = 0.25." in output
     assert "seed: 3 | 4" in output
     text = page.read_text(encoding="utf-8")
     assert not re.search(r"<script|<link|<iframe|@import|url\((?!#)|http", text)
-    assert "No difference shown" in text
+    assert "No difference is shown." in text
     assert "<td>cat/test6.jpg</td><td>cat</td><td>dog</td><td>cat</td>" in text
     assert re.search(r'<svg class="figure" [^>]*aria-label="Test accuracy of each', text)
 
@@ -175,7 +175,10 @@ def test_json_is_for_programs_and_three_runs_go_against_the_first(folders, tmp_p
     assert first["accuracy"]["value"] == pytest.approx(0.3)
     assert (first["p_value_holm"], second["p_value_holm"]) == (0.5, 0.5)
     assert found["page"] == str(page)
-    assert page.read_text(encoding="utf-8").count("test, p = 0.25 (0.5 as one of 2)") == 2
+    assert (
+        page.read_text(encoding="utf-8").count("test: p = 0.25, corrected for 2 comparisons 0.5.")
+        == 2
+    )
 
 
 def test_names_of_runs_cannot_break_the_page_and_are_told_as_they_are(folders, tmp_path, capsys):
@@ -203,7 +206,7 @@ def test_what_is_rare_once_is_not_among_several(tmp_path, capsys):
     made_up_run(tmp_path / "equal", answers([True] + [False] * 6 + [True] * 12 + [False], SURE))
     assert run_command(main, [*(str(tmp_path / name) for name in names)]) == 0
     output = capsys.readouterr().out
-    assert "p = 0.0312 (0.0938 as one of 3): chance alone" in output
+    assert "p = 0.0312, corrected for 3 comparisons 0.0938. Chance alone" in output
     page = (tmp_path / f"compare-{'-'.join(names)}.html").read_text(encoding="utf-8")
     assert "is better" not in page
 
@@ -212,7 +215,7 @@ def test_equally_many_right_answers_are_called_so(tmp_path, capsys):
     made_up_run(tmp_path / "A", answers([True, False] + [True] * 18, SURE))
     made_up_run(tmp_path / "B", answers([False, True] + [True] * 18, SURE))
     assert run_command(main, [str(tmp_path / "A"), str(tmp_path / "B")]) == 0
-    assert "p = 1: both are right equally often." in capsys.readouterr().out
+    assert "p = 1. Both are right equally often." in capsys.readouterr().out
 
 
 def test_a_clear_difference_is_called_one(tmp_path, capsys):
@@ -220,7 +223,7 @@ def test_a_clear_difference_is_called_one(tmp_path, capsys):
     made_up_run(tmp_path / "bad", answers([False] * 6 + [True] * 14, SURE))
     argv = [str(tmp_path / "bad"), str(tmp_path / "good")]
     assert run_command(main, argv) == 0
-    assert "p = 0.0312: so large a difference is rare by chance" in capsys.readouterr().out
+    assert "p = 0.0312. So large a difference is rare by chance" in capsys.readouterr().out
     assert "good is better" in (tmp_path / "compare-bad-good.html").read_text(encoding="utf-8")
 
 

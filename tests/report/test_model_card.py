@@ -52,7 +52,7 @@ def test_its_figures_are_those_of_the_run(run):
     assert f"accuracy {test['accuracy']:.4f} (95 % interval {low:.4f}–{high:.4f})" in card
     assert f"log-loss {test['log_loss']:.4f}, calibration error {test['ece']:.4f}." in card
     assert f"error {test['ece']:.4f} ({test['ece_bias']:.4f} is what" in card
-    assert "| 40 | 36 | 1 | 1 | 2 |" in card
+    assert "| test | 40 | 36 | 1 | 1 | 2 |" in card
     (right, wrong), _ = test["confusion"]
     low, high = wilson_interval(right, 20)
     assert wrong > 0
@@ -104,7 +104,7 @@ def test_what_users_named_is_shown_as_it_is_and_breaks_nothing(tmp_path):
         len(re.findall("<td", row)) for row in re.findall(r"<tr>.*?</tr>", page, re.DOTALL)
     ] == [
         *[0, 4, 4],  # photos of each split
-        *[0, 5],  # answers
+        *[0, 6],  # answers
         *[0, 7],  # scores; test has too few photos
         *[0, 5, 5],  # each class
     ]
@@ -147,9 +147,10 @@ def test_what_is_unknown_is_left_open(tmp_path):
 
 def test_of_few_test_photos_only_counts_are_told(tmp_path):
     card = card_of(made_up_run(tmp_path / "run", [0.1, 0.9]))
-    assert "2 of 2 test photos right; too few to say more." in card
+    assert "Test photos: 2 of 2 right, 0 wrong, 0 neither, 0 unsure; too few to say more." in card
     assert "| cat | 1 | 1 of 1 | – | – |" in card
-    assert "| test | 2 |" not in card
+    assert "| test | 2 | 2 | 0 | 0 | 0 |" in card
+    assert card.count("| test | 2 |") == 1  # no scores
     assert "- type: right" in card
     assert "accuracy" not in card.partition("# Model card")[0]
 
@@ -162,9 +163,9 @@ def test_both_scores_stand_where_test_photos_were_excluded(tmp_path, run):
         "answered_by": {"file": "f.onnx", "precision": "int8"},
     }
     card = card_of(made_up_run(tmp_path / "run", second_of(40), metrics=more))
-    assert "| 39, without the excluded ones | 36 | 0 | 1 | 2 |" in card
+    assert "| test, without the excluded ones | 39 | 36 | 0 | 1 | 2 |" in card
     assert "| test, without the excluded ones | 39 |" in card
-    assert "Of 39 test photos, without the 1 that were excluded: 36 right" in card
+    assert "Of the 39 test photos that were not excluded: 36 right" in card
     assert "f.onnx answered them" in card
 
 
@@ -172,7 +173,7 @@ def test_attribution_goes_along_and_says_what_was_changed(run):
     card = card_of(run)
     for words in ("Karen Simonyan", "Andrew Zisserman", "CC BY 4.0", "François Chollet"):
         assert words in card
-    assert "is new, and block5 was trained further." in card
+    assert "is new, and these stages trained blocks of it further: block5." in card
     assert "Apache License 2.0" in card
 
 
@@ -207,14 +208,16 @@ def test_the_model_in_int8_is_named_with_its_cost(tmp_path, run):
     card = card_of(made_up_run(tmp_path / "with", metrics={"int8": {"why_not": "", **gate}}))
     assert "`bundle/model.int8.onnx`" in card
     assert "on 1,000 photos of validation and training: accuracy -0.10 points" in card
-    assert "points, calibration error +0.0000, another answer for 0.40 % (at most 0.92 % of" in card
-    assert "new photos, with 95 % confidence), and 0.20 % more or fewer neither" in card
+    assert "points, calibration error +0.0000, another answer for 0.40 %, and 0.20 %" in card
+    assert "neither. Of new photos at most 0.92 % get another answer, with 95 % confidence." in card
     assert "The share of wrong answers is not promised." in card
     promise = {"max_wrong": 0.01, "confidence": 0.9, "photos": 980, "given": 980, "wrong": 4}
     promised = made_up_run(tmp_path / "promised", metrics={"promise": {**promise, "bound": 0.0082}})
     assert "At most 1 % of the answers that name a class are wrong, with 90 %" in card_of(promised)
     none = made_up_run(tmp_path / "none", metrics={"int8": {"why_not": "the *mirror* image"}})
-    assert "- **In int8:** there is none; the \\*mirror\\* image." in card_of(none)
+    assert "- **In int8:** there is no such model. The reason: the \\*mirror\\* image." in card_of(
+        none
+    )
     assert "int8.onnx" not in card_of(run)
 
 

@@ -112,7 +112,7 @@ def test_the_page_says_what_the_metrics_say(run: Run, page: str) -> None:
         assert f"{count} of 30 test photos" in tile
     assert "Of 30 test photos: right 26, wrong 1, neither 1, unsure 2." in first
     assert "Of 100 new photos like these, expect about 87 right, 3 wrong and 10 without" in first
-    assert "Of 4 test photos without a right answer 2 were answered “unsure”." in first
+    assert "Those answered “unsure” are 2 of the 4 without a right answer." in first
     assert "Of 30 test photos: 26 right (86.7 %), 1 wrong (3.3 %), 1 neither (3.3 %), 2" in page
     assert f"(95 % interval {low:.4f}–{high:.4f}), log-loss {test['log_loss']:.4f}" in page
     low, high = wilson_interval(1, 30)
@@ -162,7 +162,7 @@ def test_mistakes_are_shown_the_surest_first(run: Run, page: str) -> None:
     assert places == sorted(places)
     wrong = sum(outcome == "wrong" for outcome in outcomes(given, 0.625))
     assert f"<h3>{wrong} of 30 test photos are answered wrongly</h3>" in panel
-    assert f"For {len(mistakes) - wrong} that were answered “neither” or “unsure”" in panel
+    assert f"and whose likeliest class is wrong: {len(mistakes) - wrong}." in panel
 
 
 def test_the_least_certain_answers_are_those_with_the_lowest_confidence(run: Run) -> None:

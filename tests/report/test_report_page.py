@@ -212,3 +212,17 @@ def test_a_click_shows_a_photo_whole_and_another_closes_it(look: Look) -> None:
     assert fit == "contain", "nothing is cut off"
     ask("document.querySelector('.card .close').click()")
     assert ask(position) == "static"
+
+
+@pytest.mark.parametrize("size", [PHONE, DESK])
+def test_a_photo_and_its_crops_have_one_size(look: Look, size: tuple[int, int]) -> None:
+    """Squeezed as the network sees them, so that one compares what they show."""
+    sizes = look("whole", size)(
+        "return [...document.querySelectorAll('.views .card')].map(card =>"
+        " [...card.querySelectorAll('img')].map(img =>"
+        " [Math.round(img.clientWidth), Math.round(img.clientHeight)]))"
+    )
+    assert any(len(pictures) > 1 for pictures in sizes)
+    for pictures in sizes:
+        assert all(width == height for width, height in pictures)
+        assert len({width for width, _ in pictures}) <= 1

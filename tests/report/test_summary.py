@@ -91,12 +91,18 @@ CROSS_VALIDATED = {"photos": 38, "right": 36, "accuracy": 36 / 38, "log_loss": 0
 def test_of_few_test_photos_no_share_is_told():
     head = {**METRICS["stages"][0], "cross_validated": CROSS_VALIDATED}
     alone, beside = verdict(metrics(29)), verdict(metrics(29, stages=[head]))
-    assert alone == ["28 of 29 test photos right, 1 neither; too few to say more."]
+    assert alone == [
+        "Test photos: 28 of 29 right, 0 wrong, 1 neither, 0 unsure; too few to say more."
+    ]
     assert beside == [
         *alone,
         "Cross-validated on the 38 photos of train and validation: the likeliest class is right "
         "for 36 (94.7 %), log-loss 0.2100.",
     ]
+    few = {**CROSS_VALIDATED, "photos": 29, "right": 28}
+    assert verdict(metrics(29, stages=[{**head, "cross_validated": few}]))[1].endswith(
+        "the likeliest class is right for 28, log-loss 0.2100."
+    )
     assert [name for name, _ in scored(metrics(29))] == ["validation"]
     assert verdict(metrics(30))[0].startswith("Of 30 test photos: 29 right (96.7 %), 0 wrong")
 
@@ -113,7 +119,9 @@ def test_test_without_excluded_photos_is_told_after_the_whole():
     both = dataclasses.replace(whole, test_without_excluded=metrics(57).test)
     sentences = verdict(both)
     assert sentences[:2] == verdict(whole)
-    assert sentences[2].startswith("Of 57 test photos, without the 3 that were excluded: 56 right")
+    assert sentences[2].startswith(
+        "Of the 57 test photos that were not excluded: 56 right (98.2 %)"
+    )
     assert len(sentences) == 4
 
 
