@@ -10,7 +10,7 @@ Everything above block5 stays float32.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from app.export.int8_gate import (
     in_doubt,
     int8_gate,
 )
-from app.export.upper_part import predictions_of, upper_part
+from app.export.upper_part import from_kept_activations, predictions_of, upper_part
 from app.features.batches import ViewBatches
 from app.features.dataset import DatasetSpec, FeatureDataset
 from app.features.extractor import make_extractor, onnx_engine
@@ -101,21 +101,29 @@ def int8_model(
         )
         rows = _computed(frozen, stage.cut, source.spec, photos, engine)
     int8 = predictions_of(upper, rows, photos, OTHER if engine == OTHER else USUAL)
-    gate = _compare(int8, graph, photos, thresholds)
+
+    def by_float32(some: Sequence[Photo]) -> PredictionSet:
+        kept = from_kept_activations(graph, source, stage, some, "float32")
+        return _by_float32(graph, some) if kept is None else kept
+
+    gate = _compare(int8, by_float32, photos, thresholds)
     if fault := gate.fault():
         return Int8Model(None, fault, gate if gate.measured else None)
     return Int8Model(_joined(frozen, upper, stage.cut, graph), "", gate)
 
 
 def _compare(
-    int8: PredictionSet, graph: onnx.ModelProto, photos: Sequence[Photo], thresholds: Thresholds
+    int8: PredictionSet,
+    by_float32: Callable[[Sequence[Photo]], PredictionSet],
+    photos: Sequence[Photo],
+    thresholds: Thresholds,
 ) -> Int8Gate:
     """Let float32 answer the photos in doubt, or all of them, and compare."""
     asked = in_doubt(int8, thresholds)
-    float32 = int8.replaced(asked, _by_float32(graph, [photos[n] for n in asked]))
+    float32 = int8.replaced(asked, by_float32([photos[n] for n in asked]))
     if changed_far_from_lines(int8, float32, thresholds):
         asked = np.arange(len(photos))
-        float32 = int8.replaced(asked, _by_float32(graph, photos))
+        float32 = int8.replaced(asked, by_float32(photos))
     return int8_gate(int8, float32, len(asked), thresholds)
 
 

@@ -1,9 +1,17 @@
-"""The exported model above a cut: activations of the frozen layers → answers."""
+"""The exported model above a cut: activations of the frozen layers → answers.
+
+A head run leaves the backbone as it is, so what that gives for a photo stays the same from run to
+run: the cache keeps it, and only what lies above is computed (``from_kept_activations``). The
+activations are those of the exported model's own frozen layers, in its numbers and by its engine,
+rounded to float16.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -11,14 +19,21 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.utils import Extractor
 
-from app.core.config import EngineName
+from app.core.config import EngineName, Stage
+from app.core.console import say
+from app.core.errors import CacheEvictedError, UsageError
+from app.data.augmentation import View
 from app.data.manifest import Photo
 from app.evaluation.metrics import probabilities_of
 from app.evaluation.prediction_set import PredictionSet
 from app.export.bundle_writer import OUTPUTS
 from app.features.batches import targets_of
+from app.features.dataset import HEAD_CUT, CachedDataset, FeatureDataset
+from app.features.extractor import engine, make_extractor
+from app.features.store import FeatureStore, kept_rows
 from app.inference.engine_choice import USUAL
 from app.inference.engines import compile_model
+from app.network.device import on_gpu
 from app.network.onnx_graph import output_of
 
 
@@ -65,3 +80,45 @@ def predictions_of(
         probabilities_of(np.concatenate(logits)),
         np.concatenate(novelty)[:, 0],
     )
+
+
+def from_kept_activations(
+    graph: onnx.ModelProto,
+    source: FeatureDataset,
+    stage: Stage,
+    photos: Sequence[Photo],
+    precision: Literal["int8", "float32"],
+    engine_name: EngineName = USUAL,
+) -> PredictionSet | None:
+    """Return what an exported model predicts for photos, each looked at once (no mirror image).
+
+    Activations that the cache does not keep yet are computed, and kept.
+
+    Args:
+        graph: the float32 model; what lies above the backbone is the same in int8.
+        source: of the run's features.
+        stage: the last one.
+        photos: to be answered; those that are kept are not read.
+        precision: of the frozen layers.
+        engine_name: that computes.
+
+    Returns:
+        None where the backbone was trained, or where the cache keeps nothing or has no room.
+    """
+    if stage.opens or on_gpu() or not isinstance(source, CachedDataset):
+        return None
+    int8 = source.int8_twin if precision == "int8" else None
+    spec = replace(
+        source.stores[HEAD_CUT].spec,
+        precision=precision if int8 is None else int8.precision,
+        engine=engine(precision, engine_name),
+    )
+    store = FeatureStore(source.quota.folder, spec, source.quota)
+    model, size = source.spec.model, source.spec.image_size
+    make = partial(make_extractor, model, [HEAD_CUT], "float32", int8, engine_name)
+    rows = kept_rows(store, [View(photo, 0, 0) for photo in photos], size, make)
+    try:
+        return predictions_of(upper_part(graph, HEAD_CUT), rows, photos, engine_name)
+    except (UsageError, CacheEvictedError) as error:  # the run goes on without the cache
+        say(f"the activations of {len(photos)} photos are not kept: {error}")
+        return None
