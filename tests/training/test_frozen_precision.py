@@ -113,7 +113,11 @@ def test_the_same_photos_are_computed_once(model, photos, tmp_path: Path, monkey
     assert not list(tmp_path.glob("off/*/*.shard"))
     assert chosen_precision(model, photos, tmp_path / "kept", int8=True) == chosen
     assert len(list(tmp_path.glob("kept/*/*.shard"))) == 2  # float32 and int8
-    monkeypatch.setattr(tested, "make_extractor", None)
+
+    def computed_again(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(tested, "make_extractor", computed_again)
     assert chosen_precision(model, photos[::-1], tmp_path / "kept", int8=True) == chosen
     assert measured == [measured[0]] * 3
 
