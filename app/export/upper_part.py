@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
+import keras
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -33,8 +34,9 @@ from app.features.extractor import engine, make_extractor
 from app.features.store import FeatureStore, kept_rows
 from app.inference.engine_choice import USUAL
 from app.inference.engines import compile_model
+from app.network.classifier import prefix
 from app.network.device import on_gpu
-from app.network.onnx_graph import output_of
+from app.network.onnx_graph import output_of, to_onnx
 
 
 def upper_part(exported: onnx.ModelProto, cut: str) -> onnx.ModelProto:
@@ -103,9 +105,12 @@ def from_kept_activations(
         engine_name: that computes.
 
     Returns:
-        None where the backbone was trained, or where the cache keeps nothing or has no room.
+        None where the backbone was trained, or is another one in ``graph``, and where the cache
+        keeps nothing or has no room.
     """
     if stage.opens or on_gpu() or not isinstance(source, CachedDataset):
+        return None
+    if precision == "float32" and not _has_backbone_of(source.spec.model, graph):
         return None
     int8 = source.int8_twin if precision == "int8" else None
     spec = replace(
@@ -122,3 +127,15 @@ def from_kept_activations(
     except (UsageError, CacheEvictedError) as error:  # the run goes on without the cache
         say(f"the activations of {len(photos)} photos are not kept: {error}")
         return None
+
+
+def _has_backbone_of(model: keras.Model, graph: onnx.ModelProto) -> bool:
+    """Say whether an exported model has, node by node, the layers that compute the features."""
+    known = onnx.shape_inference.infer_shapes(graph)
+    lower = Extractor(known).extract_model([graph.graph.input[0].name], [HEAD_CUT]).graph
+    expected = to_onnx(prefix(model, [HEAD_CUT]), [output_of(HEAD_CUT)]).graph
+    constants, expected_constants = (
+        {each.name: each.raw_data for each in some.initializer} for some in (lower, expected)
+    )
+    # The last node brings the channels to the end, for the cache.
+    return list(lower.node) == list(expected.node)[:-1] and constants == expected_constants
