@@ -60,7 +60,10 @@ class AnswersFromFeatures:
             ChangedPhotoError: when a photo is no longer the file that the audit saw.
             BundleError: when the model is not one that this project exports.
         """
-        quick = None if self.mirror else self._from_features(classifier, photos)
+        as_pretrained = not self.stage.opens  # the backbone
+        quick = None
+        if as_pretrained and not self.mirror:
+            quick = self._from_features(classifier, photos)
         if quick is None:
             return answer_photos(classifier, photos)
         asked = np.linspace(0, len(photos) - 1, COMPARED).astype(np.int64)
