@@ -172,7 +172,7 @@ def estimate(config: TrainConfig, rows: Sequence[ManifestRow]) -> Estimate:
     disk = 0.0
     if config.cache != "off":
         cuts = {STAGES["head"].cut, *(stage.cut for stage in stages)}
-        kept = views - splits["test"]
+        kept = views - (splits["test"] if stages else 0)  # a head run keeps those of test too
         pixels = config.image_size**2
         disk = sum(kept * 2 * CHANNELS[cut][0] * pixels / CHANNELS[cut][1] ** 2 for cut in cuts)
         if disk > config.cache_limit * 1e9 and config.cache == "auto":

@@ -38,6 +38,7 @@ from app.data.manifest import (
 from app.data.splits import class_weights
 from app.evaluation.metrics import split_metrics
 from app.experiment_setup import set_up
+from app.export.answers_from_features import AnswersFromFeatures
 from app.export.bundle_writer import (
     Answering,
     Parity,
@@ -124,6 +125,7 @@ def run_experiment(
             decision.validation,
             neither,
             config.engine,
+            AnswersFromFeatures(source, last, run.bundle, config.mirror),
         )
     return Metrics(
         classes=tuple(classes),

@@ -84,9 +84,15 @@ def set_up(
     frozen = trained if config.cache == "off" else resolve_frozen_precision(config.precision)
     model, weights = classifier_of(config, classes, trained)
     if config.precision == "auto":
-        folder = config.runs / FEATURES_FOLDER
-        seen = photos["train"] if scales is None else scales
-        precision = choose_precision(model, weights, seen, folder, int8=frozen == "int8")
+        precision = choose_precision(
+            model,
+            config.backbone,
+            weights,
+            photos["train"] if scales is None else scales,
+            quota_of(config),
+            int8=frozen == "int8",
+            keep=config.cache != "off",
+        )
         if precision != "auto":
             config, frozen = dataclasses.replace(config, precision=precision), precision
         if precision == "float32":
@@ -125,10 +131,13 @@ def dataset_of(
     scales: Sequence[Photo] | None = None,
 ) -> FeatureDataset:
     """Open the input of the run's stages; ``digest`` is that of the backbone's weights."""
-    quota = Quota(config.runs / FEATURES_FOLDER, round(config.cache_limit * 1e9))
-    return open_dataset(
-        dataset_spec(config, model, digest, photos, neither, scales), config.cache, quota
-    )
+    spec = dataset_spec(config, model, digest, photos, neither, scales)
+    return open_dataset(spec, config.cache, quota_of(config))
+
+
+def quota_of(config: TrainConfig) -> Quota:
+    """Return the folder of all caches, and their limit."""
+    return Quota(config.runs / FEATURES_FOLDER, round(config.cache_limit * 1e9))
 
 
 def dataset_spec(

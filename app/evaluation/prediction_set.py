@@ -6,7 +6,7 @@ The prediction for one file, in words, is ``app.inference.prediction.Prediction`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,14 @@ class PredictionSet:
             self.probabilities[index],
             self.novelty[index],
         )
+
+    def replaced(
+        self, numbers: Sequence[int] | NDArray[np.int64], others: PredictionSet
+    ) -> PredictionSet:
+        """Return the same with the predictions of ``others`` for the photos ``numbers``."""
+        probabilities, novelty = self.probabilities.astype(float), self.novelty.astype(float)
+        probabilities[numbers], novelty[numbers] = others.probabilities, others.novelty
+        return replace(self, probabilities=probabilities, novelty=novelty)
 
     def mistakes(self) -> list[int]:
         """Return the numbers of the photos that are answered wrongly, the most confident first."""

@@ -204,6 +204,8 @@ def check_parity(
 def _others(folder: Path, exact: Classifier, answering: Answering) -> list[Classifier]:
     """Return what will answer besides ``exact``: the int8 model, and the engine that is chosen."""
     others = [Classifier(folder, precision="int8")] if exact.bundle.has_int8 else []
+    if answering.engine == exact.engine:
+        return others
     chosen = Classifier(folder, engine=answering.engine, photos=answering.photos)
     return others if chosen.engine == exact.engine else [*others, chosen]
 

@@ -10,7 +10,7 @@ Everything above block5 stays float32.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,14 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, compose, helper
+from onnx import compose
 from onnx.utils import Extractor
 
-from app.core.config import Engine, EngineName, Stage
+from app.core.config import Engine, Stage
 from app.core.console import percent, progress_bar
 from app.data.augmentation import View, load_batches
 from app.data.manifest import Photo
 from app.evaluation.decision import Thresholds
-from app.evaluation.metrics import probabilities_of
 from app.evaluation.prediction_set import PredictionSet
 from app.export.bundle_writer import GATE_BATCH, OUTPUTS
 from app.export.int8_gate import (
@@ -36,14 +35,13 @@ from app.export.int8_gate import (
     changed_far_from_lines,
     in_doubt,
     int8_gate,
-    with_float32,
 )
-from app.features.batches import ViewBatches, targets_of
+from app.export.upper_part import from_kept_activations, predictions_of, upper_part
+from app.features.batches import ViewBatches
 from app.features.dataset import DatasetSpec, FeatureDataset
 from app.features.extractor import make_extractor, onnx_engine
 from app.features.int8_backbone import CALIBRATION_PHOTOS, Feed, Int8Backbone, write_int8
 from app.inference.engine_choice import OTHER, USUAL
-from app.inference.engines import compile_model
 from app.network.onnx_graph import output_of
 
 
@@ -102,22 +100,30 @@ def int8_model(
             source.spec.model, [stage.cut], frozen, source.spec.engine, len(photos)
         )
         rows = _computed(frozen, stage.cut, source.spec, photos, engine)
-    int8 = _predictions(upper, rows, photos, OTHER if engine == OTHER else USUAL)
-    gate = _compare(int8, graph, photos, thresholds)
+    int8 = predictions_of(upper, rows, photos, OTHER if engine == OTHER else USUAL)
+
+    def by_float32(some: Sequence[Photo]) -> PredictionSet:
+        kept = from_kept_activations(graph, source, stage, some, "float32")
+        return _by_float32(graph, some) if kept is None else kept
+
+    gate = _compare(int8, by_float32, photos, thresholds)
     if fault := gate.fault():
         return Int8Model(None, fault, gate if gate.measured else None)
     return Int8Model(_joined(frozen, upper, stage.cut, graph), "", gate)
 
 
 def _compare(
-    int8: PredictionSet, graph: onnx.ModelProto, photos: Sequence[Photo], thresholds: Thresholds
+    int8: PredictionSet,
+    by_float32: Callable[[Sequence[Photo]], PredictionSet],
+    photos: Sequence[Photo],
+    thresholds: Thresholds,
 ) -> Int8Gate:
     """Let float32 answer the photos in doubt, or all of them, and compare."""
     asked = in_doubt(int8, thresholds)
-    float32 = with_float32(int8, asked, _by_float32(graph, [photos[n] for n in asked]))
+    float32 = int8.replaced(asked, by_float32([photos[n] for n in asked]))
     if changed_far_from_lines(int8, float32, thresholds):
         asked = np.arange(len(photos))
-        float32 = with_float32(int8, asked, _by_float32(graph, photos))
+        float32 = int8.replaced(asked, by_float32(photos))
     return int8_gate(int8, float32, len(asked), thresholds)
 
 
@@ -128,7 +134,7 @@ def _by_float32(graph: onnx.ModelProto, photos: Sequence[Photo]) -> PredictionSe
     with progress_bar() as bar:
         task = bar.add_task("Comparing int8 with float32", total=len(views))
         batches = bar.track(load_batches(views, size, GATE_BATCH), task_id=task)
-        return _predictions(graph, batches, photos)
+        return predictions_of(graph, batches, photos)
 
 
 def _calibration(source: FeatureDataset, stage: Stage) -> Iterator[Feed]:
@@ -165,48 +171,14 @@ def _computed(
 
 
 def _upper_int8(exported: onnx.ModelProto, cut: str, scales: Iterator[Feed]) -> onnx.ModelProto:
-    """Return the layers above a cut, from activations ``(batch, height, width, channels)``."""
-    known = onnx.shape_inference.infer_shapes(exported)
-    upper = Extractor(known).extract_model([cut], list(OUTPUTS))
-    (given,) = upper.graph.input
-    _, channels, height, width = given.type.tensor_type.shape.dim
-    shape = ["batch", height.dim_value, width.dim_value, channels.dim_value]
-    name = output_of(cut)
-    upper.graph.input[0].CopyFrom(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
-    turned = f"{cut}/turned"  # a name that the frozen layers do not have, which are put below
-    for node in upper.graph.node:
-        node.input[:] = [turned if tensor == cut else tensor for tensor in node.input]
-    transpose = helper.make_node("Transpose", [name], [turned], name=turned, perm=[0, 3, 1, 2])
-    upper.graph.node.insert(0, transpose)
-    del upper.graph.value_info[:]
+    """Return the layers above a cut (``upper_part``), their convolutions in int8."""
+    upper = upper_part(exported, cut)
     if not any(node.op_type == "Conv" for node in upper.graph.node):
         return upper  # nothing was trained below the head
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "upper.onnx"
         write_int8(upper, path, scales)
         return onnx.load(path)
-
-
-def _predictions(
-    graph: onnx.ModelProto,
-    batches: Iterable[NDArray[Any]],
-    photos: Sequence[Photo],
-    engine: EngineName = USUAL,
-) -> PredictionSet:
-    """Return what a model predicts for photos, given as batches of its input."""
-    compiled = compile_model(engine, graph.SerializeToString())
-    classes = graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    logits, novelty = [np.empty((0, classes), np.float32)], [np.empty((0, 1), np.float32)]
-    for batch in batches:
-        some_logits, some_novelty = compiled.run(batch, ("logits", "novelty"))
-        logits.append(some_logits)
-        novelty.append(some_novelty)
-    return PredictionSet(
-        tuple(photo.name for photo in photos),
-        targets_of(photos),
-        probabilities_of(np.concatenate(logits)),
-        np.concatenate(novelty)[:, 0],
-    )
 
 
 def _joined(

@@ -83,18 +83,17 @@ class Int8Gate:
         )
 
 
-def in_doubt(int8: PredictionSet, thresholds: Thresholds) -> NDArray[np.int64]:
-    """Return the numbers of the photos that float32 must answer too: those near a line."""
-    return np.flatnonzero(_distance(int8, thresholds) < 1)
+def in_doubt(
+    predicted: PredictionSet, thresholds: Thresholds, near: float = 1.0
+) -> NDArray[np.int64]:
+    """Return the numbers of the photos that a more exact model must answer too: those near a line.
 
-
-def with_float32(
-    int8: PredictionSet, numbers: NDArray[np.int64], float32: PredictionSet
-) -> PredictionSet:
-    """Return what int8 predicts, with float32's predictions for the photos ``numbers``."""
-    probabilities, novelty = int8.probabilities.astype(float), int8.novelty.astype(float)
-    probabilities[numbers], novelty[numbers] = float32.probabilities, float32.novelty
-    return dataclasses.replace(int8, probabilities=probabilities, novelty=novelty)
+    Args:
+        predicted: by the less exact model.
+        thresholds: of the answers.
+        near: how near is near; 1 for int8, whose rounding moves answers most.
+    """
+    return np.flatnonzero(_distance(predicted, thresholds) < near)
 
 
 def changed_far_from_lines(
@@ -112,7 +111,7 @@ def int8_gate(
 
     Args:
         int8: its predictions for all photos.
-        float32: the same, with those of float32 for the photos that it answered (``with_float32``).
+        float32: the same, with those of float32 for the photos that it answered.
         asked: how many those are.
         thresholds: of the answers.
     """

@@ -258,7 +258,7 @@ def open_dataset(spec: DatasetSpec, cache: CacheMode, quota: Quota) -> FeatureDa
         twin = make_int8_backbone(quota.folder, spec.model, spec.weights, scales)
     if precision == "int8" and twin is not None:
         int8 = twin
-        precision += f"-{int8.digest[:8]}"
+        precision = int8.precision
     if made_by == USUAL:
         spec = replace(spec, engine=onnx_engine(spec.model, cuts, int8, spec.engine, count))
         made_by = engine(resolve_frozen_precision(spec.precision), spec.engine)

@@ -61,6 +61,11 @@ class Int8Backbone:
     model: bytes
     digest: str
 
+    @property
+    def precision(self) -> str:
+        """The number format with the digest of its scales, as ``FeatureSpec`` has it."""
+        return f"int8-{self.digest[:8]}"
+
     def proto(self) -> onnx.ModelProto:
         """Return the model, with an output for each of ``app.network.classifier.CUTS``."""
         return onnx.load_from_string(self.model)

@@ -6,7 +6,7 @@ loses at most two of them, and several runs may write at the same time.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -237,6 +237,31 @@ def compute_features(
             written = writer.submit(write, missing[start : start + SHARD_ROWS], rows)
         if written is not None:
             written.result()
+
+
+def kept_rows(
+    store: FeatureStore,
+    views: Sequence[View],
+    image_size: int,
+    make: Callable[[], FeatureExtractor],
+) -> Iterator[Float32s]:
+    """Yield the activations of ``views`` in batches, after those that are not there were computed.
+
+    Args:
+        store: of the activations.
+        views: whose activations are wanted.
+        image_size: height and width of a view in pixels.
+        make: gives what computes the store's activations; called where some are missing.
+
+    Raises:
+        CacheEvictedError: when another process removes them meanwhile.
+        UsageError: when a shard has no room.
+    """
+    store.check(views)
+    if missing := missing_views([store], views):
+        compute_features(make(), [store], missing, image_size)
+    for start in range(0, len(views), SHARD_ROWS):
+        yield store.gather(views[start : start + SHARD_ROWS])
 
 
 def _as_float16(activations: NDArray[np.floating[Any]]) -> Float16s:

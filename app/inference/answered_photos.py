@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,9 @@ from app.data.augmentation import unchanged_bytes
 from app.data.manifest import Photo
 from app.evaluation.prediction_set import PredictionSet
 from app.inference.predictor import Classifier
+
+# What gives the predictions of an exported classifier for photos.
+AnswerPhotos = Callable[[Classifier, Sequence[Photo]], PredictionSet]
 
 
 def answer_photos(classifier: Classifier, photos: Sequence[Photo]) -> PredictionSet:

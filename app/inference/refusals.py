@@ -11,18 +11,21 @@ from app.core.run_metrics import NeitherMetrics
 from app.data.folder_layout import Split
 from app.data.manifest import NeitherPhoto
 from app.evaluation.decision import IS_NEITHER
-from app.inference.answered_photos import answer_photos
+from app.inference.answered_photos import AnswerPhotos, answer_photos
 from app.inference.predictor import Classifier
 
 
 def refusals(
-    classifier: Classifier, photos: Mapping[Split, Sequence[NeitherPhoto]]
+    classifier: Classifier,
+    photos: Mapping[Split, Sequence[NeitherPhoto]],
+    answer: AnswerPhotos = answer_photos,
 ) -> dict[str, NeitherMetrics]:
     """Return the counts of each kind, by its name; that of photos without a kind is empty.
 
     Args:
         classifier: of the run's bundle.
         photos: of all splits that show none of the classes.
+        answer: how the classifier's predictions are come by.
 
     Raises:
         AppError: when a photo is no longer the file that the audit saw.
@@ -32,7 +35,7 @@ def refusals(
     asked = [each.kind for each in held_out]
     refused: list[str] = []
     if held_out:
-        answered = answer_photos(classifier, [each.photo for each in held_out])
+        answered = answer(classifier, [each.photo for each in held_out])
         answers = answered.decided(classifier.thresholds)
         refused = [kind for kind, code in zip(asked, answers, strict=True) if code == IS_NEITHER]
     return {

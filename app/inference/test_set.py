@@ -22,7 +22,7 @@ from app.evaluation.findings import Finding, write_findings
 from app.evaluation.label_issues import find_label_issues
 from app.evaluation.metrics import split_metrics
 from app.evaluation.prediction_set import PredictionSet, write_predictions
-from app.inference.answered_photos import answer_photos
+from app.inference.answered_photos import AnswerPhotos, answer_photos
 from app.inference.predictor import Classifier
 from app.inference.refusals import refusals
 from app.inference.wording import percentage
@@ -50,6 +50,7 @@ def answer_test_set(
     validation: PredictionSet,
     neither: Mapping[Split, Sequence[NeitherPhoto]],
     engine: Engine = "auto",
+    answer: AnswerPhotos = answer_photos,
 ) -> TestSetAnswers:
     """Let the exported bundle answer the test photos, once, as ``predict.py`` answers.
 
@@ -64,6 +65,7 @@ def answer_test_set(
         validation: what training predicted for the validation photos.
         neither: photos of none of the classes, of all splits.
         engine: that runs the model.
+        answer: how its predictions are come by.
     """
     classifier = Classifier(run.bundle, engine=engine, photos=len(photos))
     classes, thresholds = classifier.bundle.classes, classifier.thresholds
@@ -71,11 +73,11 @@ def answer_test_set(
         f"answering {len(photos)} test photos with {classifier.file} ({classifier.precision}, "
         f"{classifier.engine})"
     )
-    answered = answer_photos(classifier, photos)
+    answered = answer(classifier, photos)
     predictions: dict[Split, PredictionSet] = {"validation": validation, "test": answered}
     write_predictions(predictions, classes, thresholds, run.predictions)
     write_findings(worth_checking(answered, classes, thresholds), run.test_audit)
-    refused = refusals(classifier, neither)
+    refused = refusals(classifier, neither, answer)
     if held_out := sum(kind.held_out for kind in refused.values()):
         count = sum(kind.refused for kind in refused.values())
         say(

@@ -4,14 +4,15 @@ How far rounding moves an answer depends on the photos: little where the classes
 where many photos are doubtful. So it is measured before the long work. A quick head is solved on a
 few training photos and answers others, from the features that the candidate computes and from those
 of float32. The exported model computes in float32 (and in int8, where that answers alike), so what
-was trained and what answers are one model.
+was trained and what answers are one model. The cache keeps these features too: those of the chosen
+arithmetic are computed once, and a later run on the same photos computes none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import chain, islice
-from pathlib import Path
 from warnings import catch_warnings, simplefilter
 
 import keras
@@ -19,15 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from app.core.config import Precision
+from app.core.config import Backbone, Precision
 from app.core.console import percent, say
 from app.data.augmentation import View, load_batches
 from app.data.manifest import Photo
 from app.evaluation.metrics import Ints, probability_moved
 from app.features.batches import Float32s, targets_of
+from app.features.cache_folder import Quota
 from app.features.dataset import HEAD_CUT
-from app.features.extractor import FeatureExtractor, make_extractor
+from app.features.extractor import FeatureExtractor, engine, make_extractor
 from app.features.int8_backbone import make_int8_backbone
+from app.features.shards import SHARD_ROWS
+from app.features.store import FeatureSpec, FeatureStore, kept_rows
 from app.network.classifier import pooling_part
 from app.network.device import on_gpu, resolve_precision
 from app.network.whole_batches import predict_batch
@@ -46,16 +50,25 @@ COSTS: dict[Precision, float] = {"int8": 1.0, "bfloat16": 1.7, "float32": 4.1}
 
 
 def choose_precision(
-    model: keras.Model, weights: str, photos: Sequence[Photo], folder: Path, *, int8: bool
+    model: keras.Model,
+    backbone: Backbone,
+    weights: str,
+    photos: Sequence[Photo],
+    quota: Quota,
+    *,
+    int8: bool,
+    keep: bool = True,
 ) -> Precision:
     """Return the setting ``precision`` whose features leave the answers alone; say it if slower.
 
     Args:
         model: the classifier, its backbone's weights set.
+        backbone: its name.
         weights: their digest.
         photos: of training; some of each class are looked at (``some_of_each_class``).
-        folder: of all caches, which keeps the int8 model.
+        quota: of the folder of all caches, which keeps the int8 model.
         int8: whether ``auto`` stands for int8 in frozen layers.
+        keep: whether the features are kept there too.
 
     Returns:
         ``auto`` where the fastest will do, and on a GPU, where nothing is measured.
@@ -69,12 +82,21 @@ def choose_precision(
     targets = targets_of(chosen)
     # The head is solved on rounded features alone, so float32 computes those of a third only.
     answered = [photo for photo, a in zip(chosen, is_answered(len(chosen)), strict=True) if a]
-    exact = _features(make_extractor(model, [HEAD_CUT], "float32"), model, answered)
+
+    def features(precision: Precision, some: Sequence[Photo]) -> Float32s:
+        made = None
+        if precision == "int8":
+            made = make_int8_backbone(quota.folder, model, weights, photos)
+        make = partial(make_extractor, model, [HEAD_CUT], precision, made)
+        how = (precision if made is None else made.precision, engine(precision))
+        spec = FeatureSpec(HEAD_CUT, backbone, weights, int(model.input.shape[1]), *how)
+        store = FeatureStore(quota.folder, spec, quota) if keep else None
+        return _features(model, some, make, store)
+
+    exact = features("float32", answered)
     why = ""
     for precision in candidates:
-        made = make_int8_backbone(folder, model, weights, photos) if precision == "int8" else None
-        rounded = _features(make_extractor(model, [HEAD_CUT], precision, int8=made), model, chosen)
-        moved = moved_by_rounding(exact, rounded, targets)
+        moved = moved_by_rounding(exact, features(precision, chosen), targets)
         if moved <= MOST_MOVED:
             if why:
                 _say_slower(precision, why)
@@ -115,15 +137,35 @@ def _say_slower(precision: Precision, why: str) -> None:
     )
 
 
-def _features(frozen: FeatureExtractor, model: keras.Model, photos: Sequence[Photo]) -> Float32s:
+def _features(
+    model: keras.Model,
+    photos: Sequence[Photo],
+    make: Callable[[], FeatureExtractor],
+    store: FeatureStore | None,
+) -> Float32s:
     """Return what the head sees of photos, ``(n, 131,328)``: each pair of channels once."""
-    part, size = pooling_part(model), int(model.input.shape[1])
+    part = pooling_part(model)
     side = part.input.shape[-1]
     parts = [np.empty((0, side * (side + 1) // 2), np.float32)]
-    for images in load_batches([View(photo, 0, 0) for photo in photos], size, frozen.batch):
-        maps = frozen(images)[0].astype(np.float16).astype(np.float32)  # as the cache keeps them
-        parts.append(each_pair_once(predict_batch(part, maps, frozen.batch)))
+    for maps in _maps([View(photo, 0, 0) for photo in photos], model, make, store):
+        parts.append(each_pair_once(predict_batch(part, maps, SHARD_ROWS)))
     return np.concatenate(parts)
+
+
+def _maps(
+    views: Sequence[View],
+    model: keras.Model,
+    make: Callable[[], FeatureExtractor],
+    store: FeatureStore | None,
+) -> Iterator[Float32s]:
+    """Yield block5's maps of views, out of ``store`` where there is one."""
+    size = int(model.input.shape[1])
+    if store is not None:
+        yield from kept_rows(store, views, size, make)
+        return
+    frozen = make()
+    for (maps,) in frozen.stream(load_batches(views, size, frozen.batch)):
+        yield maps.astype(np.float16).astype(np.float32)  # as the cache keeps them
 
 
 def is_answered(count: int) -> NDArray[np.bool_]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -139,11 +140,21 @@ def each_pair_once(features: Float32s, out: Float32s | None = None) -> Float32s:
         ``(n, side · (side + 1) / 2)``; a pair that stood twice counts √2.
     """
     side = round(features.shape[1] ** 0.5)
-    rows, columns = np.triu_indices(side)
-    result: Float32s = np.multiply(features[:, rows * side + columns], _weights(side), out=out)
-    return result
+    if out is None:
+        out = np.empty((len(features), side * (side + 1) // 2), np.float32)
+    matrices = features.reshape(len(features), side, side)
+    weights = _weights(side)
+    start = 0
+    for row in range(side):  # in one piece each: a list of places takes nine times as long
+        end = start + side - row
+        np.multiply(matrices[:, row, row:], weights[start:end], out=out[:, start:end])
+        start = end
+    return out
 
 
+@cache
 def _weights(side: int) -> Float32s:
     rows, columns = np.triu_indices(side)
-    return np.where(rows == columns, 1.0, np.sqrt(2.0)).astype(np.float32)
+    weights = np.where(rows == columns, 1.0, np.sqrt(2.0)).astype(np.float32)
+    weights.flags.writeable = False  # the same array for all that ask
+    return weights

@@ -10,7 +10,6 @@ from app.export.int8_gate import (
     changed_far_from_lines,
     in_doubt,
     int8_gate,
-    with_float32,
 )
 
 N = 1000
@@ -31,7 +30,7 @@ def compared(int8: PredictionSet, float32: PredictionSet, min_confidence=0.0) ->
     """Compare as ``app.export.int8_export`` does."""
     thresholds = Thresholds(min_confidence)
     asked = in_doubt(int8, thresholds)
-    known = with_float32(int8, asked, float32.chosen(asked))
+    known = int8.replaced(asked, float32.chosen(asked))
     if changed_far_from_lines(int8, known, thresholds):
         asked, known = np.arange(len(int8.names)), float32
     return int8_gate(int8, known, len(asked), thresholds)

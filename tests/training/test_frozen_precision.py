@@ -17,6 +17,7 @@ import app.network.vgg
 import app.training.frozen_precision as tested
 from app.core.config import TrainConfig
 from app.data.manifest import Photo
+from app.features.cache_folder import Quota
 from app.network.classifier import build_classifier
 from app.training.frozen_precision import (
     choose_precision,
@@ -54,6 +55,12 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Photo]:
     return [as_photo(make_photo(folder / f"{n}.png", n), n % 2) for n in range(12)]
 
 
+def chosen_precision(
+    model: keras.Model, photos: list[Photo], folder: Path, *, int8: bool, keep: bool = True
+) -> str:
+    return choose_precision(model, "vgg16", "w", photos, Quota(folder, 10**9), int8=int8, keep=keep)
+
+
 @pytest.mark.parametrize(
     ("moved", "chosen"),
     [
@@ -68,7 +75,7 @@ def test_the_fastest_that_leaves_answers_alone_is_taken(
     shares = iter(moved.values())
     monkeypatch.setattr(tested, "moved_by_rounding", lambda *_: next(shares))
     monkeypatch.setattr(tested, "resolve_precision", lambda _: "bfloat16")
-    assert choose_precision(model, "w", photos, tmp_path, int8=True) == chosen
+    assert chosen_precision(model, photos, tmp_path, int8=True) == chosen
     assert not list(shares)  # no more was measured than needed
     told = capsys.readouterr().err
     if chosen == "auto":
@@ -82,20 +89,43 @@ def test_float32_computes_only_what_is_compared(model, photos, tmp_path: Path, m
     """It takes four times as long as int8."""
     counts, features = [], tested._features
 
-    def counted(frozen, model, photos):
+    def counted(model, photos, *how):
         counts.append(len(photos))
-        return features(frozen, model, photos)
+        return features(model, photos, *how)
 
     monkeypatch.setattr(tested, "_features", counted)
     monkeypatch.setattr(tested, "resolve_precision", lambda _: "float32")
-    assert choose_precision(model, "w", photos, tmp_path, int8=True) in ("auto", "float32")
+    assert chosen_precision(model, photos, tmp_path, int8=True) in ("auto", "float32")
     assert counts == [len(photos) // 3, len(photos)]
+
+
+def test_the_same_photos_are_computed_once(model, photos, tmp_path: Path, monkeypatch) -> None:
+    """The cache keeps what is measured, and gives the same answer; without it nothing is kept."""
+    measured, moved_by = [], tested.moved_by_rounding
+
+    def recorded(*arguments):
+        measured.append(moved_by(*arguments))
+        return measured[-1]
+
+    monkeypatch.setattr(tested, "moved_by_rounding", recorded)
+    monkeypatch.setattr(tested, "resolve_precision", lambda _: "float32")
+    chosen = chosen_precision(model, photos, tmp_path / "off", int8=True, keep=False)
+    assert not list(tmp_path.glob("off/*/*.shard"))
+    assert chosen_precision(model, photos, tmp_path / "kept", int8=True) == chosen
+    assert len(list(tmp_path.glob("kept/*/*.shard"))) == 2  # float32 and int8
+
+    def computed_again(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(tested, "make_extractor", computed_again)
+    assert chosen_precision(model, photos[::-1], tmp_path / "kept", int8=True) == chosen
+    assert measured == [measured[0]] * 3
 
 
 def test_float32_needs_no_measuring(model, photos, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(tested, "resolve_precision", lambda _: "float32")
     monkeypatch.setattr(tested, "make_extractor", None)
-    assert choose_precision(model, "w", photos, tmp_path, int8=False) == "auto"
+    assert chosen_precision(model, photos, tmp_path, int8=False) == "auto"
 
 
 @pytest.mark.parametrize(
