@@ -40,6 +40,7 @@ import numpy as np
 
 from app.core.cli import run
 from app.core.errors import AppError
+from app.core.ray_workers import LOCAL, RayCluster
 from app.data.decode import load_image
 from app.data.folder_layout import files_below
 from app.data.folder_names import is_photo_name
@@ -48,8 +49,7 @@ from app.inference.predictor import BATCH, Classifier
 from app.scoring.index import Index
 from app.scoring.parts import part_files
 from app.scoring.parts import rows_of as rows_of_part
-from app.scoring.ray_workers import LOCAL, RayWorkers
-from app.scoring.score import PARTS, shard_rows
+from app.scoring.score import PARTS, answer_shards, shard_workers
 from app.scoring.shard import ShardScorer
 from app.scoring.sources import find
 from benchmarks.command import answer
@@ -168,15 +168,14 @@ def two_workers(
     """Return the seconds until workers of Ray are ready, and those in which they answer."""
     (output / PARTS).mkdir(parents=True)
     started = time.perf_counter()
-    workers = RayWorkers(LOCAL, bundle, output / PARTS, classifier, workers=CORES)
+    workers = shard_workers(RayCluster(LOCAL, CORES), bundle, output / PARTS, classifier)
     with closing(Index(output / "index")) as index, workers:
         workers.processes()
         ready = time.perf_counter()
         for _ in index.add(find([str(folder)])):
             pass
-        rows = shard_rows(index.counts()[1], CORES, 10_000)
-        for part, files in workers.score(index.waiting(rows), 0):
-            index.keep(part, files)
+        for _ in answer_shards(index, workers, 10_000):
+            pass
         return ready - started, time.perf_counter() - ready
 
 
