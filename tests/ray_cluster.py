@@ -23,10 +23,15 @@ DEATH = 3  # the task that kills its worker, counted over all workers
 @contextlib.contextmanager
 def running_cluster(log: Path) -> Iterator[str]:
     """Start a cluster of two processors and one GPU; yield its address."""
-    port, *ports = free_ports(4)
+    port, *ports = free_ports(5)
     # A raylet waits only 15 s for ports that its agents choose, too little on a busy machine
     # (https://github.com/ray-project/ray/issues/65983).
-    agents = ("dashboard-agent-listen", "dashboard-agent-grpc", "runtime-env-agent")
+    agents = (
+        "dashboard-agent-listen",
+        "dashboard-agent-grpc",
+        "runtime-env-agent",
+        "metrics-export",
+    )
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
         *(f"--port={port}", "--num-cpus=2", "--num-gpus=1", "--include-dashboard=false"),

@@ -128,6 +128,7 @@ class RayWorkers(Generic[Task, Result]):
 
         Raises:
             UsageError: when there is no such cluster, or too little room in it.
+        AppError: when Ray does not start on this machine.
         """
         import ray
 
@@ -261,9 +262,14 @@ def _connect(address: str, store: int) -> None:
         if address not in (LOCAL, "auto"):
             _knock(address)
         ray.init(address, **options)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # of a start that takes too long Ray raises a plain one
         ray.shutdown()
         reason = " ".join(str(error).split())
+        if address == LOCAL:
+            raise AppError(
+                f"expected Ray to start on this machine; received {reason}; try again when the "
+                "machine is less busy"
+            ) from error
         raise UsageError(
             f"expected --ray to be {LOCAL} or the address of a cluster; received {address} "
             f"({reason}); ray start --head begins one"
