@@ -16,7 +16,7 @@
 - ``kills``: ``kill -9`` at ten moments, then the same command again (bar: the same rows each time).
 - ``ray``: two workers on a core each against one process on two (bar: 0.8), without the start.
 
-``memory`` and ``kills`` need many answers: take a run of ``train.py --smoke``, or fewer ``--files``.
+``memory`` and ``kills`` need many answers: take a run of ``train.py --smoke``, or less ``--files``.
 Links and answers lie in the system's temporary folder meanwhile (``TMPDIR``).
 """
 
@@ -42,7 +42,7 @@ import numpy as np
 
 from app.core.cli import run
 from app.core.errors import AppError, UsageError
-from app.core.ray_workers import LOCAL, RayCluster
+from app.core.ray_workers import LOCAL, RayCluster, require_ray
 from app.data.decode import load_image
 from app.data.folder_layout import files_below
 from app.data.folder_names import is_photo_name
