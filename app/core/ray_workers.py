@@ -24,7 +24,7 @@ from app.core.errors import AppError, UsageError
 LOCAL = "local"
 QUEUED = 2  # tasks that a worker has, one of them waiting: so it never waits for the next
 KNOCK = 10.0  # seconds in which a cluster's address is to answer
-STORE = 200 * 2**20  # bytes for what travels, at least; Ray would take 30 % of the memory
+STORE = 200 * 2**20  # bytes for what travels besides results; Ray would take 30 % of the memory
 RETRIES = 2  # of a task whose worker died; if it dies again, something in the task kills it
 
 Task = TypeVar("Task")
@@ -121,6 +121,7 @@ class RayWorkers(Generic[Task, Result]):
     ) -> None:
         self._cluster, self._make, self._bytes = cluster, make, result_bytes
         self._environment = dict(environment or {})
+        self._sent: Any = None
         self._actors: list[Any] = []
 
     def __enter__(self) -> RayWorkers[Task, Result]:
@@ -134,7 +135,7 @@ class RayWorkers(Generic[Task, Result]):
 
         cluster = self._cluster
         waiting = QUEUED * (cluster.workers or usable_cores())
-        _connect(cluster.address, max(STORE, (waiting + 1) * self._bytes))
+        _connect(cluster.address, STORE + waiting * self._bytes)
         resources = ray.cluster_resources()
         room = cluster.room(resources)
         number = cluster.workers or room
@@ -152,7 +153,8 @@ class RayWorkers(Generic[Task, Result]):
             max_task_retries=RETRIES,
             runtime_env={"env_vars": self._environment} if self._environment else None,
         )(_Worker)
-        self._actors = [remote.remote(self._make) for _ in range(number)]
+        self._sent = ray.put(self._make)  # once: it may hold a network
+        self._actors = [remote.remote(self._sent) for _ in range(number)]
         return self
 
     def __exit__(
@@ -166,6 +168,7 @@ class RayWorkers(Generic[Task, Result]):
 
         for actor in self._actors:
             ray.kill(actor)
+        self._sent = None
         ray.shutdown()
 
     @property
@@ -218,17 +221,17 @@ class RayWorkers(Generic[Task, Result]):
 def _result(done: Any, name: str) -> tuple[Any, float]:
     """Return what a worker answered, or raise its reason."""
     import ray
-    from ray.exceptions import RayActorError, RayTaskError
+    from ray.exceptions import RayError, RayTaskError
 
     try:
         result, seconds = ray.get(done)
     except RayTaskError as error:
         raise error.cause from None
-    except RayActorError as error:
+    except RayError as error:
         raise AppError(
-            f"expected a worker of Ray to do {name}; received nothing, since it died "
-            f"{RETRIES + 1} times; what was done is kept; see whether it had too little memory "
-            "(fewer --workers)"
+            f"expected a worker of Ray to do {name}; received nothing in {RETRIES + 1} attempts "
+            f"({type(error).__name__}); what was done is kept; see whether it had too little "
+            "memory (fewer --workers)"
         ) from error
     return result, seconds
 

@@ -122,8 +122,8 @@ class DatasetSpec:
     ) -> OnnxLayers | KerasLayers:
         """Return the layers that compute features at ``cuts``, for other processes."""
         precision = resolve_precision(self.precision)
-        engine = USUAL if self.engine == "auto" else self.engine
-        return travelling_layers(self.model, cuts, precision, int8, engine)
+        chosen = USUAL if self.engine == "auto" else self.engine
+        return travelling_layers(self.model, cuts, precision, int8, chosen)
 
     def checksum(self, cut: str) -> int:
         """Return the CRC-32 of the weights below a cut."""

@@ -112,11 +112,12 @@ def _among(output: Path, source: str) -> UsageError:
 def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
     """Say whether a pattern of ``glob`` would find a path, which need not be there."""
     if not pattern or not path:
-        return not pattern and not path
+        return not path and all(each == "**" for each in pattern)
     first, *others = pattern
+    seen = first.startswith(".") or not path[0].startswith(".")
     if first == "**":
-        return _matches(path, others) or _matches(path[1:], pattern)
-    return fnmatchcase(path[0], first) and _matches(path[1:], others)
+        return _matches(path, others) or (seen and _matches(path[1:], pattern))
+    return seen and fnmatchcase(path[0], first) and _matches(path[1:], others)
 
 
 def _of_source(name: str, output: Path | None) -> Iterator[Found]:

@@ -334,7 +334,9 @@ def test_wrong_folders_are_refused_in_a_line(
     assert "damaged" in refused(capsys, photos, "--bundle", bundle, "--output", output)
 
 
-@pytest.mark.parametrize("kind", ["folder", "pattern", "all in it", "deep", "list", "link", "-"])
+@pytest.mark.parametrize(
+    "kind", ["folder", "pattern", "all in it", "deep", "below", "list", "link", "-"]
+)
 def test_answers_among_the_photos_are_refused_however_these_are_named(
     kind: str,
     bundle: Path,
@@ -351,12 +353,13 @@ def test_answers_among_the_photos_are_refused_however_these_are_named(
         "pattern": f"{photos.parent}/pho*",
         "all in it": f"{photos}/*",  # the second call would answer the first one's answers
         "deep": f"{photos.parent}/**/o*",
+        "below": f"{photos}/**",
         "list": str(tmp_path / "list.txt"),
         "link": f"{tmp_path}/li[n]k",
         "-": "-",
     }[kind]
     for output in (photos / "out", photos / "a" / "out"):
-        if output.parent == photos or kind not in ("all in it", "-"):
+        if output.parent == photos or kind != "-":  # which is read once
             assert "outside of" in refused(capsys, source, "--bundle", bundle, "--output", output)
             assert not output.exists()
     assert score(f"{photos}/a/*.png", "--bundle", bundle, "--output", tmp_path / "out") == 1
