@@ -313,14 +313,7 @@ class TrainConfig:
             )
 
     def _check_workers(self) -> None:
-        if self.ray is None:
-            given = [name for name in WHERE if getattr(self, name) != getattr(TrainConfig, name)]
-            if given:
-                flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-                raise UsageError(
-                    f"expected --ray beside {flags}; received none; write for example --ray local"
-                )
-        elif self.cache == "off":
+        if self.ray is not None and self.cache == "off":
             raise UsageError(
                 "expected --ray with --cache disk or auto, whose features are computed once; "
                 "received --cache off; leave one of them out"
