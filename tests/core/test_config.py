@@ -278,7 +278,7 @@ def test_where_features_are_computed_is_not_kept(tmp_path: Path) -> None:
     assert train.parse(["--config", str(path)]).cluster() is None
     train.refuse_beside_resume({"resume": tmp_path, "ray": "local", "workers": 3})
     write_json({**config_values(config), "ray": "local"}, path)
-    with pytest.raises(UsageError, match="without ray; .*take the line out"):
+    with pytest.raises(UsageError, match=r"without ray; .*take the line out"):
         train.parse(["--config", str(path)])
 
 
