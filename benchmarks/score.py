@@ -100,7 +100,7 @@ def rate(
     arguments: argparse.Namespace, bundle: Path, photos: Sequence[Path], place: Path
 ) -> dict[str, Any]:
     """Compare one process with the bare engine."""
-    folder = links(evenly(photos, arguments.photos), arguments.photos, place / "photos")
+    folder = links(some(photos, arguments.photos), arguments.photos, place / "photos")
     classifier = Classifier(bundle)
     work = bare_work(bundle, classifier.engine, classifier.precision)
     size = classifier.bundle.image_size
@@ -151,7 +151,7 @@ def ray(
     arguments: argparse.Namespace, bundle: Path, photos: Sequence[Path], place: Path
 ) -> dict[str, Any]:
     """Compare two workers of a core each with one process on both cores."""
-    folder = links(evenly(photos, arguments.photos), arguments.photos, place / "photos")
+    folder = links(some(photos, arguments.photos), arguments.photos, place / "photos")
     classifier = Classifier(bundle, threads=CORES)
     alone, workers, starts = [], [], []
     for turn in range(arguments.repeat):
@@ -288,6 +288,11 @@ def kills(
         "rows_written_and_answered_again": max(lost),
         "rows": [row("results equal row for row, of 10 kills", equal, KILLS, least=True)],
     }
+
+
+def some(photos: Sequence[Path], count: int) -> Sequence[Path]:
+    """Return so many photos, from all over the folder; all where there are fewer."""
+    return evenly(photos, min(count, len(photos)))
 
 
 def links(photos: Sequence[Path], files: int, folder: Path) -> Path:
