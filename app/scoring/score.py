@@ -232,8 +232,8 @@ def remove_begun(index: Index, output: Path) -> None:
     """Remove what was begun for sources that are refused, perhaps among photos."""
     index.close()
     with suppress(OSError):  # Windows keeps a lock that is held
-        for name in (INDEX, RECORD, LOCK):
-            (output / name).unlink()
+        for name in (INDEX, f"{INDEX}-journal", RECORD, LOCK):
+            (output / name).unlink(missing_ok=True)
         (output / PARTS).rmdir()
         output.rmdir()
 

@@ -35,7 +35,8 @@ def test_each_measurement_runs_in_small(place: Path, capsys: pytest.CaptureFixtu
     assert found["memory"]["peak_mb"].keys() == {"1000"}
     assert found["listing"]["files_a_second"] > 100
     assert found["kills"]["rows"][0]["met"]
-    assert found["kills"]["rows_written_and_answered_again"] == 0
+    # At most the part that was written when it was killed, before the index knew of it.
+    assert found["kills"]["rows_written_and_answered_again"] <= 1000 // 20
     assert sorted(path.name for path in place.iterdir()) == ["bundle", "photos"]
 
 
