@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -78,14 +78,17 @@ def require_ray() -> None:
 class _Worker:
     """What lives in a worker's process; it is made ready with its first task, and only once."""
 
-    def __init__(self, make: Callable[[], Callable[[Any], Any]]) -> None:
-        self._make = make
+    def __init__(self, sent: Sequence[Any]) -> None:
+        self._sent = sent
         self._made: Callable[[Any], Any] | None = None
 
     def _ready(self) -> Callable[[Any], Any]:
         # Not in the constructor: Ray would report what is raised there as the worker's death.
         if self._made is None:
-            self._made = self._make()
+            import ray
+
+            (make,) = ray.get(list(self._sent))
+            self._made = make()
         return self._made
 
     def work(self, task: Any) -> tuple[Any, float]:
@@ -154,7 +157,9 @@ class RayWorkers(Generic[Task, Result]):
             runtime_env={"env_vars": self._environment} if self._environment else None,
         )(_Worker)
         self._sent = ray.put(self._make)  # once: it may hold a network
-        self._actors = [remote.remote(self._sent) for _ in range(number)]
+        # In a list, which Ray hands on as it is: what is an argument itself it gets beforehand, and
+        # warns that a worker which is started again may not find it. Here it stays until the end.
+        self._actors = [remote.remote([self._sent]) for _ in range(number)]
         return self
 
     def __exit__(
