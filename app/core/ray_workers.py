@@ -132,7 +132,7 @@ class RayWorkers(Generic[Task, Result]):
 
         Raises:
             UsageError: when there is no such cluster, or too little room in it.
-        AppError: when Ray does not start on this machine.
+            AppError: when Ray does not start on this machine.
         """
         import ray
 
