@@ -78,28 +78,34 @@ def require_ray() -> None:
 class _Worker:
     """What lives in a worker's process; it is made ready with its first task, and only once."""
 
-    def __init__(self, sent: Sequence[Any]) -> None:
-        self._sent = sent
-        self._made: Callable[[Any], Any] | None = None
+    # The constructor takes nothing. Ray would report what is raised there as the worker's death,
+    # and an argument in its store may be gone when it starts a worker again
+    # (https://github.com/ray-project/ray/issues/53727).
+    _made: Callable[[Any], Any] | None = None
 
-    def _ready(self) -> Callable[[Any], Any]:
-        # Not in the constructor: Ray would report what is raised there as the worker's death.
+    def _ready(self, sent: Sequence[Any]) -> Callable[[Any], Any]:
         if self._made is None:
             import ray
 
-            (make,) = ray.get(list(self._sent))
+            (make,) = ray.get(list(sent))
             self._made = make()
         return self._made
 
-    def work(self, task: Any) -> tuple[Any, float]:
-        """Return the result of a task, and the seconds that it took."""
-        work = self._ready()
+    def work(self, sent: Sequence[Any], task: Any) -> tuple[Any, float]:
+        """Return the result of a task, and the seconds that it took.
+
+        Args:
+            sent: the reference of what makes the worker ready, in a list: so Ray hands it on as it
+                is, and a worker that is ready does not get it again.
+            task: to be done.
+        """
+        work = self._ready(sent)
         started = time.perf_counter()
         return work(task), time.perf_counter() - started
 
-    def process(self) -> int:
+    def process(self, sent: Sequence[Any]) -> int:
         """Return the number of the process, once it is ready."""
-        self._ready()
+        self._ready(sent)
         return os.getpid()
 
 
@@ -157,9 +163,7 @@ class RayWorkers(Generic[Task, Result]):
             runtime_env={"env_vars": self._environment} if self._environment else None,
         )(_Worker)
         self._sent = ray.put(self._make)  # once: it may hold a network
-        # In a list, which Ray hands on as it is: what is an argument itself it gets beforehand, and
-        # warns that a worker which is started again may not find it. Here it stays until the end.
-        self._actors = [remote.remote([self._sent]) for _ in range(number)]
+        self._actors = [remote.remote() for _ in range(number)]
         return self
 
     def __exit__(
@@ -185,7 +189,7 @@ class RayWorkers(Generic[Task, Result]):
         """Return the numbers of the workers' processes, once all are ready for tasks."""
         import ray
 
-        return list(ray.get([actor.process.remote() for actor in self._actors]))
+        return list(ray.get([actor.process.remote([self._sent]) for actor in self._actors]))
 
     def results(
         self, tasks: Iterable[Task], named: Callable[[Task], str]
@@ -209,7 +213,7 @@ class RayWorkers(Generic[Task, Result]):
 
         def give(actor: Any) -> None:
             if (task := next(remaining, None)) is not None:
-                working[actor.work.remote(task)] = task, actor
+                working[actor.work.remote([self._sent], task)] = task, actor
 
         for actor in self._actors * QUEUED:
             give(actor)
