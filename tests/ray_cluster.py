@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,19 +45,15 @@ def running_cluster(log: Path) -> Iterator[str]:
         "RAY_gcs_server_port_wait_time_s": "120",
     }
     with log.open("w") as file:
-        cluster = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=file, text=True
-        )
-        assert cluster.stdout is not None
+        cluster = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
         try:
-            for line in cluster.stdout:
-                if "Ray runtime started" in line:
-                    break
-            assert cluster.poll() is None, log.read_text()
+            while "Ray runtime started" not in log.read_text():
+                assert cluster.poll() is None, log.read_text()
+                time.sleep(0.2)
             yield f"127.0.0.1:{port}"
         finally:
             cluster.terminate()
-            cluster.communicate()
+            cluster.wait()
 
 
 def free_ports(count: int) -> list[int]:
