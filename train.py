@@ -14,6 +14,7 @@ from app.core.cli import Parser, leave, run
 from app.core.config import (
     ALL_DEVICES,
     AUTO_SIZE,
+    WHERE,
     Backbone,
     CacheMode,
     Engine,
@@ -54,7 +55,8 @@ def main(argv: Sequence[str]) -> int:
         refuse_beside_resume(given)
         from app.pipeline import resume
 
-        finished = resume(given["resume"], report=given.get("report", True))
+        where = {name: given[name] for name in WHERE if name in given}
+        finished = resume(given["resume"], report=given.get("report", True), where=where)
     else:
         config = settings(given)
         from app.pipeline import train
@@ -108,11 +110,12 @@ def report_other_versions(run: Run) -> None:
 
 def refuse_beside_resume(given: dict[str, Any]) -> None:
     """Raise ``UsageError`` for settings, which a resumed run has already."""
-    others = [f"--{name.replace('_', '-')}" for name in given if name not in ("resume", "report")]
+    beside = ("resume", "report", *WHERE)
+    others = [f"--{name.replace('_', '-')}" for name in given if name not in beside]
     if others:
         raise UsageError(
-            f"expected --resume with nothing but --no-report; received {', '.join(others)} as "
-            "well; a resumed run keeps its settings"
+            f"expected --resume with nothing but --no-report and --ray; received "
+            f"{', '.join(others)} as well; a resumed run keeps its settings"
         )
 
 
@@ -162,6 +165,10 @@ def flags(argv: Sequence[str]) -> dict[str, Any]:
     add("--devices", type=devices, metavar="N")
     add("--cache", choices=get_args(CacheMode))
     add("--cache-limit", type=float, metavar="GB")
+    add("--ray", metavar="ADDRESS")
+    add("--workers", type=int, metavar="N")
+    add("--worker-cpus", type=int, metavar="N")
+    add("--worker-gpus", type=int, metavar="N")
     add("--deterministic", action=argparse.BooleanOptionalAction)
     add("--log", metavar="NAMES")
     add("--export", metavar="NAMES")

@@ -163,4 +163,5 @@ def dataset_spec(
         mirror=config.mirror,
         deterministic=config.deterministic,
         engine=config.engine_of_run(),
+        ray=config.cluster(),
     )

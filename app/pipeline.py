@@ -8,8 +8,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+from collections.abc import Mapping
 from os.path import exists, isfile
 from pathlib import Path
+from typing import Any
 
 from app.check import fit_to_photos, inventory_of
 from app.core.atomic_files import write_json
@@ -18,6 +20,7 @@ from app.core.console import heeding_ctrl_c, quiet_native_stderr, say
 from app.core.environment import require_backend, require_engine, require_precision
 from app.core.errors import AppError, ExportError, UsageError
 from app.core.profiling import Clock
+from app.core.ray_workers import require_ray
 from app.core.records import write_record
 from app.core.run_folder import Run, begin_run, refuse_existing, refuse_irregular_files
 from app.core.safe_output import refuse_among_photos
@@ -64,12 +67,13 @@ def train(config: TrainConfig) -> Run:
     return write_reports(config, this_run, tracking)
 
 
-def resume(folder: Path, *, report: bool = True) -> Run:
+def resume(folder: Path, *, report: bool = True, where: Mapping[str, Any] | None = None) -> Run:
     """Resume an interrupted run; its results equal those of an uninterrupted one.
 
     Args:
         folder: of the run.
         report: whether to write ``report.html``, if the run was begun with it.
+        where: the settings in ``app.core.config.WHERE``, which the run does not keep.
 
     Raises:
         AppError: when the run cannot be gone on with: it is finished, being trained, or the photos
@@ -87,6 +91,7 @@ def resume(folder: Path, *, report: bool = True) -> Run:
         runs=(folder if folder.name else folder.resolve()).parent,  # '.' has no name
         run=folder.resolve().name,
         report=report and config.report,
+        **(where or {}),
     )
     check_settings(config)
     with (
@@ -200,6 +205,8 @@ def check_settings(config: TrainConfig) -> None:
     require_engine(config.engine)
     require_trackers(config.trackers(), config.data)
     require_formats(config.formats())
+    if config.ray is not None:
+        require_ray()
     run_folder = config.runs / (config.run or "")
     place = next(p for p in (run_folder, *run_folder.absolute().parents) if exists(p))
     if not os.access(place, os.W_OK):

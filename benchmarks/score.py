@@ -16,7 +16,8 @@
 - ``kills``: ``kill -9`` at ten moments, then the same command again (bar: the same rows each time).
 - ``ray``: two workers on a core each against one process on two (bar: 0.8), without the start.
 
-``memory`` and ``kills`` need many answers: take a run of ``train.py --smoke``.
+``memory`` and ``kills`` need many answers: take a run of ``train.py --smoke``, or less ``--files``.
+Links and answers lie in the system's temporary folder meanwhile (``TMPDIR``).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import json
 import os
 import random
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -39,17 +41,17 @@ from typing import Any
 import numpy as np
 
 from app.core.cli import run
-from app.core.errors import AppError
+from app.core.errors import AppError, UsageError
+from app.core.ray_workers import LOCAL, RayCluster, require_ray
 from app.data.decode import load_image
 from app.data.folder_layout import files_below
 from app.data.folder_names import is_photo_name
 from app.inference.arguments import bundle_folder
 from app.inference.predictor import BATCH, Classifier
 from app.scoring.index import Index
-from app.scoring.parts import part_files
+from app.scoring.parts import part_files, require_pyarrow
 from app.scoring.parts import rows_of as rows_of_part
-from app.scoring.ray_workers import LOCAL, RayWorkers
-from app.scoring.score import PARTS, shard_rows
+from app.scoring.score import PARTS, answer_shards, shard_workers
 from app.scoring.shard import ShardScorer
 from app.scoring.sources import find
 from benchmarks.command import answer
@@ -81,8 +83,13 @@ def main(argv: Sequence[str]) -> int:
     bundle = bundle_folder(arguments).resolve()
     below = filter(lambda path: is_photo_name(path.name), files_below(arguments.folder))
     photos = sorted(path.resolve() for path in below)
+    if not photos:
+        raise UsageError(f"expected photos; received none in {arguments.folder}")
     load = load_average()
-    with tempfile.TemporaryDirectory(dir=arguments.folder.resolve().parent) as place:
+    require_pyarrow()
+    if arguments.what == "ray":
+        require_ray()
+    with tempfile.TemporaryDirectory() as place:
         values = MEASUREMENTS[arguments.what](arguments, bundle, photos, Path(place))
     values["load"] = load
     answer(arguments, table(values), values)
@@ -93,7 +100,7 @@ def rate(
     arguments: argparse.Namespace, bundle: Path, photos: Sequence[Path], place: Path
 ) -> dict[str, Any]:
     """Compare one process with the bare engine."""
-    folder = links(evenly(photos, arguments.photos), arguments.photos, place / "photos")
+    folder = links(some(photos, arguments.photos), arguments.photos, place / "photos")
     classifier = Classifier(bundle)
     work = bare_work(bundle, classifier.engine, classifier.precision)
     size = classifier.bundle.image_size
@@ -125,11 +132,14 @@ def rate(
     }
 
 
-def one_process(classifier: Classifier, folder: Path, output: Path) -> float:
+def one_process(
+    classifier: Classifier, folder: Path, output: Path, threads: int | None = None
+) -> float:
     """Return the seconds in which this process answers a folder, its listing included."""
     (output / PARTS).mkdir(parents=True)
     started = time.perf_counter()
-    with closing(Index(output / "index")) as index, ShardScorer(classifier, output / PARTS) as one:
+    scorer = ShardScorer(classifier, output / PARTS, threads)
+    with closing(Index(output / "index")) as index, scorer as one:
         for _ in index.add(find([str(folder)])):
             pass
         for number, shard in enumerate(index.waiting(10_000)):
@@ -141,11 +151,12 @@ def ray(
     arguments: argparse.Namespace, bundle: Path, photos: Sequence[Path], place: Path
 ) -> dict[str, Any]:
     """Compare two workers of a core each with one process on both cores."""
-    folder = links(evenly(photos, arguments.photos), arguments.photos, place / "photos")
-    classifier = Classifier(bundle)
+    folder = links(some(photos, arguments.photos), arguments.photos, place / "photos")
+    classifier = Classifier(bundle, threads=CORES)
     alone, workers, starts = [], [], []
     for turn in range(arguments.repeat):
-        alone.append(arguments.photos / one_process(classifier, folder, place / f"one{turn}"))
+        seconds = one_process(classifier, folder, place / f"one{turn}", CORES)
+        alone.append(arguments.photos / seconds)
         start, seconds = two_workers(bundle, classifier, folder, place / f"ray{turn}")
         starts.append(start)
         workers.append(arguments.photos / seconds)
@@ -168,15 +179,14 @@ def two_workers(
     """Return the seconds until workers of Ray are ready, and those in which they answer."""
     (output / PARTS).mkdir(parents=True)
     started = time.perf_counter()
-    workers = RayWorkers(LOCAL, bundle, output / PARTS, classifier, workers=CORES)
+    workers = shard_workers(RayCluster(LOCAL, CORES), bundle, output / PARTS, classifier)
     with closing(Index(output / "index")) as index, workers:
         workers.processes()
         ready = time.perf_counter()
         for _ in index.add(find([str(folder)])):
             pass
-        rows = shard_rows(index.counts()[1], CORES, 10_000)
-        for part, files in workers.score(index.waiting(rows), 0):
-            index.keep(part, files)
+        for _ in answer_shards(index, workers, 10_000):
+            pass
         return ready - started, time.perf_counter() - ready
 
 
@@ -280,13 +290,22 @@ def kills(
     }
 
 
+def some(photos: Sequence[Path], count: int) -> Sequence[Path]:
+    """Return so many photos, from all over the folder; all where there are fewer."""
+    return evenly(photos, min(count, len(photos)))
+
+
 def links(photos: Sequence[Path], files: int, folder: Path) -> Path:
-    """Make a folder of so many hard links to photos, 1,000 in a folder."""
+    """Make a folder of so many hard links to photos, or copies of them, 1,000 in a folder."""
     for number in range(files):
         photo = photos[number % len(photos)]
         place = folder / f"{number // IN_A_FOLDER:04}"
         place.mkdir(parents=True, exist_ok=True)
-        os.link(photo, place / f"{number:07}{photo.suffix}")
+        name = place / f"{number:07}{photo.suffix}"
+        try:
+            os.link(photo, name)
+        except OSError:  # another disk, or one without links
+            shutil.copy2(photo, name)
     return folder
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.core.errors import UsageError
+from app.core.ray_workers import RayCluster
 from app.core.records import as_record, read_json, values_of
 
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
@@ -32,6 +33,10 @@ LARGEST_AUTO_SIZE = 320  # more pixels hardly helped on pets (docs/experiments.m
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 32, 1024  # five poolings halve 32 to 1; 1024 is 640 GFLOP a photo
 MEND = "mend the file, or give the settings as flags"
 
+
+# Where features are computed, which is a matter of the day: no figure depends on it, config.json
+# does not have it, and it may stand beside --resume.
+WHERE = ("ray", "workers", "worker_cpus", "worker_gpus")
 
 # What --set and config.json may change of a stage that opens blocks; of the head, its patience.
 STAGE_RANGES = {
@@ -233,6 +238,16 @@ class TrainConfig:
         False,
         "give the same weights, bit for bit, each time on the same machine; slower on a GPU",
     )
+    ray: str | None = setting(
+        None,
+        "let workers of Ray compute the features: local for some on this machine, or the address "
+        "of a cluster that sees the same photos under the same names",
+    )
+    workers: int | None = setting(
+        None, "workers of Ray (default: as many as its processors and GPUs allow)"
+    )
+    worker_cpus: int = setting(1, "processors of each worker of Ray")
+    worker_gpus: int = setting(0, "GPUs of each worker of Ray, 1 where the run computes on a GPU")
     report: bool = setting(True, "write report.html at the end")
     log: str = setting(
         "none",
@@ -290,11 +305,28 @@ class TrainConfig:
                 f"expected --cache-limit above 0 GB; received {self.cache_limit}; "
                 "--cache off takes no room"
             )
+        self._check_workers()
         if self.run is not None and (Path(self.run).name != self.run or self.run[:1] in ("", ".")):
             raise UsageError(
                 f"expected --run to be a plain folder name; received {self.run!r}; "
                 "where runs lie is set by --runs"
             )
+
+    def _check_workers(self) -> None:
+        if self.ray is not None and self.cache == "off":
+            raise UsageError(
+                "expected --ray with --cache disk or auto, whose features are computed once; "
+                "received --cache off; leave one of them out"
+            )
+        _in_range("--workers", 1 if self.workers is None else self.workers, 1, 100_000)
+        _in_range("--worker-cpus", self.worker_cpus, 1, 1024)
+        _in_range("--worker-gpus", self.worker_gpus, 0, 1)
+
+    def cluster(self) -> RayCluster | None:
+        """Return what ``ray`` and the settings beside it ask for; None without it."""
+        if self.ray is None:
+            return None
+        return RayCluster(self.ray, self.workers, self.worker_cpus, self.worker_gpus)
 
     def stage_plan(self) -> tuple[Stage, ...]:
         """Return the chosen stages with flags of all stages and then ``stage_settings`` applied."""
@@ -377,7 +409,8 @@ def _stage_setting(text: str, plan: Mapping[str, Stage]) -> tuple[str, dict[str,
 def config_values(config: TrainConfig) -> dict[str, Any]:
     """Return the settings as JSON knows them, the stages written out in full, paths absolute."""
     values: dict[str, Any] = values_of(config)
-    del values["stage_settings"]
+    for name in ("stage_settings", *WHERE):
+        del values[name]
     for name in ("data", "labels", "exclude", "neither", "runs", "weights"):
         if values[name] not in (None, "none"):
             values[name] = str(Path(values[name]).absolute())
@@ -414,11 +447,17 @@ def read_config(path: Path, *, exact: bool = True) -> TrainConfig:
                 f"expected in {path} stages to be a list of stages with all their settings; "
                 f"received something else; {MEND}"
             )
+        if flags := [name for name in WHERE if name in values]:
+            raise UsageError(
+                f"expected {path} without {', '.join(flags)}; received it, though it is only given "
+                "as a flag; take the line out"
+            )
         stages = [
             as_record(stage, Stage, path, UsageError, MEND, exact=exact, at=f"stages[{number}]")
             for number, stage in enumerate(written)
         ]
         values |= {"stages": [stage.name for stage in stages], "stage_settings": []}
+        values |= {name: getattr(TrainConfig, name) for name in WHERE}
         config = as_record(values, TrainConfig, path, UsageError, MEND, exact=exact)
         changed: list[str] = []
         for given, known in zip(stages, config.stage_plan(), strict=True):

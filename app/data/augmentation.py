@@ -155,7 +155,12 @@ def load_views(wanted: Sequence[View], size: int, *, processes: bool = False) ->
 
 
 def load_batches(
-    wanted: Sequence[View], size: int, batch: int = BATCH, *, processes: bool = False
+    wanted: Sequence[View],
+    size: int,
+    batch: int = BATCH,
+    *,
+    processes: bool = False,
+    threads: int | None = None,
 ) -> Iterator[Pixels]:
     """Yield uint8 batches ``(≤ batch, size, size, 3)``, decoded up to two ahead.
 
@@ -166,6 +171,7 @@ def load_batches(
         processes: decode in processes, one for each core, rather than in threads. Threads wait
             for each other in Pillow's colours: with 16 cores they drew 330 views a second, which
             keeps no GPU busy. To start them takes a second.
+        threads: that decode where no processes do; default: one for each core.
 
     Raises:
         ChangedPhotoError: as ``read_photo``.
@@ -173,7 +179,7 @@ def load_batches(
     """
     groups = [wanted[start : start + batch] for start in range(0, len(wanted), batch)]
     each = CHUNK if processes else 1
-    with _decoders(processes=processes) as pool:
+    with _decoders(processes, threads) as pool:
         waiting: deque[list[Future[Pixels]]] = deque()
         for group in groups:
             parts = [group[start : start + each] for start in range(0, len(group), each)]
@@ -189,7 +195,7 @@ def _draw(views: Sequence[View], size: int) -> Pixels:
 
 
 @contextlib.contextmanager
-def _decoders(*, processes: bool) -> Iterator[Executor]:
+def _decoders(processes: bool, threads: int | None) -> Iterator[Executor]:
     """Give what draws views: threads, which end then, or processes, which stay for the next."""
     if processes:
         try:
@@ -201,7 +207,7 @@ def _decoders(*, processes: bool) -> Iterator[Executor]:
                 "killed from outside or for lack of memory; end what else uses it, and try again"
             ) from error
     else:
-        with ThreadPoolExecutor(usable_cores()) as pool:
+        with ThreadPoolExecutor(threads or usable_cores()) as pool:
             yield pool
 
 

@@ -18,6 +18,7 @@ from rich.filesize import decimal
 from app.core.config import STAGES, CacheMode, Engine, Precision, Stage
 from app.core.console import say
 from app.core.errors import CacheEvictedError, UsageError
+from app.core.ray_workers import RayCluster
 from app.data.augmentation import View, load_batches, load_views, tta_views
 from app.data.folder_layout import Split
 from app.data.manifest import Photo, Photos
@@ -30,8 +31,15 @@ from app.features.batches import (
     targets_of,
 )
 from app.features.cache_folder import Quota
-from app.features.extractor import FeatureExtractor, engine, make_extractor, onnx_engine
+from app.features.extractor import (
+    FeatureExtractor,
+    engine,
+    make_extractor,
+    onnx_engine,
+    travelling_layers,
+)
 from app.features.int8_backbone import Int8Backbone, make_int8_backbone
+from app.features.ray_features import KerasLayers, OnnxLayers, compute_features_by_ray
 from app.features.shards import SHARD_ROWS, shard_bytes
 from app.features.store import FeatureSpec, FeatureStore, compute_features, missing_views
 from app.inference.engine_choice import USUAL
@@ -63,6 +71,7 @@ class DatasetSpec:
         mirror: whether answers are made from the mirror image as well.
         deterministic: whether nothing may depend on what is measured.
         engine: what computes frozen layers where Keras does not.
+        ray: whose workers compute what the cache lacks; None: this process.
     """
 
     model: keras.Model
@@ -78,6 +87,7 @@ class DatasetSpec:
     mirror: bool = False
     deterministic: bool = False
     engine: Engine = USUAL
+    ray: RayCluster | None = None
 
     @property
     def image_size(self) -> int:
@@ -106,6 +116,14 @@ class DatasetSpec:
         """Return what computes features at ``cuts``."""
         precision = resolve_precision(self.precision)
         return make_extractor(self.model, cuts, precision, int8, self.engine)
+
+    def travelling_layers(
+        self, cuts: Sequence[str], int8: Int8Backbone | None
+    ) -> OnnxLayers | KerasLayers:
+        """Return the layers that compute features at ``cuts``, for other processes."""
+        precision = resolve_precision(self.precision)
+        chosen = USUAL if self.engine == "auto" else self.engine
+        return travelling_layers(self.model, cuts, precision, int8, chosen)
 
     def checksum(self, cut: str) -> int:
         """Return the CRC-32 of the weights below a cut."""
@@ -249,8 +267,11 @@ def open_dataset(spec: DatasetSpec, cache: CacheMode, quota: Quota) -> FeatureDa
         )
     if cache == "off" or size > quota.limit:
         why = "--views has no part in it" if cache == "off" else too_large
-        say(f"cache off: every epoch draws a fresh view of each photo; {why}")
+        no_ray = "; --ray has no part in it" if spec.ray else ""
+        say(f"cache off: every epoch draws a fresh view of each photo; {why}{no_ray}")
         return FreshDataset(spec=spec)
+    if spec.ray is not None:
+        refuse_other_devices(spec.ray)
     precision, int8, twin = resolve_frozen_precision(spec.precision), None, None
     made_by = engine(precision)
     if precision == "int8" or (on_gpu() and spec.precision == "auto"):
@@ -268,8 +289,22 @@ def open_dataset(spec: DatasetSpec, cache: CacheMode, quota: Quota) -> FeatureDa
     cached = CachedDataset(
         spec=spec, int8=int8, int8_twin=twin, stores=stores, quota=quota, untrained=untrained
     )
-    cached.fill(cuts)
+    cached.fill(cuts, spec.ray)
     return cached
+
+
+def refuse_other_devices(cluster: RayCluster) -> None:
+    """Refuse workers on another kind of device than the run's own process: it rounds otherwise.
+
+    Raises:
+        UsageError: with the flag that is right here.
+    """
+    if on_gpu() != (cluster.gpus > 0):
+        device, right = ("a GPU", 1) if on_gpu() else ("a processor", 0)
+        raise UsageError(
+            f"expected --worker-gpus {right}, since this run computes its features on {device}; "
+            f"received {cluster.gpus}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,11 +356,15 @@ class CachedDataset(FeatureDataset):
         feature_spec = replace(self.stores[HEAD_CUT].spec, cut=stage.cut)
         self.stores[stage.cut] = FeatureStore(self.quota.folder, feature_spec, self.quota)
         self.untrained[stage.cut] = self.spec.checksum(stage.cut)
-        self.fill([stage.cut])
+        self.fill([stage.cut], self.spec.ray)
         return True
 
-    def fill(self, cuts: Sequence[str]) -> None:
+    def fill(self, cuts: Sequence[str], ray: RayCluster | None = None) -> None:
         """Compute what the stores of these cuts lack, after a look at what they hold.
+
+        Args:
+            cuts: of stores.
+            ray: whose workers compute; None: this process.
 
         Raises:
             UsageError: when there is no room for it; nothing is computed then.
@@ -344,9 +383,13 @@ class CachedDataset(FeatureDataset):
         }
         with self.quota.room_for(needed):
             pass  # again for each shard, since others may write meanwhile
-        if missing:
-            extractor = self.spec.extractor(cuts, self.int8)
-            compute_features(extractor, stores, missing, self.spec.image_size)
+        size = self.spec.image_size
+        if missing and ray is not None:
+            layers = self.spec.travelling_layers(cuts, self.int8)
+            row = row_bytes(self.spec.model, cuts)
+            compute_features_by_ray(ray, layers, stores, missing, size, row)
+        elif missing:
+            compute_features(self.spec.extractor(cuts, self.int8), stores, missing, size)
 
     def _inputs(self, stage: Stage, views: Sequence[View]) -> NDArray[Any]:
         return self._rows(stage.cut, views)
@@ -360,7 +403,7 @@ class CachedDataset(FeatureDataset):
             if self.spec.checksum(cut) != self.untrained[cut]:
                 raise  # trained meanwhile: these would be other activations
         with _RECOVERY:
-            self.fill([cut])
+            self.fill([cut])  # here: few are lost, and Ray begins in the first thread only
         return store.gather(views)
 
 

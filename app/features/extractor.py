@@ -17,9 +17,11 @@ beyond rounding. On a processor 16 is as fast as any, on a GPU 32.
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -31,6 +33,7 @@ from app.core.environment import installed_version
 from app.core.errors import out_of_memory
 from app.data.augmentation import BATCH
 from app.features.int8_backbone import Int8Backbone
+from app.features.ray_features import KerasLayers, OnnxLayers
 from app.inference.engine_choice import USUAL, Task, choose_engine
 from app.inference.engines import compile_model
 from app.network.batch_memory import halving
@@ -136,6 +139,11 @@ def engine(precision: str, chosen: Engine = USUAL) -> str:
     """
     if precision == "int8" or (precision == "float32" and not on_gpu()):
         return USUAL if chosen in ("auto", USUAL) else f"{chosen} {installed_version(chosen)}"
+    return made_by_keras()
+
+
+def made_by_keras() -> str:
+    """Return Keras's backend, its version, and the kind of device that it computes on."""
     backend = keras.backend.backend()
     return f"{backend} {installed_version(backend)} on a {'GPU' if on_gpu() else 'processor'}"
 
@@ -158,12 +166,46 @@ def make_extractor(
         int8: the same layers in int8 (``app.features.int8_backbone``), which then compute.
         engine_of_onnx: what computes where Keras does not (``onnx_engine``).
     """
-    if int8 is not None:
-        return _by_engine(onnx_task(model, cuts, int8), engine_of_onnx)
-    lower = prefix(model, cuts)
-    if engine(precision) != USUAL:
-        return FeatureExtractor(_by_keras(lower), GPU_BATCH if on_gpu() else BATCH)
-    return _by_engine(onnx_task(model, cuts, None), engine_of_onnx)
+    if int8 is None and by_keras(precision):
+        return keras_extractor(prefix(model, cuts))
+    task = onnx_task(model, cuts, int8)
+    compiled = compile_model(choose_engine(lambda: task, engine_of_onnx), task.model)
+    return FeatureExtractor(lambda images: compiled.run(images, task.names), by_keras=False)
+
+
+def by_keras(precision: str) -> bool:
+    """Say whether Keras computes frozen layers, rather than an engine."""
+    return engine(precision) != USUAL
+
+
+def keras_extractor(lower: keras.Model) -> FeatureExtractor:
+    """Return what computes the outputs of the frozen layers by Keras."""
+    return FeatureExtractor(_by_keras(lower), GPU_BATCH if on_gpu() else BATCH)
+
+
+def travelling_layers(
+    model: keras.Model,
+    cuts: Sequence[str],
+    precision: str,
+    int8: Int8Backbone | None,
+    engine_of_onnx: EngineName,
+) -> OnnxLayers | KerasLayers:
+    """Return the layers of ``make_extractor`` for other processes, which compute as it does.
+
+    Args:
+        model: as there, like the others.
+        cuts: names.
+        precision: of the frozen layers; ``int8`` where ``int8`` computes.
+        int8: the layers in int8, or None.
+        engine_of_onnx: what computes where Keras does not; chosen here, for all of them.
+    """
+    if int8 is None and by_keras(precision):
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "layers.keras"
+            prefix(model, cuts).save(file)
+            return KerasLayers(file.read_bytes(), keras.backend.backend(), made_by_keras())
+    task = onnx_task(model, cuts, int8)
+    return OnnxLayers(task, engine_of_onnx, int8 is not None)
 
 
 def _by_keras(lower: keras.Model) -> Forward:
@@ -193,8 +235,3 @@ def onnx_task(model: keras.Model, cuts: Sequence[str], int8: Int8Backbone | None
     data = proto.SerializeToString()
     names = [output.name for output in proto.graph.output]
     return Task(data, hashlib.sha256(data).hexdigest(), names, int(model.input.shape[1]))
-
-
-def _by_engine(task: Task, engine: Engine) -> FeatureExtractor:
-    compiled = compile_model(choose_engine(lambda: task, engine), task.model)
-    return FeatureExtractor(lambda images: compiled.run(images, task.names), by_keras=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -40,7 +40,6 @@ from app.features.shards import (
     touch,
     write_shard,
 )
-from app.network.device import on_gpu
 
 if TYPE_CHECKING:
     from app.features.extractor import FeatureExtractor
@@ -215,26 +214,72 @@ def compute_features(
         AppError: when the network gives NaN or infinity; nothing of it is kept.
         UsageError: when a shard has no room.
     """
+    from app.network.device import on_gpu  # brings Keras, which a worker of Ray may not need
+
     batches = load_batches(missing, image_size, extractor.batch, processes=on_gpu())
     features = extractor.stream(batches)
     at_once = SHARD_ROWS // extractor.batch
+    with features_progress(len(missing)) as advance:
+        write_spans(
+            stores,
+            ((views, rows_of(islice(features, at_once), advance)) for views in spans(missing)),
+        )
+
+
+@contextmanager
+def features_progress(views: int) -> Iterator[Callable[[int], None]]:
+    """Show how many views are computed; yield what is called with the number of further ones."""
+    with progress_bar() as bar:
+        task = bar.add_task("Frozen features", total=views)
+        yield lambda some: bar.advance(task, some)
+
+
+def spans(views: Sequence[View]) -> Iterator[Sequence[View]]:
+    """Yield the views of one shard after the other."""
+    for start in range(0, len(views), SHARD_ROWS):
+        yield views[start : start + SHARD_ROWS]
+
+
+def rows_of(
+    batches: Iterable[Sequence[NDArray[np.floating[Any]]]],
+    advance: Callable[[int], None] = lambda views: None,
+) -> list[Float16s]:
+    """Join the activations of some batches, an array for each cut; round them to float16.
+
+    Args:
+        batches: the activations at each cut, float16 or float32 ``(n, ...)``.
+        advance: called with the number of views in each batch.
+
+    Raises:
+        AppError: when there is NaN or infinity among them.
+    """
+    parts = []
+    for activations in batches:
+        parts.append([_as_float16(each) for each in activations])
+        advance(len(activations[0]))
+    return [np.concatenate(cut) for cut in zip(*parts, strict=True)]
+
+
+def write_spans(
+    stores: Sequence[FeatureStore],
+    computed: Iterable[tuple[Sequence[View], Sequence[Float16s]]],
+) -> None:
+    """Write the rows of spans of views, each as a shard of each store, while others are computed.
+
+    Raises:
+        UsageError: when a shard has no room.
+    """
 
     def write(views: Sequence[View], rows: Sequence[Float16s]) -> None:
         for store, part in zip(stores, rows, strict=True):
             store.append(views, part)
 
-    with progress_bar() as bar, ThreadPoolExecutor(1) as writer:
-        task = bar.add_task("Frozen features", total=len(missing))
+    with ThreadPoolExecutor(1) as writer:
         written: Future[None] | None = None
-        for start in range(0, len(missing), SHARD_ROWS):
-            parts = []
-            for activations in islice(features, at_once):
-                parts.append([_as_float16(each) for each in activations])
-                bar.advance(task, len(activations[0]))
-            rows = [np.concatenate(cut) for cut in zip(*parts, strict=True)]
+        for views, rows in computed:
             if written is not None:
                 written.result()  # at most one shard waits: this limits memory and lost work
-            written = writer.submit(write, missing[start : start + SHARD_ROWS], rows)
+            written = writer.submit(write, views, rows)
         if written is not None:
             written.result()
 

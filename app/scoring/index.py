@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -117,15 +117,18 @@ class Index:
                     if looked_at % SAID_AFTER == 0:
                         yield looked_at
 
-    def waiting(self, most: int) -> Iterator[list[Waiting]]:
-        """Yield the files that wait, in the order in which they were found, ``most`` at a time."""
-        last = 0
+    def waiting(self, most: int | Callable[[], int]) -> Iterator[list[Waiting]]:
+        """Yield the files that wait, in the order in which they were found, ``most`` at a time.
+
+        A function is called anew for each list.
+        """
+        last, size = 0, most if callable(most) else lambda: most
         while shard := [
             Waiting(number, Found(os.fsdecode(path), os.fsdecode(member), *rest))
             for number, path, member, *rest in self._db.execute(
                 "SELECT id, path, member, place, size, modified FROM files"
                 " WHERE part IS NULL AND id > ? ORDER BY id LIMIT ?",
-                (last, most),
+                (last, size()),
             )
         ]:
             last = shard[-1].number

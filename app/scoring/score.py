@@ -8,9 +8,10 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain, islice
+from functools import partial
+from itertools import chain, count, islice
 from os.path import exists, isdir
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,16 +25,16 @@ from app.core.sanitise import for_json, for_terminal
 from app.inference.arguments import add_bundle_arguments, bundle_folder
 
 if TYPE_CHECKING:
+    from app.core.ray_workers import RayCluster, RayWorkers
     from app.inference.predictor import Classifier
-    from app.scoring.index import Index
+    from app.scoring.index import Index, Part
     from app.scoring.parts import PartRows
+    from app.scoring.shard import Shard
 
 RECORD, INDEX, LOCK, PARTS = "score.json", "index.sqlite", ".lock", "parts"
 FORMAT_VERSION = 1
 PART_ROWS = 10_000
 AT_ONCE = 500  # files taken from the index
-LEAST = 16  # batches in a shard: of a shorter one the first and the last batch are not overlapped
-SHARDS_A_WORKER = 8  # at least; so at the end at most an eighth of a worker's time is waited for
 AGAIN = "the same command goes on where it ended"
 _SAID_EVERY = 10.0  # seconds, while files are listed
 _ABANDONED = re.compile(r"\.(part-\d+\.parquet)\.\d+\.part")
@@ -81,10 +82,11 @@ def main(argv: Sequence[str]) -> int:
     started = time.monotonic()
     from app.scoring.index import open_index
     from app.scoring.parts import require_pyarrow
+    from app.scoring.sources import refuse_among_sources
 
     require_pyarrow()
     if arguments.ray is not None:
-        from app.scoring.ray_workers import require_ray
+        from app.core.ray_workers import require_ray
 
         require_ray()
     output: Path = arguments.output
@@ -96,9 +98,15 @@ def main(argv: Sequence[str]) -> int:
         asked = arguments.min_confidence, arguments.precision, arguments.engine
         return Classifier(bundle, *asked, photos)
 
-    with owned(output, scoring_of(classifier(photos=1))), open_index(output / INDEX) as index:
+    scoring, new = scoring_of(classifier(photos=1)), not exists(output / RECORD)
+    with owned(output, scoring), open_index(output / INDEX) as index:
         check_parts(index, output / PARTS)
-        list_files(index, arguments.sources)
+        try:
+            list_files(index, arguments.sources, output)
+        except UsageError:
+            if new:
+                remove_begun(index, output)
+            raise
         drop_outdated(index, output / PARTS)
         begun = index.counts()
         if begun[1]:
@@ -169,20 +177,6 @@ def positive(text: str) -> int:
     return value
 
 
-def refuse_among_sources(output: Path, sources: Sequence[str]) -> None:
-    """Refuse to write among the photos, which are only read.
-
-    Raises:
-        UsageError: when the folder for answers is a source or lies in one.
-    """
-    for source in sources:
-        if isdir(source) and output.resolve().is_relative_to(Path(source).resolve()):
-            raise UsageError(
-                f"expected --output outside of {source}, whose photos are only read; received "
-                f"{output}; name another folder"
-            )
-
-
 def scoring_of(classifier: Classifier) -> Scoring:
     """Return what all answers of a classifier have in common."""
     bundle, limits = classifier.bundle, classifier.thresholds
@@ -234,6 +228,16 @@ def is_begun(folder: Path) -> bool:
     return names <= {LOCK, PARTS} and not (PARTS in names and any((folder / PARTS).iterdir()))
 
 
+def remove_begun(index: Index, output: Path) -> None:
+    """Remove what was begun for sources that are refused, perhaps among photos."""
+    index.close()
+    with suppress(OSError):  # Windows keeps a lock that is held
+        for name in (INDEX, f"{INDEX}-journal", RECORD, LOCK):
+            (output / name).unlink(missing_ok=True)
+        (output / PARTS).rmdir()
+        output.rmdir()
+
+
 def check_parts(index: Index, folder: Path) -> None:
     """Compare the parts on the disk with the index; what is not whole is answered again."""
     from app.scoring.parts import is_whole, part_files, part_path
@@ -253,12 +257,12 @@ def check_parts(index: Index, folder: Path) -> None:
             remove_abandoned(folder / found[1])
 
 
-def list_files(index: Index, sources: Sequence[str]) -> None:
+def list_files(index: Index, sources: Sequence[str], output: Path) -> None:
     """Find all files that sources mean, and compare them with the index."""
     from app.scoring.sources import find
 
     latest = time.monotonic()
-    for looked_at in index.add(find(sources)):
+    for looked_at in index.add(find(sources, output)):
         if time.monotonic() - latest > _SAID_EVERY:
             latest = time.monotonic()
             say(f"{looked_at:,} files found so far")
@@ -320,33 +324,57 @@ def ray_workers(
     index: Index, classifier: Classifier, bundle: Path, arguments: argparse.Namespace
 ) -> None:
     """Answer all files that wait, by workers of Ray."""
-    from app.scoring.ray_workers import RayWorkers
+    from app.core.ray_workers import RayCluster
 
+    cluster = RayCluster(arguments.ray, arguments.workers, arguments.worker_cpus)
+    parts = arguments.output.resolve() / PARTS
     with (
-        RayWorkers(
-            arguments.ray,
-            bundle.resolve(),
-            arguments.output.resolve() / PARTS,
-            classifier,
-            workers=arguments.workers,
-            cpus=arguments.worker_cpus,
-        ) as workers,
+        shard_workers(cluster, bundle.resolve(), parts, classifier) as workers,
         progress(index) as advance,
     ):
-        rows = shard_rows(index.counts()[1], workers.number, arguments.part_rows)
-        for part, files in workers.score(index.waiting(rows), index.next_part()):
-            index.keep(part, files)
-            advance(len(files))
+        for files in answer_shards(index, workers, arguments.part_rows):
+            advance(files)
 
 
-def shard_rows(files: int, workers: int, most: int) -> int:
-    """Return the files of a shard: a multiple of a batch, so few that each worker gets several.
+def shard_workers(
+    cluster: RayCluster, bundle: Path, parts: Path, classifier: Classifier
+) -> RayWorkers[Shard, Part]:
+    """Return workers of Ray that answer shards and write their parts.
 
-    With few large ones some workers would have nothing to do at the end.
+    Args:
+        cluster: where they are.
+        bundle: its folder, absolute.
+        parts: the folder of the parts, absolute.
+        classifier: of the bundle; the workers compute as it does.
     """
-    from app.inference.predictor import BATCH
+    from app.core.ray_workers import RayWorkers
+    from app.scoring.shard import shard_work
 
-    return min(most, max(LEAST, files // (workers * SHARDS_A_WORKER * BATCH)) * BATCH)
+    how = classifier.thresholds.confidence, classifier.precision, classifier.engine
+    return RayWorkers(cluster, partial(shard_work, bundle, *how, parts, cluster.cpus))
+
+
+def answer_shards(index: Index, workers: RayWorkers[Shard, Part], most: int) -> Iterator[int]:
+    """Let workers answer all files that wait; yield the number of files of each part.
+
+    Args:
+        index: of the files.
+        workers: from ``shard_workers``.
+        most: rows of a part.
+    """
+    from app.scoring.shard import Shard
+    from app.scoring.shard_size import ShardSize
+
+    size = ShardSize(index.counts()[1], workers.number, most)
+    shards = map(Shard, index.waiting(size), count(index.next_part()))
+    for shard, part, seconds in workers.results(shards, _named):
+        size.measured(len(shard.files), seconds)
+        index.keep(part, [each.number for each in shard.files])
+        yield len(shard.files)
+
+
+def _named(shard: Shard) -> str:
+    return f"the {len(shard.files)} files from {shard.files[0].found.path} on"
 
 
 @contextmanager

@@ -8,14 +8,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 
+from app.core.config import EngineName
 from app.core.environment import usable_cores
 from app.core.errors import ImageError
 from app.data.decode import DECODERS, Pixels, load_image
 from app.inference.prediction import failed_prediction
-from app.inference.predictor import BATCH, Classifier
+from app.inference.predictor import BATCH, Classifier, Precision
 from app.scoring.archive_members import ArchiveReader
 from app.scoring.index import Part, Waiting
 from app.scoring.parts import PartRows, Row, write_part
@@ -23,6 +25,13 @@ from app.scoring.sources import Found
 
 AHEAD = 2  # batches that are decoded before the network asks for them
 Loaded = Future[Pixels]
+
+
+class Shard(NamedTuple):
+    """Some files, and the number of the part that gets their answers."""
+
+    files: list[Waiting]
+    number: int
 
 
 class ShardScorer:
@@ -55,27 +64,21 @@ class ShardScorer:
             pool.shutdown(cancel_futures=True)
         self._archives.close()
 
-    def score(
-        self,
-        shard: Sequence[Waiting],
-        number: int,
-        advance: Callable[[int], None] = lambda files: None,
-    ) -> Part:
+    def score(self, files: Sequence[Waiting], number: int) -> Part:
         """Answer for files and write the part with this number.
 
         A file that cannot be read becomes a row with its error; it does not stop the others.
 
         Args:
-            shard: some 10,000 files.
+            files: some 10,000.
             number: of the part.
-            advance: called with the number of files that were answered.
 
         Raises:
             BundleError: when the model is not one that this project exports.
             OSError: when the part cannot be written.
         """
         rows = PartRows(self.classifier.bundle.classes)
-        for row in self.answers(shard, advance):
+        for row in self.answers(files):
             rows.add(row)
         return write_part(rows.table(), self.parts, number, rows.unread)
 
@@ -127,6 +130,20 @@ class ShardScorer:
         if isinstance(source, ImageError):
             raise source
         return load_image(source, self.classifier.bundle.image_size)
+
+
+def shard_work(
+    bundle: Path,
+    confidence: float,
+    precision: Precision,
+    engine: EngineName,
+    parts: Path,
+    threads: int,
+) -> Callable[[Shard], Part]:
+    """Load a classifier; return what answers shards in a worker (``app.core.ray_workers``)."""
+    classifier = Classifier(bundle, confidence, precision, engine, threads=threads)
+    scorer = ShardScorer(classifier, parts, threads)
+    return lambda shard: scorer.score(*shard)
 
 
 def _result(loaded: Loaded) -> Pixels | ImageError:

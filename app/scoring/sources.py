@@ -10,7 +10,8 @@ import glob
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from os.path import exists, isdir, isfile, lexists
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -47,45 +48,97 @@ class Found(NamedTuple):
     modified: int | None
 
 
-def find(sources: Iterable[str]) -> Iterator[Found]:
+def find(sources: Iterable[str], output: Path | None = None) -> Iterator[Found]:
     """Yield all files that sources mean; one that is meant twice comes twice.
 
     A source is a folder with all below it (as for ``predict.py``), an archive (.zip, .tar, .tar.gz,
     .tgz), a list or a table of names (.txt, .lst, .csv, .tsv; ``-`` on standard input), a pattern,
     or a photo. Names in a list are files, folders and archives, not patterns or further lists.
     What cannot be listed comes as a file of its own: to read it will tell the reason.
+
+    Args:
+        sources: as on the command line.
+        output: what is written, which no folder of photos may hold; None: nothing is.
+
+    Raises:
+        UsageError: when one does, or a list cannot be read.
     """
     for source in sources:
         if source == "-":
-            yield from _of_list(sys.stdin.buffer, "standard input")
+            yield from _of_list(sys.stdin.buffer, "standard input", output)
         elif not exists(source) and glob.has_magic(source):
             matches = 0
             for match in glob.iglob(source, recursive=True):  # noqa: PTH207  Path.glob knows no "/..."
                 matches += 1
-                yield from _of_source(match)
+                yield from _of_source(match, output)
             if not matches:
                 yield found_file(_absolute(source))
         else:
-            yield from _of_source(source)
+            yield from _of_source(source, output)
 
 
-def _of_source(name: str) -> Iterator[Found]:
+def refuse_among_sources(output: Path, sources: Iterable[str]) -> None:
+    """Refuse to write among the photos, which are only read, before anything is written.
+
+    This looks at folders and patterns; what a list names, or a pattern finds by way of a link, is
+    looked at when it is found (``find``).
+
+    Raises:
+        UsageError: when the folder for answers is or would be a source, or lies in one.
+    """
+    place = _absolute(os.fspath(output))
+    for source in sources:
+        if isdir(source):
+            refuse_in_folder(output, source)
+        elif not exists(source) and glob.has_magic(source):
+            pattern = Path(_absolute(source)).parts
+            if any(_matches(each.parts, pattern) for each in (Path(place), *Path(place).parents)):
+                raise _among(output, source)
+
+
+def refuse_in_folder(output: Path, folder: str) -> None:
+    """Raise ``UsageError`` when ``output`` is a folder of photos or lies in it."""
+    if output.resolve().is_relative_to(Path(folder).resolve()):
+        raise _among(output, folder)
+
+
+def _among(output: Path, source: str) -> UsageError:
+    return UsageError(
+        f"expected --output outside of {source}, whose photos are only read; received {output}; "
+        "name another folder"
+    )
+
+
+def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Say whether a pattern of ``glob`` would find a path, which need not be there."""
+    if not pattern or not path:
+        return not path and all(each == "**" for each in pattern)
+    first, *others = pattern
+    seen = first.startswith(".") or not path[0].startswith(".")
+    if first == "**":
+        return _matches(path, others) or (seen and _matches(path[1:], pattern))
+    return seen and fnmatchcase(path[0], first) and _matches(path[1:], others)
+
+
+def _of_source(name: str, output: Path | None) -> Iterator[Found]:
     if name.lower().endswith(LISTS) and isfile(name):
         try:
             with Path(name).open("rb") as file:
-                yield from _of_list(file, name)
+                yield from _of_list(file, name, output)
         except OSError as error:
             raise UsageError(
                 f"expected a list of files; received {name} ({error.strerror})"
             ) from error
     else:
-        yield from _of_name(name)
+        yield from _of_name(name, output)
 
 
-def _of_name(name: str) -> Iterator[Found]:
+def _of_name(name: str, output: Path | None) -> Iterator[Found]:
     """Yield what a folder, an archive or a file is."""
     name = _absolute(name)
     if isdir(name):
+        if output is not None:
+            refuse_in_folder(output, name)
         for entry in stream(name):
             if isinstance(entry, OSError):
                 yield found_file(entry.filename)
@@ -136,7 +189,7 @@ def _fitting(time: int) -> int:
 # ---- lists ---------------------------------------------------------------------------------------
 
 
-def _of_list(file: BinaryIO, shown: str) -> Iterator[Found]:
+def _of_list(file: BinaryIO, shown: str, output: Path | None) -> Iterator[Found]:
     """Yield what the rows of a list or table mean; a header says which column holds the names."""
     column, begun, in_table = 0, False, False
     for block in _blocks(file):
@@ -149,7 +202,7 @@ def _of_list(file: BinaryIO, shown: str) -> Iterator[Found]:
                     column, in_table = known[0], True
                     continue
             if column < len(row.cells):
-                yield from _of_name(_meant(row, column, in_table=in_table))
+                yield from _of_name(_meant(row, column, in_table=in_table), output)
     if not begun:
         say(f"no name in {shown}")
 

@@ -21,6 +21,7 @@ from app.core.config import (
     help_of,
 )
 from app.core.errors import UsageError
+from app.core.ray_workers import RayCluster
 
 FIELDS = [field.name for field in dataclasses.fields(TrainConfig)]
 
@@ -45,6 +46,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"head_strength": 0.0}, r"--head-strength above 0; received 0.0"),
     ({"head_strength": float("inf")}, r"--head-strength .*received inf"),
     ({"precision": "int8", "cache": "off"}, r"--cache off.*received int8"),
+    ({"ray": "local", "cache": "off"}, r"--ray with --cache disk or auto.*received --cache off"),
+    ({"workers": 0}, r"--workers between 1 and 100000; received 0"),
+    ({"worker_cpus": 0}, r"--worker-cpus .*received 0"),
+    ({"worker_gpus": 2}, r"--worker-gpus between 0 and 1; received 2"),
     ({"cache_limit": 0.0}, r"--cache-limit above 0 GB; received 0.0"),
     ({"cache_limit": float("nan")}, r"--cache-limit .*received nan"),
     ({"cache_limit": float("inf")}, r"--cache-limit .*received inf"),
@@ -163,6 +168,10 @@ FLAGS: dict[str, tuple[list[str], Any]] = {
     "mirror": (["--mirror"], True),
     "head_strength": (["--head-strength", "0.25"], 0.25),
     "deterministic": (["--deterministic"], True),
+    "ray": (["--ray", "local"], "local"),
+    "workers": (["--workers", "3"], 3),
+    "worker_cpus": (["--worker-cpus", "2"], 2),
+    "worker_gpus": (["--worker-gpus", "1"], 1),
     "report": (["--no-report"], False),
     "log": (["--log", "tensorboard,mlflow"], "tensorboard,mlflow"),
     "export": (["--export", "savedmodel,litert"], "savedmodel,litert"),
@@ -257,6 +266,20 @@ def test_flags_count_more_than_the_files_stages(tmp_path: Path) -> None:
     assert train.parse([*argv, "--epochs", "3"]).stage_plan()[1].epochs == 3
     assert train.parse([*argv, "--smoke"]).stage_plan()[1].epochs == 1
     assert len(train.parse([*argv, "--stages", "head"]).stage_plan()) == 1
+
+
+def test_where_features_are_computed_is_not_kept(tmp_path: Path) -> None:
+    here = ["--ray", "10.0.0.5:6379", "--workers", "3", "--worker-cpus", "2"]
+    config = train.parse(["--data", "pets", *here])
+    assert config.cluster() == RayCluster("10.0.0.5:6379", workers=3, cpus=2, gpus=0)
+    path = tmp_path / "config.json"
+    write_json(config_values(config), path)
+    assert "6379" not in path.read_text()
+    assert train.parse(["--config", str(path)]).cluster() is None
+    train.refuse_beside_resume({"resume": tmp_path, "ray": "local", "workers": 3})
+    write_json({**config_values(config), "ray": "local"}, path)
+    with pytest.raises(UsageError, match=r"without ray; .*take the line out"):
+        train.parse(["--config", str(path)])
 
 
 @pytest.mark.parametrize(("values", "message"), [r for r in REFUSED if "run" not in r[0]])

@@ -334,6 +334,37 @@ def test_wrong_folders_are_refused_in_a_line(
     assert "damaged" in refused(capsys, photos, "--bundle", bundle, "--output", output)
 
 
+@pytest.mark.parametrize(
+    "kind", ["folder", "pattern", "all in it", "deep", "below", "list", "link", "-"]
+)
+def test_answers_among_the_photos_are_refused_however_these_are_named(
+    kind: str,
+    bundle: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "list.txt").write_text(f"{photos}\n")
+    (tmp_path / "link").symlink_to(photos)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{photos}\n".encode())))
+    source = {
+        "folder": str(photos),
+        "pattern": f"{photos.parent}/pho*",
+        "all in it": f"{photos}/*",  # the second call would answer the first one's answers
+        "deep": f"{photos.parent}/**/o*",
+        "below": f"{photos}/**",
+        "list": str(tmp_path / "list.txt"),
+        "link": f"{tmp_path}/li[n]k",
+        "-": "-",
+    }[kind]
+    for output in (photos / "out", photos / "a" / "out"):
+        if output.parent == photos or kind != "-":  # which is read once
+            assert "outside of" in refused(capsys, source, "--bundle", bundle, "--output", output)
+            assert not output.exists()
+    assert score(f"{photos}/a/*.png", "--bundle", bundle, "--output", tmp_path / "out") == 1
+
+
 def command(bundle: Path, output: Path, *sources: Path, part_rows: int = 16) -> list[str]:
     return [
         sys.executable, "-m", "app", "score", *map(str, sources), "--bundle", str(bundle),
