@@ -3,6 +3,7 @@
 
 const SURELY = 0.99;
 const PROBABLY = 0.66;
+const POSSIBLE = 0.1;
 const TOP = 5; // classes that are shown, however many there are
 
 // Returns a class's name, "unsure" or "neither".
@@ -21,6 +22,9 @@ export function inWords(label, classes, probabilities) {
   const [first, second] = [classes[best], classes[next]];
   if (label === "unsure") return `unsure: perhaps ${first}, or ${second}`;
   if (probabilities[best] >= SURELY) return `surely ${first}`;
+  if (probabilities[best] >= PROBABLY && probabilities[next] >= POSSIBLE) {
+    return `probably ${first}; could be ${second}`;
+  }
   if (probabilities[best] >= PROBABLY) return `probably ${first}`;
   return `perhaps ${first}, or ${second}`;
 }
