@@ -34,6 +34,8 @@ SAID: dict[Decision, str] = {
 def with_corrected(reading: FolderReading, root: Path, corrections: Corrections) -> FolderReading:
     """Return a folder's files with those without a label to which a person gave a class.
 
+    Files elsewhere on the disk are named by their whole path, and stay where they are.
+
     Args:
         reading: of the folder.
         root: of its photos.
@@ -42,7 +44,7 @@ def with_corrected(reading: FolderReading, root: Path, corrections: Corrections)
     found = [
         LabelledFile(root / each.name, each.name, label, None)
         for each in corrections.values()
-        if reading.others.get(each.name) == "no_class"
+        if (reading.others.get(each.name) == "no_class" or _is_elsewhere(each.name, root))
         and (label := _label_of(each))
         and _sha256(root / each.name) == each.sha256
     ]
@@ -139,6 +141,12 @@ def _label_of(correction: Correction) -> str:
 
 def _as_given(row: ManifestRow) -> ManifestRow:
     return replace(row, label=row.given, corrected="", given="")
+
+
+def _is_elsewhere(name: str, root: Path) -> bool:
+    """Return whether a name is the whole path of a file that lies outside of the photos' folder."""
+    path = Path(name)
+    return path.is_absolute() and not path.resolve().is_relative_to(root.resolve())
 
 
 def _sha256(path: Path) -> str:
