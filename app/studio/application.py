@@ -26,7 +26,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from app import report
+from app import report, serving
 from app.core.errors import AppError, ImageError, UsageError
 from app.core.run_folder import Run, complete_runs, refuse_existing
 from app.data.sets.synthetic_pets import JPEG_QUALITY, draw_animal
@@ -43,6 +43,7 @@ from app.studio.teaching import Teaching, refuse_name
 
 PAGE = Path(__file__).parent / "page"
 TOKENS = Path(report.__file__).parent / "tokens.css"  # the colours, which the report has too
+ANSWERS = Path(serving.__file__).parent / "page" / "answers.js"  # as app.serving's page has them
 TABS = {"ask": "Ask", "teach": "Teach", "review": "Review", "share": "Share"}
 TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 TOKEN = "x-studio-token"  # the header; its value is new each time the program starts
@@ -122,7 +123,7 @@ class Studio:
         return routes
 
     def _files(self) -> list[Route]:
-        files = [TOKENS, *(path for path in sorted(PAGE.iterdir()) if path.suffix in TYPES)]
+        files = [TOKENS, ANSWERS, *(path for path in sorted(PAGE.iterdir()) if path.suffix in TYPES)]
         return [
             Route(
                 f"/page/{path.name}",

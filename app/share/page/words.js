@@ -29,20 +29,6 @@ export function inWords(label, classes, probabilities) {
   return `perhaps ${first}, or ${second}`;
 }
 
-export function detail(label) {
-  if (label === "neither") {
-    return "It is unlike the photos that were learned from. If it had to be one of them:";
-  }
-  return label === "unsure" ? "Nothing is likely enough for a clear answer." : "";
-}
-
-// Nothing is certain.
-export function percentage(probability) {
-  const rounded = (100 * probability).toFixed(1);
-  if (rounded === "100.0") return "> 99.9 %";
-  return rounded === "0.0" ? "< 0.1 %" : `${rounded} %`;
-}
-
 // The numbers of the classes to show: all in their order, or of many the likeliest alone.
 export function shown(probabilities) {
   if (probabilities.length <= TOP) return [...probabilities.keys()];

@@ -1,5 +1,6 @@
 // The tab Ask: one large photo, its answer in words, what speaks for it, and a strip of the others.
 
+import { detail } from "./answers.js";
 import { Camera } from "./camera.js";
 import { $, acceptFiles, call, colourOf, form, make, mark, say, send, showBars } from "./common.js";
 import { Evidence, shape } from "./evidence.js";
@@ -124,19 +125,12 @@ function showAnswer(answer) {
   const fine = answer !== null && answer.error === null;
   $("verdict").textContent = answer === null ? "…" : answer.words ?? "no answer";
   $("trouble").textContent = answer?.error ?? "";
-  $("detail").textContent = fine ? detail(answer) : "";
+  $("detail").textContent = fine ? detail(answer.label) : "";
   if (answer !== null) mark($("answer"), answer, state.classes);
   else $("answer").style.removeProperty("--colour");
   if (fine) showBars($("bars"), answer, state.classes);
   else $("bars").replaceChildren();
   $("like").hidden = !fine || camera.on || answer.label === "neither";
-}
-
-function detail(answer) {
-  if (answer.label === "neither") {
-    return "It is unlike the photos that were learned from. If it had to be one of them:";
-  }
-  return answer.label === "unsure" ? "Nothing is likely enough for a clear answer." : "";
 }
 
 // ---- why -----------------------------------------------------------------------------------------

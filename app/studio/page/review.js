@@ -1,7 +1,8 @@
 // The tab Review: one photo at a time or a grid, a key for each decision, which is on disk at once.
 // A key shows the next photo without waiting; the decision is written meanwhile, in order.
 
-import { $, call, classColour, follow, make, percentage, say } from "./common.js";
+import { percentage } from "./answers.js";
+import { $, call, classColour, follow, make, say } from "./common.js";
 import { Evidence, shape } from "./evidence.js";
 
 const PAGE = 60; // photos of the grid at once
