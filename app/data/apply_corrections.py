@@ -41,10 +41,12 @@ def with_corrected(reading: FolderReading, root: Path, corrections: Corrections)
         root: of its photos.
         corrections: by name and content.
     """
+    labelled = {file.name for file in reading.files}  # of --neither elsewhere by their whole path
     found = [
         LabelledFile(root / each.name, each.name, label, None)
         for each in corrections.values()
-        if (reading.others.get(each.name) == "no_class" or _is_elsewhere(each.name, root))
+        if each.name not in labelled
+        and (reading.others.get(each.name) == "no_class" or _is_elsewhere(each.name, root))
         and (label := _label_of(each))
         and _sha256(root / each.name) == each.sha256
     ]

@@ -48,7 +48,8 @@ class Entry:
 
     def _instead(self, request: Request) -> Response | None:
         """Return the answer to a request that the application does not get."""
-        cookie = f"studio-{request.url.port}"  # the cookies of all ports of a host are sent to each
+        # A browser sends the cookies of all ports of a host to each of them.
+        cookie = f"studio-{request.scope['server'][1]}"
         if self._is_secret(request.query_params.get(QUERY, "")):
             # Not to another host, whatever the path. The secret is gone from the address bar.
             response = RedirectResponse(f"/{request.url.path.lstrip('/')}", 303)

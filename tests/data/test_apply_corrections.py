@@ -12,8 +12,9 @@ from photos import class_folders, make_photo
 
 from app.core.errors import DataError
 from app.core.run_folder import Run
+from app.data.apply_corrections import with_corrected
 from app.data.corrections import Corrections, CorrectionsLog, Decision
-from app.data.folder_layout import SPLITS
+from app.data.folder_layout import SPLITS, FolderReading, LabelledFile
 from app.data.inventory import take_inventory
 from app.data.manifest import (
     ManifestRow,
@@ -147,6 +148,14 @@ def test_a_photo_elsewhere_gets_its_label_and_stays_there(
     photos = [photo for split in SPLITS for photo in photos_of([*after.values()], split, pets)]
     assert {photo.path for photo in photos if photo.name in added} == set(places[:2])
     assert [place.read_bytes() for place in places[:2]] == contents[:2]
+
+
+def test_a_photo_of_neither_elsewhere_is_there_once(pets: Path, tmp_path: Path) -> None:
+    place = make_photo(tmp_path / "sofa" / "1.jpg", 300)
+    given = FolderReading([LabelledFile(place, place.as_posix(), "neither", None)], {}, [])
+    log = CorrectionsLog(tmp_path / "corrections.csv")
+    log.decide(place.as_posix(), sha256(place.read_bytes()).hexdigest(), "class", "dog")
+    assert with_corrected(given, pets, log.standing).files == given.files
 
 
 def test_one_file_in_two_classes_is_used_once_its_class_is_known(pets: Path) -> None:

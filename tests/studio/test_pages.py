@@ -416,8 +416,8 @@ def test_the_photos_of_teach_are_there_after_loading_again(studio, drawn):
 def wrong(tmp_path_factory) -> Path:
     """Train on drawings of which some lie in the wrong folder; return the folder of the runs."""
     folder = tmp_path_factory.mktemp("wrong")
-    photos = drawn_photos(folder / "photos", per_class=30)
-    for number in range(12):
+    photos = drawn_photos(folder / "photos", per_class=60)
+    for number in range(24):
         (photos / "dog" / f"dog.{number}.jpg").rename(photos / "cat" / f"was_dog.{number}.jpg")
     flags = ["--data", str(photos), "--runs", str(folder / "runs"), "--run", "tiny", "--no-report"]
     flags += ["--weights", "none", "--image-size", str(SIZE), "--stages", "head", "--seed", "3"]
@@ -457,6 +457,7 @@ KILLED, REVIEWED = 17, 30  # photos that are decided before the program is kille
 def test_review_with_keys_survives_a_kill_and_trains_again(chromium, process, wrong):
     first = Run(wrong / "tiny")
     queue = read_review_queue(first)
+    assert len(queue) > REVIEWED
     child, link = process()
     page = Page(chromium, link, "review")
     expected = {}
