@@ -13,6 +13,7 @@ from photos import class_folders, make_photo
 from app.core.errors import DataError
 from app.core.run_folder import Run
 from app.data.apply_corrections import with_corrected
+from app.data.audit import FEW_PHOTOS
 from app.data.corrections import Corrections, CorrectionsLog, Decision
 from app.data.folder_layout import SPLITS, FolderReading, LabelledFile
 from app.data.inventory import take_inventory
@@ -148,6 +149,22 @@ def test_a_photo_elsewhere_gets_its_label_and_stays_there(
     photos = [photo for split in SPLITS for photo in photos_of([*after.values()], split, pets)]
     assert {photo.path for photo in photos if photo.name in added} == set(places[:2])
     assert [place.read_bytes() for place in places[:2]] == contents[:2]
+
+
+def test_few_photos_of_neither_without_a_label_are_not_added(
+    pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = inventory(pets)
+    log = CorrectionsLog(tmp_path / "corrections.csv")
+    places = [make_photo(tmp_path / "sofa" / f"{n}.jpg", 300 + n) for n in range(FEW_PHOTOS)]
+    for number, place in enumerate(places, start=1):
+        content = place.read_bytes()
+        log.decide(place.as_posix(), sha256(content).hexdigest(), "neither")
+        if number == FEW_PHOTOS - 1:
+            assert {*inventory(pets, log.standing)} == {*before}
+            assert f"{number} photos of neither are too few" in capsys.readouterr().err
+    after = inventory(pets, log.standing)
+    assert {after[place.as_posix()].label for place in places} == {"neither"}
 
 
 def test_a_photo_of_neither_elsewhere_is_there_once(pets: Path, tmp_path: Path) -> None:
