@@ -123,7 +123,11 @@ class Studio:
         return routes
 
     def _files(self) -> list[Route]:
-        files = [TOKENS, ANSWERS, *(path for path in sorted(PAGE.iterdir()) if path.suffix in TYPES)]
+        files = [
+            TOKENS,
+            ANSWERS,
+            *(path for path in sorted(PAGE.iterdir()) if path.suffix in TYPES),
+        ]
         return [
             Route(
                 f"/page/{path.name}",
