@@ -585,7 +585,7 @@ def test_hostile_names_in_review_show_as_text(chromium, wrong, folder, monkeypat
     (item, *_) = read_review_queue(Run(wrong / "tiny"))
     names = [HOSTILE, "photo\u202egpj.exe", "no\udcffutf8.jpg"]
     items = [
-        dataclasses.replace(item, name=name, sha256="", like=(name,), reasons=(name,))
+        dataclasses.replace(item, name=name, sha256="", label="cat", like=(name,), reasons=(name,))
         for name in names
     ]
     monkeypatch.setattr(app.studio.reviewing, "read_review_queue", lambda _: list(items))
