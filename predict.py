@@ -30,8 +30,9 @@ examples:
   python predict.py photo.jpg --explain why/     and why: why/photo.jpg.heat.png
   python predict.py --run first 'pets/*.jpg'     a run by its name
 
-answers: a class, surely (99 % or more), probably (66 % or more) or perhaps; neither, when the photo
-is unlike the training photos; unsure, when no class is likely enough
+answers: a class, surely (99 % or more), probably (66 % or more) or perhaps, and what else it could
+be (10 % or more); neither, when the photo is unlike the training photos; unsure, when no class is
+likely enough
 
 exit code: 0 all were answered, 1 some were not, 2 wrong usage or no trained classifier,
 128 and the number of the signal that stopped it (Ctrl-C: 130)

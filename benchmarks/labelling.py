@@ -1,11 +1,11 @@
 """What are labels worth that a person gives in the order of ``app.evaluation.label_next``?
 
-    python -m benchmarks.labelling --run runs/NAME
+    python -m benchmarks.labelling --run runs/NAME --figure docs/labelling.svg
 
 The training photos of a finished run play a folder without labels: a person labels 10 of them, then
-10 more, and so on, in that order or at random. After each step a head is solved on what has a
-label, and answers the validation photos. Features come from the run's cache. Each draw leaves out a
-fifth of the photos, so that the order has something to differ in.
+10 more, and so on, in that order or at random. After each step the head is solved on what has a
+label, as ``train.py`` solves it, and answers the validation photos. Features come from the run's
+cache. Each draw leaves out a fifth of the photos, so that the order has something to differ in.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
@@ -28,13 +31,16 @@ from app.data.manifest import Photos, photos_of, read_manifest, training_photos_
 from app.evaluation.label_next import FEW_LABELS, label_next
 from app.evaluation.metrics import Floats
 from app.evaluation.ood import Float32s
+from app.report.figures import PALE, STYLE, WHOLE_PERCENT, WIDTH
+from app.report.tokens import CLASS_COLOURS
 from benchmarks.command import answer
 from benchmarks.markdown import markdown_table
 
 STEPS = (10, 20, 40, 60, 100, 200, 400)
 KEPT = 0.8  # of the photos, in each draw
 STRENGTH = 10.0  # scikit-learn's C, as a head of few photos has it
-ORDERS = ("random", "typical alone", "unsure and diverse alone", "as the queue")
+QUEUE = "as the queue"
+ORDERS = ("random", "typical alone", "unsure and diverse alone", QUEUE)
 
 Ints = NDArray[np.int64]
 
@@ -59,8 +65,9 @@ class Pool:
 
     def solve(self, labelled: Ints) -> LogisticRegression:
         """Return a head that learned from some of the photos."""
-        solver = LogisticRegression(C=STRENGTH, max_iter=1000)
-        return solver.fit(self.x[labelled], self.targets[labelled])
+        from app.training.linear_probe import head_solver
+
+        return head_solver(STRENGTH).fit(self.x[labelled], self.targets[labelled])
 
     def several(self, labelled: Ints) -> bool:
         """Say whether the labels are of more than one class."""
@@ -73,6 +80,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--run", type=Path, required=True, metavar="RUN", help="a finished run")
     parser.add_argument("--draws", type=int, default=8, metavar="N", help="of each order")
     parser.add_argument("--json", action="store_true", help="JSON on stdout, the table on stderr")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the curve as an SVG")
     arguments = parser.parse_args(argv)
     pool = read_pool(Run(arguments.run))
     steps = [step for step in STEPS if step <= KEPT * len(pool.targets)]
@@ -87,8 +95,37 @@ def main(argv: Sequence[str]) -> int:
     table = markdown_table(["labels", *map(str, steps)], rows)
     values: dict[str, Any] = {"steps": steps}
     values |= {order: each.tolist() for order, each in found.items()}
+    if arguments.figure is not None:
+        draw(steps, found["random"], found[QUEUE], arguments.figure)
     answer(arguments, f"Validation accuracy, mean (worst) of {arguments.draws}:\n\n{table}", values)
     return 0
+
+
+@mpl.rc_context({**STYLE, "svg.hashsalt": "labelling"})
+def draw(steps: Sequence[int], random: Floats, queue: Floats, path: Path) -> None:
+    """Draw accuracy over the number of labels, in the order of the queue and at random, as SVG.
+
+    Args:
+        steps: numbers of labels ``(steps,)``.
+        random: accuracy ``(draws, steps)`` with labels at random.
+        queue: the same in the order of the queue.
+        path: of the file.
+    """
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for accuracies, colour, style, label in (
+        (queue, CLASS_COLOURS[1], "o-", "in the order of the queue"),
+        (random, CLASS_COLOURS[0], "s--", "at random"),
+    ):
+        axes.plot(steps, accuracies.mean(axis=0), style, color=colour, label=label)
+        lowest, highest = accuracies.min(axis=0), accuracies.max(axis=0)
+        axes.fill_between(steps, lowest, highest, color=colour, alpha=PALE, linewidth=0)
+    axes.set(xscale="log", xlabel="Labels", ylabel="Validation accuracy")
+    axes.set_xticks(steps, [str(step) for step in steps])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(WHOLE_PERCENT)
+    axes.legend(loc="lower right", title=f"mean and range of {len(queue)} draws")
+    figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
 
 
 def curve(pool: Pool, order: str, steps: Sequence[int], seed: int) -> list[float]:
@@ -122,7 +159,7 @@ def _probabilities(pool: Pool, order: str, some: Ints, labelled: Ints) -> Floats
     if order == "typical alone" or not pool.several(some[labelled]):
         return None
     counts = np.bincount(pool.targets[some[labelled]], minlength=pool.validation.max() + 1)
-    if order == "as the queue" and counts.min() < FEW_LABELS:
+    if order == QUEUE and counts.min() < FEW_LABELS:
         return None
     found: Floats = pool.solve(some[labelled]).predict_proba(pool.x[some])
     return found

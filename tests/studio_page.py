@@ -54,9 +54,10 @@ def studio_served(
 
 @contextlib.contextmanager
 def client_of(address: str, studio: Studio) -> Iterator[httpx.Client]:
-    """Yield a client that sends the page's token."""
+    """Yield a client that has opened the address with its secret, and sends the page's token."""
     headers = {TOKEN: studio.token}
     with httpx.Client(base_url=address, timeout=PATIENCE, headers=headers) as client:
+        assert client.get(studio.entry.link("/")).status_code == 303
         yield client
 
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from photos import drawn_photos
+from PIL import Image
 
 import app.experiment
 import train
@@ -215,18 +216,50 @@ def test_photos_without_labels_are_listed_by_what_they_teach(runs, tmp_path, cap
     assert (embedder.reference @ found.embedding).max() == pytest.approx(1, abs=1e-4)
     new = tmp_path / "new"
     draw_sample(new, per_class=3, seed=5)
-    for known in used(first, "train", "dog")[:3]:
-        shutil.copy(data / known.name, new)
+    for number, known in enumerate(used(first, "train", "dog")[:3]):
+        shutil.copy(data / known.name, new / f"copy{number}.jpg")
+        with Image.open(data / known.name) as picture:
+            picture.save(new / f"again{number}.png")
     (new / "broken.jpg").write_bytes(b"no photo")
-    assert run(main, ["review", str(first.folder), "--unlabelled", str(new), "--json"]) == 0
+    review = ["review", str(first.folder), "--unlabelled"]
+    assert run(main, [*review, str(new), "--json"]) == 0
     captured = capsys.readouterr()
     listed = [json.loads(line) for line in captured.out.splitlines()]
     assert [each["place"] for each in listed] == list(range(1, 10))
-    assert all("/" not in each["name"] for each in listed[-3:])
-    assert "1 of 10 files cannot be read as photos" in captured.err
-    few = ["--unlabelled", str(new), "--count", "2"]
-    assert run(main, ["review", str(first.folder), *few]) == 0
+    last = {(new / f"again{number}.png").as_posix() for number in range(3)}
+    assert {each["name"] for each in listed[-3:]} == last, "the same file has a label already"
+    assert "1 of 13 files cannot be read as photos" in captured.err
+    assert run(main, [*review, str(new), "--count", "2"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_photo_from_elsewhere_is_learned_from_and_not_listed_again(runs, tmp_path, capsys):
+    first = tmp_path / "runs" / "first"
+    shutil.copytree(runs[0].folder, first)
+    new = tmp_path / "new"
+    draw_sample(new, per_class=2, seed=6)
+    review = ["review", str(first), "--unlabelled", str(new), "--json"]
+    assert run(main, review) == 0
+    listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    log = CorrectionsLog(Run(first).corrections)
+    for each, decision, label in zip(
+        listed, ("class", "neither", "skip"), ("dog", "", ""), strict=False
+    ):
+        log.decide(each["name"], each["sha256"], decision, label)
+    assert run(main, review) == 0
+    (left,) = capsys.readouterr().out.splitlines()
+    assert json.loads(left)["name"] == listed[3]["name"]
+    again = ["--config", str(Run(first).config), "--corrections", str(Run(first).corrections)]
+    again += ["--runs", str(tmp_path / "runs"), "--run", "second", "--no-report"]
+    assert run(train.main, again) == 0
+    second = Run(tmp_path / "runs" / "second")
+    (row,) = (r for r in read_manifest(second.manifest) if r.name == listed[0]["name"])
+    assert (row.label, row.verdict) == ("dog", "used")
+    assert run(main, ["report", str(second.folder)]) == 0
+    capsys.readouterr()
+    assert run(main, ["review", str(second.folder), "--unlabelled", str(new), "--json"]) == 0
+    (left,) = capsys.readouterr().out.splitlines()
+    assert json.loads(left)["name"] == listed[3]["name"], "what it was trained with counts as well"
 
 
 def test_without_any_label_typical_photos_come_first(tmp_path, capsys):

@@ -34,18 +34,28 @@ SAID: dict[Decision, str] = {
 def with_corrected(reading: FolderReading, root: Path, corrections: Corrections) -> FolderReading:
     """Return a folder's files with those without a label to which a person gave a class.
 
+    Files elsewhere on the disk are named by their whole path, and stay where they are. Fewer photos
+    of ``neither`` than can be learned from are not added.
+
     Args:
         reading: of the folder.
         root: of its photos.
         corrections: by name and content.
     """
+    labelled = {file.name for file in reading.files}  # of --neither elsewhere by their whole path
     found = [
         LabelledFile(root / each.name, each.name, label, None)
         for each in corrections.values()
-        if reading.others.get(each.name) == "no_class"
+        if each.name not in labelled
+        and (reading.others.get(each.name) == "no_class" or _is_elsewhere(each.name, root))
         and (label := _label_of(each))
         and _sha256(root / each.name) == each.sha256
     ]
+    strangers = sum(file.label == NEITHER for file in reading.files)
+    strangers += sum(each.decision == "neither" for each in corrections.values())
+    if strangers < FEW_PHOTOS and any(file.label == NEITHER for file in found):
+        _say_few(strangers)
+        found = [file for file in found if file.label != NEITHER]
     names = {file.name for file in found}
     others = {name: code for name, code in reading.others.items() if name not in names}
     return replace(reading, files=[*reading.files, *found], others=others)
@@ -80,10 +90,7 @@ def apply_corrections(
     ]
     strangers = [row for row, _ in changed if row.label == NEITHER and row.verdict == "used"]
     if any(row.corrected for row in strangers) and len(strangers) < FEW_PHOTOS:
-        say(
-            f"{len(strangers)} photos of {NEITHER} are too few to learn from, {FEW_PHOTOS} would "
-            "do: the corrected ones are left out"
-        )
+        _say_few(len(strangers))
         changed = [
             (_left_out(_as_given(row)) if row.corrected == NEITHER else row, print_)
             for row, print_ in changed
@@ -141,6 +148,12 @@ def _as_given(row: ManifestRow) -> ManifestRow:
     return replace(row, label=row.given, corrected="", given="")
 
 
+def _is_elsewhere(name: str, root: Path) -> bool:
+    """Return whether a name is the whole path of a file that lies outside of the photos' folder."""
+    path = Path(name)
+    return path.is_absolute() and not path.resolve().is_relative_to(root.resolve())
+
+
 def _sha256(path: Path) -> str:
     try:
         return hashlib.sha256(read_bytes(path)).hexdigest()
@@ -154,6 +167,13 @@ def _left_out(row: ManifestRow) -> ManifestRow:
 
 def _key(row: ManifestRow) -> tuple[str, str]:
     return row.name, row.sha256
+
+
+def _say_few(strangers: int) -> None:
+    say(
+        f"{strangers} photos of {NEITHER} are too few to learn from, {FEW_PHOTOS} would do: the "
+        "corrected ones are left out"
+    )
 
 
 def _say_counts(decided: dict[str, Correction], test: set[str], given: int) -> None:

@@ -3,7 +3,8 @@
 Lines are only appended, each is on the disk before the next key, and to take a decision back is a
 line too. So a review may be killed at any moment: what was decided counts, but for a last line that
 was not written to its end. The photos themselves are never touched. A decision is about one file
-with one content: where the file was moved or replaced since, the decision does not count.
+with one content: where the file was moved or replaced since, the decision does not count. A file
+outside of the data folder, which had no label, is named by its whole path.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from app.core.text_file import LONGEST, table_rows
 
 Decision = Literal["right", "class", "leave_out", "neither", "skip", "undo"]
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
-Key = tuple[str, str]  # a file's name below the data folder, and the SHA-256 of its bytes
+Key = tuple[str, str]  # a file's name as in manifest.csv, and the SHA-256 of its bytes
 LONGEST_NOTE = 1000  # characters
 _FILE = "a file of corrections, as `python -m app studio` writes it"
 _BEGINNING = re.compile(rb'\n"?\d{4}-\d\d-\d\dT\d\d:')  # of the next line
@@ -41,7 +42,8 @@ class Correction:
 
     Attributes:
         time: of the decision (UTC), in ISO 8601.
-        name: of the file, relative to the data folder, as in ``manifest.csv``.
+        name: of the file, relative to the data folder, as in ``manifest.csv``; the whole path of a
+            file that lies elsewhere.
         sha256: of its bytes, hexadecimal; empty where it could not be read.
         decision: ``right``: its label is right. ``class``: it shows the class ``label`` instead.
             ``leave_out``: it is not to be used. ``neither``: it shows none of the classes.

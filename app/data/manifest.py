@@ -44,7 +44,7 @@ REASONS = {
 class ManifestRow:
     """What is known about one file."""
 
-    name: str  # path relative to the data folder, with forward slashes
+    name: str  # path relative to the data folder, or whole, with forward slashes
     label: str  # its class, or ``neither``
     split: Split | Literal[""]  # empty when the file is skipped and no split was given
     sha256: str  # of the file's bytes; empty when it could not be read

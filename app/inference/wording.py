@@ -3,7 +3,7 @@
 Source of the limits:
     Mastrandrea et al. 2010, Guidance Note for Lead Authors of the IPCC Fifth Assessment Report on
     Consistent Treatment of Uncertainties, table 1: "virtually certain" from 99 % on, "likely" from
-    66 % on.
+    66 % on, "very unlikely" up to 10 %.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from app.core.labels import NEITHER, UNSURE
 
 SURELY, PROBABLY = 0.99, 0.66  # the least probabilities that are called so; below: perhaps
+POSSIBLE = 0.1  # from here on another class is more than "very unlikely", and is named as well
 
 
 def in_words(label: str, classes: Sequence[str], probabilities: Sequence[float]) -> str:
@@ -24,7 +25,8 @@ def in_words(label: str, classes: Sequence[str], probabilities: Sequence[float])
         probabilities: of each of them, calibrated, 0 to 1.
 
     Returns:
-        For example ``surely dog``, ``probably dog``, ``perhaps dog, or cat`` (the two likeliest),
+        For example ``surely dog``, ``probably dog``, ``probably dog; could be cat`` (where the
+        second class is not very unlikely), ``perhaps dog, or cat`` (the two likeliest),
         ``unsure: perhaps dog, or cat``, ``neither cat nor dog``. Names are as they were given.
     """
     if label == NEITHER:
@@ -33,11 +35,14 @@ def in_words(label: str, classes: Sequence[str], probabilities: Sequence[float])
         return f"neither: none of the {len(classes)} classes"
     order = sorted(range(len(classes)), key=lambda number: -probabilities[number])
     first, second = (classes[number] for number in order[:2])
+    likeliest, other = (probabilities[number] for number in order[:2])
     if label == UNSURE:
         return f"unsure: perhaps {first}, or {second}"
-    if probabilities[order[0]] >= SURELY:
+    if likeliest >= SURELY:
         return f"surely {first}"
-    if probabilities[order[0]] >= PROBABLY:
+    if likeliest >= PROBABLY and other >= POSSIBLE:
+        return f"probably {first}; could be {second}"
+    if likeliest >= PROBABLY:
         return f"probably {first}"
     return f"perhaps {first}, or {second}"
 

@@ -1,13 +1,13 @@
 """The photos of a folder without labels that a person should label first.
 
 In the order of ``app.evaluation.label_next``. What a run's model has learned from counts as
-labelled, so that photos like these wait. Without a run nothing has a label yet: the pretrained
-backbone alone looks at the photos, and typical ones come first.
+labelled, so that photos like these wait; so does what a person has decided about already. Without a
+run nothing has a label yet: the pretrained backbone alone looks at the photos, and typical ones
+come first.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,15 +15,17 @@ from os.path import isdir
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.core.config import read_config
 from app.core.console import heeding_ctrl_c, progress_bar, quiet_native_stderr, say
 from app.core.errors import ImageError, UsageError
 from app.core.labels import NEITHER
 from app.core.run_folder import Run, check_complete
+from app.data.corrections import read_all_corrections
 from app.data.folder_layout import files_below
 from app.data.folder_names import is_photo_name
-from app.data.manifest import read_manifest
+from app.data.manifest import ManifestRow, read_manifest
 from app.evaluation.label_next import FEW_LABELS, label_next
 from app.inference.embedder import EmbeddedPhoto, Embedder
 
@@ -34,7 +36,8 @@ class UnlabelledItem:
 
     Attributes:
         place: in the queue, from 1.
-        name: relative to the run's data folder where it lies in it, else to the folder asked for.
+        name: relative to the run's data folder where it lies in it, else its whole path; without a
+            run relative to the folder asked for.
         sha256: of its bytes; with ``name`` what ``CorrectionsLog.decide`` takes.
         likeliest: the class that the run's model thinks it shows; empty without a run.
         probability: of that class, 0 to 1; None without a run.
@@ -52,9 +55,13 @@ class UnlabelledItem:
 def unlabelled_queue(run: Run, folder: Path, count: int) -> list[UnlabelledItem]:
     """Return the photos of a folder whose labels would teach a run's model most.
 
+    Photos that the run has a label for are not listed, nor those that a person has decided about,
+    in this run's review or in one that this run was trained with.
+
     Args:
         run: a finished one.
-        folder: of the photos, in it or below; it is only read.
+        folder: of the photos, in it or below, in the run's data folder or elsewhere; it is only
+            read.
         count: how many are wanted.
 
     Raises:
@@ -62,30 +69,33 @@ def unlabelled_queue(run: Run, folder: Path, count: int) -> list[UnlabelledItem]
         BundleError: when the run's bundle is missing or damaged.
     """
     check_complete(run)
+    folder = folder.resolve()
     paths = _paths(folder, count)
     embedder = Embedder(run.bundle)
     photos = _looked_at(embedder.look(paths), folder, len(paths))
+    rows = read_manifest(run.manifest)
+    data = read_config(run.config, exact=False).data.resolve()
+    names = [_name(photo, data) for photo in photos]
+    waiting = _waiting(run, rows, names, photos)
     known, classes = len(embedder.reference), embedder.bundle.classes
     labels = Counter(
         row.label
-        for row in read_manifest(run.manifest)
+        for row in rows
         if row.verdict == "used" and row.split == "train" and row.label != NEITHER
     )
     answers = np.array([photo.probabilities for photo in photos])
     chosen = label_next(
         np.concatenate([embedder.reference, [photo.embedding for photo in photos]]),
-        np.arange(known),
+        np.concatenate([np.arange(known), known + np.flatnonzero(~waiting)]),
         count,
         None
         if min(labels.values()) < FEW_LABELS
         else np.concatenate([np.zeros((known, len(classes))), answers]),
     )
-    data = read_config(run.config, exact=False).data
-    base = data if folder.resolve().is_relative_to(data.resolve()) else folder
     return [
         UnlabelledItem(
             place,
-            _name(photos[number], base),
+            names[number],
             photos[number].sha256,
             classes[int(answers[number].argmax())],
             float(answers[number].max()),
@@ -93,6 +103,22 @@ def unlabelled_queue(run: Run, folder: Path, count: int) -> list[UnlabelledItem]
         )
         for place, number in enumerate((chosen - known).tolist(), start=1)
     ]
+
+
+def _waiting(
+    run: Run, rows: Iterable[ManifestRow], names: Iterable[str], photos: Iterable[EmbeddedPhoto]
+) -> NDArray[np.bool_]:
+    """Return which photos ``(n,)`` have neither a label nor a decision."""
+    decided = read_all_corrections(
+        path for path in (run.applied, run.corrections) if path.is_file()
+    )
+    labelled = {row.sha256 for row in rows if row.verdict == "used"}
+    return np.array(
+        [
+            photo.sha256 not in labelled and (name, photo.sha256) not in decided
+            for name, photo in zip(names, photos, strict=True)
+        ]
+    )
 
 
 def first_queue(folder: Path, count: int, weights: str | None = None) -> list[UnlabelledItem]:
@@ -112,6 +138,7 @@ def first_queue(folder: Path, count: int, weights: str | None = None) -> list[Un
     with heeding_ctrl_c(), quiet_native_stderr():
         from app.features.backbone_embedder import BackboneEmbedder  # brings Keras
 
+    folder = folder.resolve()
     photos = _looked_at(BackboneEmbedder(weights).look(paths), folder, len(paths))
     embeddings = np.array([photo.embedding for photo in photos])
     chosen = label_next(embeddings, np.empty(0, np.int64), count)
@@ -152,4 +179,6 @@ def _looked_at(
 
 
 def _name(photo: EmbeddedPhoto, base: Path) -> str:
-    return Path(os.path.relpath(photo.path, base)).as_posix()
+    """Return a photo's path below a folder, or its whole path where it lies elsewhere."""
+    path = photo.path
+    return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()

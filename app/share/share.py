@@ -33,6 +33,7 @@ localhost) the page can be installed, works without a network, and computes with
 onnxruntime-web, 33 MB, is downloaded by npm. Without npm or a network, name it: --runtime FILE.
 """
 PAGE = Path(__file__).parent / "page"
+COMMON = ("page.css", "answers.js", "icon.svg")  # which the page of app.serving has, too
 LOOK = Path(__file__).parents[1] / "serving" / "page"  # the service's page, whose look this one has
 ICONS = (192, 512)  # pixels: what browsers ask of a page that can be installed
 LONGEST_NAME = 30  # characters below an icon
@@ -133,7 +134,7 @@ def write_share(source: Path, folder: Path, runtime: Path | None = None) -> None
     model = bundle.check_file(place, INT8_FILE if bundle.has_int8 else ONNX_FILE)
     files = runtime_files(runtime)
     with whole_folder(folder) as temporary:
-        for path in (*PAGE.iterdir(), LOOK / "page.css", LOOK / "icon.svg"):
+        for path in (*PAGE.iterdir(), *(LOOK / name for name in COMMON)):
             shutil.copyfile(path, temporary / path.name)
         (temporary / "runtime").mkdir()
         (temporary / "runtime" / "ort.js").write_bytes(files[SCRIPT])

@@ -1,7 +1,8 @@
 """The routes of ``python -m app studio``: four pages, and what their scripts ask for.
 
 Only this machine is answered, and only pages of its own: ``ServiceMiddleware`` compares Host and
-Origin, and every request that is not a plain GET needs the token that stands in the pages.
+Origin, ``Entry`` asks for the secret of the address, and every request that is not a plain GET
+needs the token that stands in the pages.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from app import report
+from app import report, serving
 from app.core.errors import AppError, ImageError, UsageError
 from app.core.run_folder import Run, complete_runs, refuse_existing
 from app.data.sets.synthetic_pets import JPEG_QUALITY, draw_animal
@@ -35,12 +36,14 @@ from app.serving.middleware import GONE, ServiceMiddleware, error_response, json
 from app.serving.uploads import Account, Limits, Shares, Upload, read_files
 from app.studio.answering import Answering, decoded
 from app.studio.decoding import THUMBNAIL, for_screen
+from app.studio.entry import Entry
 from app.studio.jobs import Jobs
 from app.studio.reviewing import Reviewing
 from app.studio.teaching import Teaching, refuse_name
 
 PAGE = Path(__file__).parent / "page"
 TOKENS = Path(report.__file__).parent / "tokens.css"  # the colours, which the report has too
+ANSWERS = Path(serving.__file__).parent / "page" / "answers.js"  # as app.serving's page has them
 TABS = {"ask": "Ask", "teach": "Teach", "review": "Review", "share": "Share"}
 TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 TOKEN = "x-studio-token"  # the header; its value is new each time the program starts
@@ -65,6 +68,7 @@ class Studio:
 
     Attributes:
         app: the ASGI application.
+        entry: who may open it, and by which address.
         answering: the run that answers; None where there is none.
     """
 
@@ -86,6 +90,7 @@ class Studio:
         self.answering: Answering | None = None
         self.teaching = Teaching(self.decoders, data, runs, image_size, weights)
         self.reviewing: Reviewing | None = None
+        self._explaining: Answering | None = None  # of the run that is reviewed
         self.jobs = Jobs()
         routes = [Route("/", self.home), *self._pages(), *self._files(), *self._calls()]
         application = Starlette(
@@ -99,7 +104,8 @@ class Studio:
                 Exception: _failed,
             },
         )
-        self.app = ServiceMiddleware(application, metrics, {route.path for route in routes})
+        self.entry = Entry(application)
+        self.app = ServiceMiddleware(self.entry, metrics, {route.path for route in routes})
 
     # ---- pages -----------------------------------------------------------------------------------
 
@@ -117,7 +123,11 @@ class Studio:
         return routes
 
     def _files(self) -> list[Route]:
-        files = [TOKENS, *(path for path in sorted(PAGE.iterdir()) if path.suffix in TYPES)]
+        files = [
+            TOKENS,
+            ANSWERS,
+            *(path for path in sorted(PAGE.iterdir()) if path.suffix in TYPES),
+        ]
         return [
             Route(
                 f"/page/{path.name}",
@@ -151,6 +161,7 @@ class Studio:
             "/api/teach/ask": self.teach_ask,
             "/api/teach/save": self.teach_save,
             "/api/review": self.review,
+            "/api/review/why": self.review_why,
             "/api/review/decide": self.review_decide,
             "/api/review/undo": self.review_undo,
             "/api/review/preview": self.review_preview,
@@ -184,8 +195,9 @@ class Studio:
             await self.jobs.close()
             await self.decoders.close()
             self.teaching.close()
-            if self.answering is not None:
-                self.answering.close()
+            for each in (self.answering, self._explaining):
+                if each is not None:
+                    each.close()
 
     async def home(self, _: Request) -> Response:
         """Go to the first tab."""
@@ -380,6 +392,16 @@ class Studio:
         picture = await reviewing.picture(number, THUMBNAIL if small else LARGEST)
         return Response(picture, media_type="image/jpeg")
 
+    async def review_why(self, request: Request) -> Response:
+        """Return what the run's model says of one of these photos, and what speaks for that."""
+        values = await _values(request, _Reviewed)
+        reviewing = self._reviewing(values.review)
+        photo = await reviewing.photo(values.number)
+        answering = await self._answering_with(reviewing.run)
+        evidence = await answering.evidence(photo)
+        answer = await answering.answer(photo)
+        return json_response({**evidence, "words": answer.words})
+
     async def review_decide(self, request: Request) -> Response:
         """Write a decision."""
         values = await _values(request, _Decision)
@@ -389,12 +411,12 @@ class Studio:
 
     async def review_undo(self, request: Request) -> Response:
         """Take the last decision back."""
-        reviewing = self._reviewing((await _values(request, _Reviewed)).review)
+        reviewing = self._reviewing((await _values(request, _OfReview)).review)
         return json_response({"undone": await reviewing.undo()})
 
     async def review_preview(self, request: Request) -> Response:
         """Say what the corrections so far would change on validation."""
-        reviewing = self._reviewing((await _values(request, _Reviewed)).review)
+        reviewing = self._reviewing((await _values(request, _OfReview)).review)
         arguments = ["review", str(reviewing.run.folder), "--preview"]
         await self.jobs.start(arguments, "preview", reviewing.run.folder.name)
         return await self.job(request)
@@ -407,6 +429,14 @@ class Studio:
         reviewing = self._reviewing(values.review)
         await self.jobs.start(reviewing.command(values.new), "review", values.new)
         return await self.job(request)
+
+    async def _answering_with(self, run: Run) -> Answering:
+        """Return what answers with a run: that of Ask, where it is the same run."""
+        for each in (self.answering, self._explaining):
+            if each is not None and each.run.folder == run.folder:
+                return each
+        self._explaining = await asyncio.to_thread(Answering, run, self.decoders)
+        return self._explaining
 
     def _reviewing(self, key: str) -> Reviewing:
         """Return the review under way; refuse one of another list, as of another window."""
@@ -446,8 +476,13 @@ class _Review(msgspec.Struct):
     unlabelled: str = ""
 
 
-class _Reviewed(msgspec.Struct):
+class _OfReview(msgspec.Struct):
     review: str  # its key
+
+
+class _Reviewed(msgspec.Struct):
+    review: str
+    number: int
 
 
 class _Decision(msgspec.Struct):

@@ -21,6 +21,7 @@ from app.data.photo_file import read_bytes
 from app.report.review_queue import KINDS, ReviewItem, read_review_queue
 from app.report.unlabelled_queue import unlabelled_queue
 from app.serving.decoders import Decoders
+from app.serving.uploads import Upload
 from app.studio.answering import decoded
 from app.studio.decoding import for_screen
 
@@ -33,11 +34,11 @@ class Reviewing:
     Args:
         run: a finished run.
         decoders: the processes that decode.
-        unlabelled: a folder of photos without labels, in the run's data folder; those come first
-            whose labels would teach most. None: the photos of the run that are worth a look.
+        unlabelled: a folder of photos without labels, anywhere on the disk; those come first whose
+            labels would teach most. None: the photos of the run that are worth a look.
 
     Raises:
-        AppError: when a file of the run is damaged, or the folder lies elsewhere.
+        AppError: when a file of the run is damaged, or the folder has no photos.
 
     Attributes:
         key: of this list of photos, random. The page names photos by their number, which another
@@ -101,17 +102,28 @@ class Reviewing:
             return {"number": None, "name": shown(taken.name)}
         return self._decided(number, self.log.standing.get(taken.key))
 
-    async def picture(self, number: int, longest: int) -> bytes:
-        """Return a photo as a JPEG of at most so many pixels.
+    async def photo(self, number: int) -> Upload:
+        """Return the file of a photo.
 
         Raises:
-            ImageError: when it is no photo, gone, or another file now.
+            UsageError: when there is no such photo.
+            ImageError: when it is gone, or another file now.
         """
         item = self._item(number)
         data = await asyncio.to_thread(read_bytes, self.data / item.name)
         if item.sha256 and hashlib.sha256(data).hexdigest() != item.sha256:
             raise ImageError("another file has this name now")
-        return await decoded(self.decoders, for_screen, data, longest)
+        return Upload(shown(item.name), data)
+
+    async def picture(self, number: int, longest: int) -> bytes:
+        """Return a photo as a JPEG of at most so many pixels.
+
+        Raises:
+            UsageError: as ``photo``.
+            ImageError: as ``photo``, or when it is no photo.
+        """
+        photo = await self.photo(number)
+        return await decoded(self.decoders, for_screen, photo.data, longest)
 
     def command(self, name: str) -> list[str]:
         """Return the arguments of the command that trains with the corrections."""
@@ -120,32 +132,21 @@ class Reviewing:
         return [*arguments, "--corrections", str(self.run.corrections)]
 
     def _queue_of(self, folder: Path) -> list[ReviewItem]:
-        """Return the photos of a folder to label first."""
-        if not folder.resolve().is_relative_to(self.data.resolve()):
-            raise UsageError(
-                f"expected a folder in {self.data}, where train.py finds what is labelled here; "
-                f"received {folder}; move it there, beside the class folders, as unlabeled/"
+        """Return the photos of a folder to label first, of those without a decision."""
+        return [
+            ReviewItem(
+                place=each.place,
+                name=each.name,
+                sha256=each.sha256,
+                split="",
+                label="",
+                kinds=(),
+                reasons=("it has no label; this one would teach much",),
+                likeliest=each.likeliest,
+                probability=each.probability,
             )
-        standing = self.log.standing
-        items = []
-        for each in unlabelled_queue(self.run, folder, UNLABELLED):
-            made = standing.get((each.name, each.sha256))
-            items.append(
-                ReviewItem(
-                    place=each.place,
-                    name=each.name,
-                    sha256=each.sha256,
-                    split="",
-                    label="",
-                    kinds=(),
-                    reasons=("it has no label; this one would teach much",),
-                    likeliest=each.likeliest,
-                    probability=each.probability,
-                    decision=None if made is None else made.decision,
-                    decided_label="" if made is None else made.label,
-                )
-            )
-        return items
+            for each in unlabelled_queue(self.run, folder, UNLABELLED)
+        ]
 
     def _item(self, number: int) -> ReviewItem:
         if not 0 <= number < len(self.items):

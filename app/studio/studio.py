@@ -13,10 +13,11 @@ from app.core.errors import BundleError
 
 EPILOG = """\
 examples:
-  python -m app studio                        the page answers at http://127.0.0.1:8100/
+  python -m app studio                        prints the address of the page
   python -m app studio --runs runs --run first --open
 
-Only this machine can open the page; python -m app serve is the service for others and for programs.
+Only this machine can open the page, and only with the secret that stands in the address: it is new
+each time. python -m app serve is the service for others and for programs.
 Photos that are asked about are not kept. What is taught stays in memory until it is saved: then it
 is a folder of photos below --data, and a run below --runs, which every other command knows.
 
@@ -46,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
             raise
         say(f"no run answers yet: {error}")
     with bind("127.0.0.1", arguments.port) as listening:
-        address = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        address = studio.entry.link(f"http://127.0.0.1:{listening.getsockname()[1]}/")
         say(f"the page answers at {address} (Ctrl-C ends it)")
         if arguments.open and not webbrowser.open(address):
             tell("no browser was found; open the address yourself")

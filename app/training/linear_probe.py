@@ -209,7 +209,7 @@ def fit_linear_probe(
     _set_head(model, basis, best)
     logits = best.out_of_fold
     if logits is None and folds:
-        solvers = [_solver(best.strength, class_weight) for _ in folds]
+        solvers = [head_solver(best.strength, class_weight) for _ in folds]
         logits = out_of_fold(solvers, *both, folds) / best.temperature
     answers = None if logits is None else probabilities_of(logits)
     answered = probabilities_of(x_validation.coordinates @ best.coefficients + best.intercept)
@@ -242,7 +242,15 @@ def _set_head(model: keras.Model, basis: NystroemFeatures, trial: StrengthTrial)
     set_head(model, kernel, trial.intercept + bias @ kernel, projection)
 
 
-def _solver(strength: float, class_weight: dict[int, float] | None) -> LogisticRegression:
+def head_solver(
+    strength: float, class_weight: dict[int, float] | None = None
+) -> LogisticRegression:
+    """Return what solves the head for one strength; also for ``benchmarks.labelling``.
+
+    Args:
+        strength: scikit-learn's C.
+        class_weight: by the class's number.
+    """
     return LogisticRegression(
         C=strength,
         class_weight=class_weight,
@@ -340,7 +348,7 @@ class Search:
         (x, targets), (x_validation, judged_targets) = self.train, self.validation
         # One for each fold: each begins from its own solution, never from that of another fold.
         solver, *others = (
-            _solver(strengths[0], self.class_weight) for _ in range(1 + len(self.folds))
+            head_solver(strengths[0], self.class_weight) for _ in range(1 + len(self.folds))
         )
         for strength in strengths:
             started = time.monotonic()

@@ -45,13 +45,13 @@ def test_messages(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_table_of_answers(capsys: pytest.CaptureFixture[str]) -> None:
     write = predict.Output("table", [EVIL, "dog"], [EVIL])
-    write(Prediction(EVIL, EVIL, {EVIL: 0.75, "dog": 0.25}, 0.1, None))
+    write(Prediction(EVIL, EVIL, {EVIL: 0.95, "dog": 0.05}, 0.1, None))
     write(Prediction(EVIL, EVIL, {EVIL: 0.9999, "dog": 0.0001}, 0.1, None))
     write(Prediction(EVIL, "neither", {EVIL: 0.75, "dog": 0.25}, 0.9, None))
     write(failed_prediction(EVIL, EVIL))
     width = predict.WIDEST
     rows = [
-        (f"probably {SHOWN}", "  75.0 %"),
+        (f"probably {SHOWN}", "  95.0 %"),
         (f"surely {SHOWN}", "> 99.9 %"),
         (f"neither {SHOWN} nor dog", "novelty 0.90"),
         ("-", SHOWN),

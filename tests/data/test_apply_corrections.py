@@ -8,11 +8,14 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from photos import class_folders
+from photos import class_folders, make_photo
 
 from app.core.errors import DataError
 from app.core.run_folder import Run
+from app.data.apply_corrections import with_corrected
+from app.data.audit import FEW_PHOTOS
 from app.data.corrections import Corrections, CorrectionsLog, Decision
+from app.data.folder_layout import SPLITS, FolderReading, LabelledFile
 from app.data.inventory import take_inventory
 from app.data.manifest import (
     ManifestRow,
@@ -123,6 +126,53 @@ def test_a_photo_that_was_replaced_or_renamed_is_not_corrected(
     after = inventory(pets, given)
     assert "2 of 2 corrections do not count" in capsys.readouterr().err
     assert {row.label for row in after.values() if row.name.startswith("cat/")} == {"cat"}
+
+
+def test_a_photo_elsewhere_gets_its_label_and_stays_there(
+    pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = inventory(pets)
+    places = [make_photo(tmp_path / "more" / f"{n}.jpg", 300 + n) for n in range(3)]
+    contents = [place.read_bytes() for place in places]
+    log = CorrectionsLog(tmp_path / "corrections.csv")
+    for place, content in zip(places, contents, strict=True):
+        log.decide(place.as_posix(), sha256(content).hexdigest(), "class", "dog")
+    within = (pets / "cat").resolve() / "0.jpg"  # that has a label, under another name
+    log.decide(within.as_posix(), "0" * 64, "class", "dog")
+    shutil.copy(places[0], places[2])
+    capsys.readouterr()
+    after = inventory(pets, log.standing)
+    assert "2 of 4 corrections do not count" in capsys.readouterr().err
+    added = {name: row for name, row in after.items() if name not in before}
+    assert [*added] == [place.as_posix() for place in places[:2]]
+    assert {(row.label, row.verdict) for row in added.values()} == {("dog", "used")}
+    photos = [photo for split in SPLITS for photo in photos_of([*after.values()], split, pets)]
+    assert {photo.path for photo in photos if photo.name in added} == set(places[:2])
+    assert [place.read_bytes() for place in places[:2]] == contents[:2]
+
+
+def test_few_photos_of_neither_without_a_label_are_not_added(
+    pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = inventory(pets)
+    log = CorrectionsLog(tmp_path / "corrections.csv")
+    places = [make_photo(tmp_path / "sofa" / f"{n}.jpg", 300 + n) for n in range(FEW_PHOTOS)]
+    for number, place in enumerate(places, start=1):
+        content = place.read_bytes()
+        log.decide(place.as_posix(), sha256(content).hexdigest(), "neither")
+        if number == FEW_PHOTOS - 1:
+            assert {*inventory(pets, log.standing)} == {*before}
+            assert f"{number} photos of neither are too few" in capsys.readouterr().err
+    after = inventory(pets, log.standing)
+    assert {after[place.as_posix()].label for place in places} == {"neither"}
+
+
+def test_a_photo_of_neither_elsewhere_is_there_once(pets: Path, tmp_path: Path) -> None:
+    place = make_photo(tmp_path / "sofa" / "1.jpg", 300)
+    given = FolderReading([LabelledFile(place, place.as_posix(), "neither", None)], {}, [])
+    log = CorrectionsLog(tmp_path / "corrections.csv")
+    log.decide(place.as_posix(), sha256(place.read_bytes()).hexdigest(), "class", "dog")
+    assert with_corrected(given, pets, log.standing).files == given.files
 
 
 def test_one_file_in_two_classes_is_used_once_its_class_is_known(pets: Path) -> None:

@@ -15,7 +15,9 @@ from app.inference.wording import in_words, percentage
         ("dog", [0.0, 1.0], "surely dog"),
         ("dog", [0.01, 0.99], "surely dog"),
         ("dog", [0.011, 0.989], "probably dog"),
-        ("dog", [0.34, 0.66], "probably dog"),
+        ("dog", [0.099, 0.901], "probably dog"),
+        ("dog", [0.1, 0.9], "probably dog; could be wild roses"),
+        ("dog", [0.34, 0.66], "probably dog; could be wild roses"),
         ("dog", [0.341, 0.659], "perhaps dog, or wild roses"),
         ("wild roses", [0.519, 0.481], "perhaps wild roses, or dog"),
         ("unsure", [0.2, 0.8], "unsure: perhaps dog, or wild roses"),
@@ -31,6 +33,8 @@ def test_answers_of_two_classes(label, probabilities, words):
 def test_answers_of_many_classes_name_the_two_likeliest():
     classes, probabilities = ["a", "b", "c", "d"], [0.1, 0.25, 0.2, 0.45]
     assert in_words("d", classes, probabilities) == "perhaps d, or b"
+    assert in_words("d", classes, [0.02, 0.12, 0.06, 0.8]) == "probably d; could be b"
+    assert in_words("d", classes, [0.09, 0.08, 0.09, 0.74]) == "probably d", "each is very unlikely"
     assert in_words("neither", classes, probabilities) == "neither: none of the 4 classes"
     assert failed_prediction("a", "no photo").words is None
 

@@ -199,7 +199,7 @@ def test_captions_say_where_no_class_would_be_named(results: Results) -> None:
     assert captions == [
         "True: x. Answer: neither x nor y (likeliest: y, 90.0 %). a",
         "True: x. Answer: unsure: perhaps y, or x (60.0 %). b",
-        "True: y. Answer: probably y (70.0 %). c",
+        "True: y. Answer: probably y; could be x (70.0 %). c",
     ]
 
 

@@ -220,7 +220,7 @@ def test_neither_and_unsure_in_words(chromium, known, bundle):
     assert chromium.get_log("browser") == []
 
 
-@pytest.mark.parametrize("share", [1.0, 0.9996, 0.9994, 0.66, 0.519])
+@pytest.mark.parametrize("share", [1.0, 0.9996, 0.9994, 0.95, 0.66, 0.519])
 def test_doubt_is_told_as_predict_py_tells_it(chromium, known, bundle, share):
     class Fixed(Classifier):
         def outputs(self, images):

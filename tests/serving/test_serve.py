@@ -458,8 +458,9 @@ def test_the_page_works_below_a_path_of_a_proxy(bundle, removes):
     ):
         page = client.get(f"{offered}/all/cats/")
         text = page.text + client.get(urljoin(str(page.url), "page.js")).text
-        named = re.findall(r'(?:href=|src=|fetch\(|ask\()"([^"]+)"', text)
-        assert {"page.css", "page.js", "v1/model", "v1/predict", "v1/explain"} <= set(named)
+        named = re.findall(r'(?:href=|src=|fetch\(|ask\(|from )"([^"]+)"', text)
+        scripts, calls = {"page.js", "./answers.js"}, {"v1/model", "v1/predict", "v1/explain"}
+        assert {"page.css", *scripts, *calls} <= set(named)
         for each in named:
             status = client.get(urljoin(str(page.url), each)).status_code
             assert status == (405 if each in ("v1/predict", "v1/explain") else 200), each

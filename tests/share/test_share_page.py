@@ -278,7 +278,8 @@ def test_words_are_those_of_predict_py(chromium, site):
             label = classes[int(np.argmax(row))]
             cases += [[answer, classes, list(row)] for answer in (label, "unsure", "neither")]
     shares = [*np.linspace(0, 1, 501), 0.9994999, 0.9995001, 0.99, 0.66, 0.0004999, 0.0005001]
-    script = """const { inWords, percentage } = await import("./words.js");
+    script = """const { inWords } = await import("./words.js");
+        const { percentage } = await import("./answers.js");
         return [a[0].map((each) => inWords(...each)), a[1].map(percentage)];"""
     with offered(site) as address:
         words, shown_shares = Page(chromium, address).module(script, cases, shares)

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from tests.serving.test_serve import bomb
 
 WRITES = ["open", "ask", "why", "similar", "screen", "job/stop", "share"]
 WRITES += ["teach/start", "teach/change", "teach/photos/1", "teach/solve", "teach/ask"]
-WRITES += ["teach/save", "review", "review/decide", "review/undo", "review/preview", "review/train"]
+WRITES += ["teach/save", "review", "review/why", "review/decide", "review/undo", "review/preview"]
+WRITES += ["review/train"]
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +71,13 @@ def test_every_route_that_writes_is_known_here(served_studio):
 
 @pytest.mark.parametrize("path", WRITES)
 @pytest.mark.parametrize("token", [None, "", "guess", "é"])
-def test_nothing_is_written_without_the_token(served_studio, path, token):
+def test_nothing_is_written_without_the_token(client, path, token):
+    del client.headers[TOKEN]
     headers = {} if token is None else {TOKEN: token.encode()}
-    answer = httpx.post(f"{served_studio[0]}/api/{path}", json={"name": "x"}, headers=headers)
+    answer = client.post(f"/api/{path}", json={"name": "x"}, headers=headers)
     assert answer.status_code == 403
-    assert "token" in answer.json()["error"]
-    assert httpx.get(f"{served_studio[0]}/api/{path}").status_code in (404, 405)
+    assert "the token of this page" in answer.json()["error"]
+    assert client.get(f"/api/{path}").status_code in (404, 405)
 
 
 @pytest.mark.parametrize("path", ["/ask", "/api/state", "/api/teach/change", "/page/ask.js"])
@@ -93,13 +96,49 @@ def test_other_sites_are_refused_even_with_the_token(client, path, headers, stat
     assert answer.status_code == status
 
 
-def test_the_token_is_new_each_time_and_stands_in_the_pages_alone(served_studio, tmp_path):
-    address, studio = served_studio
+def test_the_token_is_new_each_time_and_stands_in_the_pages_alone(client, served_studio, tmp_path):
+    studio = served_studio[1]
     assert Studio(tmp_path, tmp_path, 64).token != studio.token
     for tab in TABS:
-        assert studio.token in httpx.get(f"{address}/{tab}").text
+        assert studio.token in client.get(f"/{tab}").text
     for path in ("/api/state", "/api/job", "/api/teach", "/page/common.js"):
-        assert studio.token not in httpx.get(address + path).text
+        assert studio.token not in client.get(path).text
+
+
+@pytest.mark.parametrize("secret", [None, "", "guess", "é", "the page's"])
+def test_another_user_of_this_machine_gets_nothing(served_studio, secret):
+    """Whoever has no secret gets no page, and with it no token; nor a script, photo or answer."""
+    address, studio = served_studio
+    secret = studio.token if secret == "the page's" else secret
+    cookie = f"studio-{httpx.URL(address).port}={secret}".encode()
+    paths = [path.replace("{number:int}", "1") for path in sorted(studio.app.routes)]
+    tries = (
+        [{}] if secret is None else [{"params": {"token": secret}}, {"headers": {"cookie": cookie}}]
+    )
+    with httpx.Client(base_url=address, headers={TOKEN: studio.token}) as stranger:
+        for path, values in itertools.product(paths, tries):
+            answer = stranger.request("POST" if path[5:] in WRITES else "GET", path, **values)
+            assert answer.status_code == 403, path
+            assert "look for the address in the terminal" in answer.text
+            assert len(answer.text.splitlines()) == 1
+            assert "set-cookie" not in answer.headers
+
+
+def test_the_secret_of_the_address_becomes_a_cookie(served_studio):
+    address, studio = served_studio
+    other = Studio(studio.runs, studio.data, 64)
+    assert other.entry.secret not in (studio.entry.secret, other.token)
+    answer = httpx.get(studio.entry.link(f"{address}/teach"))
+    assert (answer.status_code, answer.headers["location"]) == (303, "/teach")
+    cookie = answer.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    found = httpx.get(f"{address}/teach", headers={"cookie": cookie.partition(";")[0]})
+    assert found.status_code == 403, "a cookie keeps its letters"
+    cookie = answer.headers["set-cookie"].partition(";")[0]
+    assert httpx.get(f"{address}/teach", headers={"cookie": cookie}).status_code == 200
+    elsewhere = httpx.get(studio.entry.link(f"{address}//evil.example"))
+    assert elsewhere.headers["location"] == "/evil.example"
 
 
 @pytest.mark.parametrize("tab", TABS)
@@ -117,12 +156,14 @@ def test_pages_load_nothing_from_elsewhere_and_may_not(client, tab):
 
 def test_the_first_page_is_ask_where_a_run_answers(client, tmp_path):
     assert client.get("/").headers["location"] == "/ask"
-    with studio_served(tmp_path / "runs", tmp_path / "taught") as (address, studio):
-        assert httpx.get(address).headers["location"] == "/teach"
-        with client_of(address, studio) as alone:
-            answer = alone.post("/api/ask", files=sent(make_photo(tmp_path / "a.jpg")))
-            assert answer.status_code == 400
-            assert "python train.py" in answer.json()["error"]
+    with (
+        studio_served(tmp_path / "runs", tmp_path / "taught") as both,
+        client_of(*both) as alone,
+    ):
+        assert alone.get("/").headers["location"] == "/teach"
+        answer = alone.post("/api/ask", files=sent(make_photo(tmp_path / "a.jpg")))
+        assert answer.status_code == 400
+        assert "python train.py" in answer.json()["error"]
 
 
 # ---- ask -----------------------------------------------------------------------------------------
@@ -242,7 +283,7 @@ def test_what_is_no_list_of_now_is_refused(client):
     values = {"review": "x", "number": 0, "decision": "right", "new": "second"}
     answers = [
         client.post(f"/api/review/{path}", json=values)
-        for path in ("decide", "undo", "preview", "train")
+        for path in ("why", "decide", "undo", "preview", "train")
     ]
     for answer in (*answers, client.get("/api/review/photo/0?review=x")):
         assert answer.status_code == 400
@@ -310,6 +351,9 @@ def test_wrong_usage_is_one_line(tmp_path, capsys):
 
 def test_runs_are_only_those_that_are_finished(tmp_path):
     (tmp_path / "begun").mkdir()
-    with studio_served(tmp_path, tmp_path / "taught") as (address, _):
-        assert httpx.get(f"{address}/api/state").json()["runs"] == []
+    with (
+        studio_served(tmp_path, tmp_path / "taught") as both,
+        client_of(*both) as alone,
+    ):
+        assert alone.get("/api/state").json()["runs"] == []
     assert not Run(tmp_path / "begun").is_complete()

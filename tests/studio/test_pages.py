@@ -1,6 +1,7 @@
 """The studio's tabs in a real Chromium with a camera: what a person does, sees and hears."""
 
 import base64
+import csv
 import dataclasses
 import http.server
 import json
@@ -37,7 +38,8 @@ from app.data.corrections import read_corrections
 from app.data.manifest import read_manifest
 from app.evaluation.decision import Thresholds
 from app.inference.predictor import Classifier
-from app.report.review_queue import read_review_queue
+from app.report.review_queue import ReviewItem, read_review_queue
+from app.studio.application import Studio
 from tests.serving.test_page import CONTRAST, FAULTS
 from tests.serving.test_serve import bomb
 
@@ -76,16 +78,22 @@ def chromium() -> Iterator["webdriver.Chrome"]:
 
 
 class Page:
-    """A tab, as a person has it before them."""
+    """A tab, as a person has it before them.
 
-    def __init__(self, browser: "webdriver.Chrome", address: str, tab: str) -> None:
-        self.browser, self.address = browser, address
+    Args:
+        browser: that shows it.
+        link: the address that the program prints, with its secret.
+        tab: its name.
+    """
+
+    def __init__(self, browser: "webdriver.Chrome", link: str, tab: str) -> None:
+        self.browser, self.link = browser, link
         self.size(*DESKTOP)
         self.command("Emulation.setEmulatedMedia", media="")
         self.go(tab)
 
     def go(self, tab: str) -> None:
-        self.browser.get(f"{self.address}/{tab}")
+        self.browser.get(self.link.replace("/?", f"/{tab}?"))
         self.wait(lambda: self.one("body").get_attribute("data-ready") == "yes")
 
     def command(self, name: str, **values: object) -> None:
@@ -138,11 +146,15 @@ class Page:
         return self.text("#verdict")
 
 
+def link_of(address: str, studio: Studio) -> str:
+    return studio.entry.link(f"{address}/")
+
+
 @pytest.fixture
 def studio(chromium, runs, folder) -> Iterator:
     """Return what opens a tab; at the end nothing may be on the browser's console."""
-    with studio_served(runs, folder / "taught", name="tiny") as (address, _):
-        yield lambda tab: Page(chromium, address, tab)
+    with studio_served(runs, folder / "taught", name="tiny") as both:
+        yield lambda tab: Page(chromium, link_of(*both), tab)
         chromium.get("about:blank")
     assert chromium.get_log("browser") == [], "errors, or what the policy forbids"
 
@@ -249,6 +261,8 @@ def test_why_lies_over_the_photo(studio, drawn):
     page.wait(lambda: not page.one("#overlay").is_displayed())
 
 
+OVERLAY = "return document.querySelector('#overlay').toDataURL()"
+
 DECODED = """return Promise.all([...document.querySelectorAll('#similar-list img')]
     .map(async (each) => (await each.decode(), each.naturalWidth)))"""
 
@@ -257,7 +271,7 @@ def test_neither_has_its_reason(chromium, runs, folder, drawn):
     """The nearest five are shown, as long as they are there."""
     with studio_served(runs, folder / "taught", name="tiny") as (address, studio):
         studio.answering.classifier.thresholds = Thresholds(confidence=0.0, novelty=0.0)
-        page = Page(chromium, address, "ask")
+        page = Page(chromium, link_of(address, studio), "ask")
         page.drop("#stage", drawn / "cat" / "cat.0.jpg")
         assert page.verdict_of("cat.0.jpg") == "neither cat nor dog"
         page.wait(lambda: len(page.all("#similar-list img")) == 5)
@@ -402,8 +416,8 @@ def test_the_photos_of_teach_are_there_after_loading_again(studio, drawn):
 def wrong(tmp_path_factory) -> Path:
     """Train on drawings of which some lie in the wrong folder; return the folder of the runs."""
     folder = tmp_path_factory.mktemp("wrong")
-    photos = drawn_photos(folder / "photos", per_class=30)
-    for number in range(5):
+    photos = drawn_photos(folder / "photos", per_class=60)
+    for number in range(24):
         (photos / "dog" / f"dog.{number}.jpg").rename(photos / "cat" / f"was_dog.{number}.jpg")
     flags = ["--data", str(photos), "--runs", str(folder / "runs"), "--run", "tiny", "--no-report"]
     flags += ["--weights", "none", "--image-size", str(SIZE), "--stages", "head", "--seed", "3"]
@@ -428,7 +442,7 @@ def process(wrong, tmp_path) -> Iterator:
         started.append(child)
         for line in child.stderr:
             if "answers at" in line:
-                return child, line.split("answers at ")[1].split()[0].rstrip("/")
+                return child, line.split("answers at ")[1].split()[0]
         raise AssertionError("it ended")
 
     yield start
@@ -437,22 +451,21 @@ def process(wrong, tmp_path) -> Iterator:
         child.communicate()
 
 
+KILLED, REVIEWED = 17, 30  # photos that are decided before the program is killed, and in all
+
+
 def test_review_with_keys_survives_a_kill_and_trains_again(chromium, process, wrong):
     first = Run(wrong / "tiny")
     queue = read_review_queue(first)
-    child, address = process()
-    page = Page(chromium, address, "review")
-    assert page.text("#name") == queue[0].name
-    keys = {name: str(number + 1) for number, name in enumerate(("cat", "dog"))}
+    assert len(queue) > REVIEWED
+    child, link = process()
+    page = Page(chromium, link, "review")
     expected = {}
-    for item in queue[:6]:
-        page.wait(lambda name=item.name: page.text("#name") == name)
-        true = "dog" if "dog" in Path(item.name).name else "cat"
-        page.press(keys[true])
-        expected[item.name] = ("right", "") if true == item.label else ("class", true)
+    for item in queue[: KILLED - 1]:
+        expected[item.name] = decided_by_name(page, item)
     page.press("x")
-    expected[queue[6].name] = ("leave_out", "")
-    page.wait(lambda: len(decisions(first)) == 7)
+    expected[queue[KILLED - 1].name] = ("leave_out", "")
+    page.wait(lambda: len(decisions(first)) == KILLED)
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert decisions(first) == expected
@@ -460,16 +473,17 @@ def test_review_with_keys_survives_a_kill_and_trains_again(chromium, process, wr
     page.wait(lambda: "Not written" in page.text("#trouble"))
     chromium.get_log("browser")  # the browser itself tells that nobody answers
 
-    _, address = process()
-    page = Page(chromium, address, "review")
-    assert page.text("#name") == queue[7].name, "it goes on where it was"
+    _, link = process()
+    page = Page(chromium, link, "review")
+    assert page.text("#name") == queue[KILLED].name, "it goes on where it was"
     page.press("n")
-    page.wait(lambda: len(decisions(first)) == 8)
-    for count in (7, 6):
+    page.wait(lambda: len(decisions(first)) == KILLED + 1)
+    for count in (KILLED, KILLED - 1):
         page.press("u")
         page.wait(lambda count=count: len(decisions(first)) == count)
-    page.wait(lambda: page.text("#name") == queue[6].name)
-    del expected[queue[6].name]
+    for item in queue[KILLED - 1 : REVIEWED]:
+        expected[item.name] = decided_by_name(page, item)
+    page.wait(lambda: len(decisions(first)) == REVIEWED)
     assert decisions(first) == expected
 
     page.one("#preview").click()
@@ -477,14 +491,54 @@ def test_review_with_keys_survives_a_kill_and_trains_again(chromium, process, wr
     assert "validation" in page.text("#job-lines")
     page.one("#train-button").click()
     page.wait(lambda: "is ready" in page.text("#status"))
-    second = {row.name: row for row in read_manifest(Run(wrong / "tiny-corrected").manifest)}
-    before = {row.name: row for row in read_manifest(first.manifest)}
-    for name, (decision, label) in expected.items():
-        if decision == "class" and before[name].split != "test":
-            assert second[name].label == label
-        assert second[name].split == before[name].split
+    assert_figures_by_hand(first, Run(wrong / "tiny-corrected"), expected)
     chromium.get("about:blank")
     assert chromium.get_log("browser") == []
+
+
+def decided_by_name(page: Page, item: ReviewItem) -> tuple[str, str]:
+    """Press the key of the class that a file was drawn as; return the decision that is meant."""
+    page.wait(lambda: page.text("#name") == item.name)
+    true = "dog" if "dog" in Path(item.name).name else "cat"
+    page.press({"cat": "1", "dog": "2"}[true])
+    return ("right", "") if true == item.label else ("class", true)
+
+
+def assert_figures_by_hand(first: Run, second: Run, expected: dict[str, tuple[str, str]]) -> None:
+    """Compare what a corrected run says of itself with what follows from the keys."""
+    before = {row.name: row for row in read_manifest(first.manifest)}
+    after = {row.name: row for row in read_manifest(second.manifest)}
+    labels = {
+        name: label
+        for name, (decision, label) in expected.items()
+        if decision == "class" and before[name].split != "test"
+    }
+    assert len(labels) > 5
+    assert {name: row.label for name, row in after.items()} == {
+        name: labels.get(name, row.label) for name, row in before.items()
+    }
+    assert {name: row.split for name, row in after.items()} == {
+        name: row.split for name, row in before.items()
+    }
+    test = {name for name in expected if before[name].split == "test"}
+    right = {name for name, (decision, _) in expected.items() if decision == "right"} - test
+    found = second.read_metrics().corrections
+    assert found is not None
+    counts = (found.relabelled, found.right, found.test, found.left_out, found.others)
+    assert counts == (len(labels), len(right), len(test), 0, 0)
+    given = first.read_metrics().test.n, second.read_metrics().test.n
+    assert given[0] == given[1]
+
+    answers = []
+    for each in (first, second):
+        with each.predictions.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["split"] == "validation"]
+        answers.append({row["name"]: row["likeliest"] for row in rows})
+    truth = {name: after[name].label for name in answers[1]}
+    was, now = (sum(each[name] == label for name, label in truth.items()) for each in answers)
+    compared = found.validation
+    assert compared is not None
+    assert (compared.photos, compared.right_before, compared.right_after) == (len(truth), was, now)
 
 
 def decisions(run_: Run) -> dict[str, tuple[str, str]]:
@@ -512,8 +566,8 @@ def test_a_key_is_answered_at_once_with_5000_photos(chromium, wrong, folder, mon
     copy = folder / "many" / "tiny"
     shutil.copytree(wrong / "tiny", copy)
     (copy / "corrections.csv").unlink(missing_ok=True)
-    with studio_served(copy.parent, folder / "taught", name="tiny") as (address, _):
-        page = Page(chromium, address, "review")
+    with studio_served(copy.parent, folder / "taught", name="tiny") as both:
+        page = Page(chromium, link_of(*both), "review")
         times = []
         for number in range(KEYS):
             took, name = chromium.execute_async_script(KEY, "12nrxs"[number % 6])
@@ -531,7 +585,7 @@ def test_hostile_names_in_review_show_as_text(chromium, wrong, folder, monkeypat
     (item, *_) = read_review_queue(Run(wrong / "tiny"))
     names = [HOSTILE, "photo\u202egpj.exe", "no\udcffutf8.jpg"]
     items = [
-        dataclasses.replace(item, name=name, sha256="", like=(name,), reasons=(name,))
+        dataclasses.replace(item, name=name, sha256="", label="cat", like=(name,), reasons=(name,))
         for name in names
     ]
     monkeypatch.setattr(app.studio.reviewing, "read_review_queue", lambda _: list(items))
@@ -539,7 +593,7 @@ def test_hostile_names_in_review_show_as_text(chromium, wrong, folder, monkeypat
     shutil.copytree(wrong / "tiny", copy)
     (copy / "corrections.csv").unlink(missing_ok=True)
     with studio_served(copy.parent, folder / "taught", name="tiny") as (address, studio):
-        page = Page(chromium, address, "review")
+        page = Page(chromium, link_of(address, studio), "review")
         for name in (HOSTILE, "photo\\u202egpj.exe", "no�utf8.jpg"):
             page.wait(lambda name=name: page.text("#name") == name)
             assert name in page.text("#reasons")
@@ -573,39 +627,94 @@ def test_hostile_names_in_review_show_as_text(chromium, wrong, folder, monkeypat
 
 
 def test_photos_without_labels_are_labelled(chromium, wrong, folder):
+    """In the data folder, and anywhere else. What is decided is not queued again."""
     copy = folder / "unlabelled" / "tiny"
     shutil.copytree(wrong / "tiny", copy)
     (copy / "corrections.csv").unlink(missing_ok=True)
-    place = wrong.parent / "photos" / "unlabeled"
+    inside, elsewhere = wrong.parent / "photos" / "unlabeled", folder / "elsewhere"
     for number in range(3):
-        make_photo(place / f"{number}.jpg", 100 + number)
+        make_photo(inside / f"{number}.jpg", 100 + number)
+        make_photo(elsewhere / f"{number}.jpg", 200 + number)
     try:
-        with studio_served(copy.parent, folder / "taught", name="tiny") as (address, _):
-            page = Page(chromium, address, "review")
+        with studio_served(copy.parent, folder / "taught", name="tiny") as both:
+            page = Page(chromium, link_of(*both), "review")
             page.one("summary").click()
-            page.one("#folder").send_keys(Keys.CONTROL, "a")
-            page.one("#folder").send_keys(str(folder), Keys.ENTER)
-            page.wait(lambda: "expected a folder in" in page.text("#trouble"))
-            page.one("#folder").send_keys(Keys.CONTROL, "a")
-            page.one("#folder").send_keys(str(place), Keys.ENTER)
+            queue_of(page, folder / "none")
+            page.wait(lambda: "which is none" in page.text("#trouble"))
+            queue_of(page, inside)
             page.wait(lambda: "3 photos are queued" in page.text("#status"))
             assert page.text("#question") == "What does this show?"
             page.one("h1").click()
             for key in "r12":  # there is no label that could be right
                 page.press(key)
             page.wait(lambda: len(decisions(Run(copy))) == 2)
+            queue_of(page, elsewhere)
+            page.wait(lambda: "elsewhere" in page.text("#name"))
+            page.wait(lambda: page.script(SHOWN) > 0)
+            page.one("h1").click()
+            page.press("1")
+            page.wait(lambda: len(decisions(Run(copy))) == 3)
+            for place, left in ((inside, 1), (elsewhere, 2)):
+                queue_of(page, place)
+                page.wait(
+                    lambda n=left: page.text("#done-words") == f"0 of {n} photos are decided."
+                )
             made = decisions(Run(copy))
-            assert sorted(made.values()) == [("class", "cat"), ("class", "dog")]
-            assert all(name.startswith("unlabeled/") for name in made)
+            assert sorted(made.values()) == [("class", "cat"), ("class", "cat"), ("class", "dog")]
+            whole = [name for name in made if not name.startswith("unlabeled/")]
+            assert [Path(name).parent for name in whole] == [elsewhere]
             chromium.get("about:blank")
     finally:
-        shutil.rmtree(place)
+        shutil.rmtree(inside)
     chromium.get_log("browser")  # the refusal
 
 
+SHOWN = "return document.querySelector('#photo').naturalWidth"
+
+
+def queue_of(page: Page, folder: Path) -> None:
+    page.one("#folder").send_keys(Keys.CONTROL, "a")
+    page.one("#folder").send_keys(str(folder), Keys.ENTER)
+
+
+def test_why_lies_over_the_photo_that_is_reviewed(chromium, process, wrong):
+    """It is what Ask shows of that file, by the bundle of the run that is reviewed."""
+    _, link = process()
+    page = Page(chromium, link, "review")
+    queue = read_review_queue(Run(wrong / "tiny"))
+    (number, item) = next((n, each) for n, each in enumerate(queue) if each.split == "train")
+    page.press(*([Keys.ARROW_LEFT] * len(queue)), *([Keys.ARROW_RIGHT] * number))
+    page.wait(lambda: page.text("#name") == item.name and page.one("#why").is_enabled())
+    page.press("w")
+    page.wait(lambda: page.one("#overlay").is_displayed())
+    words = words_of(wrong, wrong.parent / "photos" / item.name)
+    assert page.text("#why-words").endswith(f"which learned from this photo, says: {words}.")
+    assert "speaks for" in page.text("#legend")
+    boxes = """return ['#photo', '#overlay'].map((each) =>
+        document.querySelector(each).getBoundingClientRect().toJSON())"""
+    photo, overlay = page.script(boxes)
+    assert photo == overlay
+    reviewed = page.script(OVERLAY)
+    page.press(Keys.ARROW_RIGHT)
+    page.wait(lambda: page.text("#name") == queue[number + 1].name)
+    page.wait(lambda: page.one("#overlay").is_displayed())
+    assert page.script(OVERLAY) != reviewed, "the next photo has its own"
+    page.one("#why").click()
+    page.wait(lambda: not page.one("#overlay").is_displayed())
+    assert page.text("#why-words") == ""
+    page.go("ask")
+    page.drop("#stage", wrong.parent / "photos" / item.name)
+    page.verdict_of(Path(item.name).name)
+    page.one("#why").click()
+    page.wait(lambda: page.one("#overlay").is_displayed())
+    assert page.script(OVERLAY) == reviewed
+    chromium.get("about:blank")
+    assert chromium.get_log("browser") == []
+
+
 def test_the_grid_shows_all_and_opens_one(chromium, process, wrong):
-    _, address = process()
-    page = Page(chromium, address, "review")
+    _, link = process()
+    page = Page(chromium, link, "review")
     count = len(read_review_queue(Run(wrong / "tiny")))
     page.press("g")
     page.wait(lambda: len(page.all("#grid li")) == count)
@@ -649,7 +758,9 @@ Promise.allSettled(tries).then((all) => done(all.map((each) => each.status)));
 """
 
 
-def test_a_page_of_another_site_can_neither_post_nor_read(chromium, runs, folder, tmp_path):
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_page_of_another_site_can_neither_post_nor_read(chromium, runs, folder, tmp_path, host):
+    """In a browser that has opened the studio. Another port of its host gets its cookie as well."""
     (tmp_path / "index.html").write_text("<!doctype html><title>evil</title><body></body>")
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -662,7 +773,8 @@ def test_a_page_of_another_site_can_neither_post_nor_read(chromium, runs, folder
     threading.Thread(target=evil.serve_forever, args=[0.05], daemon=True).start()
     try:
         with studio_served(runs, folder / "taught", name="tiny") as (address, studio):
-            chromium.get(f"http://localhost:{evil.server_port}/")
+            Page(chromium, link_of(address, studio), "ask")
+            chromium.get(f"http://{host}:{evil.server_port}/")
             chromium.set_script_timeout(PATIENCE)
             assert chromium.execute_async_script(ATTACK, address) == ["rejected"] * 6
             assert [each.name for each in studio.teaching.classes] == ["class 1", "class 2"]

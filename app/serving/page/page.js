@@ -1,6 +1,8 @@
 // The page: photos in, answers in words out. It talks to its own service only, at addresses relative
 // to the page's, so that a proxy may put it below a path. The service gives the words of an answer.
 
+import { detail, percentage, summary } from "./answers.js";
+
 const AT_ONCE = 8; // photos in a request, so that the first answers come soon
 const FORM_BYTES = 1000; // that a form adds for each file, at most, the name not counted
 const TRIES = 5; // where the service is busy
@@ -16,21 +18,6 @@ let generation = 0; // rises with each "Clear": what is under way then is not sh
 
 function likeliest(answer) {
   return Object.entries(answer.probabilities).reduce((a, b) => (b[1] > a[1] ? b : a))[0];
-}
-
-function detail(answer) {
-  if (answer.label === "neither") {
-    return "It is unlike the photos that were learned from. If it had to be one of them:";
-  }
-  if (answer.label === "unsure") return "Nothing is likely enough for a clear answer.";
-  return "";
-}
-
-// As app.inference.wording.percentage: nothing is certain.
-function percentage(probability) {
-  const rounded = (100 * probability).toFixed(1);
-  if (rounded === "100.0") return "> 99.9 %";
-  return rounded === "0.0" ? "< 0.1 %" : `${rounded} %`;
 }
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
@@ -62,8 +49,8 @@ class Card {
     }
     this.element.classList.toggle("neither", answer.label === "neither");
     this.element.classList.toggle("unsure", answer.label === "unsure");
-    this.part("detail").textContent = detail(answer);
-    this.part("detail").hidden = !detail(answer);
+    this.part("detail").textContent = detail(answer.label);
+    this.part("detail").hidden = !detail(answer.label);
     this.part("bars").replaceChildren(...shown(answer).map(bar));
     // Only now: the service has looked whether the file could harm the one who decodes it.
     this.preview = this.url(this.file);
@@ -187,14 +174,6 @@ async function answer(cards) {
     cards.forEach((card) => card.fail(error.message));
   }
   if (cards[0].born === generation) say(summary(cards));
-}
-
-function summary(cards) {
-  if (cards.length <= 3) return cards.map((card) => `${card.file.name}: ${card.verdict}`).join(". ");
-  const counts = new Map();
-  cards.forEach((card) => counts.set(card.verdict, (counts.get(card.verdict) ?? 0) + 1));
-  const parts = [...counts].map(([text, count]) => `${count} times ${text}`);
-  return `${cards.length} photos: ${parts.join(", ")}`;
 }
 
 // ---- the page ------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 // The page: photos in, answers in words out, computed on the device. Nothing is sent: a worker runs
 // the classifier (worker.js), and a service worker keeps the page for use without a network (sw.js).
 
+import { detail, percentage, summary } from "./answers.js";
 import { heatPicture } from "./heat.js";
-import { decide, detail, inWords, percentage, shown } from "./words.js";
+import { decide, inWords, shown } from "./words.js";
 
 const SOON = 3000; // milliseconds within which a service worker takes over, or a page is loaded again
 
@@ -210,14 +211,6 @@ class Card {
     [this.photo, this.heat].forEach((url) => url && URL.revokeObjectURL(url));
     this.element.remove();
   }
-}
-
-function summary(fresh) {
-  if (fresh.length <= 3) return fresh.map((card) => `${card.file.name}: ${card.verdict}`).join(". ");
-  const counts = new Map();
-  fresh.forEach((card) => counts.set(card.verdict, (counts.get(card.verdict) ?? 0) + 1));
-  const parts = [...counts].map(([text, count]) => `${count} times ${text}`);
-  return `${fresh.length} photos: ${parts.join(", ")}`;
 }
 
 async function add(list) {

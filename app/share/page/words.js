@@ -3,6 +3,7 @@
 
 const SURELY = 0.99;
 const PROBABLY = 0.66;
+const POSSIBLE = 0.1;
 const TOP = 5; // classes that are shown, however many there are
 
 // Returns a class's name, "unsure" or "neither".
@@ -21,22 +22,11 @@ export function inWords(label, classes, probabilities) {
   const [first, second] = [classes[best], classes[next]];
   if (label === "unsure") return `unsure: perhaps ${first}, or ${second}`;
   if (probabilities[best] >= SURELY) return `surely ${first}`;
+  if (probabilities[best] >= PROBABLY && probabilities[next] >= POSSIBLE) {
+    return `probably ${first}; could be ${second}`;
+  }
   if (probabilities[best] >= PROBABLY) return `probably ${first}`;
   return `perhaps ${first}, or ${second}`;
-}
-
-export function detail(label) {
-  if (label === "neither") {
-    return "It is unlike the photos that were learned from. If it had to be one of them:";
-  }
-  return label === "unsure" ? "Nothing is likely enough for a clear answer." : "";
-}
-
-// Nothing is certain.
-export function percentage(probability) {
-  const rounded = (100 * probability).toFixed(1);
-  if (rounded === "100.0") return "> 99.9 %";
-  return rounded === "0.0" ? "< 0.1 %" : `${rounded} %`;
 }
 
 // The numbers of the classes to show: all in their order, or of many the likeliest alone.

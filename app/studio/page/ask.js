@@ -1,7 +1,9 @@
 // The tab Ask: one large photo, its answer in words, what speaks for it, and a strip of the others.
 
+import { detail } from "./answers.js";
 import { Camera } from "./camera.js";
 import { $, acceptFiles, call, colourOf, form, make, mark, say, send, showBars } from "./common.js";
+import { Evidence, shape } from "./evidence.js";
 
 const LOUDEST = 2000; // milliseconds between two answers of the camera that are read out
 
@@ -110,16 +112,12 @@ function show() {
   if (url !== null) {
     $("photo").src = url;
     $("photo").alt = `${file.name}, the photo that is answered`;
-    const [width, height] = chosen.ratio;
-    for (const element of [$("photo"), $("overlay")]) {
-      element.style.setProperty("--ratio", `${width} / ${height}`);
-      element.style.setProperty("--ratio-number", width / height);
-    }
+    shape(chosen.ratio);
   }
   $("name").textContent = file.name;
   $("similar").hidden = true;
   showAnswer(answer);
-  showEvidence();
+  evidence.show(answer?.error === null && url !== null ? chosen : null);
   if (answer?.label === "neither") showSimilar();
 }
 
@@ -127,90 +125,19 @@ function showAnswer(answer) {
   const fine = answer !== null && answer.error === null;
   $("verdict").textContent = answer === null ? "…" : answer.words ?? "no answer";
   $("trouble").textContent = answer?.error ?? "";
-  $("detail").textContent = fine ? detail(answer) : "";
+  $("detail").textContent = fine ? detail(answer.label) : "";
   if (answer !== null) mark($("answer"), answer, state.classes);
   else $("answer").style.removeProperty("--colour");
   if (fine) showBars($("bars"), answer, state.classes);
   else $("bars").replaceChildren();
-  $("why").disabled = !fine || camera.on;
   $("like").hidden = !fine || camera.on || answer.label === "neither";
-}
-
-function detail(answer) {
-  if (answer.label === "neither") {
-    return "It is unlike the photos that were learned from. If it had to be one of them:";
-  }
-  return answer.label === "unsure" ? "Nothing is likely enough for a clear answer." : "";
 }
 
 // ---- why -----------------------------------------------------------------------------------------
 
-let explaining = false;
+const evidence = new Evidence((photo) => call("/api/why", form(photo.file)));
 
-$("why").addEventListener("click", async () => {
-  explaining = !explaining;
-  await showEvidence();
-  if (explaining && chosen.evidence) {
-    say(`Orange places speak for ${chosen.evidence.label}, blue ones against it.`);
-  }
-});
-
-async function showEvidence() {
-  const photo = chosen;
-  const wanted = explaining && photo.answer?.error === null && photo.url !== null;
-  $("why").setAttribute("aria-pressed", String(explaining));
-  if (wanted && photo.evidence === null) {
-    $("why").setAttribute("aria-busy", "true");
-    try {
-      photo.evidence = await call("/api/why", form(photo.file));
-    } catch (error) {
-      $("trouble").textContent = error.message;
-      explaining = false;
-    } finally {
-      $("why").removeAttribute("aria-busy");
-    }
-    if (chosen !== photo) return;
-  }
-  const shown = explaining && wanted && photo.evidence !== null;
-  $("why").setAttribute("aria-pressed", String(explaining));
-  for (const id of ["overlay", "slider", "legend"]) $(id).hidden = !shown;
-  if (shown) {
-    draw(photo.evidence.grid);
-    $("legend").querySelector(".for").textContent = `speaks for ${photo.evidence.label}`;
-    $("legend").querySelector(".against").textContent = `speaks against ${photo.evidence.label}`;
-  }
-  slide();
-}
-
-function slide() {
-  const share = $("overlay").hidden ? 0 : $("evidence").value / 100;
-  $("stage").style.setProperty("--shown", share);
-}
-
-$("evidence").addEventListener("input", slide);
-
-// Orange speaks for the answer, blue against it; what says nothing stays clear.
-function draw(grid) {
-  const style = getComputedStyle(document.documentElement);
-  const colours = ["--for", "--against"].map((name) => {
-    const text = style.getPropertyValue(name).trim();
-    return [1, 3, 5].map((place) => parseInt(text.slice(place, place + 2), 16));
-  });
-  const small = document.createElement("canvas");
-  [small.width, small.height] = [grid[0].length, grid.length];
-  const image = new ImageData(small.width, small.height);
-  grid.flat().forEach((value, number) => {
-    image.data.set([...colours[value < 0 ? 1 : 0], 255 * Math.abs(value)], 4 * number);
-  });
-  small.getContext("2d").putImageData(image, 0, 0);
-  const [width, height] = chosen.ratio;
-  const canvas = $("overlay");
-  const scale = 800 / Math.max(width, height);
-  [canvas.width, canvas.height] = [Math.round(width * scale), Math.round(height * scale)];
-  const context = canvas.getContext("2d");
-  context.imageSmoothingQuality = "high";
-  context.drawImage(small, 0, 0, canvas.width, canvas.height);
-}
+$("why").addEventListener("click", () => evidence.toggle());
 
 // ---- similar training photos ---------------------------------------------------------------------
 
@@ -291,7 +218,8 @@ $("camera").addEventListener("click", async () => {
   }
   $("camera").setAttribute("aria-pressed", "true");
   $("camera").textContent = "Stop the camera";
-  for (const id of ["photo", "overlay", "slider", "legend", "similar", "like", "empty"]) $(id).hidden = true;
+  for (const id of ["photo", "similar", "like", "empty"]) $(id).hidden = true;
+  evidence.show(null);
   $("name").textContent = "the camera, live";
   photos.forEach((each) => each.button.setAttribute("aria-pressed", "false"));
 });

@@ -1,5 +1,7 @@
 // What all tabs share: requests with the page's token, words, bars, and what is dropped or pasted.
 
+import { percentage } from "./answers.js";
+
 const TOKEN = document.querySelector('meta[name="studio-token"]').content;
 const COLOURS = 6; // of classes, in tokens.css
 const SHOWN = 8000; // milliseconds that a line is told
@@ -54,13 +56,6 @@ export function make(tag, values = {}, ...children) {
   Object.entries(attributes).forEach(([name, value]) => result.setAttribute(name, value));
   result.append(...children);
   return result;
-}
-
-// As app.inference.wording.percentage: nothing is certain.
-export function percentage(probability) {
-  const rounded = (100 * probability).toFixed(1);
-  if (rounded === "100.0") return "> 99.9 %";
-  return rounded === "0.0" ? "< 0.1 %" : `${rounded} %`;
 }
 
 export const classColour = (number) => `var(--class-${(number % COLOURS) + 1})`;

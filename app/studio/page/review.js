@@ -1,7 +1,9 @@
 // The tab Review: one photo at a time or a grid, a key for each decision, which is on disk at once.
 // A key shows the next photo without waiting; the decision is written meanwhile, in order.
 
-import { $, call, classColour, follow, make, percentage, say } from "./common.js";
+import { percentage } from "./answers.js";
+import { $, call, classColour, follow, make, say } from "./common.js";
+import { Evidence, shape } from "./evidence.js";
 
 const PAGE = 60; // photos of the grid at once
 const AHEAD = 3; // photos that are loaded before they are needed
@@ -147,6 +149,8 @@ function showOne() {
   }
   $("back").disabled = place === 0;
   $("next").disabled = place === shown.length - 1;
+  evidence.leave();
+  $("why-words").textContent = "";
   showPicture(shown[place]);
   for (const ahead of shown.slice(place + 1, place + 1 + AHEAD)) picture(ahead);
 }
@@ -176,11 +180,37 @@ async function showPicture(number) {
   $("photo").hidden = !fine;
   $("empty").hidden = fine;
   $("empty").textContent = "No picture: the file is gone, was changed, or cannot be read.";
-  if (!fine) return;
-  $("photo").src = image.src;
-  $("photo").alt = `${review.photos[number].name}, the photo that is reviewed`;
-  $("photo").style.setProperty("--ratio", `${image.naturalWidth} / ${image.naturalHeight}`);
-  $("photo").style.setProperty("--ratio-number", image.naturalWidth / image.naturalHeight);
+  const photo = review.photos[number];
+  if (fine) {
+    $("photo").src = image.src;
+    $("photo").alt = `${photo.name}, the photo that is reviewed`;
+    photo.ratio = [image.naturalWidth, image.naturalHeight];
+    shape(photo.ratio);
+  }
+  await evidence.show(fine ? photo : null);
+  showWhy();
+}
+
+// ---- why -----------------------------------------------------------------------------------------
+
+const evidence = new Evidence((photo) =>
+  call("/api/review/why", { review: review.key, number: review.photos.indexOf(photo) }),
+);
+
+async function why() {
+  if ($("one").hidden) return;
+  await evidence.toggle();
+  showWhy();
+}
+
+// The run's own model: unlike the one whose opinion put the photo here, it may have learned from it.
+function showWhy() {
+  $("why-words").textContent = evidence.shown ? whyWords(current(), evidence.shown.words) : "";
+}
+
+function whyWords(photo, words) {
+  if (photo.split === "train") return `The run's own model, which learned from this photo, says: ${words}.`;
+  return `The run's own model says: ${words}.`;
 }
 
 // ---- the grid ------------------------------------------------------------------------------------
@@ -255,7 +285,7 @@ function choose(kind) {
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || !review.run) return;
   if (event.target.matches("input, select, textarea")) return;
-  const actions = { u: undo, ArrowLeft: () => move(-1), ArrowRight: () => move(1), g: toggle };
+  const actions = { u: undo, ArrowLeft: () => move(-1), ArrowRight: () => move(1), g: toggle, w: why };
   const choice = choices().find(({ key }) => key === event.key);
   if (!choice && !actions[event.key]) return;
   event.preventDefault();
@@ -268,6 +298,7 @@ $("back").addEventListener("click", () => move(-1));
 $("next").addEventListener("click", () => move(1));
 $("undo").addEventListener("click", undo);
 $("view").addEventListener("click", toggle);
+$("why").addEventListener("click", why);
 $("page-back").addEventListener("click", () => move(-PAGE));
 $("page-next").addEventListener("click", () => move(PAGE));
 $("kind").addEventListener("change", () => {
