@@ -146,7 +146,7 @@ def test_test_is_scored_with_the_labels_given_and_with_the_corrected_ones(runs):
 def test_card_and_report_say_it(runs):
     second = runs[1]
     said = read_results(second).corrections()
-    assert "2 photos got another class" in said[0]
+    assert "2 with another class" in said[0]
     assert said[-1] == paired_said(second.read_metrics().corrections.validation)
     results = read_results(second)
     words = Parts(
@@ -159,7 +159,7 @@ def test_card_and_report_say_it(runs):
     assert "with corrected labels" in words.scores([], verdict(second.read_metrics())).text
     card = second.model_card.read_text(encoding="utf-8")
     assert "with the labels that a person corrected" in card
-    assert "2 photos got another class" in card
+    assert "2 with another class" in card
     assert "first" in card
 
 

@@ -17,7 +17,7 @@ from photos import as_photo, make_photo
 
 import app.features.dataset
 import app.features.extractor
-import app.features.store
+import app.network.device
 from app.core.config import STAGES, TrainConfig
 from app.core.errors import AppError, ChangedPhotoError
 from app.data.augmentation import BATCH, View, _processes, load_views
@@ -44,7 +44,7 @@ SIZE = 32
 @pytest.fixture
 def gpu(monkeypatch):
     """Let the processor pass for a GPU."""
-    for room in (app.features.extractor, app.features.dataset, app.features.store):
+    for room in (app.features.extractor, app.features.dataset, app.network.device):
         monkeypatch.setattr(room, "on_gpu", lambda: True)
 
 

@@ -43,7 +43,7 @@ class Trained:
     features: list[str]
 
 
-@pytest.fixture(scope="module", params=["float32", "int8"])
+@pytest.fixture(scope="module", params=[pytest.param("float32", marks=pytest.mark.slow), "int8"])
 def trained(request, tmp_path_factory) -> tuple[Path, Trained, Trained]:
     """Train, turn a training label, and train again."""
     if request.param == "int8" and not has_vnni():
