@@ -37,9 +37,9 @@ class RayCluster:
 
     Attributes:
         address: ``local`` for a cluster on this machine that ends with the work, else that of one
-            that runs: it has this project installed, and the same files under the same names. A
-            token, where the cluster asks for one, is found where Ray looks for it (RAY_AUTH_TOKEN,
-            RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token).
+            that runs: it has this project installed, and the same files under the same names. Where
+            it asks for a token, Ray wants RAY_AUTH_MODE=token, and looks for the token itself
+            (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token).
         workers: how many; None: as many as the cluster has processors and GPUs for.
         cpus: processors of each worker.
         gpus: GPUs of each worker.
@@ -284,7 +284,8 @@ def _connect(address: str, store: int) -> None:
             ) from error
         raise UsageError(
             f"expected --ray to be {LOCAL} or the address of a cluster; received {address} "
-            f"({reason}); ray start --head begins one"
+            f"({reason}); ray start --head begins one; where a cluster asks for a token, set "
+            "RAY_AUTH_MODE=token"
         ) from error
     finally:
         for number, handler in handlers.items():  # Ray's own ends without a word
