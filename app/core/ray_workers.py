@@ -145,11 +145,21 @@ class RayWorkers(Generic[Task, Result]):
         cluster = self._cluster
         waiting = QUEUED * (cluster.workers or usable_cores())
         _connect(cluster.address, STORE + waiting * self._bytes)
+        try:
+            self._start()
+        except BaseException:  # Ctrl-C, too: ``__exit__`` is not called then
+            ray.shutdown()
+            raise
+        return self
+
+    def _start(self) -> None:
+        import ray
+
+        cluster = self._cluster
         resources = ray.cluster_resources()
         room = cluster.room(resources)
         number = cluster.workers or room
         if number > room or not room:
-            ray.shutdown()
             there = f"{resources.get('CPU', 0):.0f} processors and {resources.get('GPU', 0):.0f}"
             raise UsageError(
                 f"expected a cluster with {cluster.needs(number or 1)} for workers; received one "
@@ -164,7 +174,6 @@ class RayWorkers(Generic[Task, Result]):
         )(_Worker)
         self._sent = ray.put(self._make)  # once: it may hold a network
         self._actors = [remote.remote() for _ in range(number)]
-        return self
 
     def __exit__(
         self,

@@ -25,7 +25,7 @@ from app.data.manifest import Photo
 from app.evaluation.prediction_set import PredictionSet
 from app.export.bundle_writer import GATE_TOLERANCE, NOVELTY_TOLERANCE
 from app.export.int8_gate import in_doubt
-from app.export.upper_part import from_kept_activations
+from app.export.upper_part import from_kept_activations, keeps_activations
 from app.features.dataset import FeatureDataset
 from app.inference.answered_photos import answer_photos
 from app.inference.bundle_format import ONNX_FILE
@@ -60,9 +60,13 @@ class AnswersFromFeatures:
             ChangedPhotoError: when a photo is no longer the file that the audit saw.
             BundleError: when the model is not one that this project exports.
         """
-        as_pretrained = not self.stage.opens  # the backbone
         quick = None
-        if as_pretrained and not self.mirror:
+        # Of few photos the bundle would answer all that the features answer.
+        if (
+            len(photos) > COMPARED
+            and not self.mirror
+            and keeps_activations(self.source, self.stage)
+        ):
             quick = self._from_features(classifier, photos)
         if quick is None:
             return answer_photos(classifier, photos)
@@ -85,7 +89,7 @@ class AnswersFromFeatures:
     def _from_features(
         self, classifier: Classifier, photos: Sequence[Photo]
     ) -> PredictionSet | None:
-        for photo in photos:  # those whose activations are kept are not read else
+        for photo in photos:  # nothing else reads those whose activations are kept
             unchanged_bytes(photo)
         graph = onnx.load(str(self.bundle / ONNX_FILE))
         return from_kept_activations(

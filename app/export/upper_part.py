@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import keras
 import numpy as np
@@ -84,6 +84,15 @@ def predictions_of(
     )
 
 
+def keeps_activations(source: FeatureDataset, stage: Stage) -> TypeGuard[CachedDataset]:
+    """Say whether the cache keeps what the backbone gives after the last stage.
+
+    It does not where the backbone was trained, on a GPU, whose activations are not the bundle's,
+    and with ``--cache off``.
+    """
+    return not stage.opens and not on_gpu() and isinstance(source, CachedDataset)
+
+
 def from_kept_activations(
     graph: onnx.ModelProto,
     source: FeatureDataset,
@@ -105,17 +114,17 @@ def from_kept_activations(
         engine_name: that computes.
 
     Returns:
-        None where the backbone was trained, or is another one in ``graph``, and where the cache
-        keeps nothing or has no room.
+        None where nothing is kept (``keeps_activations``) or there is no room for it, and where
+        the backbone is another one in ``graph``.
     """
-    if stage.opens or on_gpu() or not isinstance(source, CachedDataset):
-        return None
-    if precision == "float32" and not _has_backbone_of(source.spec.model, graph):
+    if not keeps_activations(source, stage):
         return None
     int8 = source.int8_twin if precision == "int8" else None
+    if int8 is None and not _has_backbone_of(source.spec.model, graph):
+        return None
     spec = replace(
         source.stores[HEAD_CUT].spec,
-        precision=precision if int8 is None else int8.precision,
+        precision="float32" if int8 is None else int8.precision,
         engine=engine(precision, engine_name),
     )
     store = FeatureStore(source.quota.folder, spec, source.quota)

@@ -25,7 +25,7 @@ def refusals(
     Args:
         classifier: of the run's bundle.
         photos: of all splits that show none of the classes.
-        answer: how the classifier's predictions are come by.
+        answer: gives what the classifier predicts for photos.
 
     Raises:
         AppError: when a photo is no longer the file that the audit saw.

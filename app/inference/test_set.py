@@ -65,7 +65,7 @@ def answer_test_set(
         validation: what training predicted for the validation photos.
         neither: photos of none of the classes, of all splits.
         engine: that runs the model.
-        answer: how its predictions are come by.
+        answer: gives what the exported classifier predicts for photos.
     """
     classifier = Classifier(run.bundle, engine=engine, photos=len(photos))
     classes, thresholds = classifier.bundle.classes, classifier.thresholds

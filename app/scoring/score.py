@@ -98,8 +98,8 @@ def main(argv: Sequence[str]) -> int:
         asked = arguments.min_confidence, arguments.precision, arguments.engine
         return Classifier(bundle, *asked, photos)
 
-    scoring, new = scoring_of(classifier(photos=1)), not exists(output / RECORD)
-    with owned(output, scoring), open_index(output / INDEX) as index:
+    scoring = scoring_of(classifier(photos=1))
+    with owned(output, scoring) as new, open_index(output / INDEX) as index:
         check_parts(index, output / PARTS)
         try:
             list_files(index, arguments.sources, output)
@@ -187,8 +187,11 @@ def scoring_of(classifier: Classifier) -> Scoring:
 
 
 @contextmanager
-def owned(output: Path, scoring: Scoring) -> Iterator[None]:
+def owned(output: Path, scoring: Scoring) -> Iterator[bool]:
     """Hold a folder of answers; make it where it is missing.
+
+    Yields:
+        Whether its answers are begun now.
 
     Raises:
         UsageError: when it holds something else, answers of another classifier, or another process
@@ -207,7 +210,7 @@ def owned(output: Path, scoring: Scoring) -> Iterator[None]:
                 f"expected a folder that nobody else writes; received {output}, which another "
                 "process is writing; wait for it, or name another --output"
             )
-        if not exists(record):
+        if new := not exists(record):
             remove_abandoned(record)
             write_record(scoring, record)
         found = read_record(record, Scoring, UsageError, "name another --output", exact=True)
@@ -217,7 +220,7 @@ def owned(output: Path, scoring: Scoring) -> Iterator[None]:
                     f"expected answers of the same classifier as in {output} ({name} {there}); "
                     f"received {name} {wanted}; name another --output, or ask as before"
                 )
-        yield
+        yield new
 
 
 def is_begun(folder: Path) -> bool:

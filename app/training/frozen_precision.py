@@ -22,6 +22,7 @@ from sklearn.linear_model import LogisticRegression
 
 from app.core.config import Backbone, Precision
 from app.core.console import percent, say
+from app.core.errors import CacheEvictedError, UsageError
 from app.data.augmentation import View, load_batches
 from app.data.manifest import Photo
 from app.evaluation.metrics import Ints, probability_moved
@@ -68,7 +69,7 @@ def choose_precision(
         photos: of training; some of each class are looked at (``some_of_each_class``).
         quota: of the folder of all caches, which keeps the int8 model.
         int8: whether ``auto`` stands for int8 in frozen layers.
-        keep: whether the features are kept there too.
+        keep: whether the features are kept there too, if there is room.
 
     Returns:
         ``auto`` where the fastest will do, and on a GPU, where nothing is measured.
@@ -90,8 +91,12 @@ def choose_precision(
         make = partial(make_extractor, model, [HEAD_CUT], precision, made)
         how = (precision if made is None else made.precision, engine(precision))
         spec = FeatureSpec(HEAD_CUT, backbone, weights, int(model.input.shape[1]), *how)
-        store = FeatureStore(quota.folder, spec, quota) if keep else None
-        return _features(model, some, make, store)
+        if keep:
+            try:
+                return _features(model, some, make, FeatureStore(quota.folder, spec, quota))
+            except (UsageError, CacheEvictedError) as error:  # --cache auto may still be off
+                say(f"the features of {len(some)} photos in {precision} are not kept: {error}")
+        return _features(model, some, make, None)
 
     exact = features("float32", answered)
     why = ""

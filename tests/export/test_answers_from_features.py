@@ -20,6 +20,7 @@ import app.features.store
 import predict
 import train
 from app.core.cli import run
+from app.core.config import STAGES
 from app.core.environment import has_vnni
 from app.core.errors import ChangedPhotoError, UsageError
 from app.core.run_folder import Run
@@ -27,6 +28,7 @@ from app.data.corrections import CorrectionsLog
 from app.data.manifest import Photo, photos_of, read_manifest
 from app.evaluation.prediction_set import PredictionSet
 from app.export.answers_from_features import AnswersFromFeatures
+from app.features.dataset import FreshDataset
 from app.inference.answered_photos import answer_photos
 from app.inference.predictor import Classifier
 
@@ -158,12 +160,35 @@ def test_without_room_the_bundle_answers(ask, trained, monkeypatch, capsys):
     assert "are not kept: expected room; received none" in one_line(capsys)
 
 
-def test_a_photo_that_was_changed_is_not_answered(ask):
-    def changed(photos: Sequence[Photo]) -> list[Photo]:
-        return [*photos[:-1], dataclasses.replace(photos[-1], content="0" * 64)]
+def test_a_photo_that_was_changed_is_not_answered_from_what_is_kept_of_it(
+    ask, tmp_path, monkeypatch
+):
+    """Nothing else would read its file: not the bundle, and no activations are computed."""
+    (tmp_path / "changed.jpg").write_bytes(b"other bytes")
 
+    def changed(photos: Sequence[Photo]) -> list[Photo]:
+        return [*photos[:-1], dataclasses.replace(photos[-1], path=tmp_path / "changed.jpg")]
+
+    monkeypatch.setattr(tested, "answer_photos", None)
+    monkeypatch.setattr(app.features.store, "compute_features", None)
     with pytest.raises(ChangedPhotoError):
         ask(changed)
+
+
+@pytest.mark.parametrize("case", ["few photos", "mirror", "trained backbone", "--cache off"])
+def test_where_features_gain_nothing_the_bundle_answers_at_once(trained, case, monkeypatch):
+    answers = trained[2].answers
+    if case == "mirror":
+        answers = dataclasses.replace(answers, mirror=True)
+    elif case == "trained backbone":
+        answers = dataclasses.replace(answers, stage=STAGES["block5"])
+    elif case == "--cache off":
+        answers = dataclasses.replace(answers, source=FreshDataset(spec=answers.source.spec))
+    photos = photos_of_test(trained)[: tested.COMPARED if case == "few photos" else None]
+    classifier = Classifier(trained[2].run.bundle)
+    monkeypatch.setattr(tested, "unchanged_bytes", None)  # each photo is read once
+    expected = answer_photos(classifier, photos)
+    np.testing.assert_array_equal(answers(classifier, photos).novelty, expected.novelty)
 
 
 def photos_of_test(trained: tuple[Path, Trained, Trained]) -> list[Photo]:

@@ -122,6 +122,20 @@ def test_the_same_photos_are_computed_once(model, photos, tmp_path: Path, monkey
     assert measured == [measured[0]] * 3
 
 
+def test_without_room_it_is_measured_all_the_same(
+    model, photos, tmp_path: Path, monkeypatch, capsys
+):
+    """A run of ``--cache auto`` whose features pass the limit goes on with the cache off."""
+    monkeypatch.setattr(tested, "resolve_precision", lambda _: "float32")
+    roomy = chosen_precision(model, photos, tmp_path / "roomy", int8=True)
+    full = Quota(tmp_path / "full", 1)
+    assert choose_precision(model, "vgg16", "w", photos, full, int8=True) == roomy
+    assert "12 photos in int8 are not kept: expected room" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert not list(tmp_path.glob("full/*/*.shard"))
+
+
 def test_float32_needs_no_measuring(model, photos, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(tested, "resolve_precision", lambda _: "float32")
     monkeypatch.setattr(tested, "make_extractor", None)
