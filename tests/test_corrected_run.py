@@ -262,9 +262,10 @@ def test_a_photo_from_elsewhere_is_learned_from_and_not_listed_again(runs, tmp_p
     assert json.loads(left)["name"] == listed[3]["name"], "what it was trained with counts as well"
 
 
-def test_without_any_label_typical_photos_come_first(tmp_path, capsys):
+def test_without_any_label_typical_photos_come_first(tmp_path, capsys, monkeypatch):
     draw_sample(tmp_path / "new", per_class=4)
-    review = ["review", "--unlabelled", str(tmp_path / "new"), "--weights", "none", "--count", "3"]
+    monkeypatch.chdir(tmp_path)  # names begin below the folder, however it is named
+    review = ["review", "--unlabelled", "new", "--weights", "none", "--count", "3"]
     assert run(main, [*review, "--json"]) == 0
     listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len({each["name"] for each in listed}) == 3

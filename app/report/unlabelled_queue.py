@@ -133,12 +133,12 @@ def first_queue(folder: Path, count: int, weights: str | None = None) -> list[Un
         UsageError: as ``unlabelled_queue``.
         WeightsError: when the pretrained weights cannot be found.
     """
+    folder = folder.resolve()
     paths = _paths(folder, count)
     say("Starting Keras")
     with heeding_ctrl_c(), quiet_native_stderr():
         from app.features.backbone_embedder import BackboneEmbedder  # brings Keras
 
-    folder = folder.resolve()
     photos = _looked_at(BackboneEmbedder(weights).look(paths), folder, len(paths))
     embeddings = np.array([photo.embedding for photo in photos])
     chosen = label_next(embeddings, np.empty(0, np.int64), count)

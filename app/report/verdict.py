@@ -54,13 +54,9 @@ CORRECTED = Wording(
 def verdict(metrics: Metrics) -> list[str]:
     """Return the sentences: about the answers, then about the likeliest class."""
     sentences = _about(metrics.test, TEST)
-    cross_validated = metrics.cross_validated
-    if too_few(metrics.test) and cross_validated is not None:
-        n, right, log_loss = (
-            cross_validated.photos,
-            cross_validated.right,
-            cross_validated.log_loss,
-        )
+    found = metrics.cross_validated
+    if too_few(metrics.test) and found is not None:
+        n, right, log_loss = found.photos, found.right, found.log_loss
         sentences.append(
             f"Cross-validated on the {n:,} photos of train and validation: the likeliest class is "
             f"right for {right:,} ({percent(right / n, 1)}), log-loss {log_loss:.4f}."

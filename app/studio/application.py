@@ -394,7 +394,7 @@ class Studio:
 
     async def review_why(self, request: Request) -> Response:
         """Return what the run's model says of one of these photos, and what speaks for that."""
-        values = await _values(request, _Reviewed)
+        values = await _values(request, _PhotoOfReview)
         reviewing = self._reviewing(values.review)
         photo = await reviewing.photo(values.number)
         answering = await self._answering_with(reviewing.run)
@@ -480,7 +480,7 @@ class _OfReview(msgspec.Struct):
     review: str  # its key
 
 
-class _Reviewed(msgspec.Struct):
+class _PhotoOfReview(msgspec.Struct):
     review: str
     number: int
 

@@ -15,10 +15,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.serving.middleware import error_response
 
-QUERY = "token"  # the name of the secret in the address
+QUERY = "secret"  # the name of the secret in the address
 NO_SECRET = (
-    "expected the address that python -m app studio printed when it started, with ?token= in it; "
-    "received a request without; look for the address in the terminal, and open it"
+    "expected the address that python -m app studio printed when it started, with its secret; "
+    "received a request without it, or with that of an earlier start; look for the address in the "
+    "terminal, and open it"
 )
 
 
@@ -53,7 +54,9 @@ class Entry:
         if self._is_secret(request.query_params.get(QUERY, "")):
             # Not to another host, whatever the path. The secret is gone from the address bar.
             response = RedirectResponse(f"/{request.url.path.lstrip('/')}", 303)
-            response.set_cookie(cookie, self.secret, httponly=True, samesite="strict")
+            # Lax, not strict: else a browser withholds it from the redirect where the address was a
+            # link in another page, such as a terminal of Jupyter. What writes needs the token, too.
+            response.set_cookie(cookie, self.secret, httponly=True, samesite="lax")
             return response
         if self._is_secret(request.cookies.get(cookie, "")):
             return None

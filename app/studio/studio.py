@@ -96,7 +96,12 @@ def parser() -> argparse.ArgumentParser:
         help="for Teach, as train.py has it: a Keras .h5 file of VGG16 without top, or 'none' for "
         "random weights (default: found or downloaded)",
     )
-    result.add_argument("--open", action="store_true", help="open the page in the browser")
+    result.add_argument(
+        "--open",
+        action="store_true",
+        help="open the page in the browser, on whose command line other users of this machine can "
+        "read the address",
+    )
     return result
 
 

@@ -790,6 +790,17 @@ def test_a_page_of_another_site_can_neither_post_nor_read(chromium, runs, folder
         chromium.get_log("browser")  # the refusals
 
 
+def test_the_address_opens_from_a_link_in_another_page(chromium, runs, folder):
+    """Such as a terminal of Jupyter: a browser withholds strict cookies then."""
+    with studio_served(runs, folder / "taught", name="tiny") as both:
+        chromium.get(f"data:text/html,<a href='{link_of(*both)}'>studio</a>")
+        chromium.find_element(By.TAG_NAME, "a").click()
+        eventually(lambda: chromium.find_elements(By.ID, "stage"))
+        assert "secret" not in chromium.current_url
+        chromium.get("about:blank")
+    assert chromium.get_log("browser") == []
+
+
 # ---- how it looks, and to whom -------------------------------------------------------------------
 
 
@@ -812,6 +823,9 @@ def test_it_can_be_read_by_everyone(studio, drawn, tab, scheme, size):
     if tab == "teach":
         page.one(".card:last-child input[type=file]").send_keys(str(drawn / "cat" / "cat.0.jpg"))
         page.wait(lambda: page.text(".card:last-child .count") == "1 photo")
+    if tab == "review":
+        page.one("#why").click()
+        page.wait(lambda: page.one("#overlay").is_displayed())
     found = page.script(CONTRAST)
     assert len(found) > 10
     assert [text for ratio, text in found if ratio < 4.5] == []

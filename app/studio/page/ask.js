@@ -1,6 +1,6 @@
 // The tab Ask: one large photo, its answer in words, what speaks for it, and a strip of the others.
 
-import { detail } from "./answers.js";
+import { detail, summary } from "./answers.js";
 import { Camera } from "./camera.js";
 import { $, acceptFiles, call, colourOf, form, make, mark, say, send, showBars } from "./common.js";
 import { Evidence, shape } from "./evidence.js";
@@ -26,6 +26,11 @@ class Photo {
     this.element = make("li", {}, this.button);
   }
 
+  // Its answer in words, once there is one.
+  get verdict() {
+    return this.answer.words ?? "no answer";
+  }
+
   async ask() {
     try {
       this.answer = await ask(this.file);
@@ -35,11 +40,10 @@ class Photo {
     this.button.style.setProperty("--colour", colourOf(this.answer, state.classes));
     // Only now: the program has looked whether the file could harm the one who decodes it.
     if (this.answer.error === null && !this.url) await this.load();
-    const words = this.answer.words ?? "no answer";
     const inside = this.url ? make("img", { src: this.url, alt: "" }) : this.file.name;
     this.button.replaceChildren(
       this.url ? inside : make("span", { className: "words" }, inside),
-      make("span", { className: "unseen" }, `${this.file.name}: ${words}`),
+      make("span", { className: "unseen" }, `${this.file.name}: ${this.verdict}`),
     );
     if (chosen === this && !camera.on) show();
   }
@@ -86,13 +90,6 @@ function add(files) {
 
 function queue(photo) {
   line = line.then(() => photo.ask());
-}
-
-function summary(some) {
-  if (some.length <= 3) {
-    return some.map((photo) => `${photo.file.name}: ${photo.answer.words ?? "no answer"}`).join(". ");
-  }
-  return `${some.length} photos have their answers.`;
 }
 
 // ---- the large photo -----------------------------------------------------------------------------

@@ -108,6 +108,13 @@ function standing(photo) {
   return photo.decision === "class" ? `it shows ${photo.decided_label}` : WORDS[photo.decision];
 }
 
+// Of models that did not learn from the photo, unlike the run's own.
+const opinion = ({ likeliest, probability }) =>
+  `A model that never saw it says ${likeliest} (${percentage(probability)}).`;
+
+// Keeps a percent sign on the line of its number.
+const unbroken = (text) => text.replaceAll(" %", "\u00a0%");
+
 const question = (photo) => (photo.label ? `Is this ${photo.label}?` : "What does this show?");
 
 // ---- one photo -----------------------------------------------------------------------------------
@@ -131,11 +138,11 @@ function showOne() {
   $("name").textContent = photo.name;
   const split = photo.split ? `, ${photo.split}` : ", not used";
   $("question").textContent = question(photo);
-  $("reasons").replaceChildren(...photo.reasons.map((text) => make("li", {}, text)));
+  $("reasons").replaceChildren(...photo.reasons.map((text) => make("li", {}, unbroken(text))));
   $("model").textContent =
     photo.probability === null
       ? `Photo ${place + 1} of ${shown.length}${split}.`
-      : `Photo ${place + 1} of ${shown.length}${split}. The model says ${photo.likeliest} (${percentage(photo.probability)}).`;
+      : `Photo ${place + 1} of ${shown.length}${split}. ${unbroken(opinion(photo))}`;
   $("like").textContent = photo.like.length ? `Nearly the same: ${photo.like.slice(0, 5).join(", ")}` : "";
   const test = photo.split === "test" ? " Labels of test photos are marked, and both scores are given." : "";
   $("stands").textContent = `Decision: ${standing(photo)}.${test}`;
