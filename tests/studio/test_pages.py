@@ -824,6 +824,7 @@ def test_it_can_be_read_by_everyone(studio, drawn, tab, scheme, size):
         page.one(".card:last-child input[type=file]").send_keys(str(drawn / "cat" / "cat.0.jpg"))
         page.wait(lambda: page.text(".card:last-child .count") == "1 photo")
     if tab == "review":
+        page.wait(lambda: page.one("#why").is_enabled())
         page.one("#why").click()
         page.wait(lambda: page.one("#overlay").is_displayed())
     found = page.script(CONTRAST)
