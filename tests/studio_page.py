@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import httpx
 import pytest
 from photos import drawn_photos
 from served import in_a_thread
+from waiting import PATIENCE
 
 import train
 from app.core.cli import run
@@ -21,7 +21,6 @@ from app.serving.server import GracefulServer, bind
 from app.studio.application import TOKEN, Studio
 
 SIZE = 64
-PATIENCE = 180  # seconds: to train takes many where other programs run as well
 
 
 def tiny_run(folder: Path) -> Path:
@@ -59,15 +58,6 @@ def client_of(address: str, studio: Studio) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=address, timeout=PATIENCE, headers=headers) as client:
         assert client.get(studio.entry.link("/")).status_code == 303
         yield client
-
-
-def eventually(holds: Callable[[], Any], words: Callable[[], str] = lambda: "") -> Any:
-    """Wait until something holds, and return it."""
-    latest = time.monotonic() + PATIENCE
-    while not (found := holds()):
-        assert time.monotonic() < latest, words()
-        time.sleep(0.05)
-    return found
 
 
 @contextlib.contextmanager

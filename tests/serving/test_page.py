@@ -2,7 +2,6 @@
 
 import base64
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from photos import drawn_photos, encoded, picture
 from PIL import Image
 from served import proxied, served
+from waiting import eventually
 
 import train
 from app.core.cli import run
@@ -104,10 +104,7 @@ class Page:
         return self.one(selector).text
 
     def wait(self, holds) -> None:
-        latest = time.monotonic() + PATIENCE
-        while not holds():
-            assert time.monotonic() < latest, self.text("body")
-            time.sleep(0.05)
+        eventually(holds, lambda: self.text("body"), PATIENCE)
 
     def choose(self, *paths: Path) -> None:
         self.one("#choose").send_keys("\n".join(map(str, paths)))

@@ -18,6 +18,7 @@ from photos import encoded, picture, shared_folder
 from PIL import Image
 from profiles import rgb_profile
 from served import tiny_bundle
+from waiting import eventually
 
 import train
 from app.core.cli import run
@@ -164,10 +165,7 @@ class Page:
         return [each.text for each in self.all(selector)]
 
     def wait(self, holds, seconds: float = PATIENCE) -> None:
-        latest = time.monotonic() + seconds
-        while not holds():
-            assert time.monotonic() < latest, self.status()
-            time.sleep(0.05)
+        eventually(holds, self.status, seconds)
 
     def size(self, width: int, height: int) -> None:
         values = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}

@@ -12,7 +12,8 @@ import pytest
 from photos import make_photo, picture
 from PIL import Image
 from served import CLASSES, tiny_bundle
-from studio_page import client_of, eventually, studio_served
+from studio_page import client_of, studio_served
+from waiting import eventually
 
 from app.core.cli import run
 from app.core.run_folder import Run

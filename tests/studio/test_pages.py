@@ -20,14 +20,13 @@ import pytest
 from photos import drawn_photos, encoded, make_photo
 from PIL import Image
 from studio_page import (
-    PATIENCE,
     SIZE,
     chromium_with_camera,
     client_of,
-    eventually,
     studio_served,
     tiny_run,
 )
+from waiting import PATIENCE, eventually
 
 import app.studio.reviewing
 import app.studio.teaching
