@@ -24,7 +24,7 @@ from app.core.sanitise import for_terminal
 
 PROJECT = Path(__file__).resolve().parents[2]
 EXAMPLE = "notebooks/1_transfer_learning.py"
-CELL_TIMEOUT = 600  # seconds; a cell takes less, but a machine that trains may be busy
+CELL_TIMEOUT = 1800  # seconds; training took 600 on two slow cores that other programs used as well
 
 
 def run_notebook(
