@@ -87,6 +87,19 @@ def drawn_photos(folder: Path, per_class: int = 12) -> Path:
     return folder
 
 
+def drawn_splits(root: Path, per_split: int = 12) -> Path:
+    """Draw cats and dogs into ``root/photos/SPLIT/CLASS``, so many of each; return ``photos``."""
+    splits = ("train", "validation", "test")
+    drawn, photos = drawn_photos(root / "drawn", len(splits) * per_split), root / "photos"
+    for number, split in enumerate(splits):
+        for label in ("cat", "dog"):
+            (photos / split / label).mkdir(parents=True)
+            for place in range(per_split * number, per_split * (number + 1)):
+                name = f"{label}.{place}.jpg"
+                (drawn / label / name).rename(photos / split / label / name)
+    return photos
+
+
 def shared_folder() -> Path:
     """Return the folder of real photos and weights beside the checkout, or skip the test."""
     folder = Path(__file__).parents[2] / "shared"

@@ -20,7 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from photos import drawn_photos
+from photos import drawn_photos, drawn_splits
 from PIL import Image
 from small_vgg import small_network
 
@@ -228,13 +228,7 @@ def tested(tmp_path_factory) -> tuple[Run, Path, list[str], list[Path]]:
     Of training the contents, of what the exported model answered the files.
     """
     root = tmp_path_factory.mktemp("tested")
-    drawn, photos = drawn_photos(root / "drawn", per_class=36), root / "photos"
-    for number, split in enumerate(("train", "validation", "test")):
-        for label in ("cat", "dog"):
-            (photos / split / label).mkdir(parents=True)
-            for place in range(12 * number, 12 * (number + 1)):
-                name = f"{label}.{place}.jpg"
-                (drawn / label / name).rename(photos / split / label / name)
+    photos = drawn_splits(root)
     listing = root / "list.txt"
     listing.write_text("train/cat/cat.0.jpg\ntest/dog/dog.30.jpg\n")
     viewed: list[str] = []

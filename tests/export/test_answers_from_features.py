@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from photos import drawn_photos
+from photos import drawn_splits
 
 import app.experiment
 import app.export.answers_from_features as tested
@@ -51,13 +51,7 @@ def trained(request, tmp_path_factory) -> tuple[Path, Trained, Trained]:
     if request.param == "int8" and not has_vnni():
         pytest.skip("this processor has no instructions for int8")
     root = tmp_path_factory.mktemp("kept")
-    drawn, photos = drawn_photos(root / "drawn", per_class=36), root / "photos"
-    for number, split in enumerate(("train", "validation", "test")):
-        for label in ("cat", "dog"):
-            (photos / split / label).mkdir(parents=True)
-            for place in range(12 * number, 12 * (number + 1)):
-                name = f"{label}.{place}.jpg"
-                (drawn / label / name).rename(photos / split / label / name)
+    photos = drawn_splits(root)
     argv = ["--data", str(photos), "--runs", str(root / "runs"), "--no-report", *FLAGS]
     argv += ["--precision", request.param]
     first = trained_run([*argv, "--run", "first"], root)
