@@ -130,6 +130,22 @@ class Page:
         for kind in ("dragEnter", "dragOver", "drop"):
             self.command("Input.dispatchDragEvent", type=kind, data=files, **where)
 
+    def hold(self, selector: str) -> None:
+        """Press a button, and keep it pressed, once it has stood still for a third of a second.
+
+        While something above it appears, as the camera's picture does, the pointer would miss it.
+        """
+        element = self.one(selector)
+
+        def stands() -> bool:
+            before = element.rect
+            time.sleep(0.3)
+            return element.rect == before
+
+        self.script("arguments[0].scrollIntoView({block: 'center'})", element)
+        self.wait(stands)
+        webdriver.ActionChains(self.browser, duration=0).click_and_hold(element).perform()
+
     def paste(self, path: Path) -> None:
         self.command("Browser.grantPermissions", permissions=CLIPBOARD)
         data = encoded(Image.open(path), "PNG")
@@ -324,10 +340,7 @@ def test_teach_from_files_and_camera_save_and_predict(studio, runs, folder, draw
     page.wait(lambda: page.text(".card:first-child .count") == "12 photos")
     page.one("#camera").click()
     page.wait(lambda: page.one("#video").is_displayed())
-    # Until the picture has its size the buttons move, and a button that moves away is let go.
-    page.wait(lambda: "--ratio-number" in page.one("#video").get_attribute("style"))
-    record = page.all(".record")[1]
-    webdriver.ActionChains(page.browser).click_and_hold(record).perform()
+    page.hold(".card:last-child .record")
     page.wait(lambda: int(page.text(".card:last-child .count").split()[0]) >= 14)
     webdriver.ActionChains(page.browser).release().perform()
     count = eventually(lambda: settled(page))
