@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import tempfile
 
@@ -14,6 +15,9 @@ import pytest
 # the other process of ``make test`` needs. NumPy and TensorFlow read these when they are imported.
 for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(variable, "1")
+
+# What a shell begins in the background ignores Ctrl-C, and so would every program that tests begin.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What commands measure of engines stays out of the user's cache folder. Matplotlib's list of fonts
 # is read from there: to make it takes seconds.
