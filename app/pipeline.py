@@ -17,10 +17,14 @@ from app.check import fit_to_photos, inventory_of
 from app.core.atomic_files import write_json
 from app.core.config import TrainConfig, config_values, flattened, read_config
 from app.core.console import heeding_ctrl_c, quiet_native_stderr, say
-from app.core.environment import require_backend, require_engine, require_precision
+from app.core.environment import (
+    require_backend,
+    require_engine,
+    require_package,
+    require_precision,
+)
 from app.core.errors import AppError, ExportError, UsageError
 from app.core.profiling import Clock
-from app.core.ray_workers import require_ray
 from app.core.records import write_record
 from app.core.run_folder import Run, begin_run, refuse_existing, refuse_irregular_files
 from app.core.safe_output import refuse_among_photos
@@ -206,7 +210,7 @@ def check_settings(config: TrainConfig) -> None:
     require_trackers(config.trackers(), config.data)
     require_formats(config.formats())
     if config.ray is not None:
-        require_ray()
+        require_package("ray", "--ray")
     run_folder = config.runs / (config.run or "")
     place = next(p for p in (run_folder, *run_folder.absolute().parents) if exists(p))
     if not os.access(place, os.W_OK):

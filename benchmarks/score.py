@@ -41,8 +41,9 @@ from typing import Any
 import numpy as np
 
 from app.core.cli import run
+from app.core.environment import require_package
 from app.core.errors import AppError, UsageError
-from app.core.ray_workers import LOCAL, RayCluster, require_ray
+from app.core.ray_workers import LOCAL, RayCluster
 from app.data.decode import load_image
 from app.data.folder_layout import files_below
 from app.data.folder_names import is_photo_name
@@ -88,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
     load = load_average()
     require_pyarrow()
     if arguments.what == "ray":
-        require_ray()
+        require_package("ray", "--ray")
     with tempfile.TemporaryDirectory() as place:
         values = MEASUREMENTS[arguments.what](arguments, bundle, photos, Path(place))
     values["load"] = load

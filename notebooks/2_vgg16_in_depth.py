@@ -198,9 +198,9 @@ show.saved({width: (weights_of(3, 3, width), weights_of(7, 1, width)) for width 
 #
 # Take VGG16 with random weights, show it cats and dogs, and it answers "cat" with a probability of
 # 0.5, after one epoch and after ten. Its loss stands at ln 2 = 0.693, the price of guessing between
-# two. The networks below all have the real depth: 13 convolutions, in the paper's widths, and 3 dense
-# layers. The first two of these have 1,024 numbers instead of 4,096, so that a small computer has
-# room for them, and there is no dropout. Only one thing changes at a time: the starting weights
+# two. The networks below all have the real depth: 13 convolutions, in the paper's widths, and 3
+# dense layers. The first two of these have 2,048 numbers instead of 4,096, so that a small computer
+# has room for them, and there is no dropout. Only one thing changes at a time: the starting weights
 # (1–3), batch normalisation (4), or which layers train (5).
 
 # %%
@@ -254,7 +254,7 @@ DENSE = ("fc1", "fc2", "predictions")
 def network(**kind):
     keras.utils.set_random_seed(0)
     gc.collect()  # the network before this one: its parts know each other, and would stay
-    shape = {"input_shape": (size, size, 3), "classes": 2, "units": 1024}
+    shape = {"input_shape": (size, size, 3), "classes": 2, "units": 2048}
     return vgg("D", top="dense", classifier_activation=None, **shape, **kind)
 
 
@@ -366,7 +366,7 @@ def block5_of(prepare):
     frozen = vgg("D", top="none", input_shape=shape)
     weights.put_into(frozen)
     both = (photos.pixels(split, large_size) for split in ("train", "validation"))
-    return [(frozen.predict(prepare(x), batch_size=16, verbose=0), y) for x, y in both]
+    return [(frozen.predict(prepare(x), batch_size=8, verbose=0), y) for x, y in both]
 
 
 rightly = block5_of(mean_subtracted) if weights else None

@@ -31,6 +31,8 @@ from app.report.results import read_results
 from app.report.review_queue import read_review_queue
 from app.report.verdict import paired_said, verdict
 
+pytestmark = pytest.mark.slow
+
 FLAGS = ["--weights", "none", "--image-size", "32", "--stages", "head", "--seed", "3"]
 FLAGS += ["--precision", "float32", "--no-report"]
 

@@ -243,6 +243,7 @@ def test_config_json_trains_the_same_again_under_a_new_name(unbroken, tmp_path, 
     assert_same(Run(folder), unbroken)
 
 
+@pytest.mark.slow
 def test_no_cache_of_other_runs_changes_a_byte_of_the_bundle(photos, tmp_path):
     """Contracts 10 and 18, with the default precision and cache: int8 where the processor can.
 

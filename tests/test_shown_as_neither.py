@@ -16,6 +16,8 @@ from app.data.manifest import read_manifest
 from app.inference.predictor import Classifier
 from app.network.classifier import HEAD, OUTLIERS
 
+pytestmark = pytest.mark.slow
+
 FLAGS = ["--weights", "none", "--image-size", "32", "--stages", "head", "--seed", "3"]
 FLAGS += ["--precision", "float32", "--no-report"]
 KINDS = {"blot": 14, "fog": 12}

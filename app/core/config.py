@@ -321,6 +321,11 @@ class TrainConfig:
         _in_range("--workers", 1 if self.workers is None else self.workers, 1, 100_000)
         _in_range("--worker-cpus", self.worker_cpus, 1, 1024)
         _in_range("--worker-gpus", self.worker_gpus, 0, 1)
+        if self.ray is None and (self.workers, self.worker_cpus, self.worker_gpus) != (None, 1, 0):
+            raise UsageError(
+                "expected --ray beside --workers, --worker-cpus and --worker-gpus, which are about "
+                "its workers; received none; add --ray local, or leave them out"
+            )
 
     def cluster(self) -> RayCluster | None:
         """Return what ``ray`` and the settings beside it ask for; None without it."""

@@ -42,17 +42,31 @@ def require_backend() -> None:
     )
 
 
+def require_package(package: str, what_for: str) -> None:
+    """Refuse to begin where a package is not installed.
+
+    Args:
+        package: its name for pip.
+        what_for: what needs it.
+
+    Raises:
+        UsageError: with the command that installs it.
+    """
+    if find_spec(package.replace("-", "_")) is None:
+        raise UsageError(
+            f"expected the package {package} for {what_for}; received a Python without it; "
+            f"python -m pip install {package}"
+        )
+
+
 def require_engine(engine: str) -> None:
     """Refuse what runs models, ``onnxruntime`` or ``openvino``, where it is not installed.
 
     Raises:
-        UsageError: with how to install it.
+        UsageError: with the command that installs it.
     """
-    if engine != "auto" and find_spec(engine) is None:
-        raise UsageError(
-            f"expected the package {engine} for --engine {engine}; received none, it is not "
-            f"installed; python -m pip install {engine}, or leave --engine out"
-        )
+    if engine != "auto":
+        require_package(engine, f"--engine {engine}")
 
 
 def require_precision(precision: str) -> None:

@@ -13,7 +13,6 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -61,18 +60,6 @@ class RayCluster:
         if self.gpus:
             rooms.append(int(resources.get("GPU", 0)) // self.gpus)
         return min(rooms)
-
-
-def require_ray() -> None:
-    """Refuse to begin without Ray.
-
-    Raises:
-        UsageError: with the command that installs it.
-    """
-    if find_spec("ray") is None:
-        raise UsageError(
-            "expected Ray for --ray; received a Python without it; python -m pip install ray"
-        )
 
 
 class _Worker:

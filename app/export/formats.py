@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from os.path import exists
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from app.core.atomic_files import open_whole, whole_folder, write_json
 from app.core.cli import Parser
 from app.core.config import FORMATS
 from app.core.console import quiet_native_stderr, say
-from app.core.environment import chosen_backend
+from app.core.environment import chosen_backend, require_package
 from app.core.errors import AppError, ExportError, UsageError
 from app.core.run_folder import Run, check_complete
 from app.core.sanitise import for_terminal, shown
@@ -182,11 +181,7 @@ def require_formats(names: Sequence[str]) -> None:
                 "write for example savedmodel,openvino"
             )
         kind = BY_NAME[name]
-        if find_spec(kind.package.replace("-", "_")) is None:
-            raise UsageError(
-                f"expected the package {kind.package} for {name}; it is not installed; "
-                f"python -m pip install {kind.package}"
-            )
+        require_package(kind.package, name)
         if kind.backend not in ("", chosen_backend()):
             raise UsageError(
                 f"expected Keras's backend {kind.backend} for {name}; received "

@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.core.atomic_files import whole
-from app.core.errors import UsageError
+from app.core.environment import require_package
 from app.inference.bundle_format import file_sha256
 from app.inference.prediction import Prediction
 from app.scoring.index import Part
@@ -35,11 +34,7 @@ def require_pyarrow() -> None:
     Raises:
         UsageError: with the command that installs it.
     """
-    if find_spec("pyarrow") is None:
-        raise UsageError(
-            "expected PyArrow, which writes and reads Parquet; received a Python without it; "
-            "python -m pip install pyarrow"
-        )
+    require_package("pyarrow", "files of Parquet")
     import pyarrow as pa
 
     pa.set_memory_pool(pa.system_memory_pool())  # its own keeps 10 MB more for small tables

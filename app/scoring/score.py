@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from app.core.atomic_files import locked, remove_abandoned
 from app.core.cli import Parser, run
 from app.core.console import progress_bar, say
+from app.core.environment import require_package
 from app.core.errors import UsageError
 from app.core.records import read_record, write_record
 from app.core.sanitise import for_json, for_terminal
@@ -86,9 +87,12 @@ def main(argv: Sequence[str]) -> int:
 
     require_pyarrow()
     if arguments.ray is not None:
-        from app.core.ray_workers import require_ray
-
-        require_ray()
+        require_package("ray", "--ray")
+    elif arguments.workers is not None or arguments.worker_cpus is not None:
+        raise UsageError(
+            "expected --ray beside --workers and --worker-cpus, which are about its workers; "
+            "received none; add --ray local, or leave them out"
+        )
     output: Path = arguments.output
     refuse_among_sources(output, arguments.sources)
     bundle = bundle_folder(arguments)
@@ -161,9 +165,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--worker-cpus",
         type=positive,
-        default=1,
         metavar="N",
-        help="processors of each worker of Ray (default: %(default)s)",
+        help="processors of each worker of Ray (default: 1)",
     )
     result.add_argument("--json", action="store_true", help="the counts as JSON on stdout")
     return result
@@ -329,7 +332,7 @@ def ray_workers(
     """Answer all files that wait, by workers of Ray."""
     from app.core.ray_workers import RayCluster
 
-    cluster = RayCluster(arguments.ray, arguments.workers, arguments.worker_cpus)
+    cluster = RayCluster(arguments.ray, arguments.workers, arguments.worker_cpus or 1)
     parts = arguments.output.resolve() / PARTS
     with (
         shard_workers(cluster, bundle.resolve(), parts, classifier) as workers,

@@ -274,9 +274,10 @@ class Studio:
         return json_response({"run": run, "answers": [asdict(answer) for answer in answers]})
 
     async def why(self, request: Request) -> Response:
-        """Return what speaks for the answer to a photo."""
+        """Return what speaks for the answer to a photo, and the run that says so."""
         answering = self._answering()
-        return json_response(await self._with_photo(request, answering.evidence))
+        evidence = await self._with_photo(request, answering.evidence)
+        return json_response({**evidence, "run": answering.run.folder.name})
 
     async def similar(self, request: Request) -> Response:
         """Return the training photos that a photo is most like."""

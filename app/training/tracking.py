@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.console import quiet_native_stderr, say
+from app.core.environment import require_package
 from app.core.errors import UsageError
 from app.core.run_folder import Run
 from app.core.run_metrics import HistoryRow
@@ -51,11 +52,7 @@ def require_trackers(names: Sequence[str], data: Path) -> None:
         UsageError: with the command that installs the library, or the variable to be set.
     """
     for name in names:
-        if not find_spec(name):
-            raise UsageError(
-                f"expected the library {name} for --log {name}; received a Python without it; "
-                f"python -m pip install {name}"
-            )
+        require_package(name, f"--log {name}")
     if "mlflow" in names:
         here = Path.cwd()
         if "MLFLOW_TRACKING_URI" not in os.environ and here.is_relative_to(data.resolve()):

@@ -50,6 +50,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"workers": 0}, r"--workers between 1 and 100000; received 0"),
     ({"worker_cpus": 0}, r"--worker-cpus .*received 0"),
     ({"worker_gpus": 2}, r"--worker-gpus between 0 and 1; received 2"),
+    ({"workers": 2}, r"--ray beside --workers.*received none"),
+    ({"worker_cpus": 2}, r"--ray beside .*received none"),
+    ({"worker_gpus": 1}, r"--ray beside .*received none"),
     ({"cache_limit": 0.0}, r"--cache-limit above 0 GB; received 0.0"),
     ({"cache_limit": float("nan")}, r"--cache-limit .*received nan"),
     ({"cache_limit": float("inf")}, r"--cache-limit .*received inf"),
@@ -186,7 +189,10 @@ def test_without_flags_the_defaults_stand() -> None:
 def test_every_field_is_reached_by_a_flag(name: str) -> None:
     argv, value = FLAGS[name]
     assert value != getattr(TrainConfig(), name)
-    expected = dataclasses.replace(TrainConfig(data=Path("pets")), **{name: value})
+    values = {name: value}
+    if name.startswith("worker"):  # which says something of Ray's
+        argv, values = [*argv, "--ray", "local"], {**values, "ray": "local"}
+    expected = dataclasses.replace(TrainConfig(data=Path("pets")), **values)
     assert train.parse(["--data", "pets", *argv]) == expected
 
 

@@ -32,6 +32,8 @@ from app.features.dataset import FreshDataset
 from app.inference.answered_photos import answer_photos
 from app.inference.predictor import Classifier
 
+pytestmark = pytest.mark.slow
+
 FLAGS = ["--weights", "none", "--image-size", "32", "--stages", "head", "--seed", "3"]
 
 
@@ -45,7 +47,7 @@ class Trained:
     features: list[str]
 
 
-@pytest.fixture(scope="module", params=[pytest.param("float32", marks=pytest.mark.slow), "int8"])
+@pytest.fixture(scope="module", params=["float32", "int8"])
 def trained(request, tmp_path_factory) -> tuple[Path, Trained, Trained]:
     """Train, turn a training label, and train again."""
     if request.param == "int8" and not has_vnni():

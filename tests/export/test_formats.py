@@ -12,6 +12,7 @@ from photos import drawn_photos, make_photo, picture
 from PIL import Image, ImageOps
 from small_vgg import small_network
 
+import app.core.environment
 import app.export.formats
 import train
 from app.core.cli import run
@@ -37,7 +38,7 @@ def test_what_is_missing_is_one_line_that_names_it(monkeypatch):
     with pytest.raises(UsageError, match="each format once"):
         require_formats(["openvino", "openvino"])
     monkeypatch.setattr(
-        app.export.formats, "find_spec", lambda name: None if name == "openvino" else 1
+        app.core.environment, "find_spec", lambda name: None if name == "openvino" else 1
     )
     with pytest.raises(UsageError, match=r"pip install openvino$"):
         require_formats(["openvino"])
@@ -47,7 +48,7 @@ def test_what_is_missing_is_one_line_that_names_it(monkeypatch):
 
 
 def test_a_folder_without_a_run_is_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(app.export.formats, "find_spec", lambda name: 1)
+    monkeypatch.setattr(app.core.environment, "find_spec", lambda name: 1)
     assert run(main, [str(tmp_path), "openvino"]) == 2
     assert "expected a finished run" in capsys.readouterr().err
 
@@ -173,7 +174,7 @@ def test_one_format_that_fails_leaves_the_others(trained, capfd, monkeypatch):
 
 @pytest.mark.slow
 def test_photos_that_have_gone_are_one_line(trained, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(app.export.formats, "find_spec", lambda name: 1)
+    monkeypatch.setattr(app.core.environment, "find_spec", lambda name: 1)
     shutil.rmtree(trained.exports, ignore_errors=True)  # what the tests before have left
     values = json.loads(trained.config.read_text())
     kept = trained.config.read_text()

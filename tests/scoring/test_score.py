@@ -330,6 +330,9 @@ def test_wrong_folders_are_refused_in_a_line(
     assert "received none" in refused(
         capsys, empty, "--bundle", bundle, "--output", tmp_path / "new"
     )
+    usual = (photos, "--bundle", bundle, "--output", output)
+    for flag in ("--workers", "--worker-cpus"):
+        assert "--ray beside" in refused(capsys, *usual, flag, "2")
     (output / "index.sqlite").write_bytes(b"no index" * 1000)
     assert "damaged" in refused(capsys, photos, "--bundle", bundle, "--output", output)
 

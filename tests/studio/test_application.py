@@ -197,6 +197,7 @@ def test_the_evidence_adds_up_to_the_answer(client, runs, photo):
     from app.inference.heatmap import contrastive_cam
 
     found = client.post("/api/why", files=sent(photo)).json()
+    assert found["run"] == "first"
     classifier = Classifier(runs / "first" / "bundle")
     maps = classifier.activation_maps(load_image(photo, classifier.bundle.image_size)[None])[0]
     cam = contrastive_cam(maps, CLASSES.index(found["label"]))

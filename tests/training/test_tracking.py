@@ -12,6 +12,7 @@ import pytest
 from made_up import HISTORY, made_up_run
 from photos import drawn_photos
 
+import app.core.environment
 import app.training.tracking
 import train
 from app.core.cli import run as run_command
@@ -214,13 +215,13 @@ def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(run, tmp_path, mlf
 def test_a_missing_library_is_named_before_any_photo_is_read(name, tmp_path, monkeypatch, capsys):
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        app.training.tracking, "find_spec", lambda one: None if one == name else find(one)
+        app.core.environment, "find_spec", lambda one: None if one == name else find(one)
     )
     argv = ["--data", str(tmp_path / "no photos"), "--runs", str(tmp_path), "--log", name]
     assert run_command(train.main, argv) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert f"expected the library {name} for --log {name}" in error
+    assert f"expected the package {name} for --log {name}" in error
     assert f"python -m pip install {name}" in error
     assert list(tmp_path.iterdir()) == []
 
@@ -279,7 +280,7 @@ def test_mlflow_is_not_to_write_among_the_photos(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(app.training.tracking, "find_spec", lambda name: True)
+    monkeypatch.setattr(app.core.environment, "find_spec", lambda name: True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="among the photos; set it"):
         require_trackers(["mlflow"], Path())

@@ -71,8 +71,7 @@ async function ask(file) {
   const { answers, run } = await call("/api/ask", form(file));
   if (run !== state.current) {
     // Another window has opened another run.
-    state = await call("/api/state");
-    showState();
+    opened(await call("/api/state"));
   }
   return answers[0];
 }
@@ -132,7 +131,10 @@ function showAnswer(answer) {
 
 // ---- why -----------------------------------------------------------------------------------------
 
-const evidence = new Evidence((photo) => call("/api/why", form(photo.file)));
+const evidence = new Evidence(async (photo) => {
+  const found = await call("/api/why", form(photo.file));
+  return found.run === state.current ? found : null; // another run was opened meanwhile
+});
 
 $("why").addEventListener("click", () => evidence.toggle());
 
@@ -230,6 +232,13 @@ $("choose").addEventListener("change", (event) => {
   event.target.value = ""; // so that the same file can be chosen again
 });
 
+// Takes the state once another run is open: what the one before said of its answers is gone.
+function opened(found) {
+  state = found;
+  for (const photo of photos) photo.evidence = null;
+  showState();
+}
+
 function showState() {
   const names = state.classes;
   $("knows").textContent = state.current
@@ -242,15 +251,12 @@ function showState() {
 
 $("run").addEventListener("change", async () => {
   try {
-    state = await call("/api/open", { name: $("run").value });
+    opened(await call("/api/open", { name: $("run").value }));
   } catch (error) {
     $("trouble").textContent = error.message;
+    showState();
   }
-  showState();
-  for (const photo of photos) {
-    photo.evidence = null;
-    queue(photo);
-  }
+  photos.forEach(queue);
 });
 
 async function samples() {
