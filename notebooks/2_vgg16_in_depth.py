@@ -19,7 +19,7 @@
 # cost, why its convolutions are 3×3, and why nearly everyone who trains it from random weights sees
 # an accuracy of 50 %.
 #
-# Every number comes from the cell above it. Run all cells again: about 7 minutes, 2.7 GB of memory.
+# Every number comes from the cell above it. Run all cells again: about 6 minutes, 2 GB of memory.
 #
 # The paper: Simonyan and Zisserman, *Very Deep Convolutional Networks for Large-Scale Image
 # Recognition*, ICLR 2015, [arXiv:1409.1556](https://arxiv.org/abs/1409.1556).
@@ -232,7 +232,7 @@ def mean_subtracted(pixels):
 #
 # Before any training: how much do the outputs of each layer vary? Keras draws the starting weights
 # by a rule called *Glorot uniform*. ReLU throws half of the signal away. Each layer passes on about
-# 70 % of the spread; after 15 layers 0.5 % is left. With the paper's normal distribution of spread
+# 70 % of the spread; after 15 layers 0.7 % is left. With the paper's normal distribution of spread
 # 0.01 less is left. The authors trained the shallow network A first and began the deep ones with
 # its layers; later, they note, Glorot's numbers did as well, but with 1.3 million photos and 74
 # epochs. *He normal* (He et al. 2015) makes the weights larger, so that ReLU's half comes back.
