@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from photos import class_folders
 
-import app.core.ray_workers
+import app.core.environment
 import train
 from app.core.cli import run
 from app.core.ray_workers import RayCluster
@@ -17,7 +17,10 @@ def test_without_ray_one_line_says_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photos = class_folders(tmp_path / "photos", {"cat": 3, "dog": 3})
-    monkeypatch.setattr(app.core.ray_workers, "find_spec", lambda name: None)
+    find = app.core.environment.find_spec
+    monkeypatch.setattr(
+        app.core.environment, "find_spec", lambda name: None if name == "ray" else find(name)
+    )
     command = ["--data", str(photos), "--runs", str(tmp_path / "runs"), "--ray", "local"]
     assert run(train.main, command) == 2
     told = capsys.readouterr()

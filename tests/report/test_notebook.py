@@ -109,6 +109,7 @@ def test_the_committed_notebook_keeps_no_trace_of_the_machine(committed: Any) ->
     assert all(not cell.metadata for cell in committed.cells)
 
 
+@pytest.mark.slow
 def test_every_picture_is_a_chart_or_the_drawing(committed: Any) -> None:
     """Photos are counted and learned from, never shown."""
     colourful = [
