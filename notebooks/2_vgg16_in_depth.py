@@ -19,7 +19,7 @@
 # cost, why its convolutions are 3×3, and why nearly everyone who trains it from random weights sees
 # an accuracy of 50 %.
 #
-# Every number comes from the cell above it. Run all cells again: about 6 minutes, 2 GB of memory.
+# Every number comes from the cell above it. Run all cells again: about 6 minutes, 2.1 GB of memory.
 #
 # The paper: Simonyan and Zisserman, *Very Deep Convolutional Networks for Large-Scale Image
 # Recognition*, ICLR 2015, [arXiv:1409.1556](https://arxiv.org/abs/1409.1556).
@@ -269,7 +269,7 @@ def spreads_of(model, inputs):
     return [float(np.std(keras.ops.convert_to_numpy(value))) for value in values]
 
 
-few = scaled(np.concatenate([seen[: batch // 2], seen[-batch // 2 :]]))
+few = scaled(np.concatenate([seen[: batch // 2], seen[-(batch // 2) :]]))
 spreads = {name: spreads_of(network(**kind), few) for name, kind in KINDS.items()}
 show.spreads(costs, spreads)
 

@@ -290,7 +290,6 @@ def test_a_folder_without_photos_is_told(runs, tmp_path, capsys):
     assert "--count of 1 or more" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_a_broken_off_run_goes_on_with_what_had_been_decided(runs, tmp_path, monkeypatch):
     first, second, _ = runs
     places = ["--config", str(first.config), "--runs", str(tmp_path), "--run", "third"]

@@ -42,12 +42,13 @@ def require_backend() -> None:
     )
 
 
-def require_package(package: str, what_for: str) -> None:
+def require_package(package: str, what_for: str, otherwise: str = "") -> None:
     """Refuse to begin where a package is not installed.
 
     Args:
         package: its name for pip.
         what_for: what needs it.
+        otherwise: what else helps.
 
     Raises:
         UsageError: with the command that installs it.
@@ -55,7 +56,7 @@ def require_package(package: str, what_for: str) -> None:
     if find_spec(package.replace("-", "_")) is None:
         raise UsageError(
             f"expected the package {package} for {what_for}; received a Python without it; "
-            f"python -m pip install {package}"
+            f"python -m pip install {package}{otherwise}"
         )
 
 
@@ -66,7 +67,7 @@ def require_engine(engine: str) -> None:
         UsageError: with the command that installs it.
     """
     if engine != "auto":
-        require_package(engine, f"--engine {engine}")
+        require_package(engine, f"--engine {engine}", ", or leave --engine out")
 
 
 def require_precision(precision: str) -> None:

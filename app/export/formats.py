@@ -181,7 +181,7 @@ def require_formats(names: Sequence[str]) -> None:
                 "write for example savedmodel,openvino"
             )
         kind = BY_NAME[name]
-        require_package(kind.package, name)
+        require_package(kind.package, f"the format {name}")
         if kind.backend not in ("", chosen_backend()):
             raise UsageError(
                 f"expected Keras's backend {kind.backend} for {name}; received "

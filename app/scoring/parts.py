@@ -34,7 +34,7 @@ def require_pyarrow() -> None:
     Raises:
         UsageError: with the command that installs it.
     """
-    require_package("pyarrow", "files of Parquet")
+    require_package("pyarrow", "Parquet files")
     import pyarrow as pa
 
     pa.set_memory_pool(pa.system_memory_pool())  # its own keeps 10 MB more for small tables

@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
     require_pyarrow()
     if arguments.ray is not None:
         require_package("ray", "--ray")
-    elif arguments.workers is not None or arguments.worker_cpus is not None:
+    elif arguments.workers is not None or arguments.worker_cpus != 1:
         raise UsageError(
             "expected --ray beside --workers and --worker-cpus, which are about its workers; "
             "received none; add --ray local, or leave them out"
@@ -165,8 +165,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--worker-cpus",
         type=positive,
+        default=1,
         metavar="N",
-        help="processors of each worker of Ray (default: 1)",
+        help="processors of each worker of Ray (default: %(default)s)",
     )
     result.add_argument("--json", action="store_true", help="the counts as JSON on stdout")
     return result
@@ -332,7 +333,7 @@ def ray_workers(
     """Answer all files that wait, by workers of Ray."""
     from app.core.ray_workers import RayCluster
 
-    cluster = RayCluster(arguments.ray, arguments.workers, arguments.worker_cpus or 1)
+    cluster = RayCluster(arguments.ray, arguments.workers, arguments.worker_cpus)
     parts = arguments.output.resolve() / PARTS
     with (
         shard_workers(cluster, bundle.resolve(), parts, classifier) as workers,

@@ -282,7 +282,8 @@ class Studio:
     async def similar(self, request: Request) -> Response:
         """Return the training photos that a photo is most like."""
         answering = self._answering()
-        return json_response({"photos": await self._with_photo(request, answering.similar)})
+        found = await self._with_photo(request, answering.similar)
+        return json_response({"photos": found, "run": answering.run.folder.name})
 
     async def training_photo(self, request: Request) -> Response:
         """Return the thumbnail of one of them, of the run that found it."""

@@ -207,7 +207,7 @@ def test_the_evidence_adds_up_to_the_answer(client, runs, photo):
 
 
 def test_a_run_without_a_manifest_names_no_similar_photos(client, photo):
-    assert client.post("/api/similar", files=sent(photo)).json() == {"photos": None}
+    assert client.post("/api/similar", files=sent(photo)).json() == {"photos": None, "run": "first"}
     assert client.get("/api/training/0?run=first").status_code == 422
     answer = client.get("/api/training/0?run=other")
     assert "expected a photo of the run that answers" in answer.json()["error"]

@@ -19,6 +19,7 @@ class Photo {
     this.file = file;
     this.url = null;
     this.answer = null;
+    this.run = null; // that gave the answer
     this.evidence = null;
     this.button = make("button", { type: "button", "aria-pressed": "false" });
     this.button.append(make("span", { className: "words" }, file.name));
@@ -33,7 +34,7 @@ class Photo {
 
   async ask() {
     try {
-      this.answer = await ask(this.file);
+      [this.answer, this.run] = await ask(this.file);
     } catch (error) {
       this.answer = { error: error.message, label: null, words: null };
     }
@@ -66,14 +67,16 @@ class Photo {
   }
 }
 
-// Returns the answer to one photo.
+// Returns the answer to one photo, and the run that gave it.
 async function ask(file) {
   const { answers, run } = await call("/api/ask", form(file));
-  if (run !== state.current) {
-    // Another window has opened another run.
-    opened(await call("/api/state"));
-  }
-  return answers[0];
+  await follow(run);
+  return [answers[0], run];
+}
+
+// Another window may have opened another run: then all photos are asked about again.
+async function follow(run) {
+  if (run !== state.current) opened(await call("/api/state"));
 }
 
 function add(files) {
@@ -133,7 +136,8 @@ function showAnswer(answer) {
 
 const evidence = new Evidence(async (photo) => {
   const found = await call("/api/why", form(photo.file));
-  return found.run === state.current ? found : null; // another run was opened meanwhile
+  await follow(found.run);
+  return found.run === photo.run ? found : null; // what another run says fits no answer of this one
 });
 
 $("why").addEventListener("click", () => evidence.toggle());
@@ -148,22 +152,22 @@ async function showSimilar() {
   $("similar").hidden = false;
   $("similar-list").replaceChildren();
   $("similar-words").textContent = "Looking for them…";
-  let found;
+  let found, run;
   try {
-    found = (await call("/api/similar", form(photo.file))).photos;
+    ({ photos: found, run } = await call("/api/similar", form(photo.file)));
+    await follow(run);
   } catch (error) {
     if (chosen === photo) $("similar-words").textContent = error.message;
     return;
   }
-  if (chosen !== photo) return;
+  if (chosen !== photo || run !== photo.run) return;
   if (found === null) {
     $("similar-words").textContent = "This run does not tell which photos it learned from.";
     return;
   }
   $("similar-words").textContent =
     photo.answer.label === "neither" ? "Even these, the nearest, are far from it." : "";
-  const run = encodeURIComponent(state.current);
-  $("similar-list").replaceChildren(...found.map((each) => similar(each, run)));
+  $("similar-list").replaceChildren(...found.map((each) => similar(each, encodeURIComponent(run))));
 }
 
 function similar(each, run) {
@@ -181,7 +185,7 @@ let [lastSaid, lastWords] = [0, ""];
 const camera = new Camera($("video"), async (blob) => {
   let answer;
   try {
-    answer = await ask(blob);
+    [answer] = await ask(blob);
   } catch (error) {
     answer = { error: error.message, label: null, words: null };
   }
@@ -232,11 +236,18 @@ $("choose").addEventListener("change", (event) => {
   event.target.value = ""; // so that the same file can be chosen again
 });
 
-// Takes the state once another run is open: what the one before said of its answers is gone.
+// Takes the state once another run is open, and asks that one about all photos.
 function opened(found) {
   state = found;
-  for (const photo of photos) photo.evidence = null;
   showState();
+  for (const photo of photos) {
+    photo.evidence = null;
+    queue(photo);
+  }
+  if (chosen === null || camera.on) return;
+  $("similar").hidden = true;
+  evidence.show(null);
+  showAnswer(null);
 }
 
 function showState() {
@@ -256,7 +267,6 @@ $("run").addEventListener("change", async () => {
     $("trouble").textContent = error.message;
     showState();
   }
-  photos.forEach(queue);
 });
 
 async function samples() {
