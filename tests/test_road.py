@@ -590,6 +590,7 @@ def test_near_duplicates_across_own_splits_are_left_out_of_train(tmp_path, capsy
     assert said == "2 photos are left out of train: test has nearly the same\n"
 
 
+@pytest.mark.slow
 def test_cache_off_walks_the_same_road(photos, tmp_path):
     argv = ["--data", str(photos), "--runs", str(tmp_path), "--run", "off", "--cache", "off"]
     with small_network():
@@ -752,6 +753,7 @@ def test_the_table_is_for_people(ask, photos):
     assert "beginning of a JPEG" in out.splitlines()[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("passed_on", [False, True])
 def test_the_reports_pictures_are_lit_by_the_runs_bundle(passed_on, trained, photos):
     results = read_results(trained)

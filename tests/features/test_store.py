@@ -156,6 +156,7 @@ def test_an_interrupted_run_keeps_its_finished_shards(folder, views):
     assert frozen.views == SHARD_ROWS
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_leaves_its_finished_shards(tmp_path, folder):
     """Killed in the third shard while the second may be written still; then continued here."""
     code = f"""

@@ -127,6 +127,7 @@ def test_the_page_says_what_the_metrics_say(run: Run, page: str) -> None:
     assert command in html.unescape(re.sub("</?span>", "", page))
 
 
+@pytest.mark.slow
 def test_of_few_test_photos_the_page_tells_no_share(tmp_path: Path) -> None:
     """Shares and curves of validation stay; the heat of a photo's own answer too."""
     few = made_up_run(tmp_path / "few", [0.1, 0.9])

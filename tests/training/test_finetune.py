@@ -87,6 +87,7 @@ def test_fresh_views_never_repeat():
     assert len(set(seen)) == 10
 
 
+@pytest.mark.slow
 def test_a_real_fit_asks_for_another_view_of_each_photo_in_each_epoch(uninterrupted):
     """Augmentation that freezes at the first epoch's views looks like training, and is worse."""
     cached: dict[int, set[tuple[str, int]]] = {}
@@ -173,6 +174,7 @@ def test_a_stage_that_only_harms_changes_nothing():
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
 def test_a_second_round_ends_after_a_first_epoch_that_brought_nothing(capsys):
     """Labels of validation turned round: what is learned harms at once."""
     turned = [replace(photo, target=1 - photo.target) for photo in PHOTOS]
