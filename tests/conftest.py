@@ -29,7 +29,13 @@ os.environ["XDG_CACHE_HOME"] = CACHE.name
 collect_ignore = [] if sys.platform == "linux" else ["benchmarks"]
 
 # Begun first, so that no process ends long before the other: a file is not divided.
-LONGEST = ("test_road.py", "test_resume.py", "test_finetune.py", "test_linear_probe.py", "test_schedule.py")
+LONGEST = (
+    "test_road.py",
+    "test_resume.py",
+    "test_finetune.py",
+    "test_linear_probe.py",
+    "test_schedule.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
