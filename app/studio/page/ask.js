@@ -34,7 +34,9 @@ class Photo {
 
   async ask() {
     try {
-      [this.answer, this.run] = await ask(this.file);
+      const [answer, run] = await ask(this.file);
+      if (run !== this.run) this.evidence = null; // which spoke for another run's answer
+      [this.answer, this.run] = [answer, run];
     } catch (error) {
       this.answer = { error: error.message, label: null, words: null };
     }
@@ -240,10 +242,7 @@ $("choose").addEventListener("change", (event) => {
 function opened(found) {
   state = found;
   showState();
-  for (const photo of photos) {
-    photo.evidence = null;
-    queue(photo);
-  }
+  photos.forEach((photo) => queue(photo));
   if (chosen === null || camera.on) return;
   $("similar").hidden = true;
   evidence.show(null);
