@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.core.errors import UsageError
-from app.core.ray_workers import RayCluster
+from app.core.ray_workers import RayCluster, cluster_of
 from app.core.records import as_record, read_json, values_of
 
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
@@ -321,17 +321,11 @@ class TrainConfig:
         _in_range("--workers", 1 if self.workers is None else self.workers, 1, 100_000)
         _in_range("--worker-cpus", self.worker_cpus, 1, 1024)
         _in_range("--worker-gpus", self.worker_gpus, 0, 1)
-        if self.ray is None and (self.workers, self.worker_cpus, self.worker_gpus) != (None, 1, 0):
-            raise UsageError(
-                "expected --ray beside --workers, --worker-cpus and --worker-gpus, which are about "
-                "its workers; received none; add --ray local, or leave them out"
-            )
+        self.cluster()
 
     def cluster(self) -> RayCluster | None:
         """Return what ``ray`` and the settings beside it ask for; None without it."""
-        if self.ray is None:
-            return None
-        return RayCluster(self.ray, self.workers, self.worker_cpus, self.worker_gpus)
+        return cluster_of(self.ray, self.workers, self.worker_cpus, self.worker_gpus)
 
     def stage_plan(self) -> tuple[Stage, ...]:
         """Return the chosen stages with flags of all stages and then ``stage_settings`` applied."""

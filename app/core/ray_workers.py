@@ -62,6 +62,24 @@ class RayCluster:
         return min(rooms)
 
 
+def cluster_of(
+    address: str | None, workers: int | None, cpus: int, gpus: int = 0
+) -> RayCluster | None:
+    """Return what ``--ray`` and the flags beside it ask for; None without it.
+
+    Raises:
+        UsageError: for flags about workers without ``--ray``.
+    """
+    if address is not None:
+        return RayCluster(address, workers, cpus, gpus)
+    if (workers, cpus, gpus) != (None, 1, 0):
+        raise UsageError(
+            "expected --ray beside --workers and the other flags about its workers; received none; "
+            "add --ray local, or leave them out"
+        )
+    return None
+
+
 class _Worker:
     """What lives in a worker's process; it is made ready with its first task, and only once."""
 

@@ -21,6 +21,7 @@ from app.core.cli import Parser, run
 from app.core.console import progress_bar, say
 from app.core.environment import require_package
 from app.core.errors import UsageError
+from app.core.ray_workers import cluster_of
 from app.core.records import read_record, write_record
 from app.core.sanitise import for_json, for_terminal
 from app.inference.arguments import add_bundle_arguments, bundle_folder
@@ -86,13 +87,9 @@ def main(argv: Sequence[str]) -> int:
     from app.scoring.sources import refuse_among_sources
 
     require_pyarrow()
-    if arguments.ray is not None:
+    cluster = cluster_of(arguments.ray, arguments.workers, arguments.worker_cpus)
+    if cluster is not None:
         require_package("ray", "--ray")
-    elif arguments.workers is not None or arguments.worker_cpus != 1:
-        raise UsageError(
-            "expected --ray beside --workers and --worker-cpus, which are about its workers; "
-            "received none; add --ray local, or leave them out"
-        )
     output: Path = arguments.output
     refuse_among_sources(output, arguments.sources)
     bundle = bundle_folder(arguments)
@@ -114,10 +111,13 @@ def main(argv: Sequence[str]) -> int:
         drop_outdated(index, output / PARTS)
         begun = index.counts()
         if begun[1]:
-            work = one_process if arguments.ray is None else ray_workers
             try:
                 # Only now it is known whether there are enough to find out which engine is faster.
-                work(index, classifier(photos=begun[1]), bundle, arguments)
+                chosen = classifier(photos=begun[1])
+                if cluster is None:
+                    one_process(index, chosen, arguments)
+                else:
+                    ray_workers(index, chosen, bundle, arguments, cluster)
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(AGAIN) from None
         return report(index, output, begun[1], time.monotonic() - started, arguments.json)
@@ -301,9 +301,7 @@ def keep(index: Index, rows: PartRows, parts: Path, number: int) -> None:
         index.keep(part, table["number"].to_pylist())
 
 
-def one_process(
-    index: Index, classifier: Classifier, bundle: Path, arguments: argparse.Namespace
-) -> None:
+def one_process(index: Index, classifier: Classifier, arguments: argparse.Namespace) -> None:
     """Answer all files that wait, one part after the other."""
     from app.scoring.parts import PartRows
     from app.scoring.shard import ShardScorer
@@ -328,12 +326,13 @@ def one_process(
 
 
 def ray_workers(
-    index: Index, classifier: Classifier, bundle: Path, arguments: argparse.Namespace
+    index: Index,
+    classifier: Classifier,
+    bundle: Path,
+    arguments: argparse.Namespace,
+    cluster: RayCluster,
 ) -> None:
     """Answer all files that wait, by workers of Ray."""
-    from app.core.ray_workers import RayCluster
-
-    cluster = RayCluster(arguments.ray, arguments.workers, arguments.worker_cpus)
     parts = arguments.output.resolve() / PARTS
     with (
         shard_workers(cluster, bundle.resolve(), parts, classifier) as workers,

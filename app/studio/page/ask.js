@@ -76,9 +76,12 @@ async function ask(file) {
   return [answers[0], run];
 }
 
-// Another window may have opened another run: then all photos are asked about again.
+// Another window may have opened another run: then all photos are asked about again. An answer that
+// comes late, from the run before, changes nothing.
 async function follow(run) {
-  if (run !== state.current) opened(await call("/api/state"));
+  if (run === state.current) return;
+  const found = await call("/api/state");
+  if (found.current !== state.current) opened(found);
 }
 
 function add(files) {
